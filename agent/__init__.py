@@ -1,0 +1,1 @@
+"""The agent: what runs on a target host. Light, and never imports `reconciler`."""

@@ -1,0 +1,231 @@
+"""Every message on the wire, as msgspec structs in MessagePack; docs/wire-protocol.md explains them.
+
+Digests are 32 raw bytes of SHA-256. Sizes are bytes, times are nanoseconds since the epoch, modes are
+the permission bits of `st_mode`. Paths are relative to the tree, with `/`, canonical and never empty.
+`Hello`, `HelloAck`, `PairRequest` and `PairAck` are frozen for ever: they negotiate all others.
+"""
+
+from typing import Literal
+
+import msgspec
+
+PROTOCOL_VERSIONS = (1,)
+"""The versions of the protocol this code speaks, newest first."""
+
+DIGEST_SIZE = 32
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Base of all messages; unknown fields are ignored so that newer peers can add some."""
+
+
+# --- before a session --------------------------------------------------------------------------
+
+
+class PairRequest(Message, frozen=True, kw_only=True, tag="pair"):
+    """Agent to primary on a pairing connection: this certificate shall be mine.
+
+    `signature` is by the node's token over `tls.pairing_statement(...)`.
+    """
+
+    node: str
+    certificate: bytes
+    signature: bytes
+    agent_version: str
+
+
+class PairAck(Message, frozen=True, kw_only=True, tag="pair_ack"):
+    accepted: bool
+    reason: str = ""
+    message: str = ""
+
+
+class Hello(Message, frozen=True, kw_only=True, tag="hello"):
+    """First message of each session connection, agent to primary, signed by the node's token.
+
+    `session` is empty on the control connection; on a bulk connection it is the id that
+    `HelloAck` gave on the control connection to which it belongs.
+    """
+
+    node: str
+    protocols: tuple[int, ...]
+    agent_version: str
+    session: bytes = b""
+    signature: bytes
+
+
+class HelloAck(Message, frozen=True, kw_only=True, tag="hello_ack"):
+    """Only this message means connected: in TLS 1.3 the client cannot see that it was refused before."""
+
+    accepted: bool
+    reason: str = ""
+    message: str = ""
+    protocol: int = 0
+    session: bytes = b""
+    epoch: int = 0
+    """The primary's fencing epoch; an agent refuses one that is older than the newest it has seen."""
+
+
+# --- control connection ------------------------------------------------------------------------
+
+
+class Ping(Message, frozen=True, kw_only=True, tag="ping"):
+    sequence: int
+
+
+class Pong(Message, frozen=True, kw_only=True, tag="pong"):
+    sequence: int
+
+
+class RenderedContent(msgspec.Struct, frozen=True, kw_only=True):
+    """A file rendered in the primary's memory; its content is secret and travels only here."""
+
+    path: str
+    content: bytes
+    mode: int = 0o600
+    owner: str = ""
+    group: str = ""
+
+    def __repr__(self) -> str:
+        return f"RenderedContent(path={self.path!r}, content=***)"
+
+
+class Task(Message, frozen=True, kw_only=True, tag="task"):
+    """Primary to agent: bring a target to a tree, or only say what is there.
+
+    With `observe` the agent scans, reports and changes nothing. Otherwise it answers with a
+    `TaskReport` at once if everything is as asked, else with `SyncStart`.
+    `tree` is the tree digest of the index (`agent.index.tree_digest`).
+    """
+
+    id: str
+    project: str
+    target_path: str
+    observe: bool
+    strategy: Literal["mirror", "overlay"]
+    tree: bytes
+    rendered: tuple[RenderedContent, ...] = ()
+    ignore: tuple[str, ...] = ()
+    """gitignore lines; what they match is neither compared nor deleted."""
+    ignore_permissions: bool = False
+    delete_foreign: bool = False
+    max_delete: float = 0.5
+    allow_empty: bool = False
+    on_local_edit: Literal["overwrite", "keep", "backup"] = "overwrite"
+    durability: Literal["none", "commit", "paced"] = "commit"
+    after: tuple[str, ...] = ()
+
+
+class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
+    task: str
+    reason: str = ""
+
+
+class AfterResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command that the agent's own configuration allows did."""
+
+    name: str
+    exit_code: int
+    output: str = ""
+
+
+class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
+    """Agent to primary: the task has ended. `observed` is the digest found, before any change."""
+
+    task: str
+    state: Literal["SUCCESS", "FAILED"]
+    reason: str = ""
+    message: str = ""
+    observed: bytes = b""
+    """Tree digest of what was managed there before; empty where nothing was."""
+    rendered_equal: bool = False
+    after_done: bool = False
+    established: bytes = b""
+    """Tree digest of what is there now; empty on failure."""
+    files_written: int = 0
+    files_deleted: int = 0
+    foreign: int = 0
+    """Entries in the target that trueup did not place and left alone."""
+    bytes_received: int = 0
+    bytes_reused: int = 0
+    local_edits: int = 0
+    warnings: tuple[str, ...] = ()
+    after: tuple[AfterResult, ...] = ()
+
+
+# --- bulk connection ---------------------------------------------------------------------------
+
+
+class SyncStart(Message, frozen=True, kw_only=True, tag="sync_start"):
+    """Agent to primary: the target differs; send the index of this task."""
+
+    task: str
+
+
+class IndexBegin(Message, frozen=True, kw_only=True, tag="index_begin"):
+    task: str
+    entries: int
+    bytes: int
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One file, directory or symlink of an index. `blocks` is the concatenation of its block digests."""
+
+    path: str
+    kind: Literal["file", "directory", "symlink"]
+    mode: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    block_size: int = 0
+    blocks: bytes = b""
+    link: str = ""
+
+
+class IndexFile(Message, frozen=True, kw_only=True, tag="index_file"):
+    """A batch of entries, in path order; the ordinal of an entry over all batches names it in requests."""
+
+    task: str
+    entries: tuple[Entry, ...]
+
+
+class IndexEnd(Message, frozen=True, kw_only=True, tag="index_end"):
+    task: str
+    tree: bytes
+
+
+class BlockRequest(Message, frozen=True, kw_only=True, tag="block_request"):
+    """Agent to primary: these blocks, each as (entry ordinal, block number). Answered in any order."""
+
+    task: str
+    blocks: tuple[tuple[int, int], ...]
+
+
+class BlockResponseBin(Message, frozen=True, kw_only=True, tag="block_response_bin"):
+    """Announces one raw frame of `size` bytes: the contents of `blocks`, in order, back to back.
+
+    Each of `blocks` is (entry ordinal, block number, bytes). A block that could not be served has
+    the number of bytes -1 and takes no room in the frame.
+    """
+
+    task: str
+    size: int
+    blocks: tuple[tuple[int, int, int], ...]
+
+
+AnyMessage = (
+    PairRequest
+    | PairAck
+    | Hello
+    | HelloAck
+    | Ping
+    | Pong
+    | Task
+    | Cancel
+    | TaskReport
+    | SyncStart
+    | IndexBegin
+    | IndexFile
+    | IndexEnd
+    | BlockRequest
+    | BlockResponseBin
+)

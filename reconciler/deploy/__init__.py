@@ -1,0 +1,1 @@
+"""Drivers that bring a service to its desired state."""

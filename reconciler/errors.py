@@ -1,0 +1,110 @@
+"""The reconciler's error kinds: who must act is in the type, the reason goes to the status file."""
+
+from dataclasses import dataclass
+
+from agent.errors import SettingsError, TrueupError
+
+__all__ = [
+    "GitRefused",
+    "GitUnavailable",
+    "KeyMismatch",
+    "LookFailed",
+    "NotYetImplemented",
+    "Problem",
+    "SecretMissing",
+    "SecretSourceUnavailable",
+    "SettingsError",
+    "SpecInvalid",
+    "StepFailed",
+    "TrueupError",
+    "UnknownRevision",
+]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing wrong with a spec file, located for an editor.
+
+    `line` and `column` count from 1. `where` is the path in the document, such as
+    `services.web.deploy.kind`. `resource` names the resource that holds it, such as `services/web`,
+    or None where the whole document is unusable.
+    """
+
+    file: str
+    line: int
+    column: int
+    where: str
+    message: str
+    resource: str | None = None
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        return f"{self.file}:{self.line}:{self.column}: {where}{self.message}"
+
+
+class SpecInvalid(TrueupError):
+    """The spec cannot be used; every problem found is in `problems`, in file order."""
+
+    reason = "SpecInvalid"
+    exit_code = 3
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = sorted(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class GitRefused(TrueupError):
+    """A URL, ref or path that will not be handed to git: edit the spec, or allow it."""
+
+    reason = "GitRefused"
+
+
+class GitUnavailable(TrueupError):
+    """A repository could not be reached, timed out or refused our credentials."""
+
+    reason = "RepositoryUnavailable"
+    retryable = True
+
+
+class UnknownRevision(TrueupError):
+    """A tag, branch or commit that the repository does not have."""
+
+    reason = "RevisionNotFound"
+
+
+class SecretSourceUnavailable(TrueupError):
+    """A secret source and its fallbacks could not be read: unknown, which is not the same as empty."""
+
+    reason = "SecretFetchFailed"
+    retryable = True
+
+
+class SecretMissing(TrueupError):
+    """The source answered, and it does not have a key that something asks for."""
+
+    reason = "SecretNotFound"
+
+
+class LookFailed(TrueupError):
+    """Something could not be observed. Never the same as finding nothing."""
+
+    reason = "ObservationFailed"
+    retryable = True
+
+
+class KeyMismatch(TrueupError):
+    """The status branch was signed with another master key, or not signed at all."""
+
+    reason = "SignatureInvalid"
+
+
+class StepFailed(TrueupError):
+    """A step ran and did not reach its goal."""
+
+    reason = "StepFailed"
+
+
+class NotYetImplemented(TrueupError):
+    """A valid part of the spec that this version does not act on; reported, never called a success."""
+
+    reason = "NotImplemented"

@@ -1,0 +1,1 @@
+"""Every git child process starts here."""

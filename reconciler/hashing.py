@@ -1,0 +1,74 @@
+"""Config hashes: what decides a resource's outcome, by name, so that a plan can say what changed.
+
+A hash reads `v1:<key id>:<public>:<keyed>`. The public part is SHA-256 over the canonical JSON
+(RFC 8785) of everything that is no secret; the keyed part is SHA-256 over HMAC-SHA256 fingerprints of
+secret values, so that it can stand in a public file without inviting a dictionary attack. A
+fingerprint is bound to its resource and its name: equal values do not show as equal.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import rfc8785
+
+FINGERPRINT_HEX = 16
+"""Hex digits of a fingerprint that are published: 64 bits tell values apart and give nothing away."""
+
+VERSION = "v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What decides an outcome. Both maps go from an input's name, as a plan prints it, to a digest."""
+
+    public: Mapping[str, str] = field(default_factory=dict)
+    keyed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigHash:
+    key_id: str
+    public: str
+    keyed: str
+
+    def __str__(self) -> str:
+        return f"{VERSION}:{self.key_id}:{self.public}:{self.keyed}"
+
+    @classmethod
+    def parse(cls, text: str) -> "ConfigHash | None":
+        """The hash in `text`; None for another version or anything else, which is then recomputed."""
+        match text.split(":"):
+            case [version, key_id, public, keyed] if version == VERSION:
+                return cls(key_id, public, keyed)
+        return None
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON text of a value (RFC 8785); accepts what JSON can hold, with string keys."""
+    return rfc8785.dumps(value)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`, lower-case hex."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def fingerprint(hash_key: bytes, *, target: str, name: str, value: str) -> str:
+    """A publishable mark of a secret value under this master key, for this resource and name alone."""
+    # Lengths keep (target, name, value) apart, whatever separators they contain.
+    message = b"".join(
+        len(part).to_bytes(8, "big") + part for part in (target.encode(), name.encode(), value.encode())
+    )
+    return hmac.new(hash_key, message, hashlib.sha256).hexdigest()[:FINGERPRINT_HEX]
+
+
+def config_hash(inputs: Inputs, key_id: str) -> ConfigHash:
+    return ConfigHash(key_id, digest(dict(inputs.public)), digest(dict(inputs.keyed)))
+
+
+def changed_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
+    """Names that were added, removed or have another digest, in order."""
+    return tuple(sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name)))

@@ -1,0 +1,1 @@
+"""Which tag a unit runs in an environment."""

@@ -1,0 +1,1 @@
+"""Secret sources, their values and how several are merged into one environment."""

@@ -1,0 +1,400 @@
+"""The spec as a frozen model: defaults filled in, environments' overrides resolved, references checked.
+
+Durations are seconds, sizes are bytes, rates are bytes a second. Every name is the key under which
+the resource stands in the YAML document. Nothing here holds a secret value.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all parts: immutable, by keyword, no unknown fields."""
+
+
+# --- credentials -------------------------------------------------------------------------------
+
+
+class EnvCredential(Model, frozen=True, kw_only=True, tag="env", tag_field="from"):
+    """A variable of the primary's environment (`NAME_FILE` is honoured too)."""
+
+    name: str
+
+
+class FileCredential(Model, frozen=True, kw_only=True, tag="file", tag_field="from"):
+    """A file on the primary; a trailing newline is not part of the value."""
+
+    path: str
+
+
+class SecretCredential(Model, frozen=True, kw_only=True, tag="secret", tag_field="from"):
+    """A key of another secret source."""
+
+    source: str
+    key: str
+
+
+Credential = EnvCredential | FileCredential | SecretCredential
+
+
+# --- repositories and environments -------------------------------------------------------------
+
+
+class Limits(Model, frozen=True, kw_only=True):
+    max_parallel_steps: int = 8
+    max_parallel_tasks: int = 16
+    max_prune: float = 0.5
+    """Share of the recorded resources, 0 to 1, that one pass may forget."""
+
+
+class Unit(Model, frozen=True, kw_only=True):
+    """What is versioned together. Its name is `<repository>` or `<repository>/<unit>`."""
+
+    name: str
+    repository: str
+    tag_prefix: str = ""
+    paths: tuple[str, ...] = ()
+
+
+class Verify(Model, frozen=True, kw_only=True):
+    signatures: Literal["none", "tag", "commit"] = "none"
+    allowed_signers: str | None = None
+
+
+class Repository(Model, frozen=True, kw_only=True):
+    name: str
+    url: str
+    branch: str = "main"
+    verify: Verify = Verify()
+    units: dict[str, Unit] = {}
+    """By unit name without the repository; empty: the repository itself is the one unit."""
+    shared_paths: tuple[str, ...] = ()
+
+
+class ReleasePolicy(Model, frozen=True, kw_only=True):
+    from_branch: str | None = None
+    promote_from: str | None = None
+    bump: Literal["patch", "minor", "major"] = "patch"
+    cut: Literal["reconciler", "external"] = "reconciler"
+    approval: Literal["none", "manual"] = "none"
+    soak: float = 0.0
+
+
+class Window(Model, frozen=True, kw_only=True):
+    allow: str | None = None
+    deny: str | None = None
+    timezone: str = "UTC"
+
+
+class Environment(Model, frozen=True, kw_only=True):
+    name: str
+    release: ReleasePolicy = ReleasePolicy()
+    spec_from: Literal["head", "release"] = "head"
+    windows: tuple[Window, ...] = ()
+    on_failure: Literal["rollback", "hold", "continue"] = "continue"
+
+
+# --- secrets -----------------------------------------------------------------------------------
+
+
+class InfisicalSettings(Model, frozen=True, kw_only=True, tag="infisical", tag_field="kind"):
+    host: str = "https://app.infisical.com"
+    project_id: str
+    environment_slug: str
+    secret_path: str = "/"  # noqa: S105 - a folder in Infisical
+    recursive: bool = False
+    tags: tuple[str, ...] = ()
+    auth: Literal["universal", "token", "oidc"] = "universal"
+    client_id: Credential | None = None
+    client_secret: Credential | None = None
+    token: Credential | None = None
+    identity_id: Credential | None = None
+    jwt: Credential | None = None
+
+
+class EnvFileSettings(Model, frozen=True, kw_only=True, tag="env_file", tag_field="kind"):
+    file: str
+    """On the primary; a relative path starts at the primary's working directory."""
+
+
+class EnvironSettings(Model, frozen=True, kw_only=True, tag="environ", tag_field="kind"):
+    keys: tuple[str, ...]
+    """The primary's own variables that may be read; there is no way to name all."""
+
+
+class AgeSettings(Model, frozen=True, kw_only=True, tag="age", tag_field="kind"):
+    file: str
+    repository: str | None = None
+    identity: Credential
+    format: Literal["dotenv", "yaml"] = "dotenv"
+
+
+class SopsSettings(Model, frozen=True, kw_only=True, tag="sops", tag_field="kind"):
+    file: str
+    repository: str | None = None
+
+
+class GithubActionsSettings(Model, frozen=True, kw_only=True, tag="github_actions", tag_field="kind"):
+    repo: str
+    token: Credential
+    export_event: str = "export-secret"
+    org_fallback: bool = False
+
+
+SourceSettings = (
+    InfisicalSettings | EnvFileSettings | EnvironSettings | AgeSettings | SopsSettings | GithubActionsSettings
+)
+
+
+class SecretSource(Model, frozen=True, kw_only=True):
+    """What all kinds have in common; `settings` holds what is the kind's own."""
+
+    name: str
+    kind: str
+    enabled: bool = True
+    environments: tuple[str, ...] = ()
+    """The environments it may serve; empty: all."""
+    cache_ttl: float = 300.0
+    refresh_interval: float = 300.0
+    max_stale: float = 86400.0
+    fallback: tuple[str, ...] = ()
+    settings: SourceSettings
+
+
+class TargetKey(Model, frozen=True, kw_only=True):
+    key: str
+    name: str
+
+
+class SecretTarget(Model, frozen=True, kw_only=True):
+    name: str
+    kind: Literal["github_actions"]
+    repo: str | None = None
+    org: str | None = None
+    environment: str | None = None
+    visibility: Literal["all", "private", "selected"] | None = None
+    selected_repositories: tuple[str, ...] = ()
+    token: Credential | None = None
+    source: str
+    """The source named by the document's `from`."""
+    keys: tuple[TargetKey, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
+    prune: Literal["never", "owned"] = "never"
+    timeout: float = 30.0
+
+
+class SecretUse(Model, frozen=True, kw_only=True):
+    """One entry of a `secrets:` list. No keys: all that the source has."""
+
+    source: str
+    keys: tuple[str, ...] = ()
+    prefix: str = ""
+    rename: dict[str, str] = {}
+
+
+# --- services ----------------------------------------------------------------------------------
+
+
+class InvokeDeploy(Model, frozen=True, kw_only=True, tag="invoke", tag_field="kind"):
+    task: str
+    args: tuple[str, ...] = ()
+    workdir: str = "."
+    timeout: float = 1800.0
+
+
+class ComposeDeploy(Model, frozen=True, kw_only=True, tag="compose", tag_field="kind"):
+    file: str = "compose.yaml"
+    project_name: str | None = None
+    workdir: str = "."
+    timeout: float = 600.0
+
+
+class DokployDeploy(Model, frozen=True, kw_only=True, tag="dokploy", tag_field="kind"):
+    server: str
+    compose_id: str
+    api_key: Credential
+    file: str = "compose.yaml"
+    timeout: float = 600.0
+
+
+class AgentDeploy(Model, frozen=True, kw_only=True, tag="agent", tag_field="kind"):
+    project: str
+    command: str
+    on_failure: Literal["stop", "continue"] = "stop"
+    timeout: float = 600.0
+
+
+class ManualDeploy(Model, frozen=True, kw_only=True, tag="manual", tag_field="kind"):
+    pass
+
+
+Deploy = InvokeDeploy | ComposeDeploy | DokployDeploy | AgentDeploy | ManualDeploy
+
+
+class Health(Model, frozen=True, kw_only=True):
+    http: str | None = None
+    tcp: str | None = None
+    command: tuple[str, ...] = ()
+    timeout: float = 60.0
+    interval: float = 2.0
+
+
+class Precedence(StrEnum):
+    """Where a variable may come from."""
+
+    ENV = "env"
+    SECRETS = "secrets"
+    ENVIRON = "environ"
+
+
+DEFAULT_PRECEDENCE = (Precedence.ENV, Precedence.SECRETS, Precedence.ENVIRON)
+
+
+class Service(Model, frozen=True, kw_only=True):
+    """One service in one environment, with that environment's overrides applied."""
+
+    name: str
+    environment: str
+    repository: str
+    unit: str
+    paths: tuple[str, ...] = ()
+    """gitwildmatch patterns from the root of the repository; empty: the whole repository."""
+    secrets: tuple[SecretUse, ...] = ()
+    env: dict[str, str] = {}
+    precedence: tuple[Precedence, ...] = DEFAULT_PRECEDENCE
+    """Strongest first."""
+    environ: tuple[str, ...] = ()
+    deploy: Deploy
+    health: Health | None = None
+    depends_on: tuple[str, ...] = ()
+    """Resource ids: `services/<env>/<name>` or `projects/<env>/<name>`."""
+    suspend: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"services/{self.environment}/{self.name}"
+
+
+# --- nodes and projects ------------------------------------------------------------------------
+
+
+class Node(Model, frozen=True, kw_only=True):
+    id: str
+    name: str = ""
+    labels: dict[str, str] = {}
+    token_key: str
+    """`ed25519:<base64>`: the public half of the node's token."""
+    fingerprint: str | None = None
+    """Optional pin: SHA-256 of the agent certificate's public key (SPKI), lower-case hex."""
+
+
+class Build(Model, frozen=True, kw_only=True):
+    task: str
+    timeout: float = 600.0
+
+
+class RenderedFile(Model, frozen=True, kw_only=True):
+    """A file made in memory and placed in a target; its path is reserved there."""
+
+    path: str
+    format: Literal["dotenv", "json", "yaml"] | None = None
+    template: str | None = None
+    mode: int = 0o600
+    owner: str | None = None
+    group: str | None = None
+    secrets: tuple[SecretUse, ...] = ()
+    env: dict[str, str] = {}
+
+
+class Retry(Model, frozen=True, kw_only=True):
+    attempts: int = 5
+    backoff: float = 1.0
+    max_backoff: float = 300.0
+
+
+class SyncTarget(Model, frozen=True, kw_only=True):
+    """One project on one node, at one path: labels resolved, overrides applied."""
+
+    node: str
+    target_path: str
+    strategy: Literal["mirror", "overlay", "release"]
+    keep: int = 3
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class SyncRules(Model, frozen=True, kw_only=True):
+    enabled: bool = True
+    driver: Literal["agent"] = "agent"
+    max_parallel_nodes: int = 2
+    ignore_defaults: bool = True
+    ignore_patterns: tuple[str, ...] = ()
+    ignore_file: str | None = None
+    ignore_permissions: bool = False
+    delete_foreign: bool = False
+    max_delete: float = 0.5
+    on_local_edit: Literal["overwrite", "keep", "backup"] = "overwrite"
+    on_drift: Literal["heal", "report"] = "heal"
+    on_unreachable: Literal["skip", "block"] = "skip"
+    durability: Literal["none", "commit", "paced"] = "commit"
+    bandwidth: float | None = None
+    retry: Retry = Retry()
+    targets: tuple[SyncTarget, ...] = ()
+
+
+class DirectorySource(Model, frozen=True, kw_only=True):
+    directory: str
+    watch: bool = False
+
+
+class Project(Model, frozen=True, kw_only=True):
+    id: str
+    name: str = ""
+    repository: str | None = None
+    unit: str | None = None
+    source: DirectorySource | None = None
+    environment: str | None = None
+    branch: str | None = None
+    path: str = "."
+    build: Build | None = None
+    sync: SyncRules = SyncRules()
+    files: tuple[RenderedFile, ...] = ()
+    after: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    suspend: bool = False
+
+    @property
+    def scope(self) -> str:
+        """The environment, or `branch` for a project that follows a branch or a directory."""
+        return self.environment or "branch"
+
+
+class Move(Model, frozen=True, kw_only=True):
+    old: str
+    new: str
+
+
+class Notification(Model, frozen=True, kw_only=True):
+    url: Credential
+    on: tuple[str, ...] = ("failed", "recovered")
+
+
+class Spec(Model, frozen=True, kw_only=True):
+    """A whole valid spec. `revision` is the commit it was read at, `hash` is SHA-256 of its meaning."""
+
+    version: Literal[1]
+    limits: Limits = Limits()
+    repositories: dict[str, Repository] = {}
+    units: dict[str, Unit] = {}
+    environments: dict[str, Environment] = {}
+    secret_sources: dict[str, SecretSource] = {}
+    secret_targets: dict[str, SecretTarget] = {}
+    services: tuple[Service, ...] = ()
+    """One entry for each service in each of its environments, ordered by id."""
+    nodes: dict[str, Node] = {}
+    projects: dict[str, Project] = {}
+    moved: tuple[Move, ...] = ()
+    notifications: tuple[Notification, ...] = ()
+    hash: str = ""

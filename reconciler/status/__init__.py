@@ -1,0 +1,1 @@
+"""Conditions, status files and the branch that holds them."""
