@@ -1,0 +1,120 @@
+"""The whole run's setting: a hermetic environment, and the search for leaked secrets at its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import canaries
+from tests.processlist import ProcessList, watch_process_list
+
+# What a developer's or a CI machine's own settings may not decide here. Names with _TEST_ are for the tests.
+_FOREIGN = re.compile(
+    r"(TRUEUP|SYNC|INFISICAL|DOKPLOY|GIT|XDG|SSH|GH|GITHUB)_|(WEBHOOK|DEPLOY)_SECRET|NOTIFY_URL"
+    r"|(https?|ftp|all|no)_proxy$|(FORCE_COLOR|NO_COLOR|COLUMNS|LINES|PAGER|EDITOR|PYTHONPATH)$",
+    re.IGNORECASE,
+)
+_GIT_CONFIG = """\
+[user]
+    name = Test
+    email = test@example.org
+[init]
+    defaultBranch = main
+[commit]
+    gpgSign = false
+[tag]
+    gpgSign = false
+[gc]
+    auto = 0
+[maintenance]
+    auto = false
+"""
+_session_dir = pytest.StashKey[Path]()
+_reported: list[canaries.Find] = []
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    base: Path = config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    session = Path(config.workerinput["trueup_session_dir"]) if _is_worker(config) else base  # type: ignore[attr-defined]
+    config.stash[_session_dir] = session
+    canaries.use_registry(session / "may-hold")
+    _make_hermetic(base)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """pytest-xdist: tell each worker where the whole run's directory is; its own lies below."""
+    node.workerinput["trueup_session_dir"] = str(node.config.stash[_session_dir])  # type: ignore[attr-defined]
+
+
+def _make_hermetic(base: Path) -> None:
+    for name in list(os.environ):
+        if _FOREIGN.match(name) and "_TEST_" not in name:
+            del os.environ[name]
+    home, temporary = base / "home", base / "tmp"
+    home.mkdir(exist_ok=True)
+    temporary.mkdir(exist_ok=True)
+    git_config = home / "gitconfig"
+    git_config.write_text(_GIT_CONFIG)
+    os.environ.update(
+        HOME=str(home),
+        TMPDIR=str(temporary),
+        GIT_CONFIG_GLOBAL=str(git_config),
+        GIT_CONFIG_NOSYSTEM="1",
+        GIT_TERMINAL_PROMPT="0",
+        LC_ALL="C.UTF-8",
+        TZ="UTC",
+    )
+    tempfile.tempdir = None  # asked again, it finds the new TMPDIR
+
+
+@pytest.fixture
+def process_list() -> Iterator[ProcessList]:
+    """The process list while the test runs; a secret in it fails the test."""
+    with watch_process_list() as seen:
+        yield seen
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Search what a test printed and what its failure shows. Under xdist only the controller keeps finds."""
+    for title, text in report.sections:
+        _reported.extend(canaries.search_text(text, f"{report.nodeid} ({title})"))
+    if report.failed:
+        _reported.extend(canaries.search_text(report.longreprtext, f"{report.nodeid} (failure)"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Search all that was written, once: by the only process, or by xdist's controller after its workers."""
+    if _is_worker(session.config):
+        return
+    root = session.config.stash[_session_dir]
+    registry = root / "may-hold"
+    allowed = canaries.registered(registry) | {registry}
+    # A section grows with each phase of a test and is reported each time: say it once.
+    finds = list(dict.fromkeys([*_reported, *canaries.search_tree(root, allowed=allowed)]))
+    if not finds:
+        return
+    shown = "\n".join(str(find) for find in finds)
+    report = pytest.TestReport(
+        nodeid="tests/canaries.py::search",
+        location=("tests/canaries.py", None, "secret values outside the files that may hold them"),
+        keywords={},
+        outcome="failed",
+        longrepr=f"secret values outside the files that may hold them:\n{shown}",
+        when="teardown",
+    )
+    session.config.hook.pytest_runtest_logreport(report=report)
+    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
