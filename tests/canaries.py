@@ -155,7 +155,10 @@ def search_tree(root: Path, *, allowed: Iterable[Path] = ()) -> list[Find]:
 
 
 def _search_entry(path: Path) -> list[Find]:
-    finds = search_bytes(os.fsencode(path.name), str(path.parent))
+    finds = [
+        Find(str(path.parent), None, f"{find.what} in a name")
+        for find in search_bytes(os.fsencode(path.name), "")
+    ]
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):
         return finds + search_bytes(os.fsencode(path.readlink()), str(path))
