@@ -1,0 +1,89 @@
+"""What a task of a repository finds around it: its environment, a private home, and who it runs as."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from reconciler.deploy.build_user import BuildUser, hand_over
+
+INVOKE_COMMAND = (sys.executable, "-u", "-P", "-m", "invoke")
+"""trueup's own invoke. `-u`: lines are seen as they are printed; `-P`: a file `invoke.py` in the
+repository does not take invoke's place."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """How the primary runs code of repositories; the same for all tasks. Made from the settings."""
+
+    base_environment: Mapping[str, str]
+    """`Settings.child_environment()`: what every process gets, such as PATH and LANG."""
+    scratch: Path
+    """A directory of the primary in which private homes are made."""
+    invoke_command: tuple[str, ...] = INVOKE_COMMAND
+    build_user: BuildUser | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a task is told about itself. A field that is None sets no variable."""
+
+    environment: str | None = None
+    service: str | None = None
+    project: str | None = None
+    tag: str | None = None
+    revision: str | None = None
+    """The commit id that is checked out."""
+
+    def variables(self) -> dict[str, str]:
+        named = {
+            "TRUEUP_ENVIRONMENT": self.environment,
+            "TRUEUP_SERVICE": self.service,
+            "TRUEUP_PROJECT": self.project,
+            "TRUEUP_TAG": self.tag,
+            "TRUEUP_REVISION": self.revision,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def task_environment(
+    base: Mapping[str, str], declared: Mapping[str, str], identity: Identity, home: Path
+) -> dict[str, str]:
+    """Exactly what a task gets: the base, HOME, what the spec declares over both, and who it is.
+
+    Nothing declared can change who the task is told to be.
+    """
+    return {**base, "HOME": str(home), **declared, **identity.variables()}
+
+
+@asynccontextmanager
+async def private_home(context: RunContext) -> AsyncIterator[Path]:
+    """An empty directory of mode 0700 that belongs to the user of the task; gone afterwards."""
+    home = await trio.to_thread.run_sync(_make_home, context)
+    try:
+        yield home
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(lambda: shutil.rmtree(home, ignore_errors=True))
+
+
+def sweep_homes(context: RunContext) -> None:
+    """Remove the homes that a killed primary left. Blocks; call it before any task runs."""
+    for left in context.scratch.glob(f"{_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+_PREFIX = "home-"
+
+
+def _make_home(context: RunContext) -> Path:
+    context.scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=context.scratch))
+    if context.build_user is not None:
+        hand_over(home, context.build_user)
+    return home
