@@ -1,0 +1,202 @@
+"""What one does in a checkout of trueup.
+
+`python3 tasks.py VERB` needs nothing but Python 3.11 or later with venv, git and a package index: it makes
+the environment `.venv` next to this file from a lock file and works in there. `python3 tasks.py --help`
+lists the verbs.
+
+`invoke VERB`, inside that environment or any other with trueup's extra `reconciler`, offers trueup's own
+verbs as tasks; `invoke --list` shows them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHONS = ("python3.14", "python3.13", "python3.12", "python3.11")
+LOCKS = {
+    "dev": ("dev",),
+    "reconciler": ("reconciler", "dev"),
+}  # an environment, and which of them will do for it
+
+
+class Refused(Exception):
+    """This machine lacks something; the message is one line and says what to do."""
+
+
+def run(*command: str | Path, env: dict[str, str] | None = None) -> None:
+    """Run a command at the top of the checkout; the first that fails ends everything with its exit code."""
+    code = subprocess.run([str(part) for part in command], cwd=ROOT, env=env).returncode
+    if code:
+        sys.exit(code)
+
+
+# The environment: made once, then reused for as long as what it was made from stays the same.
+
+
+def use_supported_python() -> None:
+    """Go on as another process where this Python is too old and the machine has a newer one."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - people start this file with whatever `python3` is
+        for name in PYTHONS:
+            if found := shutil.which(name):
+                os.execv(found, [found, *sys.argv])
+        raise Refused(
+            "this needs Python 3.11 or later: apt install python3.11 python3.11-venv, or see python.org"
+        )
+
+
+def ensure_environment(kind: str) -> None:
+    """Make `.venv` hold what `requirements/{kind}.lock` pins, and this checkout as an editable install."""
+    stamp = VENV / "made-from"
+    made_from = stamp.read_text() if stamp.exists() and _starts(VENV) else ""
+    if made_from in [_fingerprint(enough) for enough in LOCKS[kind]]:
+        return
+    print(f"Setting up {VENV.name} from requirements/{kind}.lock; this takes a minute, once.", flush=True)
+    if not _starts(VENV):
+        make_venv(VENV)
+    stamp.unlink(missing_ok=True)
+    pip(VENV, "install", "--require-hashes", "--requirement", f"requirements/{kind}.lock")
+    pip(VENV, "install", "--no-deps", "--no-build-isolation", "--editable", ".")
+    stamp.write_text(_fingerprint(kind))
+
+
+def make_venv(where: Path) -> None:
+    """A fresh virtual environment with pip, in place of whatever is there."""
+    if not (importlib.util.find_spec("ensurepip") and importlib.util.find_spec("venv")):
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise Refused(f"this Python cannot make virtual environments: apt install python{version}-venv")
+    run(sys.executable, "-m", "venv", "--clear", where)
+
+
+def pip(where: Path, *arguments: str | Path) -> None:
+    """Run an environment's pip; indexes, certificates and proxies are those of the user's own settings."""
+    options = ["--disable-pip-version-check", "--no-input", "--quiet"]
+    run(where / "bin/python", "-m", "pip", arguments[0], *options, *arguments[1:])
+
+
+def _starts(where: Path) -> bool:
+    """Whether an environment's Python is there, starts and is new enough: the system's may have gone."""
+    if not (where / "bin/python").exists():
+        return False
+    question = "import pip, sys; sys.exit(sys.version_info < (3, 11))"
+    return not subprocess.run([str(where / "bin/python"), "-c", question], capture_output=True).returncode
+
+
+def _fingerprint(kind: str) -> str:
+    digest = hashlib.sha256(bytes(ROOT))  # a checkout that was moved left its old path in `.venv`
+    for name in (f"requirements/{kind}.lock", "pyproject.toml"):
+        digest.update((ROOT / name).read_bytes())
+    return f"{kind} {digest.hexdigest()}\n"
+
+
+# The workshop's verbs.
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """two passes from git to a host and back, on this machine alone; leaves nothing running"""
+    ensure_environment("reconciler")
+    run(VENV / "bin/trueup", "demo", *arguments)
+
+
+def test(arguments: Sequence[str]) -> None:
+    """the tests; arguments go to pytest"""
+    ensure_environment("dev")
+    run(VENV / "bin/python", "-m", "pytest", "-n", "2", *arguments)
+
+
+def lint(arguments: Sequence[str]) -> None:
+    """ruff's rules, its format, and the import rules; --fix mends what can be mended"""
+    ensure_environment("dev")
+    mend = "--fix" in arguments
+    run(VENV / "bin/ruff", "check", *(["--fix"] if mend else []))
+    run(VENV / "bin/ruff", "format", *([] if mend else ["--check"]))
+    run(VENV / "bin/lint-imports", "--no-cache")
+
+
+def types(arguments: Sequence[str]) -> None:
+    """mypy, strict"""
+    ensure_environment("dev")
+    run(VENV / "bin/mypy", *arguments)
+
+
+def agent_alone(arguments: Sequence[str]) -> None:
+    """the agent in an environment with its own four dependencies only, installed from a built wheel"""
+    ensure_environment("dev")
+    alone, wheels = ROOT / "build/agent-alone", ROOT / "build/wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    pip(VENV, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, ".")
+    make_venv(alone)
+    pip(alone, "install", "--require-hashes", "--requirement", "requirements/agent.lock")
+    pip(alone, "install", "--no-deps", "--no-index", *wheels.glob("*.whl"))
+    environment = {**os.environ, "TRUEUP_TEST_AGENT_PYTHON": str(alone / "bin/python")}
+    run(VENV / "bin/python", "-m", "pytest", "tests/test_agent_alone.py", *arguments, env=environment)
+
+
+def ci(arguments: Sequence[str]) -> None:
+    """everything that must pass before a change lands"""
+    lint([])
+    types([])
+    agent_alone([])
+    demo([])
+    test(["--cov", "--cov-report=term", *arguments])
+
+
+def bench(arguments: Sequence[str]) -> None:
+    """trueup against rsync over ssh, and one pass over 1,000 services; --quick for a first look"""
+    ensure_environment("dev")
+    run(VENV / "bin/python", "-m", "tests.bench", *arguments)
+
+
+def lock(arguments: Sequence[str]) -> None:
+    """pin the dependencies anew in requirements/; --upgrade takes the newest of each"""
+    ensure_environment("dev")
+    if not (VENV / "bin/uv").exists():
+        pip(VENV, "install", "uv")
+    parts = {
+        "agent": [],
+        "reconciler": ["--extra=reconciler", "--group=build", "--constraint=requirements/agent.lock"],
+        "dev": [
+            "--extra=reconciler",
+            "--group=build",
+            "--group=dev",
+            "--constraint=requirements/reconciler.lock",
+        ],
+    }
+    for kind, options in parts.items():
+        fixed = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--quiet"]
+        output = f"--output-file=requirements/{kind}.lock"
+        run(VENV / "bin/uv", "pip", "compile", "pyproject.toml", *options, *fixed, output, *arguments)
+
+
+VERBS: tuple[Callable[[Sequence[str]], None], ...] = (demo, test, lint, types, agent_alone, ci, bench, lock)
+
+
+def main(arguments: list[str]) -> int:
+    verbs = {verb.__name__.replace("_", "-"): verb for verb in VERBS}
+    listing = "\n".join(f"  {name:12} {verb.__doc__}" for name, verb in verbs.items())
+    parser = argparse.ArgumentParser(
+        "tasks.py", epilog=listing, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("verb", choices=verbs, metavar="VERB")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="go to what the verb runs")
+    chosen = parser.parse_args(arguments)
+    try:
+        use_supported_python()
+        verbs[chosen.verb](chosen.arguments)
+    except Refused as refused:
+        print(f"tasks.py: {refused}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
