@@ -1,0 +1,210 @@
+"""Looking things up for a pass: repositories, releases, trees and secrets. It looks and never decides.
+
+What could not be looked up becomes a `Setback` in the facts and concerns only the resources that need it.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVarTuple
+
+import trio
+
+from reconciler.desired import Facts, Revision, SecretsKey, ignore_file_path, project_revision
+from reconciler.errors import TrueupError
+from reconciler.git.mirror import Mirror, Refs, Tag
+from reconciler.keys import MasterKey
+from reconciler.observation import Setback
+from reconciler.paths import CommitPaths
+from reconciler.release.current import current_release
+from reconciler.repositories import Repositories
+from reconciler.secrets.store import SecretStore
+from reconciler.secrets.values import SecretValue
+from reconciler.spec.model import Spec
+from reconciler.status.documents import Recorded
+
+MAX_PARALLEL_LOOKS = 16
+MAX_IGNORE_FILE = 1 << 20
+
+Arguments = TypeVarTuple("Arguments")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One repository as its mirror knows it after this pass's look."""
+
+    mirror: Mirror
+    refs: Refs
+    tags: tuple[Tag, ...]
+
+
+async def gather_facts(
+    spec: Spec,
+    spec_revision: str,
+    *,
+    repositories: Repositories,
+    store: SecretStore,
+    recorded: Recorded,
+    environ: Mapping[str, str],
+    key: MasterKey,
+) -> Facts:
+    """Everything that `make_desired` needs, looked up concurrently."""
+    views: dict[str, View | Setback] = {}
+    secrets: dict[SecretsKey, Mapping[str, SecretValue] | Setback] = {}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_view_repositories, spec, repositories, views)
+        nursery.start_soon(_fetch_secrets, spec, store, secrets)
+    releases = _choose_releases(spec, views, recorded)
+    branches = await _find_branches(spec, views)
+    commits = await _read_commits(views, spec, {**releases, **branches})
+    ignore_files = await _read_ignore_files(views, spec, releases, branches)
+    return Facts(
+        spec=spec,
+        spec_revision=spec_revision,
+        releases=releases,
+        branches=branches,
+        commits=commits,
+        ignore_files=ignore_files,
+        secrets=secrets,
+        environ=environ,
+        hash_key=key.hash_key,
+        key_id=key.key_id,
+    )
+
+
+async def _view_repositories(
+    spec: Spec, repositories: Repositories, views: dict[str, View | Setback]
+) -> None:
+    async def look(name: str, url: str) -> None:
+        try:
+            mirror = repositories.mirror(url)
+            refs = await repositories.refresh(url)
+            views[name] = View(mirror, refs, await mirror.tags())
+        except TrueupError as error:
+            views[name] = Setback.of(error)
+
+    await _for_each(look, [(repository.name, repository.url) for repository in spec.repositories.values()])
+
+
+def _choose_releases(
+    spec: Spec, views: Mapping[str, View | Setback], recorded: Recorded
+) -> dict[tuple[str, str], Revision | Setback]:
+    """The release of every unit in every environment that runs something of it."""
+    wanted = {(service.unit, service.environment) for service in spec.services}
+    wanted |= {
+        (project.unit, project.environment)
+        for project in spec.projects.values()
+        if project.unit is not None and project.environment is not None
+    }
+    releases: dict[tuple[str, str], Revision | Setback] = {}
+    for unit_name, environment in sorted(wanted):
+        unit = spec.units[unit_name]
+        view = views[unit.repository]
+        if isinstance(view, Setback):
+            releases[unit_name, environment] = view
+            continue
+        try:
+            release = current_release(
+                unit,
+                spec.environments[environment],
+                recorded_release(recorded, unit_name, environment),
+                view.tags,
+            )
+            releases[unit_name, environment] = Revision(release.tag, release.commit)
+        except TrueupError as error:
+            releases[unit_name, environment] = Setback.of(error)
+    return releases
+
+
+async def _find_branches(
+    spec: Spec, views: Mapping[str, View | Setback]
+) -> dict[tuple[str, str], Revision | Setback]:
+    found: dict[tuple[str, str], Revision | Setback] = {}
+    for project in spec.projects.values():
+        if project.environment is not None or project.repository is None:
+            continue
+        branch = project.branch or spec.repositories[project.repository].branch
+        view = views[project.repository]
+        if isinstance(view, Setback):
+            found[project.repository, branch] = view
+            continue
+        try:
+            commit = await view.mirror.commit_of(branch)
+            found[project.repository, branch] = Revision(branch, commit)
+        except TrueupError as error:
+            found[project.repository, branch] = Setback.of(error)
+    return found
+
+
+async def _read_commits(
+    views: Mapping[str, View | Setback],
+    spec: Spec,
+    revisions: dict[tuple[str, str], Revision | Setback],
+) -> dict[str, CommitPaths]:
+    """The paths of each commit, each read once."""
+    mirrors: dict[str, Mirror] = {}
+    for (name, _), revision in revisions.items():
+        repository = spec.units[name].repository if name in spec.units else name
+        view = views[repository]
+        if isinstance(revision, Revision) and isinstance(view, View):
+            mirrors[revision.commit] = view.mirror
+    commits: dict[str, CommitPaths] = {}
+
+    async def read(commit: str, mirror: Mirror) -> None:
+        commits[commit] = CommitPaths(await mirror.tree(commit))
+
+    await _for_each(read, mirrors.items())
+    return commits
+
+
+async def _read_ignore_files(
+    views: Mapping[str, View | Setback],
+    spec: Spec,
+    releases: Mapping[tuple[str, str], Revision | Setback],
+    branches: Mapping[tuple[str, str], Revision | Setback],
+) -> dict[tuple[str, str], str | None]:
+    found: dict[tuple[str, str], str | None] = {}
+    for project in spec.projects.values():
+        if project.sync.ignore_file is None or project.repository is None:
+            continue
+        view, revision = views[project.repository], project_revision(spec, project, releases, branches)
+        if isinstance(view, View) and isinstance(revision, Revision):
+            path = ignore_file_path(project)
+            content = await view.mirror.read_file(revision.commit, path, max_size=MAX_IGNORE_FILE)
+            found[revision.commit, path] = None if content is None else content.decode(errors="replace")
+    return found
+
+
+async def _fetch_secrets(
+    spec: Spec, store: SecretStore, secrets: dict[SecretsKey, Mapping[str, SecretValue] | Setback]
+) -> None:
+    """One snapshot a pass: each source that something uses, once for each environment."""
+    wanted = {(use.source, service.environment) for service in spec.services for use in service.secrets}
+    wanted |= {
+        (use.source, project.environment or "")
+        for project in spec.projects.values()
+        for file in project.files
+        for use in file.secrets
+    }
+
+    async def fetch(source: str, environment: str) -> None:
+        try:
+            secrets[source, environment] = await store.values(source, environment)
+        except TrueupError as error:
+            secrets[source, environment] = Setback.of(error)
+
+    await _for_each(fetch, sorted(wanted))
+
+
+async def _for_each(
+    function: Callable[[*Arguments], Awaitable[None]], arguments: Iterable[tuple[*Arguments]]
+) -> None:
+    """Call the function for each of the argument lists, at most so many at a time."""
+    limiter = trio.CapacityLimiter(MAX_PARALLEL_LOOKS)
+
+    async def one(*each: *Arguments) -> None:
+        async with limiter:
+            await function(*each)
+
+    async with trio.open_nursery() as nursery:
+        for each in arguments:
+            nursery.start_soon(one, *each)

@@ -1,0 +1,92 @@
+"""Which files of a commit a resource consists of, and one digest over them. Pure.
+
+Git object ids are compared, never timestamps: a digest changes exactly when a path, a mode or a content
+below the pattern changes.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import lru_cache
+
+import pathspec
+
+from reconciler.git.objects import TreeEntry
+from reconciler.hashing import digest
+
+WHOLE_TREE = "**"
+
+
+class CommitPaths:
+    """All files of one commit, ready to be asked for by pattern."""
+
+    def __init__(self, entries: Sequence[TreeEntry]) -> None:
+        self._entries = sorted(entries, key=lambda entry: entry.path)
+        self._paths = [entry.path for entry in self._entries]
+        self._digests: dict[tuple[str, ...], str] = {}
+
+    def digest(self, patterns: Sequence[str]) -> str:
+        """SHA-256 over (path, mode, object id) of what the patterns match together, hex."""
+        key = tuple(patterns)
+        if key not in self._digests:
+            self._digests[key] = digest(
+                [[entry.path, entry.mode, entry.oid] for entry in self.matching(patterns)]
+            )
+        return self._digests[key]
+
+    def matching(self, patterns: Sequence[str]) -> list[TreeEntry]:
+        if tuple(patterns) == (WHOLE_TREE,):
+            return self._entries
+        spec = _compiled(tuple(patterns))
+        found: dict[str, TreeEntry] = {}
+        for prefix in {_literal_prefix(pattern) for pattern in patterns if not pattern.startswith("!")}:
+            # 1,000 services over one big tree: look only at the part that a pattern can reach.
+            start = bisect_left(self._paths, prefix)
+            for index in range(start, len(self._paths)):
+                if not self._paths[index].startswith(prefix):
+                    break
+                if spec.match_file(self._paths[index]):
+                    found[self._paths[index]] = self._entries[index]
+        return [found[path] for path in sorted(found)]
+
+    def below(self, directory: str) -> str:
+        """The digest of a directory, `.` for the root."""
+        clean = directory.strip("/")
+        return self.digest((WHOLE_TREE,) if clean in ("", ".") else (f"{clean}/**",))
+
+    def has_directory(self, directory: str) -> bool:
+        clean = directory.strip("/")
+        if clean in ("", "."):
+            return True
+        index = bisect_left(self._paths, f"{clean}/")
+        return index < len(self._paths) and self._paths[index].startswith(f"{clean}/")
+
+
+def digest_by_pattern(paths: CommitPaths, patterns: Sequence[str]) -> dict[str, str]:
+    """Name of an input to its digest: one for each pattern, so that a plan can name what changed.
+
+    Patterns with a negation only mean something together, and so make one input together.
+    """
+    if not patterns:
+        return {"path **": paths.digest((WHOLE_TREE,))}
+    if any(pattern.startswith("!") for pattern in patterns):
+        return {"path " + " ".join(patterns): paths.digest(patterns)}
+    return {f"path {pattern}": paths.digest((pattern,)) for pattern in patterns}
+
+
+@lru_cache(maxsize=4096)
+def _compiled(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
+    return pathspec.GitIgnoreSpec.from_lines(_anchored(pattern) for pattern in patterns)
+
+
+def _anchored(pattern: str) -> str:
+    """Patterns of a spec start at the root of the repository, which gitignore's do only with a slash."""
+    negation, body = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
+    return f"{negation}{body if body.startswith('/') else '/' + body}"
+
+
+def _literal_prefix(pattern: str) -> str:
+    body = pattern.removeprefix("/")
+    for index, character in enumerate(body):
+        if character in "*?[\\":
+            return body[:index]
+    return body

@@ -1,0 +1,212 @@
+"""The plan: a graph of steps, each with its reason and the hash it will establish. Pure.
+
+The same inputs give the same plan, and the plan after a pass that applied it is empty.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from reconciler.desired import Desired, DesiredResource
+from reconciler.hashing import ConfigHash, changed_inputs
+from reconciler.observation import Absent, Observation, Present, Setback, Unknown
+from reconciler.status.conditions import Reason
+
+
+class Action(StrEnum):
+    BUILD = "build"
+    DEPLOY = "deploy"
+    SYNC = "sync"
+    ADOPT = "adopt"
+    """Record new fingerprints under a new master key; nothing is touched."""
+    FORGET = "forget"
+    """The spec no longer names it: its status file goes, what is on the host stays."""
+
+
+STAGE = {Action.BUILD: 0, Action.SYNC: 1, Action.DEPLOY: 2, Action.ADOPT: 3, Action.FORGET: 4}
+"""Breaks ties between steps that do not depend on each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do to one resource. `changes` names the inputs that differ from what is recorded."""
+
+    resource: str
+    action: Action
+    reason: str
+    hash: str = ""
+    changes: tuple[str, ...] = ()
+    depends_on: tuple[str, ...] = ()
+    """Resources of this plan whose step must have succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A resource for which nothing is planned although it is not simply in order."""
+
+    resource: str
+    reason: str
+    message: str
+    unknown: bool = False
+    """We could not look or could not compute: a plan that holds one is never called clean."""
+    blocks: bool = True
+    """Whether what depends on this resource has to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    spec_revision: str
+    steps: tuple[Step, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def has_unknown(self) -> bool:
+        return any(finding.unknown for finding in self.findings)
+
+    def finding(self, resource: str) -> Finding | None:
+        return next((finding for finding in self.findings if finding.resource == resource), None)
+
+
+def make_plan(
+    desired: Desired,
+    observed: Mapping[str, Observation],
+    *,
+    recorded: Collection[str],
+    frozen: Collection[str] = (),
+    forced: Collection[str] = (),
+) -> Plan:
+    """Compare what is wanted with what was found.
+
+    `recorded` are the ids of services and sync targets that status files name; those that the spec no
+    longer wants are forgotten, except the `frozen` ones, whose spec is wrong at the moment. The `forced`
+    ones get a step even if nothing changed.
+    """
+    steps: list[Step] = []
+    findings: list[Finding] = []
+    for resource in desired.resources:
+        outcome = _compare(resource, observed.get(resource.id, Absent()))
+        if outcome is None and resource.id in forced:
+            outcome = _step(resource, "forced", ())
+        if isinstance(outcome, Step):
+            steps.append(outcome)
+        elif outcome is not None:
+            findings.append(outcome)
+    steps += _builds(desired, steps)
+    forgotten = sorted(set(recorded) - {resource.id for resource in desired.resources} - set(frozen))
+    if forgotten and len(forgotten) > max(1, desired.max_prune * len(recorded)):
+        findings.append(
+            Finding(
+                "summary",
+                Reason.PRUNE_REFUSED,
+                f"the spec no longer names {len(forgotten)} of {len(recorded)} recorded resources, more than "
+                f"limits.max_prune allows; raise it for this change, or restore what was removed by mistake",
+            )
+        )
+    else:
+        steps += [Step(resource, Action.FORGET, "no longer in the spec") for resource in forgotten]
+    return Plan(desired.spec_revision, _ordered(steps), tuple(findings))
+
+
+def _compare(resource: DesiredResource, observation: Observation) -> Step | Finding | None:
+    if resource.setback is not None:
+        return _finding(resource, resource.setback)
+    assert resource.hash is not None  # a resource without a setback always has its hash
+    match observation:
+        case Unknown(reason, message):
+            return Finding(resource.id, reason, message, unknown=True, blocks=resource.blocks_when_unknown)
+        case Absent():
+            return _step(resource, "not applied yet", ())
+        case Present() as present:
+            return _compare_present(resource, resource.hash, present)
+
+
+def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Present) -> Step | Finding | None:
+    recorded = ConfigHash.parse(found.hash)
+    public = changed_inputs(found.inputs.public, resource.inputs.public)
+    if not public and (recorded is None or recorded.key_id != wanted.key_id):
+        # Another master key, or another version of the hash: the fingerprints cannot be compared, and
+        # a key change alone must not restart the world.
+        return Step(resource.id, Action.ADOPT, "fingerprints are of another master key", str(wanted))
+    keyed = tuple(
+        name
+        for name in changed_inputs(found.inputs.keyed, resource.inputs.keyed)
+        # A stale or fallback value alone never causes a step.
+        if name not in resource.soft_inputs
+    )
+    if public or keyed:
+        changes = (*public, *(f"secret {name}" for name in keyed))
+        return _step(resource, "changed: " + ", ".join(changes), changes)
+    if found.drift:
+        if resource.heals_drift:
+            return _step(resource, f"drift: {found.drift}", ("drift",))
+        return Finding(resource.id, Reason.DRIFT_DETECTED, found.drift, blocks=False)
+    return None
+
+
+def _step(resource: DesiredResource, reason: str, changes: tuple[str, ...]) -> Step:
+    return Step(
+        resource.id, Action(resource.action), reason, str(resource.hash), changes, resource.depends_on
+    )
+
+
+def _finding(resource: DesiredResource, setback: Setback) -> Finding:
+    return Finding(resource.id, setback.reason, setback.message, setback.unknown, setback.blocks)
+
+
+def _builds(desired: Desired, steps: Iterable[Step]) -> list[Step]:
+    """One build for each project that is about to be synced somewhere and has one."""
+    wanted: dict[str, list[str]] = {}
+    for step in steps:
+        build = desired.builds.get(step.resource)
+        if step.action is Action.SYNC and build is not None:
+            wanted.setdefault(build, []).append(step.resource)
+    return [
+        Step(build, Action.BUILD, f"needed by {len(targets)} target{'s' if len(targets) > 1 else ''}")
+        for build, targets in sorted(wanted.items())
+    ]
+
+
+def _ordered(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """By dependency, ties broken by stage and then by name, so that equal inputs print equal plans."""
+    remaining = {step.resource: step for step in steps}
+    ordered: list[Step] = []
+    while remaining:
+        ready = [
+            step
+            for step in remaining.values()
+            if not any(dependency in remaining for dependency in step.depends_on)
+        ]
+        # The loader refuses cycles; should one get here all the same, apply blocks it instead of hanging.
+        for step in sorted(ready or remaining.values(), key=lambda s: (STAGE[s.action], s.resource)):
+            ordered.append(step)
+            del remaining[step.resource]
+    return tuple(ordered)
+
+
+def to_document(plan: Plan) -> dict[str, object]:
+    """The plan as one JSON document, the same content as the table."""
+    return {
+        "version": 1,
+        "specRevision": plan.spec_revision,
+        "steps": [
+            {
+                "resource": step.resource,
+                "action": step.action.value,
+                "reason": step.reason,
+                "changes": list(step.changes),
+                "hash": step.hash,
+                "dependsOn": list(step.depends_on),
+            }
+            for step in plan.steps
+        ],
+        "findings": [
+            {
+                "resource": finding.resource,
+                "reason": finding.reason,
+                "message": finding.message,
+                "unknown": finding.unknown,
+            }
+            for finding in plan.findings
+        ],
+    }
+

@@ -1,0 +1,51 @@
+"""The mirrors of a state directory: one for each URL, looked at once in a pass however many use it."""
+
+import hashlib
+from pathlib import Path
+
+import trio
+
+from reconciler.git.mirror import Mirror, Refs
+from reconciler.git.process import GitOptions
+
+
+class Repositories:
+    """Mirrors by URL. `begin_pass` makes the next `refresh` of each URL look again."""
+
+    def __init__(self, directory: Path, options: GitOptions) -> None:
+        self._directory = directory
+        self._options = options
+        self._mirrors: dict[str, Mirror] = {}
+        self._looks: dict[str, _Look] = {}
+
+    def mirror(self, url: str) -> Mirror:
+        """The mirror of a URL; raises `GitRefused` for one that may not be used."""
+        if url not in self._mirrors:
+            name = hashlib.sha256(url.encode()).hexdigest()[:20]
+            self._mirrors[url] = Mirror(url, self._directory / f"{name}.git", options=self._options)
+        return self._mirrors[url]
+
+    def begin_pass(self) -> None:
+        self._looks.clear()
+
+    async def refresh(self, url: str) -> Refs:
+        """The refs of a repository: one look over the network for each URL in a pass."""
+        mirror = self.mirror(url)
+        look = self._looks.setdefault(url, _Look())
+        async with look.lock:
+            if look.error is not None:
+                raise look.error
+            if look.refs is None:
+                try:
+                    look.refs = await mirror.refresh()
+                except Exception as error:
+                    look.error = error
+                    raise
+            return look.refs
+
+
+class _Look:
+    def __init__(self) -> None:
+        self.lock = trio.Lock()
+        self.refs: Refs | None = None
+        self.error: Exception | None = None

@@ -1,0 +1,253 @@
+"""The primary's settings: variables of its environment, or flags. Nothing else reads the environment."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from reconciler.errors import SettingsError
+from reconciler.secrets.values import Secret
+from reconciler.settings_values import (
+    Address,
+    parse_address,
+    parse_command,
+    parse_duration,
+    parse_flag,
+    parse_log_format,
+    parse_minutes,
+    parse_name,
+    parse_path,
+    parse_server,
+)
+
+T = TypeVar("T")
+
+FLAGS: Final[Mapping[str, str]] = {
+    "spec_repo": "TRUEUP_SPEC_REPO",
+    "branch": "TRUEUP_SPEC_BRANCH",
+    "status_repo": "TRUEUP_STATUS_REPO",
+    "state_dir": "TRUEUP_STATE_DIR",
+    "allow_local_repos": "TRUEUP_ALLOW_LOCAL_REPOS",
+    "interval": "TRUEUP_INTERVAL",
+    "http_addr": "TRUEUP_HTTP_ADDR",
+    "tcp_addr": "SYNC_TCP_ADDR",
+    "tls_dir": "SYNC_TLS_DIR",
+    "build_user": "TRUEUP_BUILD_USER",
+    "invoke_command": "TRUEUP_INVOKE_COMMAND",
+    "api_tokens_file": "TRUEUP_API_TOKENS_FILE",
+    "server": "TRUEUP_SERVER",
+    "log_format": "TRUEUP_LOG_FORMAT",
+}
+"""Flags (`--spec-repo` is `spec_repo` here) and the variables that they stand before. No secret is one:
+everybody on a host can read a command line."""
+
+SECRETS: Final = (
+    "TRUEUP_MASTER_KEY",
+    "WEBHOOK_SECRET",
+    "DEPLOY_SECRET",
+    "INFISICAL_WEBHOOK_SECRET",
+    "TRUEUP_TOKEN",
+)
+"""Each of them also as NAME_FILE."""
+
+_RESERVED = frozenset(SECRETS) | {f"{name}_FILE" for name in SECRETS} | {"TRUEUP_API_TOKENS_FILE"}
+
+MAX_SECRET: Final = 64 * 1024
+"""Bytes of a file that holds one secret."""
+
+_DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PASSED_ON: Final = ("LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, checked. Durations are seconds; a secret that is not set is None."""
+
+    spec_repo: str | None
+    spec_branch: str
+    status_repo: str | None
+    """The spec repository where not set."""
+    state_dir: Path
+    allow_local_repos: bool
+    master_key: Secret | None
+    interval: float
+    http_addr: Address
+    tcp_addr: Address
+    tls_dir: Path
+    build_user: str | None
+    invoke_command: tuple[str, ...] | None
+    """None: the invoke that trueup itself is installed with."""
+    webhook_secret: Secret | None
+    deploy_secret: Secret | None
+    infisical_webhook_secret: Secret | None
+    api_tokens_file: Path | None
+    infisical_enabled: bool
+    infisical_sync_interval: float | None
+    """None: each source's own `refresh_interval`; 0: never."""
+    server: str | None
+    token: Secret | None
+    log_format: Literal["text", "json"]
+    environ: Mapping[str, str] = field(repr=False)
+    """The whole environment; read it through the methods below."""
+
+    def require_spec_repo(self) -> str:
+        """The spec repository. Raises SettingsError where none is set."""
+        if self.spec_repo is None:
+            raise SettingsError(
+                "no spec repository is set", hint="set TRUEUP_SPEC_REPO, or give --spec-repo URL"
+            )
+        return self.spec_repo
+
+    def child_environment(self) -> dict[str, str]:
+        """What every child process gets, whoever wrote the code that it runs: nothing secret.
+
+        Proxies are passed on unless they hold credentials.
+        """
+        given = self.environ
+        child = {"PATH": given.get("PATH") or _DEFAULT_PATH, "LANG": given.get("LANG") or "C.UTF-8"}
+        child |= {name: given[name] for name in _PASSED_ON if given.get(name)}
+        return child | {name: given[name] for name in _PROXIES if given.get(name) and "@" not in given[name]}
+
+    def visible(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of the named variables that are set, for services that name them under `environ`.
+
+        Raises SettingsError for the primary's own secrets: a spec must not be able to fetch them.
+        """
+        wanted = tuple(names)
+        for name in wanted:
+            _refuse_reserved(name)
+        return {name: self.environ[name] for name in wanted if name in self.environ}
+
+    def credential(self, name: str) -> Secret | None:
+        """The variable that a spec's `{env: NAME}` names, or what the file in NAME_FILE holds.
+
+        None: neither is set. Raises SettingsError: both are, the file cannot be read, or the name is
+        one of the primary's own secrets.
+        """
+        _refuse_reserved(name)
+        return read_secret(self.environ, name)
+
+
+def load_settings(
+    environ: Mapping[str, str],
+    flags: Mapping[str, str | bool | None] | None = None,
+    *,
+    root: bool | None = None,
+) -> Settings:
+    """Read and check all settings. A flag that is None, or a variable that is empty, is not set.
+
+    `root` says whether the process is root, which decides where state is kept. Reads the files that
+    `NAME_FILE` variables name. Raises SettingsError with one line for each setting that is wrong.
+    """
+    as_root = os.geteuid() == 0 if root is None else root
+    read = _Reader(environ, flags or {})
+    spec_repo = read.optional("TRUEUP_SPEC_REPO", parse_name)
+    state_dir = read.optional("TRUEUP_STATE_DIR", parse_path) or read.default_state_dir(as_root)
+    webhook_secret = read.secret("WEBHOOK_SECRET")
+    settings = Settings(
+        spec_repo=spec_repo,
+        spec_branch=read.value("TRUEUP_SPEC_BRANCH", parse_name, "main"),
+        status_repo=read.optional("TRUEUP_STATUS_REPO", parse_name) or spec_repo,
+        state_dir=state_dir,
+        allow_local_repos=read.value("TRUEUP_ALLOW_LOCAL_REPOS", parse_flag, False),
+        master_key=read.secret("TRUEUP_MASTER_KEY"),
+        interval=read.value("TRUEUP_INTERVAL", parse_duration, 300.0),
+        http_addr=read.value("TRUEUP_HTTP_ADDR", parse_address, Address("127.0.0.1", 9000)),
+        tcp_addr=read.value("SYNC_TCP_ADDR", parse_address, Address(None, 9001)),
+        tls_dir=read.value("SYNC_TLS_DIR", parse_path, state_dir / "sync_tls"),
+        build_user=read.optional("TRUEUP_BUILD_USER", parse_name),
+        invoke_command=read.optional("TRUEUP_INVOKE_COMMAND", parse_command),
+        webhook_secret=webhook_secret,
+        deploy_secret=read.secret("DEPLOY_SECRET") or webhook_secret,
+        infisical_webhook_secret=read.secret("INFISICAL_WEBHOOK_SECRET"),
+        api_tokens_file=read.optional("TRUEUP_API_TOKENS_FILE", parse_path),
+        infisical_enabled=read.value("INFISICAL_ENABLED", parse_flag, True),
+        infisical_sync_interval=read.optional("INFISICAL_SYNC_INTERVAL_MINUTES", parse_minutes),
+        server=read.optional("TRUEUP_SERVER", parse_server),
+        token=read.secret("TRUEUP_TOKEN"),
+        log_format=read.value("TRUEUP_LOG_FORMAT", parse_log_format, "text"),
+        environ=dict(environ),
+    )
+    if read.problems:
+        raise SettingsError("\n".join(read.problems))
+    return settings
+
+
+def read_secret(environ: Mapping[str, str], name: str) -> Secret | None:
+    """A secret from the variable NAME or from the file named by NAME_FILE, without its last newline.
+
+    None: neither is set. Raises SettingsError, which never holds the value.
+    """
+    value, path = environ.get(name), environ.get(f"{name}_FILE")
+    if value and path:
+        raise SettingsError(f"{name} and {name}_FILE are both set", hint="leave one out")
+    if value:
+        return Secret(value)
+    if not path:
+        return None
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_SECRET + 1)
+        text = content.decode().removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise SettingsError(f"{name}_FILE: cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{name}_FILE: {path} is not UTF-8 text") from None
+    if not text or len(content) > MAX_SECRET:
+        what = "is empty" if not text else f"is larger than {MAX_SECRET} bytes"
+        raise SettingsError(f"{name}_FILE: {path} {what}", hint="it should hold the secret and nothing else")
+    return Secret(text)
+
+
+def _refuse_reserved(name: str) -> None:
+    if name in _RESERVED:
+        raise SettingsError(f"{name} is the primary's own and is given to nothing that a spec names")
+
+
+class _Reader:
+    """Reads one setting at a time and goes on after a bad one, so that all are reported together."""
+
+    def __init__(self, environ: Mapping[str, str], flags: Mapping[str, str | bool | None]) -> None:
+        unknown = flags.keys() - FLAGS.keys()
+        if unknown:
+            raise TypeError(f"no such flags: {sorted(unknown)}")
+        self._environ = environ
+        self._flags = {FLAGS[flag]: (flag, value) for flag, value in flags.items() if value is not None}
+        self.problems: list[str] = []
+
+    def value(self, variable: str, parse: Callable[[str], T], default: T) -> T:
+        found = self.optional(variable, parse)
+        return default if found is None else found
+
+    def optional(self, variable: str, parse: Callable[[str], T]) -> T | None:
+        name, text = variable, self._environ.get(variable)
+        if variable in self._flags:
+            flag, given = self._flags[variable]
+            name, text = f"--{flag.replace('_', '-')}", str(int(given)) if isinstance(given, bool) else given
+        if not text:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.problems.append(f"{name}: {text!r} is not accepted; give {error}")
+            return None
+
+    def secret(self, variable: str) -> Secret | None:
+        try:
+            return read_secret(self._environ, variable)
+        except SettingsError as error:
+            self.problems.append(str(error))
+            return None
+
+    def default_state_dir(self, as_root: bool) -> Path:
+        if as_root:
+            return Path("/var/lib/trueup")
+        base = self._environ.get("XDG_STATE_HOME", "")
+        if Path(base).is_absolute():
+            return Path(base) / "trueup"
+        home = self._environ.get("HOME", "")
+        if not Path(home).is_absolute():
+            self.problems.append("TRUEUP_STATE_DIR: not set, and there is no HOME to put it under; set it")
+        return Path(home) / ".local" / "state" / "trueup"

@@ -1,0 +1,55 @@
+"""Reading the spec from git, at any commit; a broken head falls back to the last good revision."""
+
+from dataclasses import dataclass
+
+from reconciler.errors import Problem, SpecInvalid
+from reconciler.git.mirror import Mirror
+from reconciler.spec.load import SPEC_FILE, Loaded, included_paths, load
+from reconciler.spec.model import Spec
+
+MAX_SPEC_FILE = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SpecAt:
+    """The spec that a pass works with: the tip of the branch, or the last good commit before it."""
+
+    spec: Spec
+    commit: str
+    head: Loaded
+    """What the tip of the branch holds, with its problems; `spec` is its valid part if it has one."""
+    branch: str
+
+    @property
+    def revision(self) -> str:
+        return f"{self.branch}@sha1:{self.commit}"
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return self.head.problems
+
+
+async def read_spec(mirror: Mirror, branch: str, *, last_good: str | None) -> SpecAt:
+    """The spec at the tip of the branch; raises `SpecInvalid` if neither it nor the last good one serves."""
+    head = await mirror.commit_of(f"refs/heads/{branch}")
+    loaded = await load_at(mirror, head)
+    if loaded.spec is not None:
+        return SpecAt(loaded.spec, head, loaded, branch)
+    if last_good is not None and last_good != head:
+        before = await load_at(mirror, last_good)
+        if before.spec is not None:
+            return SpecAt(before.spec, last_good, loaded, branch)
+    raise SpecInvalid(list(loaded.problems))
+
+
+async def load_at(mirror: Mirror, commit: str) -> Loaded:
+    """The spec at one commit, with the files that it includes."""
+    root = await mirror.read_file(commit, SPEC_FILE, max_size=MAX_SPEC_FILE)
+    if root is None:
+        return load({})
+    files = {SPEC_FILE: root}
+    for path in included_paths(root, (entry.path for entry in await mirror.tree(commit))):
+        content = await mirror.read_file(commit, path, max_size=MAX_SPEC_FILE)
+        if content is not None:
+            files[path] = content
+    return load(files)

@@ -1,0 +1,117 @@
+"""What projects are synced from: one checkout and one build for each project and commit of a pass.
+
+However many targets a project has, its tree is checked out, built, scanned and hashed once.
+"""
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+import trio
+
+from reconciler.apply import Details
+from reconciler.deploy.build import BuildRequest, run_build
+from reconciler.deploy.context import RunContext
+from reconciler.desired import DesiredResource, Revision
+from reconciler.errors import StepFailed
+from reconciler.git.checkout import checkout
+from reconciler.identity import project_id
+from reconciler.repositories import Repositories
+from reconciler.secrets.mask import Masker
+from reconciler.spec.model import Project, Spec
+from reconciler.sync.serving import TreeSource
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+TreeKey = tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+
+
+class ProjectSources:
+    """Checkouts and scanned trees of one pass; all are removed when it is left."""
+
+    def __init__(
+        self, spec: Spec, repositories: Repositories, checkouts: Path, context: RunContext
+    ) -> None:
+        self._spec = spec
+        self._repositories = repositories
+        self._checkouts = checkouts
+        self._context = context
+        self._stack = AsyncExitStack()
+        self._limits: dict[str, trio.CapacityLimiter] = {}
+        self._locks: dict[tuple[str, str], trio.Lock] = {}
+        self._directories: dict[tuple[str, str], Path] = {}
+        self._trees: dict[TreeKey, TreeSource] = {}
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, trace)
+
+    def limit(self, project: Project) -> trio.CapacityLimiter:
+        """At most `sync.max_parallel_nodes` targets of a project at a time."""
+        return self._limits.setdefault(
+            project.id, trio.CapacityLimiter(max(1, project.sync.max_parallel_nodes))
+        )
+
+    async def build(self, project: Project, revision: Revision) -> Details:
+        """Run the project's build in its checkout."""
+        async with self._lock(project, revision):
+            directory = await self._checkout(project, revision)
+            assert project.build is not None
+            completed = await run_build(
+                BuildRequest(
+                    owner=project_id(project),
+                    project=project.id,
+                    build=project.build,
+                    checkout=directory,
+                    revision=revision.commit,
+                    masker=Masker([]),
+                    context=self._context,
+                    environment=project.environment,
+                    tag=revision.ref if project.environment else None,
+                    log=lambda line: log.info("build output", project=project.id, line=line),
+                )
+            )
+        return {"exit_code": completed.exit_code, "output": completed.output}
+
+    async def tree(self, resource: DesiredResource) -> TreeSource:
+        """The scanned tree for one target, shared with all targets that have the same rules."""
+        project, target, revision = resource.project, resource.target, resource.revision
+        assert project is not None and target is not None and revision is not None
+        key = (project.id, revision.commit, resource.ignore, target.include, target.exclude)
+        async with self._lock(project, revision):
+            if key not in self._trees:
+                directory = (await self._checkout(project, revision)) / project.path.strip("/")
+                if not directory.is_dir():
+                    raise StepFailed(
+                        f"`{project.path}` does not exist after the build of {revision}",
+                        hint=f"correct projects.{project.id}.path or its build",
+                    )
+                self._trees[key] = await TreeSource.build(
+                    directory,
+                    ignore=resource.ignore,
+                    include=target.include,
+                    exclude=target.exclude,
+                    reserved=tuple(file.path for file in project.files),
+                    ignore_permissions=project.sync.ignore_permissions,
+                )
+            return self._trees[key]
+
+    def _lock(self, project: Project, revision: Revision) -> trio.Lock:
+        return self._locks.setdefault((project.id, revision.commit), trio.Lock())
+
+    async def _checkout(self, project: Project, revision: Revision) -> Path:
+        key = (project.id, revision.commit)
+        if key not in self._directories:
+            assert project.repository is not None
+            mirror = self._repositories.mirror(self._spec.repositories[project.repository].url)
+            self._directories[key] = await self._stack.enter_async_context(
+                checkout(mirror, revision.commit, under=self._checkouts)
+            )
+        return self._directories[key]

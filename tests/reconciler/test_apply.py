@@ -1,0 +1,91 @@
+"""Applying a plan: order, concurrency, failures and the record, on trio's own clock."""
+
+import trio
+import trio.testing
+
+from reconciler.apply import Details, Outcome, apply_plan
+from reconciler.errors import StepFailed
+from reconciler.plan import Action, Finding, Plan, Step
+from reconciler.status.conditions import Reason
+
+
+class Record:
+    """A step recorder that keeps the order of what it was told."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    async def begin(self, step: Step) -> int:
+        self.events.append(f"begin {step.resource}")
+        return len(self.events)
+
+    async def end(self, record: int, step: Step, outcome: Outcome) -> None:
+        self.events.append(f"{outcome.state} {step.resource}")
+
+
+def step(name: str, *depends_on: str) -> Step:
+    return Step(name, Action.DEPLOY, "test", depends_on=depends_on)
+
+
+async def run(plan: Plan, world: list[str], *, failing: str = "", parallel: int = 8) -> dict[str, Outcome]:
+    async def deploy(step: Step) -> Details:
+        await trio.sleep(1)
+        if step.resource == failing:
+            raise StepFailed("it broke")
+        world.append(step.resource)
+        return {"exit_code": 0}
+
+    record = Record()
+    outcomes = await apply_plan(plan, {Action.DEPLOY: deploy}, record, max_parallel=parallel)
+    for name in world:
+        assert record.events.index(f"begin {name}") < record.events.index(f"succeeded {name}")
+    return outcomes
+
+
+async def test_independent_steps_run_together(autojump_clock: trio.testing.MockClock) -> None:
+    world: list[str] = []
+    start = trio.current_time()
+    await run(Plan("r", tuple(step(f"s{n}") for n in range(8)), ()), world)
+    assert len(world) == 8
+    assert trio.current_time() - start == 1
+
+
+async def test_no_more_than_the_limit_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
+    start = trio.current_time()
+    await run(Plan("r", tuple(step(f"s{n}") for n in range(8)), ()), [], parallel=2)
+    assert trio.current_time() - start == 4
+
+
+async def test_a_failure_blocks_only_what_depends_on_it(autojump_clock: trio.testing.MockClock) -> None:
+    world: list[str] = []
+    steps = (step("a"), step("b", "a"), step("c", "b"), step("d"))
+    outcomes = await run(Plan("r", steps, ()), world, failing="a")
+    assert world == ["d"]
+    assert outcomes["a"].reason == "StepFailed"
+    assert outcomes["b"].reason == outcomes["c"].reason == Reason.DEPENDENCY_NOT_READY
+    assert "a" in outcomes["b"].message
+
+
+async def test_what_is_not_in_order_blocks_its_dependents(autojump_clock: trio.testing.MockClock) -> None:
+    plan = Plan(
+        "r",
+        (step("a", "x"), step("b", "y")),
+        (Finding("x", "SecretFetchFailed", "down"), Finding("y", "Suspended", "off", blocks=False)),
+    )
+    world: list[str] = []
+    outcomes = await run(plan, world)
+    assert world == ["b"]
+    assert outcomes["a"].state == "blocked"
+
+
+async def test_a_cycle_is_blocked_instead_of_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    world: list[str] = []
+    outcomes = await run(Plan("r", (step("a", "b"), step("b", "a")), ()), world)
+    assert world == []
+    assert {outcome.state for outcome in outcomes.values()} == {"blocked"}
+
+
+async def test_dependencies_run_first(autojump_clock: trio.testing.MockClock) -> None:
+    world: list[str] = []
+    await run(Plan("r", (step("a"), step("b", "a"), step("c", "b")), ()), world)
+    assert world == ["a", "b", "c"]

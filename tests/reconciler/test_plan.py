@@ -1,0 +1,161 @@
+"""The plan as a pure function: what is found against what is wanted."""
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.desired import Desired, DesiredResource
+from reconciler.hashing import Inputs, config_hash
+from reconciler.observation import Absent, Observation, Present, Setback, Unknown
+from reconciler.plan import Action, Plan, make_plan
+from reconciler.status.conditions import Reason
+
+KEY = "11111111"
+INPUTS = Inputs({"path web/**": "p1", "env LOG": "e1"}, {"DB_URL": "s1"})
+
+
+def service(name: str, inputs: Inputs = INPUTS, **changes: object) -> DesiredResource:
+    resource = DesiredResource(
+        f"services/staging/{name}", "deploy", inputs=inputs, hash=config_hash(inputs, KEY)
+    )
+    return replace(resource, **changes)  # type: ignore[arg-type]
+
+
+def present(inputs: Inputs = INPUTS, key: str = KEY, drift: str = "") -> Present:
+    return Present(str(config_hash(inputs, key)), inputs, drift)
+
+
+def plan(*resources: DesiredResource, found: dict[str, Observation] | None = None, **options: object) -> Plan:
+    desired = Desired("main@sha1:1", resources, builds={})
+    options = {"recorded": (), **options}
+    return make_plan(desired, found or {}, **options)  # type: ignore[arg-type]
+
+
+WEB = "services/staging/web"
+
+
+def test_what_was_never_applied_is_applied() -> None:
+    [step] = plan(service("web"), found={WEB: Absent()}).steps
+    assert (step.action, step.reason) == (Action.DEPLOY, "not applied yet")
+    assert step.hash == str(config_hash(INPUTS, KEY))
+
+
+def test_what_is_as_wanted_needs_nothing() -> None:
+    made = plan(service("web"), found={WEB: present()})
+    assert (made.steps, made.findings) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes"),
+    [
+        (Inputs({**INPUTS.public, "path web/**": "p2"}, INPUTS.keyed), ("path web/**",)),
+        (Inputs({"path web/**": "p1"}, INPUTS.keyed), ("env LOG",)),
+        (Inputs(INPUTS.public, {"DB_URL": "s2"}), ("secret DB_URL",)),
+        (Inputs(INPUTS.public, {}), ("secret DB_URL",)),
+        (Inputs({**INPUTS.public, "env NEW": "x"}, {"DB_URL": "s2"}), ("env NEW", "secret DB_URL")),
+    ],
+)
+def test_a_step_names_what_changed(wanted: Inputs, changes: tuple[str, ...]) -> None:
+    [step] = plan(service("web", wanted), found={WEB: present()}).steps
+    assert step.changes == changes
+    assert step.reason == "changed: " + ", ".join(changes)
+
+
+def test_a_stale_value_alone_causes_no_step() -> None:
+    wanted = service("web", Inputs(INPUTS.public, {"DB_URL": "s2"}), soft_inputs=frozenset({"DB_URL"}))
+    assert plan(wanted, found={WEB: present()}).steps == ()
+
+
+def test_a_stale_value_goes_along_with_another_change() -> None:
+    inputs = Inputs({**INPUTS.public, "env LOG": "e2"}, {"DB_URL": "s2"})
+    [step] = plan(service("web", inputs, soft_inputs=frozenset({"DB_URL"})), found={WEB: present()}).steps
+    assert step.changes == ("env LOG",)
+
+
+def test_could_not_look_is_not_absent() -> None:
+    made = plan(service("web"), found={WEB: Unknown(Reason.AGENT_UNREACHABLE, "gone")})
+    assert made.steps == ()
+    assert made.has_unknown
+    assert made.findings[0].message == "gone"
+
+
+def test_another_master_key_alone_adopts_the_new_fingerprints() -> None:
+    wanted = service("web", Inputs(INPUTS.public, {"DB_URL": "of the new key"}))
+    [step] = plan(wanted, found={WEB: present(key="22222222")}).steps
+    assert step.action is Action.ADOPT
+
+
+def test_another_master_key_does_not_hide_a_change() -> None:
+    wanted = service("web", Inputs({**INPUTS.public, "env LOG": "e2"}, {"DB_URL": "of the new key"}))
+    [step] = plan(wanted, found={WEB: present(key="22222222")}).steps
+    assert (step.action, step.changes[0]) == (Action.DEPLOY, "env LOG")
+
+
+def test_a_hash_of_another_version_with_equal_inputs_is_adopted() -> None:
+    [step] = plan(service("web"), found={WEB: Present("v0:whatever", INPUTS)}).steps
+    assert step.action is Action.ADOPT
+
+
+def test_drift_is_healed_or_only_reported() -> None:
+    found: dict[str, Observation] = {WEB: present(drift="files differ")}
+    [step] = plan(service("web"), found=found).steps
+    assert step.reason == "drift: files differ"
+    reported = plan(service("web", heals_drift=False), found=found)
+    assert reported.steps == ()
+    assert reported.findings[0].reason == Reason.DRIFT_DETECTED
+
+
+def test_a_setback_is_reported_and_planned_around() -> None:
+    setback = Setback(Reason.SECRET_FETCH_FAILED, "the source is down", unknown=True)
+    made = plan(service("web", setback=setback), service("api"), found={WEB: present()})
+    assert [step.resource for step in made.steps] == ["services/staging/api"]
+    assert made.has_unknown
+
+
+def test_steps_stand_after_what_they_depend_on() -> None:
+    made = plan(
+        service("a", depends_on=("services/staging/z",)),
+        service("m"),
+        service("z", depends_on=("services/staging/m",)),
+    )
+    assert [step.resource[-1] for step in made.steps] == ["m", "z", "a"]
+
+
+def test_what_left_the_spec_is_forgotten_but_not_what_is_frozen() -> None:
+    made = plan(
+        service("web"),
+        service("api"),
+        recorded=[WEB, "services/staging/api", "services/staging/gone", "services/staging/broken"],
+        frozen=["services/staging/broken"],
+    )
+    assert [step.resource for step in made.steps if step.action is Action.FORGET] == ["services/staging/gone"]
+
+
+def test_an_empty_spec_forgets_nothing() -> None:
+    recorded = [f"services/staging/s{number}" for number in range(10)]
+    made = plan(recorded=recorded)
+    assert made.steps == ()
+    assert made.findings[0].reason == Reason.PRUNE_REFUSED
+
+
+def test_forced_resources_get_a_step() -> None:
+    [step] = plan(service("web"), found={WEB: present()}, forced=[WEB]).steps
+    assert step.reason == "forced"
+
+
+def test_one_build_for_all_targets_of_a_project() -> None:
+    syncs = tuple(
+        DesiredResource(
+            f"projects/branch/site/{node}/srv",
+            "sync",
+            inputs=INPUTS,
+            hash=config_hash(INPUTS, KEY),
+            depends_on=("projects/branch/site",),
+        )
+        for node in ("one", "two")
+    )
+    desired = Desired("r", syncs, builds={sync.id: "projects/branch/site" for sync in syncs})
+    made = make_plan(desired, {}, recorded=())
+    assert [step.action for step in made.steps] == [Action.BUILD, Action.SYNC, Action.SYNC]
+    found = {sync.id: present() for sync in syncs}
+    assert make_plan(desired, found, recorded=()).steps == ()
