@@ -65,9 +65,10 @@ _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https
 class Settings:
     """All settings, checked. Durations are seconds; a secret that is not set is None."""
 
-    spec_repo: str | None
+    spec_repo: str | None = field(repr=False)
+    """Not shown: some people write a token into the URL."""
     spec_branch: str
-    status_repo: str | None
+    status_repo: str | None = field(repr=False)
     """The spec repository where not set."""
     state_dir: Path
     allow_local_repos: bool
@@ -231,7 +232,9 @@ class _Reader:
         try:
             return parse(text)
         except ValueError as error:
-            self.problems.append(f"{name}: {text!r} is not accepted; give {error}")
+            # A URL may have a password before its "@".
+            shown = repr(text) if "@" not in text else "the value"
+            self.problems.append(f"{name}: {shown} is not accepted; give {error}")
             return None
 
     def secret(self, variable: str) -> Secret | None:

@@ -91,8 +91,10 @@ def parse_server(text: str) -> str:
 
 
 def parse_log_format(text: str) -> Literal["text", "json"]:
-    if text == "text" or text == "json":
-        return text
+    if text == "json":
+        return "json"
+    if text == "text":
+        return "text"
     raise ValueError("text or json")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import trio
 
-from reconciler.deploy.build_user import BuildUser, hand_over
+from reconciler.deploy.build_user import BuildUser, find_build_user, hand_over
+from reconciler.settings import Settings
 
 INVOKE_COMMAND = (sys.executable, "-u", "-P", "-m", "invoke")
 """trueup's own invoke. `-u`: lines are seen as they are printed; `-P`: a file `invoke.py` in the
@@ -27,6 +28,16 @@ class RunContext:
     """A directory of the primary in which private homes are made."""
     invoke_command: tuple[str, ...] = INVOKE_COMMAND
     build_user: BuildUser | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "RunContext":
+        """Raises SettingsError where the build user cannot be used."""
+        return cls(
+            base_environment=settings.child_environment(),
+            scratch=settings.state_dir / "homes",
+            invoke_command=settings.invoke_command or INVOKE_COMMAND,
+            build_user=find_build_user(settings.build_user),
+        )
 
 
 @dataclass(frozen=True, slots=True)
