@@ -108,7 +108,7 @@ def parse_ls_remote(output: bytes, url: str) -> dict[str, str]:
     Raises GitRefused for a repository that uses SHA-256 object names.
     """
     refs: dict[str, str] = {}
-    for line in text_of(output).splitlines() if b"\r" not in output else text_of(output).split("\n"):
+    for line in text_of(output).split("\n"):
         oid, _, name = line.partition("\t")
         if not name.startswith(MIRRORED) or name.endswith("^{}"):
             continue
