@@ -1,0 +1,46 @@
+"""Block arithmetic: how a file is cut, and how wanted blocks are packed into requests. Pure.
+
+Adaptive fixed blocks, as Syncthing's: 128 KiB, doubled until a file has at most 256 of them, at most
+4 MiB. The block size is a function of the file's size alone, so that both sides agree without asking.
+"""
+
+from agent.wire.messages import DIGEST_SIZE
+
+KIB = 1024
+MIN_BLOCK = 128 * KIB
+MAX_BLOCK = 4 * KIB * KIB
+MAX_BLOCKS = 256
+"""Blocks that a file has at most, until `MAX_BLOCK` stops the doubling."""
+
+FRAME_TARGET = KIB * KIB
+"""Blocks are packed into raw frames of about this size; one larger block travels alone."""
+
+WINDOW = 32 * KIB * KIB
+"""Bytes that may be asked for and not yet written: twice the bandwidth times delay of a fast link."""
+
+MAX_REQUEST = 4096
+"""Blocks that one request may name; its message stays far below a control frame."""
+
+
+def block_size_for(size: int) -> int:
+    """The block size of a file of `size` bytes."""
+    block_size = MIN_BLOCK
+    while block_size < MAX_BLOCK and size > block_size * MAX_BLOCKS:
+        block_size *= 2
+    return block_size
+
+
+def block_count(size: int) -> int:
+    """How many blocks a file of `size` bytes has; an empty file has none."""
+    return -(-size // block_size_for(size))
+
+
+def block_length(size: int, number: int) -> int:
+    """Bytes of block `number` of a file of `size` bytes; only the last block may be short."""
+    block_size = block_size_for(size)
+    return min(block_size, size - number * block_size)
+
+
+def block_digest(blocks: bytes, number: int) -> bytes:
+    """The digest of block `number` in the concatenation `blocks`."""
+    return blocks[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE]

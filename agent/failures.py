@@ -1,0 +1,67 @@
+"""Why a task failed, as a stable reason for the report and one line for people."""
+
+import errno
+from typing import Final
+
+from agent.errors import TrueupError
+
+_REASONS: Final = {
+    errno.ENOSPC: ("DiskFull", "the disk is full; free some space or make the tree smaller"),
+    errno.EDQUOT: ("DiskFull", "the disk quota is used up"),
+    errno.EACCES: ("PermissionDenied", "the agent's user may not do this; check owner and mode"),
+    errno.EPERM: ("PermissionDenied", "the agent's user may not do this; check owner and mode"),
+    errno.EROFS: ("ReadOnlyFileSystem", "the file system is mounted read-only"),
+    errno.EIO: ("InputOutputError", "the disk reports an error; check its health"),
+    errno.ENAMETOOLONG: ("NameTooLong", "the file system does not take such a long name"),
+    errno.EMFILE: ("TooManyOpenFiles", "raise the agent's limit of open files"),
+    errno.ENFILE: ("TooManyOpenFiles", "the host has run out of open files"),
+    errno.EXDEV: ("CrossesFileSystems", "another file system is mounted inside the target"),
+    errno.EBUSY: ("Busy", "a mount point or something in use is in the way"),
+    errno.ETXTBSY: ("Busy", "something in use is in the way"),
+}
+
+
+class TaskFailed(TrueupError):
+    """A task can't be done as asked. `code` is the stable reason of its report."""
+
+    reason = "SyncFailed"
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+def code_of(error: Exception) -> str:
+    """The stable reason for an error that ends a task."""
+    if isinstance(error, TaskFailed):
+        return error.code
+    if isinstance(error, TrueupError):
+        return error.reason
+    if isinstance(error, OSError):
+        return _REASONS.get(error.errno or 0, ("FileSystemError", ""))[0]
+    return "InternalError"
+
+
+def line_of(error: Exception) -> str:
+    """One line for a person: what went wrong, where, and what to do."""
+    if isinstance(error, OSError):
+        where = f"{error.filename!r}: " if error.filename else ""
+        hint = _REASONS.get(error.errno or 0, ("", ""))[1]
+        what = error.strerror or type(error).__name__
+        return f"{where}{what}" + (f"; {hint}" if hint else "")
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def single(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception of a group that tells most: anything but a cancellation, the first one."""
+    leaves = list(_leaves(group))
+    for leaf in leaves:
+        if isinstance(leaf, Exception):
+            return leaf
+    return leaves[0]
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

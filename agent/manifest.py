@@ -1,0 +1,161 @@
+"""What trueup placed in a target: the only things it may delete there, and what they held.
+
+One file a target in the agent's state directory, replaced atomically. It is written before new names
+appear (`pending`) or old ones go (`deleting`), and again afterwards; `settle_doubts` decides by content
+what a killed task left. So a placed file is never unknown, and a foreign one is never listed as ours.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from agent.failures import TaskFailed
+from agent.index import same_content
+from agent.scan import Found
+from agent.wire.messages import Entry
+
+VERSION = 1
+
+
+class Stamp(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What `lstat` said of a file whose content was known; equal now means not touched since."""
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    def fits(self, found: Found) -> bool:
+        return (
+            self.ctime_ns == found.ctime_ns
+            and self.mtime_ns == found.mtime_ns
+            and self.ino == found.ino
+            and self.size == found.size
+            and self.dev == found.dev
+        )
+
+
+class Placed(msgspec.Struct, frozen=True, array_like=True):
+    """One entry that is ours. `kept` means that a local edit stands there by policy `keep`."""
+
+    entry: Entry
+    stamp: Stamp | None = None
+    """None where a later change might not show; the content is then read again."""
+    kept: bool = False
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`root` is the device and inode of the target's directory; another one means it was replaced.
+
+    `after_due` stands from before the first change until the commands named in `after` succeeded.
+    """
+
+    version: int = VERSION
+    project: str
+    target: str
+    root: tuple[int, int]
+    placed: tuple[Placed, ...] = ()
+    pending: tuple[Entry, ...] = ()
+    deleting: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    after_due: bool = False
+
+
+class _Header(msgspec.Struct):
+    """What can be read of any version, and quickly of a long one."""
+
+    version: int
+    target: str
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Manifest)
+
+
+def manifest_path(state_dir: Path, target: str) -> Path:
+    """Where the manifest of the target at the absolute path `target` is kept."""
+    return state_dir / "targets" / f"{hashlib.sha256(os.fsencode(target)).hexdigest()[:32]}.manifest"
+
+
+def load(path: Path) -> Manifest | None:
+    """The manifest, or None where no task has run. Blocks; raises TaskFailed for one that is no use."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        if msgspec.msgpack.decode(content, type=_Header).version == VERSION:
+            return _decoder.decode(content)
+    except msgspec.MsgspecError:
+        pass
+    raise TaskFailed(
+        "ManifestUnreadable",
+        f"the record of what was placed is damaged or newer than this agent: {path}",
+        hint="remove it: equal files are adopted, others are then treated as local edits",
+    )
+
+
+def save(path: Path, manifest: Manifest, *, durable: bool) -> None:
+    """Replaces the manifest. Blocks; with `durable` it is on disk when this returns."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(_encoder.encode(manifest))
+        file.flush()
+        if durable:
+            os.fsync(fd)
+    fresh.rename(path)
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def other_targets(state_dir: Path, target: str) -> list[str]:
+    """Paths of other targets that lie inside `target`, relative to it; a task must not touch them."""
+    inside: list[str] = []
+    for path in sorted((state_dir / "targets").glob("*.manifest")):
+        try:
+            other = msgspec.msgpack.decode(path.read_bytes(), type=_Header).target
+        except (FileNotFoundError, msgspec.MsgspecError):
+            continue  # gone, or its own next task will say that it is damaged
+        if other.startswith(f"{target}/"):
+            inside.append(other[len(target) + 1 :])
+    return inside
+
+
+def doubtful(manifest: Manifest, root: tuple[int, int]) -> set[str]:
+    """The paths whose content must be read before the manifest can be believed."""
+    doubts = {entry.path for entry in manifest.pending} | set(manifest.deleting)
+    if manifest.root != root:
+        doubts.update(placed.entry.path for placed in manifest.placed)
+    return doubts
+
+
+def settle_doubts(
+    manifest: Manifest, root: tuple[int, int], on_disk: Mapping[str, Entry]
+) -> dict[str, Placed]:
+    """What is ours, by path, after a task that may have been killed, or in a root that was replaced.
+
+    `on_disk` holds, for each doubtful path, what is there now; nothing for one that is gone. Content
+    decides: what holds what we were about to write is ours; what we were about to delete is ours only
+    if it still holds what we wrote, as somebody may have put a new file there since.
+    """
+    ours = {placed.entry.path: placed for placed in manifest.placed}
+    suspects: Iterable[str] = manifest.deleting if manifest.root == root else list(ours)
+    for path in suspects:
+        now = on_disk.get(path)
+        if path in ours and (now is None or not same_content(now, ours[path].entry)):
+            del ours[path]
+    for entry in manifest.pending:
+        now = on_disk.get(entry.path)
+        if now is not None and same_content(now, entry):
+            ours[entry.path] = Placed(entry)
+    return ours

@@ -1,0 +1,279 @@
+"""Looks at a tree: what is there (`scan`) and what the files hold (`hash_files`). Follows no symlink.
+
+Both sides use it: the agent on a target, the reconciler on a source. Looking never changes anything,
+access times aside.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import trio
+
+from agent.blocks import block_count, block_size_for
+from agent.errors import PathRefused
+from agent.folders import Folders
+from agent.ignore import Ignore
+from agent.index import reserved_name
+
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""Flags that open a regular file to read; non-blocking so that a FIFO put in its place can't hang us."""
+
+SLICE_BYTES = 64 * 1024 * 1024
+"""Bytes that one call into a worker thread hashes: a fraction of a second, as cancellation waits for it."""
+
+SLICE_FILES = 512
+"""Files that one call into a worker thread hashes."""
+
+WORKERS = min(4, os.cpu_count() or 1)
+
+CLOCK_GRAIN_NS = 20_000_000
+"""Two changes within one tick of a file system's clock (at most 10 ms on Linux) look like one."""
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """One directory entry as `lstat` shows it. `kind` is an `Entry`'s, or "other" (FIFO, socket, device)."""
+
+    kind: str
+    mode: int
+    size: int
+    dev: int
+    ino: int
+    mtime_ns: int
+    ctime_ns: int
+    link: str = ""
+
+    def same_as(self, other: "Found | None") -> bool:
+        """Whether this is the very same, untouched entry."""
+        return self == other
+
+
+@dataclass(slots=True)
+class Scan:
+    """What a walk found, by path. `ignored` holds what an ignore line or a reservation kept out of it."""
+
+    found: dict[str, Found] = field(default_factory=dict)
+    ignored: set[str] = field(default_factory=set)
+
+
+def found_from(status: os.stat_result, link: str = "") -> Found:
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        kind = "file"
+    elif stat.S_ISDIR(mode):
+        kind = "directory"
+    elif stat.S_ISLNK(mode):
+        kind = "symlink"
+    else:
+        kind = "other"
+    return Found(
+        kind,
+        mode & 0o7777,
+        status.st_size,
+        status.st_dev,
+        status.st_ino,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        link,
+    )
+
+
+def look_at(folders: Folders, path: str) -> Found | None:
+    """What is at `path` now; None if there is nothing, or no directory that could hold it."""
+    try:
+        fd, name = folders.locate(path)
+        status = os.lstat(name, dir_fd=fd)
+        link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
+    except (FileNotFoundError, NotADirectoryError, PathRefused):
+        return None
+    return found_from(status, link)
+
+
+def scan(
+    root_fd: int,
+    ignore: Ignore,
+    *,
+    only: Collection[str] | None = None,
+    reserved: Collection[str] = (),
+) -> Scan:
+    """Walks the tree below `root_fd`; blocks, so call it in a worker thread.
+
+    With `only`, directories that it does not hold are found but not entered. What `ignore` matches,
+    what is `reserved` and trueup's own names are left out, with all below. Raises OSError where a
+    directory can't be read: not having looked is not the same as finding nothing.
+    """
+    result = Scan()
+    found = result.found
+    matches = ignore.matches if ignore else None
+    with Folders(root_fd) as folders:
+        todo = [""]
+        while todo:
+            folder = todo.pop()
+            try:
+                fd = folders.fd(folder)
+            except (FileNotFoundError, PathRefused):
+                # It went away or was replaced while we looked; what replaced it is found next time.
+                if folder:
+                    del found[folder]
+                    continue
+                raise
+            prefix = f"{folder}/" if folder else ""
+            with os.scandir(fd) as items:
+                for item in items:
+                    name = item.name
+                    path = prefix + name
+                    is_dir = item.is_dir(follow_symlinks=False)
+                    if (
+                        path in reserved
+                        or ("trueup" in name and reserved_name(name))
+                        or (matches is not None and matches(path, is_dir))
+                    ):
+                        result.ignored.add(path)
+                        continue
+                    try:
+                        status = item.stat(follow_symlinks=False)
+                        link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
+                    except FileNotFoundError:
+                        continue
+                    except OSError as error:
+                        if error.errno == errno.EINVAL:  # no symlink any more
+                            continue
+                        raise
+                    found[path] = found_from(status, link)
+                    if is_dir and (only is None or path in only):
+                        todo.append(path)
+    return result
+
+
+def settled(found: Found, now_ns: int) -> bool:
+    """Whether a later change would show in `found`, read at `now_ns`: its clock has moved on since.
+
+    Whole-second times hint at a file system with a clock of one or two seconds.
+    """
+    grain = 2_000_000_000 if found.ctime_ns % 1_000_000_000 == 0 else CLOCK_GRAIN_NS
+    return found.ctime_ns + grain < now_ns
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    """Blocks `first` to `last` (exclusive) of a file; a whole file when it covers all."""
+
+    path: str
+    found: Found
+    first: int
+    last: int
+
+
+def _slices(files: Iterable[tuple[str, Found]]) -> Iterator[list[_Slice]]:
+    """Jobs for worker threads: many small files, or a piece of a large one."""
+    job: list[_Slice] = []
+    room = SLICE_BYTES
+    for path, found in files:
+        count = block_count(found.size)
+        per_slice = SLICE_BYTES // block_size_for(found.size)
+        for first in range(0, max(count, 1), per_slice):
+            last = min(first + per_slice, count)
+            job.append(_Slice(path, found, first, last))
+            room -= (last - first) * block_size_for(found.size) if count > 1 else found.size
+            if room <= 0 or len(job) >= SLICE_FILES:
+                yield job
+                job, room = [], SLICE_BYTES
+    if job:
+        yield job
+
+
+def _hash_job(root_fd: int, job: Sequence[_Slice]) -> list[tuple[str, int, bytes | None]]:
+    results: list[tuple[str, int, bytes | None]] = []
+    with Folders(root_fd) as folders:
+        for piece in job:
+            results.append((piece.path, piece.first, _hash_slice(folders, piece)))
+    return results
+
+
+def _hash_slice(folders: Folders, piece: _Slice) -> bytes | None:
+    """The slice's digests, back to back; None if the file is not what was found, before or after."""
+    try:
+        above, name = folders.locate(piece.path)
+        fd = os.open(name, OPEN_FILE, dir_fd=above)
+    except (FileNotFoundError, PathRefused):
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            return None
+        raise
+    try:
+        if not found_from(os.fstat(fd)).same_as(piece.found):
+            return None
+        digests = hash_range(fd, piece.found.size, piece.first, piece.last)
+        if not found_from(os.fstat(fd)).same_as(piece.found):
+            return None
+        return digests
+    finally:
+        os.close(fd)
+
+
+def hash_range(fd: int, size: int, first: int, last: int) -> bytes | None:
+    """Digests of the blocks `first` to `last` (exclusive) of an open file of `size` bytes.
+
+    None if the file ended early. Holds one block in memory.
+    """
+    block_size = block_size_for(size)
+    buffer = memoryview(bytearray(min(block_size, size)))
+    digests: list[bytes] = []
+    for number in range(first, last):
+        length = min(block_size, size - number * block_size)
+        view = buffer[:length]
+        if not read_exactly(fd, view, number * block_size):
+            return None
+        digests.append(hashlib.sha256(view).digest())
+    return b"".join(digests)
+
+
+def read_exactly(fd: int, view: memoryview, offset: int) -> bool:
+    """Fills `view` from `offset` of a file; False if the file ends before."""
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done:]], offset + done)
+        if count == 0:
+            return False
+        done += count
+    return True
+
+
+async def hash_files(root_fd: int, files: Iterable[tuple[str, Found]]) -> Mapping[str, bytes | None]:
+    """The concatenated block digests of each file, in worker threads.
+
+    None stands for a file that changed since it was found, or while it was read. Raises OSError for
+    one that can't be read.
+    """
+    limiter = trio.CapacityLimiter(WORKERS)
+    pieces: dict[str, dict[int, bytes | None]] = {}
+    jobs = _slices(files)
+
+    async def work() -> None:
+        for job in jobs:
+            for path, first, digests in await trio.to_thread.run_sync(
+                _hash_job, root_fd, job, limiter=limiter
+            ):
+                pieces.setdefault(path, {})[first] = digests
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(WORKERS):
+            nursery.start_soon(work)
+    return {path: _join(parts) for path, parts in pieces.items()}
+
+
+def _join(parts: Mapping[int, bytes | None]) -> bytes | None:
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    joined = bytearray()
+    for first in sorted(parts):
+        part = parts[first]
+        if part is None:
+            return None
+        joined += part
+    return bytes(joined)
