@@ -30,6 +30,9 @@ class PairRequest(Message, frozen=True, kw_only=True, tag="pair"):
 
     node: str
     certificate: bytes
+    """DER."""
+    pinned: bool
+    """Whether the agent knew the primary's fingerprint beforehand; if not, it trusted the one it saw."""
     signature: bytes
     agent_version: str
 
