@@ -7,6 +7,7 @@ from agent.errors import SettingsError, TrueupError
 __all__ = [
     "GitRefused",
     "GitUnavailable",
+    "JournalUnavailable",
     "KeyMismatch",
     "LookFailed",
     "NotYetImplemented",
@@ -15,6 +16,9 @@ __all__ = [
     "SecretSourceUnavailable",
     "SettingsError",
     "SpecInvalid",
+    "StatusContended",
+    "StatusRewound",
+    "StatusUnreadable",
     "StepFailed",
     "TrueupError",
     "UnknownRevision",
@@ -96,6 +100,32 @@ class KeyMismatch(TrueupError):
     """The status branch was signed with another master key, or not signed at all."""
 
     reason = "SignatureInvalid"
+
+
+class StatusUnreadable(TrueupError):
+    """A status file is garbled, or of a version that this one does not know. Never the same as empty."""
+
+    reason = "StatusUnreadable"
+
+
+class StatusRewound(TrueupError):
+    """The status branch was set back to, or replaced by, something older than what was already seen."""
+
+    reason = "StatusRewound"
+
+
+class StatusContended(TrueupError):
+    """Others kept moving the status branch; what was to be recorded is still due."""
+
+    reason = "StatusContended"
+    retryable = True
+
+
+class JournalUnavailable(TrueupError):
+    """The journal could not be opened or written, so no step may begin."""
+
+    reason = "JournalUnavailable"
+    retryable = True
 
 
 class StepFailed(TrueupError):

@@ -49,7 +49,7 @@ _RANK: Final[dict[str, int]] = {"Ready": 0, "Reconciling": 1, "Stalled": 2}
 
 
 class Reason(StrEnum):
-    """Why a condition is as it is: stable words for people's alerts and scripts; docs/status.md explains each.
+    """Why a condition is as it is: stable words, for alerts and scripts too; docs/status.md explains each.
 
     The reasons of `agent.errors` and `reconciler.errors` are among them.
     """
@@ -81,9 +81,9 @@ class Reason(StrEnum):
     # secrets
     SECRET_FETCH_FAILED = "SecretFetchFailed"  # noqa: S105 - a reason, not a secret
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
-    SECRETS_UNVERIFIED = "SecretsUnverified"  # noqa: S105
-    STALE_SECRETS = "StaleSecrets"  # noqa: S105
-    FALLBACK_SECRETS = "FallbackSecrets"  # noqa: S105
+    SECRETS_UNVERIFIED = "SecretsUnverified"
+    STALE_SECRETS = "StaleSecrets"
+    FALLBACK_SECRETS = "FallbackSecrets"
     GROUP_INCOMPLETE = "GroupIncomplete"
     # deploys
     BUILD_FAILED = "BuildFailed"

@@ -1,0 +1,312 @@
+"""The status files: what each holds, as frozen structs, and all of them together as `Recorded`.
+
+On disk names are camelCase and each file starts with `version`, `kind` and `id`; its path is the id and
+`.yaml`. Fields that hold their default are left out. schema/status.v1.schema.json describes the same to
+other tools, docs/status.md to people. No field holds a secret, and none holds what moves on each pass (an
+age, the time of the last look): a pass that changed nothing writes the same bytes.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from reconciler.hashing import Inputs
+from reconciler.status.conditions import Condition, Moment, bounded
+
+MAX_HISTORY: Final = 5
+MAX_PROBLEMS: Final = 50
+"""Problems of the spec in the summary; `trueup validate` prints all."""
+
+SUMMARY_ID: Final = "summary"
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Base of what stands inside a document. Keys of a newer version are ignored."""
+
+
+class InputDigests(Part, frozen=True, kw_only=True):
+    """What the config hash was made of, from an input's name to its digest: `reconciler.hashing.Inputs`."""
+
+    public: dict[str, str] = {}
+    keyed: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> "InputDigests":
+        return cls(public=dict(inputs.public), keyed=dict(inputs.keyed))
+
+
+class HistoryEntry(Part, frozen=True, kw_only=True):
+    """One outcome that differed from the one before."""
+
+    revision: str
+    outcome: Literal["succeeded", "failed"]
+    config_hash: str = ""
+    reason: str = ""
+    at: Moment
+
+
+class Document(Part, frozen=True, kw_only=True):
+    """Base of all status files. `observed_generation` is the digest of the desired state last acted on."""
+
+    id: str
+    observed_generation: str = ""
+    conditions: tuple[Condition, ...] = ()
+
+
+class Release(Part, frozen=True, kw_only=True):
+    """The release of a unit in an environment. `spec_revision` is a commit of the spec repository."""
+
+    tag: str
+    commit: str
+    spec_revision: str | None = None
+    recorded_at: Moment
+
+
+class UnitStatus(Part, frozen=True, kw_only=True):
+    """A unit's current release and the ones before it, newest first, at most five."""
+
+    release: Release
+    history: tuple[Release, ...] = ()
+
+
+class EnvironmentStatus(Document, frozen=True, kw_only=True):
+    """`environments/<env>`: each unit's release, by unit name. The record decides what runs, not the tag."""
+
+    units: dict[str, UnitStatus] = {}
+
+
+class Applied(Document, frozen=True, kw_only=True):
+    """What services and synced targets have in common.
+
+    Revisions read `v1.0.1@sha1:<commit>`. `config_hash` and `inputs` are of what was last established;
+    the hash is empty while nothing is known to be.
+    """
+
+    last_attempted_revision: str = ""
+    last_applied_revision: str = ""
+    config_hash: str = ""
+    inputs: InputDigests = InputDigests()
+    history: tuple[HistoryEntry, ...] = ()
+
+
+class ServiceStatus(Applied, frozen=True, kw_only=True):
+    """`services/<env>/<name>`."""
+
+    deploy: str = ""
+    """The kind of driver that established it."""
+
+
+class SyncCounts(Part, frozen=True, kw_only=True):
+    """What the last sync that changed something did. `foreign`: entries of others, left alone."""
+
+    files_written: int = 0
+    files_deleted: int = 0
+    foreign: int = 0
+    local_edits: int = 0
+    bytes_received: int = 0
+    bytes_reused: int = 0
+
+
+class SyncStatus(Applied, frozen=True, kw_only=True):
+    """`projects/<scope>/<project>/<node>/<target>`: one project at one path on one node."""
+
+    node: str
+    target_path: str
+    strategy: str = "mirror"
+    tree_digest: str = ""
+    """Digest of the tree that was placed, lower-case hex; empty: nothing was."""
+    counts: SyncCounts = SyncCounts()
+    after_done: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class NodeStatus(Document, frozen=True, kw_only=True):
+    """`nodes/<node>`: the certificate it paired with. Removing the file unpairs it."""
+
+    certificate: str = ""
+    """PEM; empty: not paired."""
+    fingerprint: str = ""
+    """SHA-256 of the certificate's public key (SPKI), lower-case hex."""
+    paired_at: Moment | None = None
+    trust_on_first_use: bool = False
+    """Paired without a pin of the primary: a man in the middle could not have been noticed."""
+    agent_version: str = ""
+
+
+class SourceStatus(Document, frozen=True, kw_only=True):
+    """`secrets/<source>`: whether it answers, and the names (never the values) of its keys."""
+
+    source_kind: str = ""
+    state: Literal["unknown", "fresh", "stale", "fallback", "failed", "disabled"] = "unknown"
+    keys: tuple[str, ...] = ()
+
+
+class TargetStatus(Document, frozen=True, kw_only=True):
+    """`targets/<name>`: what was pushed into another system; keyed fingerprints by name, never values."""
+
+    target_kind: str = ""
+    keys: dict[str, str] = {}
+    history: tuple[HistoryEntry, ...] = ()
+
+
+class ReadinessCounts(Part, frozen=True, kw_only=True):
+    ready: int = 0
+    not_ready: int = 0
+    unknown: int = 0
+
+
+class Summary(Document, frozen=True, kw_only=True):
+    """`summary`: the pass as a whole. Its revisions are commits of the spec repository.
+
+    `last_applied_revision` is the last one that was valid and acted on; `problems` are those of the last
+    attempted one, as `file:line:column: where: what`. `observed_generation` is the spec's hash.
+    """
+
+    last_attempted_revision: str = ""
+    last_applied_revision: str = ""
+    problems: tuple[str, ...] = ()
+    counts: dict[str, ReadinessCounts] = {}
+    """By kind: `services`, `projects`, `nodes`, ..."""
+
+
+AnyDocument = (
+    EnvironmentStatus | ServiceStatus | SyncStatus | NodeStatus | SourceStatus | TargetStatus | Summary
+)
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """Every status file, by id. What stands here and not in the spec is what a prune looks at."""
+
+    environments: dict[str, EnvironmentStatus] = {}
+    services: dict[str, ServiceStatus] = {}
+    syncs: dict[str, SyncStatus] = {}
+    nodes: dict[str, NodeStatus] = {}
+    sources: dict[str, SourceStatus] = {}
+    targets: dict[str, TargetStatus] = {}
+    summary: Summary | None = None
+
+    def documents(self) -> Iterator[AnyDocument]:
+        """All documents, ordered by kind; within a kind in no order that matters."""
+        for field in _FIELDS.values():
+            yield from getattr(self, field).values()
+        if self.summary is not None:
+            yield self.summary
+
+    def get(self, id: str) -> AnyDocument | None:
+        if id == SUMMARY_ID:
+            return self.summary
+        field = _FIELDS.get(id.partition("/")[0])
+        if field is None:
+            return None
+        found: AnyDocument | None = getattr(self, field).get(id)
+        return found
+
+    def ids(self) -> frozenset[str]:
+        return frozenset(document.id for document in self.documents())
+
+    def put(self, *documents: AnyDocument) -> "Recorded":
+        """With these documents in place of those of the same ids."""
+        return self._replaced({document.id: document for document in documents})
+
+    def without(self, ids: Iterable[str]) -> "Recorded":
+        """With these documents gone; ids that are not there are ignored."""
+        return self._replaced(dict.fromkeys(ids))
+
+    def _replaced(self, changes: Mapping[str, AnyDocument | None]) -> "Recorded":
+        changed: dict[str, dict[str, AnyDocument]] = {}
+        summary = self.summary
+        for id, document in changes.items():
+            if id == SUMMARY_ID:
+                if document is not None and not isinstance(document, Summary):
+                    raise ValueError(f"{id} takes a Summary, not a {type(document).__name__}")
+                summary = document
+                continue
+            prefix = id.partition("/")[0]
+            if prefix not in _FIELDS or not isinstance(document, KINDS[prefix] | None):
+                raise ValueError(f"{id} is no place for a {type(document).__name__}")
+            field = _FIELDS[prefix]
+            held = changed.setdefault(field, dict(getattr(self, field)))
+            if document is None:
+                held.pop(id, None)
+            else:
+                held[id] = document
+        fields: dict[str, object] = {**changed, "summary": summary}
+        return msgspec.structs.replace(self, **fields)
+
+
+KINDS: Final[Mapping[str, type[AnyDocument]]] = {
+    "environments": EnvironmentStatus,
+    "services": ServiceStatus,
+    "projects": SyncStatus,
+    "nodes": NodeStatus,
+    "secrets": SourceStatus,
+    "targets": TargetStatus,
+    SUMMARY_ID: Summary,
+}
+"""The type of a document by the first part of its id."""
+
+DEPTHS: Final[Mapping[str, int]] = {
+    "environments": 2,
+    "services": 3,
+    "projects": 5,
+    "nodes": 2,
+    "secrets": 2,
+    "targets": 2,
+    SUMMARY_ID: 1,
+}
+"""How many parts an id of each kind has."""
+
+_FIELDS: Final[Mapping[str, str]] = {
+    "environments": "environments",
+    "services": "services",
+    "projects": "syncs",
+    "nodes": "nodes",
+    "secrets": "sources",
+    "targets": "targets",
+}
+
+
+def add_history(history: Sequence[HistoryEntry], entry: HistoryEntry) -> tuple[HistoryEntry, ...]:
+    """`entry` in front, unless it repeats the newest one; at most five."""
+    if history:
+        newest = history[0]
+        if (newest.revision, newest.outcome, newest.config_hash, newest.reason) == (
+            entry.revision,
+            entry.outcome,
+            entry.config_hash,
+            entry.reason,
+        ):
+            return tuple(history)
+    return (entry, *history)[:MAX_HISTORY]
+
+
+def record_release(status: EnvironmentStatus, unit: str, release: Release) -> EnvironmentStatus:
+    """`status` with `release` as the unit's current one; unchanged if it is already.
+
+    Only tag, commit and spec revision are compared: recording the same release again keeps its time.
+    """
+    old = status.units.get(unit)
+    if old is not None:
+        current = old.release
+        if (current.tag, current.commit, current.spec_revision) == (
+            release.tag,
+            release.commit,
+            release.spec_revision,
+        ):
+            return status
+    history = () if old is None else (old.release, *old.history)[:MAX_HISTORY]
+    units = {**status.units, unit: UnitStatus(release=release, history=history)}
+    return msgspec.structs.replace(status, units=units)
+
+
+def bounded_problems(problems: Iterable[object]) -> tuple[str, ...]:
+    """The first problems as bounded lines, and a line that says how many more there are."""
+    lines = [bounded(str(problem)) for problem in problems]
+    more = len(lines) - MAX_PROBLEMS
+    return tuple(lines) if more <= 0 else (*lines[:MAX_PROBLEMS], f"and {more} more")
+
+
+def revision_text(ref: str, commit: str) -> str:
+    """`v1.0.1@sha1:<commit>`; the commit alone where there is no ref."""
+    return f"{ref}@sha1:{commit}" if ref else f"sha1:{commit}"
