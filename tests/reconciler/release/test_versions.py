@@ -1,5 +1,7 @@
 """Release tags: parsing, semver.org's order, trailers, and which release an environment gets."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,9 +70,10 @@ def test_the_order_of_semver_org_section_11() -> None:
     numbers = ["1.0.0", "2.0.0", "2.1.0", "2.1.1"]
     pre_releases = ["alpha", "alpha.1", "alpha.beta", "beta", "beta.2", "beta.11", "rc.1"]
     row = [f"v1.0.0-{name}" for name in pre_releases] + [f"v{number}" for number in numbers]
-    versions = [parse_version(name, WHOLE) for name in row]
-    assert None not in versions
-    assert sorted(versions[::-1]) == versions  # type: ignore[type-var]
+    found = [parse_version(name, WHOLE) for name in row]
+    versions = [version for version in found if version is not None]
+    assert [f"v{version}" for version in versions] == row
+    assert all(lower < higher for lower, higher in pairwise(versions))
 
 
 @pytest.mark.parametrize(
