@@ -1,0 +1,156 @@
+"""One environment out of `env`, secrets and the primary's own variables: who wins is decided here, purely."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reconciler.errors import SecretMissing
+from reconciler.secrets.errors import VariableUnusable
+from reconciler.secrets.values import Secret, SecretValue
+from reconciler.spec.model import DEFAULT_PRECEDENCE, Precedence, SecretUse
+
+KEY = re.compile(r"[A-Z][A-Z0-9_]*")
+"""What a secret's key looks like where it becomes a variable's name unchanged."""
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""Names that every shell and process accepts (POSIX, with lower case)."""
+
+MAX_NEAR_NAMES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Collision:
+    """One variable that several places give. Places read `env`, `environ` or `secrets/<source>`."""
+
+    name: str
+    winner: str
+    losers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.winner} wins over {', '.join(self.losers)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The variables by name, in order of names; `collisions` in the same order. Its repr shows names only."""
+
+    variables: Mapping[str, str | SecretValue] = field(repr=False)
+    collisions: tuple[Collision, ...]
+
+    def __repr__(self) -> str:
+        return f"Merged(names={tuple(self.variables)!r}, collisions={self.collisions!r})"
+
+    def plain(self) -> dict[str, str]:
+        """Names and values in the clear, for a child's environment or a rendered file and nothing else."""
+        return {
+            name: value.value.reveal() if isinstance(value, SecretValue) else value
+            for name, value in self.variables.items()
+        }
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """The secret values, for a masker."""
+        return tuple(value.value for value in self.variables.values() if isinstance(value, SecretValue))
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A value on its way to a variable; `identity` tells whether two candidates are one and the same."""
+
+    place: str
+    identity: str
+    value: str | SecretValue = field(repr=False)
+
+
+def merge(
+    *,
+    env: Mapping[str, str],
+    secrets: Sequence[tuple[SecretUse, Mapping[str, SecretValue]]],
+    environ: Mapping[str, str],
+    precedence: Sequence[Precedence] = DEFAULT_PRECEDENCE,
+) -> Merged:
+    """Everything that a service or a rendered file gets, each name once.
+
+    `precedence` is strongest first; a place that it leaves out is weaker than all it names. Among
+    `secrets` the last one wins. A renamed key has exactly the name it was given, all others get the
+    prefix. `environ` holds only what may pass. Raises SecretMissing for a key that a source does not
+    have and VariableUnusable for a name or a value that cannot be a variable.
+    """
+    order = [*precedence, *(kind for kind in DEFAULT_PRECEDENCE if kind not in precedence)]
+    offered: dict[Precedence, list[tuple[str, _Candidate]]] = {
+        Precedence.ENV: [(name, _Candidate("env", name, value)) for name, value in env.items()],
+        Precedence.SECRETS: [pair for use, values in secrets for pair in _from_source(use, values)],
+        Precedence.ENVIRON: [(name, _Candidate("environ", name, value)) for name, value in environ.items()],
+    }
+    strongest_last: dict[str, list[_Candidate]] = {}
+    for kind in reversed(order):
+        for name, candidate in offered[kind]:
+            _check(name, candidate)
+            strongest_last.setdefault(name, []).append(candidate)
+    variables: dict[str, str | SecretValue] = {}
+    collisions: list[Collision] = []
+    for name in sorted(strongest_last):
+        *others, winner = strongest_last[name]
+        variables[name] = winner.value
+        losers = [
+            other.place
+            for other in reversed(others)
+            if (other.place, other.identity) != (winner.place, winner.identity)
+        ]
+        if losers:
+            collisions.append(Collision(name, winner.place, tuple(dict.fromkeys(losers))))
+    return Merged(variables, tuple(collisions))
+
+
+def _from_source(use: SecretUse, values: Mapping[str, SecretValue]) -> Iterator[tuple[str, _Candidate]]:
+    """What one entry of a `secrets:` list asks for, under the names it gets."""
+    wanted = [*use.keys, *(key for key in use.rename if key not in use.keys)]
+    if not use.keys:
+        wanted = [*wanted, *(key for key in values if key not in use.rename)]
+    for key in wanted:
+        if key not in values:
+            raise SecretMissing(_missing(use.source, key, values), hint=_near(key, values))
+        if key in use.rename:
+            name = use.rename[key]
+        elif KEY.fullmatch(key):
+            name = use.prefix + key
+        else:
+            raise VariableUnusable(
+                f"secret source {use.source}: the key {key!r} is not of the form {KEY.pattern}",
+                hint="give it a name under `rename`, or list the wanted ones under `keys`",
+            )
+        yield name, _Candidate(f"secrets/{use.source}", key, values[key])
+
+
+def _missing(source: str, key: str, values: Mapping[str, SecretValue]) -> str:
+    served_by = {value.origin for value in values.values()} - {source}
+    through = f" (served by its fallback {', '.join(sorted(served_by))})" if served_by else ""
+    return f"secret source {source}{through} has no key {key!r}"
+
+
+def _near(key: str, values: Mapping[str, SecretValue]) -> str:
+    upper = {name.upper(): name for name in values}
+    near = [upper[name] for name in difflib.get_close_matches(key.upper(), upper, MAX_NEAR_NAMES)]
+    if near:
+        return f"near names there: {', '.join(near)}"
+    return f"it has {len(values)} other key{'' if len(values) == 1 else 's'}; add this one, or mend the name"
+
+
+def _check(name: str, candidate: _Candidate) -> None:
+    where = candidate.place
+    if not VARIABLE.fullmatch(name):
+        raise VariableUnusable(
+            f"{where}: {name!r} cannot be the name of a variable",
+            hint=f"use letters, digits and _ ({VARIABLE.pattern})",
+        )
+    value = candidate.value
+    if not _carriable(value.value.reveal() if isinstance(value, SecretValue) else value):
+        raise VariableUnusable(
+            f"{where}: the value of {name} holds a NUL character or is not valid text",
+            hint="store binary data in base64",
+        )
+
+
+def _carriable(text: str) -> bool:
+    # An encode that fails would raise with the whole value inside the exception: look first.
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)
