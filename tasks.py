@@ -79,7 +79,7 @@ def make_venv(where: Path) -> None:
 
 def pip(where: Path, *arguments: str | Path) -> None:
     """Run an environment's pip; indexes, certificates and proxies are those of the user's own settings."""
-    options = ["--disable-pip-version-check", "--no-input", "--quiet"]
+    options = ["--disable-pip-version-check", "--no-input", "-qq"]
     run(where / "bin/python", "-m", "pip", arguments[0], *options, *arguments[1:])
 
 
