@@ -5,7 +5,6 @@ Nothing here keeps or passes on a character that has not been through the masker
 
 import codecs
 from collections import deque
-from collections.abc import Callable
 from typing import Protocol
 
 MAX_LINE = 4096
@@ -72,55 +71,51 @@ class Excerpt:
 class Lines:
     """Cuts a text that comes in pieces into lines without their ends."""
 
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line = on_line
+    def __init__(self) -> None:
         self._pending = ""
 
-    def feed(self, text: str) -> None:
+    def feed(self, text: str) -> list[str]:
+        """The lines that are complete now; of one that has become too long, pieces."""
         # Only "\n" ends a line; a progress bar's "\r" would make a flood of lines.
         *complete, self._pending = (self._pending + text).split("\n")
-        for line in complete:
-            self._emit(line.removesuffix("\r"))
-        while len(self._pending) > MAX_LINE:
-            piece, self._pending = self._pending[:MAX_LINE], self._pending[MAX_LINE:]
-            self._on_line(piece)
+        lines = [piece for line in complete for piece in _pieces(line.removesuffix("\r"))]
+        if len(self._pending) > MAX_LINE:
+            *pieces, self._pending = _pieces(self._pending)
+            lines += pieces
+        return lines
 
-    def close(self) -> None:
-        if self._pending:
-            self._emit(self._pending)
-            self._pending = ""
+    def close(self) -> list[str]:
+        """What came after the last line's end."""
+        rest, self._pending = self._pending, ""
+        return [rest] if rest else []
 
-    def _emit(self, line: str) -> None:
-        for start in range(0, max(len(line), 1), MAX_LINE):
-            self._on_line(line[start : start + MAX_LINE])
+
+def _pieces(line: str) -> list[str]:
+    return [line[start : start + MAX_LINE] for start in range(0, max(len(line), 1), MAX_LINE)]
 
 
 class Capture:
-    """Bytes from a child in, masked lines and a masked excerpt out."""
+    """Bytes from a child in; masked lines out, and a masked excerpt at the end."""
 
-    def __init__(self, masker: Masker, on_line: Callable[[str], None] | None, max_output: int) -> None:
+    def __init__(self, masker: Masker, max_output: int) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._mask = masker.stream()
         self._excerpt = Excerpt(max_output)
-        self._lines = Lines(on_line) if on_line is not None else None
+        self._lines = Lines()
 
-    def feed(self, chunk: bytes) -> None:
-        self._pass_on(self._mask.feed(self._decoder.decode(chunk)))
+    def feed(self, chunk: bytes | bytearray) -> list[str]:
+        return self._take(self._mask.feed(self._decoder.decode(chunk)))
 
-    def close(self) -> None:
-        self._pass_on(self._mask.feed(self._decoder.decode(b"", final=True)) + self._mask.close())
-        if self._lines is not None:
-            self._lines.close()
+    def close(self) -> list[str]:
+        rest = self._mask.feed(self._decoder.decode(b"", final=True)) + self._mask.close()
+        return self._take(rest) + self._lines.close()
 
     def text(self) -> str:
         return self._excerpt.text()
 
-    def _pass_on(self, text: str) -> None:
-        if not text:
-            return
+    def _take(self, text: str) -> list[str]:
         self._excerpt.feed(text)
-        if self._lines is not None:
-            self._lines.feed(text)
+        return self._lines.feed(text)
 
 
 _INVOKE_NOISE = ("Encountered a bad command exit code!", "Stdout: already printed", "Stderr: already printed")

@@ -26,6 +26,8 @@ AFTER_KILL = 5.0
 """Seconds to wait for a killed process; one that hangs in the kernel must not hang us."""
 
 CHUNK = 64 * 1024
+IN_PLACE = 4 * 1024
+"""Bytes that are masked at once; searching more of them for many secrets would hold up everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,12 @@ async def run_captured(
     are kept, from the beginning and the end. Raises StartFailed.
     """
     process = await _start(argv, cwd, env, user)
-    capture = Capture(masker, on_line, max_output)
+    capture = Capture(masker, max_output)
+    report = on_line or _ignore
     started = trio.current_time()
     timed_out = False
     async with _leader(process) as leader, trio.open_nursery() as nursery:
-        drain = _Drain(leader.output, capture)
+        drain = _Drain(leader.output, capture, report)
         nursery.start_soon(drain.run)
         try:
             with trio.move_on_after(timeout) as limit:
@@ -83,7 +86,8 @@ async def run_captured(
             with trio.CancelScope(shield=True):
                 await _end_group(leader, drain, grace)
             drain.stop()
-    capture.close()
+    for line in capture.close():
+        report(line)
     code = process.returncode
     return Completed(
         exit_code=-signal.SIGKILL if code is None else code,
@@ -160,9 +164,12 @@ async def _leader(process: trio.Process) -> AsyncIterator[_Leader]:
 class _Drain:
     """Reads all output, also while the caller is being cancelled: a full pipe would hold up the child."""
 
-    def __init__(self, stream: trio.abc.ReceiveStream, capture: Capture) -> None:
+    def __init__(
+        self, stream: trio.abc.ReceiveStream, capture: Capture, report: Callable[[str], None]
+    ) -> None:
         self._stream = stream
         self._capture = capture
+        self._report = report
         self._scope = trio.CancelScope(shield=True)
         self.ended = trio.Event()
         """All who could write have closed their end."""
@@ -171,7 +178,12 @@ class _Drain:
         try:
             with self._scope:
                 while chunk := await self._stream.receive_some(CHUNK):
-                    self._capture.feed(bytes(chunk))
+                    if len(chunk) < IN_PLACE:
+                        lines = self._capture.feed(chunk)
+                    else:
+                        lines = await trio.to_thread.run_sync(self._capture.feed, chunk)
+                    for line in lines:
+                        self._report(line)
         finally:
             self.ended.set()
 
@@ -198,3 +210,7 @@ async def _within(seconds: float, *waits: Callable[[], Any]) -> None:
     with trio.move_on_after(seconds if math.isfinite(seconds) else math.inf):
         for wait in waits:
             await wait()
+
+
+def _ignore(line: str) -> None:
+    """For callers that want no lines."""
