@@ -14,8 +14,8 @@ from reconciler.deploy.build_user import BuildUser, find_build_user, hand_over
 from reconciler.settings import Settings
 
 INVOKE_COMMAND = (sys.executable, "-u", "-P", "-m", "invoke")
-"""trueup's own invoke. `-u`: lines are seen as they are printed; `-P`: a file `invoke.py` in the
-repository does not take invoke's place."""
+"""trueup's own invoke. `-u`: lines are seen as they are printed; `-P`: a package
+`invoke` in the repository does not take its place."""
 
 
 @dataclass(frozen=True, slots=True)
