@@ -116,7 +116,7 @@ class GitRepo:
         parent = None if root else start or self.resolve(ref)
         when = self._next_time()
         # A ref of its own, so that rewinding a branch is left to the update below.
-        stream = [
+        stream: list[str | bytes] = [
             f"commit refs/build/{self._objects}\n",
             f"committer Test Author <author@example.org> {when} +0000\n",
         ]
@@ -166,9 +166,11 @@ class GitRepo:
         self.git("update-ref", "-d", ref if ref.startswith("refs/") else f"refs/heads/{ref}")
 
     def files(self, revision: str = "refs/heads/main") -> dict[str, bytes]:
-        """Path and content of every file at a revision."""
-        listed = self.git("ls-tree", "-rz", "--name-only", revision)
-        return {path: self.read(path, revision) for path in listed.split("\0") if path}
+        """Path and content of every file and link at a revision."""
+        records = [
+            record.split("\t", 1) for record in self.git("ls-tree", "-rz", revision).split("\0") if record
+        ]
+        return {path: self.read(path, revision) for head, path in records if not head.startswith("160000")}
 
     def read(self, path: str, revision: str = "refs/heads/main") -> bytes:
         command = ["git", "cat-file", "blob", f"{revision}:{path}"]

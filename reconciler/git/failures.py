@@ -24,6 +24,12 @@ class GitFailed(TrueupError):
     retryable = True
 
 
+class DiskFull(GitFailed):
+    """There is no room left for a mirror or a work tree."""
+
+    reason = "DiskFull"
+
+
 class MirrorBroken(GitFailed):
     """The local copy of a repository cannot be read; it is made anew from the remote."""
 
@@ -46,7 +52,7 @@ def _class(pattern: str, kind: type[TrueupError], message: str, hint: str | None
 _CLASSES: Final = (
     _class(
         r"No space left on device|Disk quota exceeded",
-        GitFailed,
+        DiskFull,
         "the disk is full",
         "free space under the state directory",
     ),

@@ -208,7 +208,7 @@ async def git_result(
 async def _attend(
     process: trio.Process, what: str, stdin: bytes, deadline: float, idle: float | None, max_output: int
 ) -> GitResult:
-    assert process.stdin and process.stdout and process.stderr  # noqa: S101 - pipes were asked for
+    assert process.stdin and process.stdout and process.stderr
     stdout, stderr = bytearray(), bytearray()
     ended = too_much = False
     limit = trio.current_time() + deadline

@@ -1,0 +1,156 @@
+"""A repository as the daemon uses it: mirrored into the state directory, read there, pushed to with a lease.
+
+`refresh` asks the remote once what it has and fetches only when something moved. Objects are written
+without a work tree and without touching refs; `push` moves one ref of the remote by compare-and-swap.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from reconciler.errors import GitRefused, UnknownRevision
+from reconciler.git.failures import failure
+from reconciler.git.objects import (
+    MIRRORED,
+    CommitObject,
+    Refs,
+    Tag,
+    TreeEntry,
+    is_oid,
+    parse_ls_remote,
+)
+from reconciler.git.process import GitOptions
+from reconciler.git.pushes import pushed
+from reconciler.git.reading import MirrorReader
+from reconciler.git.trees import changed_tree, pack
+from reconciler.git.urls import check_ref, shown
+
+__all__ = ["CommitObject", "GitOptions", "Mirror", "Refs", "Tag", "TreeEntry"]
+
+_PERSON = re.compile(r"([^<>\n\0]+) <([^<>\n\0]+)>")
+
+
+class Mirror(MirrorReader):
+    """The mirror of the repository at `url`, a bare repository at `path` (made by the first refresh).
+
+    `options` carries all of the operator's choices; where it is given, `allow_local` and `deadline` (seconds
+    of one command) are not looked at. Raises GitRefused for a URL that is not allowed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        path: Path,
+        *,
+        allow_local: bool = False,
+        deadline: float = 60.0,
+        options: GitOptions | None = None,
+    ) -> None:
+        super().__init__(url, path, options or GitOptions(allow_local=allow_local, deadline=deadline))
+
+    async def refresh(self) -> Refs:
+        """What the remote has now, with all of it here; `rewound` names branches that lost commits.
+
+        One ls-remote, and nothing more when nothing moved. A copy that is missing or damaged is made anew.
+        Raises GitUnavailable, GitRefused for objects that git's own check refuses, GitFailed.
+        """
+        remote = await self._ask_remote()
+        before = await self.refs() if self.is_there() else None
+        if before is not None and dict(before.all) == remote:
+            return before
+        async with self.exclusive() as lock:
+            await self.catch_up(lock)
+            self._known = None
+        after = await self.refs()
+        return replace(after, rewound=await self._rewound(before, after))
+
+    async def write_tree(self, base: str | None, changes: Mapping[str, bytes | None]) -> str:
+        """The id of a new tree: that of commit `base` (None: an empty one) with these files changed.
+
+        `changes`: path to content, or None to remove it. No ref is touched. Raises UnknownRevision, and
+        GitRefused for a path that cannot be placed.
+        """
+        entries = () if base is None else await self.tree(base)
+        tree, objects = await trio.to_thread.run_sync(changed_tree, entries, changes)
+        packed = await trio.to_thread.run_sync(pack, objects)
+        async with self.exclusive() as lock:
+            await self.write(["unpack-objects", "-q", "--strict"], lock, stdin=packed)
+        return tree
+
+    async def write_commit(
+        self, tree: str, parents: Sequence[str], message: str, *, author: str = "trueup <trueup@localhost>"
+    ) -> str:
+        """The id of a new commit, dated now; `author` reads `Name <email>`. No ref is touched."""
+        person = _PERSON.fullmatch(author)
+        if person is None:
+            raise GitRefused(f"{shown(author)!r} is not of the form `Name <email>`")
+        if not all(map(is_oid, (tree, *parents))):
+            raise GitRefused("a commit is made of whole object ids")
+        env = {
+            f"GIT_{role}_{part}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for part, value in (("NAME", person[1]), ("EMAIL", person[2]))
+        }
+        args = ["commit-tree", tree, *(word for parent in parents for word in ("-p", parent)), "-F", "-"]
+        async with self.exclusive() as lock:
+            output = await self.write(args, lock, stdin=message.encode(), env=env)
+        return output.decode().strip()
+
+    async def push(self, ref: str, commit: str, *, expected: str | None) -> bool:
+        """Set the remote's `ref` (a full name) to an object that is here, if it still is at `expected`.
+
+        `expected` None: only if there is no such ref. True also when the ref has the new value already, as
+        after an answer that was lost. False when another writer was first. Raises GitRefused with the
+        server's words (a hook, a protected branch), GitUnavailable when it cannot be reached.
+        """
+        if not check_ref(ref).startswith("refs/"):
+            raise GitRefused(f"{shown(ref)!r} is not a full ref name", hint=f"write refs/heads/{shown(ref)}")
+        if not is_oid(commit) or not (expected is None or is_oid(expected)):
+            raise GitRefused("a push names whole object ids")
+        args = [
+            "push",
+            "--porcelain",
+            "--progress",
+            "--no-verify",
+            "--no-signed",
+            "--no-follow-tags",
+            f"--force-with-lease={ref}:{expected or ''}",
+            "--",
+            self.url,
+            f"{commit}:{ref}",
+        ]
+        # Under the lock, so that no fetch can record a newer value of the ref before ours is recorded.
+        async with self.exclusive() as lock:
+            result = await self.talk(args, git_dir=self.path, lock=lock, transfer=True)
+            if not pushed(result, self.url, ref):
+                return False
+            self._known = None
+            if ref.startswith(MIRRORED):
+                await self.write(["update-ref", ref, commit], lock)
+        return True
+
+    async def _ask_remote(self) -> dict[str, str]:
+        # The patterns thin out the answer here; the protocol cannot ask for three prefixes at once.
+        patterns = [f"{prefix}*" for prefix in MIRRORED]
+        result = await self.talk(["ls-remote", "--", self.url, *patterns])
+        if result.code:
+            raise failure(result.code, result.stderr, self.url)
+        return parse_ls_remote(result.stdout, self.url)
+
+    async def _rewound(self, before: Refs | None, after: Refs) -> tuple[str, ...]:
+        """Branches whose new commit does not contain the old one."""
+        rewound = []
+        for name, old in before.heads.items() if before else ():
+            new = after.heads.get(name)
+            if new is None or new == old:
+                continue
+            # The whole history is here, so an old commit that is not was dropped from it.
+            try:
+                if not await self.is_ancestor(old, new):
+                    rewound.append(name)
+            except UnknownRevision:
+                rewound.append(name)
+        return tuple(sorted(rewound))
