@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from reconciler.errors import GitUnavailable
-from reconciler.git.failures import GitFailed, MirrorBroken, failure, words_of
+from reconciler.git.failures import GitFailed, MirrorBroken, failure, local_failure
 from reconciler.git.locks import locked
 from reconciler.git.objects import MIRRORED
 from reconciler.git.process import MAX_OUTPUT, GitOptions, GitResult, git_result
@@ -50,7 +50,7 @@ class BareRepository:
 
     def __init__(self, url: str, path: Path, options: GitOptions) -> None:
         self.url = check_url(url, allow_local=options.allow_local)
-        self.path = path
+        self.path = path.absolute()
         self.options = options
         self._turn = trio.Lock()
 
@@ -73,9 +73,9 @@ class BareRepository:
         Raises MirrorBroken when it fails all the same, GitFailed when git was killed or printed too much.
         """
         result = await self.ask(args, stdin=stdin, max_output=max_output)
-        if result.code > 0:
-            raise MirrorBroken(f"mirror of {shown(self.url)}: {words_of(result.stderr)}")
-        return self._output(result)
+        if result.code:
+            raise local_failure(result.code, result.stderr, f"mirror of {self.url}")
+        return result.stdout
 
     async def ask(
         self, args: Sequence[str], *, stdin: bytes = b"", max_output: int = MAX_OUTPUT
@@ -197,9 +197,8 @@ class BareRepository:
             )
         except GitUnavailable:
             return  # took too long; the mirror is as good as before, and the next fetch tries again
-        if result.code > 0:
-            error = failure(result.code, result.stderr, f"mirror of {self.url}")
-            raise MirrorBroken(error.message) if type(error) is GitFailed else error
+        if result.code:
+            raise local_failure(result.code, result.stderr, f"mirror of {self.url}")
 
     def _output(self, result: GitResult) -> bytes:
         if result.code:

@@ -10,15 +10,16 @@ import shutil
 import stat
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from reconciler.git.failures import GitFailed, local_failure
 from reconciler.git.locks import locked, try_lock
 from reconciler.git.mirror import Mirror
-from reconciler.git.process import run_git
+from reconciler.git.process import git_result
 from reconciler.git.trees import check_tree
 
 _LOCK: Final = ".lock"
@@ -35,40 +36,53 @@ async def checkout(mirror: Mirror, commit: str, *, under: Path) -> AsyncIterator
     anything is), GitUnavailable, GitFailed.
     """
     check_tree(await mirror.tree(commit))
-    path, descriptor = await _reserve(under)
+    path, descriptor = await _reserve(under.absolute())
     try:
-        await _place(mirror, commit, path)
+        await mirror.mended(lambda: _place(mirror, commit, path))
         yield path
     finally:
-        with trio.CancelScope(shield=True):
-            try:
-                await trio.to_thread.run_sync(_remove, path)
-            finally:
-                os.close(descriptor)
+        # What cannot be removed now, since something still writes there, is left to the next sweep.
+        with trio.CancelScope(shield=True), suppress(OSError):
+            await trio.to_thread.run_sync(_remove, path)
+        os.close(descriptor)
 
 
 async def sweep(under: Path) -> None:
-    """Remove the work trees of processes that are gone; those in use by anybody are left alone."""
-    if not under.is_dir():
+    """Remove the work trees of processes that are gone; those in use by anybody are left alone.
+
+    Raises GitFailed when one cannot be removed, after the others were.
+    """
+    if not await trio.to_thread.run_sync(under.is_dir):
         return
-    claimed: list[tuple[Path, int]] = []
     async with locked(under / _LOCK, wait=_LOCK_WAIT):
-        for path in sorted(under.glob(f"{_PREFIX}*")):
-            descriptor = _open(path)
-            if try_lock(descriptor):
-                claimed.append((path, descriptor))
-            else:
-                os.close(descriptor)
+        claimed = await trio.to_thread.run_sync(_claim_unused, under)
+    kept: list[str] = []
     for path, descriptor in claimed:
         try:
             await trio.to_thread.run_sync(_remove, path)
+        except OSError as error:
+            kept.append(f"{path}: {error.strerror}")
         finally:
             os.close(descriptor)
+    if kept:
+        raise GitFailed(f"cannot remove the old work tree {kept[0]}", hint="remove it by hand")
+
+
+def _claim_unused(under: Path) -> list[tuple[Path, int]]:
+    """The work trees that nobody has locked, locked by us now."""
+    claimed = []
+    for path in sorted(under.glob(f"{_PREFIX}*")):
+        descriptor = _open(path)
+        if try_lock(descriptor):
+            claimed.append((path, descriptor))
+        else:
+            os.close(descriptor)
+    return claimed
 
 
 async def _reserve(under: Path) -> tuple[Path, int]:
     """A new empty directory below `under`, and its locked descriptor."""
-    under.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await trio.to_thread.run_sync(lambda: under.mkdir(mode=0o700, parents=True, exist_ok=True))
     # The lock of the parent keeps a sweep from finding the directory before it is locked.
     async with locked(under / _LOCK, wait=_LOCK_WAIT):
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=under))
@@ -82,22 +96,39 @@ def _open(path: Path) -> int:
 
 
 async def _place(mirror: Mirror, commit: str, path: Path) -> None:
-    """Fill `path`; all git here reads the mirror alone, so `file` is the one transport it needs."""
-    deadline = mirror.options.transfer_deadline
-    where = f"work tree of {mirror.url}"
-    clone = ["clone", "-q", "--shared", "--no-checkout", "--template=", "--", str(mirror.path), str(path)]
-    await run_git(clone, deadline=deadline, allow_local=True, where=where)
+    """Fill `path`, anew when called again. Raises MirrorBroken when the mirror cannot give the files."""
+    await trio.to_thread.run_sync(_clear, path)
     git_dir = path / ".git"
-    await run_git(
-        ["remote", "set-url", "origin", mirror.url], git_dir=git_dir, cwd=path, deadline=deadline, where=where
+    # All of this reads the mirror alone, so `file` is the one transport it needs.
+    await _git(
+        mirror, ["clone", "-q", "--shared", "--no-checkout", "--template=", "--", str(mirror.path), str(path)]
     )
-    await run_git(
-        ["checkout", "-q", "--force", "--detach", commit],
+    await _git(mirror, ["remote", "set-url", "origin", mirror.url], git_dir=git_dir, cwd=path)
+    await _git(mirror, ["checkout", "-q", "--force", "--detach", commit], git_dir=git_dir, cwd=path)
+
+
+async def _git(
+    mirror: Mirror, args: list[str], *, git_dir: Path | None = None, cwd: Path | None = None
+) -> None:
+    where = f"work tree of {mirror.url}"
+    result = await git_result(
+        args,
         git_dir=git_dir,
-        cwd=path,
-        deadline=deadline,
+        cwd=cwd,
+        deadline=mirror.options.transfer_deadline,
+        allow_local=True,
         where=where,
     )
+    if result.code:
+        raise local_failure(result.code, result.stderr, where)
+
+
+def _clear(path: Path) -> None:
+    for child in path.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            _remove(child)
+        else:
+            child.unlink()
 
 
 def _remove(path: Path) -> None:

@@ -152,6 +152,15 @@ def failure(code: int, stderr: str, where: str) -> TrueupError:
     return GitFailed(f"{shown(where)}: git failed: {said}")
 
 
+def local_failure(code: int, stderr: str, where: str) -> TrueupError:
+    """The error for a command on a sound mirror that had no reason to fail: MirrorBroken, unless git was
+    killed or the disk is full."""
+    error = failure(code, stderr, where)
+    if code < 0 or isinstance(error, DiskFull):
+        return error
+    return MirrorBroken(f"{shown(where)}: {words_of(stderr)}")
+
+
 def timed_out(where: str, seconds: float) -> GitUnavailable:
     return GitUnavailable(
         f"{shown(where)}: timed out after {seconds:g} s", hint="check the network and the server"

@@ -270,7 +270,7 @@ def _environment(git_dir: Path | None, extra: Mapping[str, str]) -> dict[str, st
     environment |= _ENVIRONMENT
     environment |= {"GIT_SSH_COMMAND": _SSH_COMMAND, "GIT_ASKPASS": "/bin/false"}
     if git_dir is not None:
-        environment["GIT_DIR"] = str(git_dir)
+        environment["GIT_DIR"] = str(git_dir.absolute())
     environment.update(extra)
     return environment
 

@@ -77,7 +77,7 @@ class MirrorReader(BareRepository):
         # Anything under refs/trueup/ may be of any kind, so git says which commit it is.
         candidate = refs.all.get(revision) or (revision if _SHORT_OID.fullmatch(revision) else None)
         if commit is None and candidate is not None:
-            commit = await self._mended(lambda: self._commit_id(candidate))
+            commit = await self.mended(lambda: self._commit_id(candidate))
         if commit is None:
             raise self._unknown(revision)
         return commit
@@ -90,7 +90,7 @@ class MirrorReader(BareRepository):
         async with self._listing:
             entries = self._trees.get(commit)
             if entries is None:
-                entries = await self._mended(lambda: self._list(commit))
+                entries = await self.mended(lambda: self._list(commit))
                 self._trees[commit] = entries
                 total = sum(map(len, self._trees.values()))
                 while len(self._trees) > 1 and (len(self._trees) > _CACHED_TREES or total > _CACHED_ENTRIES):
@@ -122,7 +122,7 @@ class MirrorReader(BareRepository):
                 raise GitRefused(f"{shown(self.url)}: {shown(entry.path)!r} has {size}")
         if (total := sum(entry.size for entry in entries)) > MAX_READ:
             raise GitRefused(f"{shown(self.url)}: {total} bytes asked for at once, the limit is {MAX_READ}")
-        contents = await self._mended(lambda: self._blobs({entry.oid for entry in entries}, total))
+        contents = await self.mended(lambda: self._blobs({entry.oid for entry in entries}, total))
         return {entry.path: contents[entry.oid] for entry in entries}
 
     async def commit_object(self, commit: str) -> CommitObject:
@@ -138,7 +138,7 @@ class MirrorReader(BareRepository):
                 raise MirrorBroken(f"mirror of {shown(self.url)}: commit {commit} cannot be read")
             return parse_commit(commit, content)
 
-        return await self._mended(look)
+        return await self.mended(look)
 
     async def is_ancestor(self, ancestor: str, descendant: str) -> bool:
         """Whether `descendant` contains `ancestor`; a commit contains itself. Raises UnknownRevision."""
@@ -153,9 +153,9 @@ class MirrorReader(BareRepository):
             await self._require(descendant)
             raise MirrorBroken(f"mirror of {shown(self.url)}: {words_of(result.stderr)}")
 
-        return await self._mended(look)
+        return await self.mended(look)
 
-    async def _mended(self, look: Callable[[], Awaitable[T]]) -> T:
+    async def mended(self, look: Callable[[], Awaitable[T]]) -> T:
         """What `look` finds; on a damaged mirror, after making it anew."""
         try:
             return await look()
@@ -173,7 +173,7 @@ class MirrorReader(BareRepository):
 
     async def _refs_and_tags(self) -> tuple[Refs, tuple[Tag, ...]]:
         if self._known is None:
-            self._known = await self._mended(self._load_refs)
+            self._known = await self.mended(self._load_refs)
         return self._known
 
     async def _load_refs(self) -> tuple[Refs, tuple[Tag, ...]]:
