@@ -1,0 +1,189 @@
+"""The journal's SQLite file: made, migrated, set aside when damaged, one connection behind a lock."""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from reconciler.errors import JournalUnavailable, SettingsError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+BUSY_TIMEOUT: Final = 10.0
+"""Seconds that a write waits for another process, such as `trueup events`, to let go of the file."""
+
+MIGRATIONS: Final[Sequence[str]] = (
+    """
+    CREATE TABLE passes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        spec_revision TEXT NOT NULL,
+        began_at TEXT NOT NULL,
+        ended_at TEXT NOT NULL DEFAULT '',
+        outcome TEXT NOT NULL DEFAULT ''
+    );
+    CREATE TABLE steps (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        pass_id INTEGER NOT NULL,
+        run TEXT NOT NULL,
+        resource TEXT NOT NULL,
+        action TEXT NOT NULL,
+        config_hash TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        revision TEXT NOT NULL,
+        inputs TEXT NOT NULL,
+        began_at TEXT NOT NULL,
+        ended_at TEXT NOT NULL DEFAULT '',
+        outcome TEXT NOT NULL DEFAULT '',
+        end_reason TEXT NOT NULL DEFAULT '',
+        message TEXT NOT NULL DEFAULT '',
+        result TEXT NOT NULL DEFAULT '{}',
+        published INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX steps_by_resource ON steps (resource, id);
+    CREATE INDEX steps_by_pass ON steps (pass_id);
+    CREATE INDEX steps_unpublished ON steps (id) WHERE outcome = 'succeeded' AND published = 0;
+    CREATE INDEX steps_open ON steps (id) WHERE outcome = '';
+    CREATE TABLE tasks (
+        id TEXT NOT NULL UNIQUE,
+        run TEXT NOT NULL,
+        resource TEXT NOT NULL,
+        node TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('PENDING', 'RUNNING', 'SUCCESS', 'FAILED', 'RETRYING')),
+        created_at TEXT NOT NULL
+    );
+    CREATE TABLE attempts (
+        task TEXT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        began_at TEXT NOT NULL,
+        ended_at TEXT NOT NULL DEFAULT '',
+        state TEXT NOT NULL DEFAULT 'RUNNING',
+        reason TEXT NOT NULL DEFAULT '',
+        message TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY (task, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        resource TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        message TEXT NOT NULL
+    );
+    """,
+)
+"""Statement n brings a file of version n to version n + 1. Published ones never change."""
+
+
+class JournalFile:
+    """An open journal. `set_aside` is where a damaged file went that this one replaces."""
+
+    set_aside: Path | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        try:
+            self._connection = self._open()
+        except sqlite3.OperationalError as error:
+            raise self._unavailable(error) from None
+        except sqlite3.DatabaseError as error:
+            try:
+                self.set_aside = self._put_aside()
+                self._connection = self._open()
+            except (sqlite3.Error, OSError) as second:
+                raise self._unavailable(second) from None
+            log.warning(
+                "the journal was damaged; it was set aside and a new one begun",
+                damage=str(error),
+                journal=str(path),
+                set_aside=str(self.set_aside),
+            )
+        except OSError as error:
+            raise self._unavailable(error) from None
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Cursor]:
+        """A write that is on disk as a whole once the block is left. Raises JournalUnavailable."""
+        with self._lock:
+            try:
+                cursor = self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield cursor
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.IntegrityError:
+                raise  # the caller's mistake, such as a task's id used twice
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from None
+
+    def query(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """All rows of a SELECT. Raises JournalUnavailable."""
+        with self._lock:
+            try:
+                return self._connection.execute(statement, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from None
+
+    def _open(self) -> sqlite3.Connection:
+        # SQLite gives its -wal and -shm files the mode of the main file.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # FULL, as NORMAL may lose the last commits in a power cut, and with them that a step began.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(str(found))
+            self._migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise SettingsError(
+                f"the journal {self._path} was written by a newer trueup",
+                hint="use that version, or move the file away to begin a new one",
+            )
+        for migration in MIGRATIONS[version:]:
+            for statement in migration.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+
+    def _put_aside(self) -> Path:
+        """Renames the damaged file and what SQLite keeps beside it; the first free number is taken."""
+        number = 1
+        while (aside := self._path.with_name(f"{self._path.name}.corrupt-{number}")).exists():
+            number += 1
+        self._path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            beside = self._path.with_name(self._path.name + suffix)
+            if beside.exists():
+                beside.rename(aside.with_name(aside.name + suffix))
+        return aside
+
+    def _unavailable(self, error: Exception) -> JournalUnavailable:
+        return JournalUnavailable(
+            f"the journal {self._path} cannot be used: {error}",
+            hint="see that the state directory is writable and has room",
+        )
