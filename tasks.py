@@ -200,3 +200,83 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
+
+
+# trueup's own verbs, for people who live in `invoke`. Only invoke imports this file, so that it is there.
+
+import shlex  # noqa: E402
+
+from invoke.context import Context  # noqa: E402
+from invoke.exceptions import Exit  # noqa: E402
+from invoke.tasks import task  # noqa: E402
+
+
+def trueup(context: Context, *arguments: str) -> None:
+    """Run the command of the environment that invoke runs in; its exit code becomes invoke's."""
+    command = Path(sys.executable).with_name("trueup")
+    result = context.run(shlex.join([str(command), *arguments]), warn=True)
+    if result is not None and result.exited:
+        raise Exit(code=result.exited)
+
+
+@task
+def init(context: Context, directory: str = ".") -> None:
+    """Write a commented starter spec, and make the master key if there is none."""
+    trueup(context, "init", directory)
+
+
+@task
+def validate(context: Context, spec: str = ".") -> None:
+    """Check a spec file and all that it includes."""
+    trueup(context, "validate", spec)
+
+
+@task
+def plan(context: Context, output: str = "table", detailed_exitcode: bool = False) -> None:
+    """Show what a pass would do, and why; nothing is changed."""
+    trueup(context, "plan", "--output", output, *(["--detailed-exitcode"] if detailed_exitcode else []))
+
+
+@task(iterable=["force"])
+def reconcile(context: Context, force: list[str], wait_agents: str = "60s") -> None:
+    """Run one pass, wait for its steps, and exit."""
+    trueup(context, "reconcile", "--wait-agents", wait_agents, *(f"--force={name}" for name in force))
+
+
+@task
+def get(context: Context, resource: str = "", output: str = "table") -> None:
+    """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
+    trueup(context, "get", "--output", output, *([resource] if resource else []))
+
+
+@task(name="demo")
+def demo_task(context: Context) -> None:
+    """Run two passes over a small project on this machine alone."""
+    trueup(context, "demo")
+
+
+@task
+def key_new(context: Context) -> None:
+    """Make the master key in the state directory."""
+    trueup(context, "key", "new")
+
+
+@task
+def key_show(context: Context) -> None:
+    """Show the key's id and the fingerprints that derive from it."""
+    trueup(context, "key", "show")
+
+
+@task(iterable=["label", "primary"])
+def node_add(
+    context: Context, name: str, label: list[str], primary: list[str], dry_run: bool = False
+) -> None:
+    """Make a node's token, commit its public half to the spec, and print the command to join."""
+    options = [f"--label={pair}" for pair in label] + [f"--primary={address}" for address in primary]
+    trueup(context, "node", "add", name, *options, *(["--dry-run"] if dry_run else []))
+
+
+@task
+def node_list(context: Context, output: str = "table") -> None:
+    """List the nodes of the spec and what the status files know of them."""
+    trueup(context, "node", "list", "--output", output)

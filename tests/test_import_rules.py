@@ -53,6 +53,8 @@ AGENT_MAY_IMPORT = frozenset({"agent", "trio", "cryptography", "msgspec", "paths
 
 MAY_READ_THE_ENVIRONMENT = {
     "agent/settings.py",
+    "reconciler/cli.py",  # hands it whole to the settings
+    "reconciler/demo.py",  # the processes it starts inherit PATH and LANG
     "reconciler/settings.py",
     "reconciler/git/process.py",  # hands git the few variables (PATH, HOME, SSH agent) that it may inherit
 }
