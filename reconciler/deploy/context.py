@@ -11,6 +11,7 @@ from pathlib import Path
 import trio
 
 from reconciler.deploy.build_user import BuildUser, find_build_user, hand_over
+from reconciler.deploy.orphans import MARK, home_prefix
 from reconciler.settings import Settings
 
 INVOKE_COMMAND = (sys.executable, "-u", "-P", "-m", "invoke")
@@ -67,9 +68,10 @@ def task_environment(
 ) -> dict[str, str]:
     """Exactly what a task gets: the base, HOME, what the spec declares over both, and who it is.
 
-    Nothing declared can change who the task is told to be.
+    Nothing declared can change who the task is told to be, nor the mark by which a successor of this
+    process would find it.
     """
-    return {**base, "HOME": str(home), **declared, **identity.variables()}
+    return {**base, "HOME": str(home), **declared, **identity.variables(), MARK: home.name}
 
 
 @asynccontextmanager
@@ -83,18 +85,9 @@ async def private_home(context: RunContext) -> AsyncIterator[Path]:
             await trio.to_thread.run_sync(lambda: shutil.rmtree(home, ignore_errors=True))
 
 
-def sweep_homes(context: RunContext) -> None:
-    """Remove the homes that a killed primary left. Blocks; call it before any task runs."""
-    for left in context.scratch.glob(f"{_PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-_PREFIX = "home-"
-
-
 def _make_home(context: RunContext) -> Path:
     context.scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=context.scratch))
+    home = Path(tempfile.mkdtemp(prefix=home_prefix(), dir=context.scratch))
     if context.build_user is not None:
         hand_over(home, context.build_user)
     return home

@@ -14,7 +14,7 @@ import trio.testing
 
 from reconciler.deploy.build import BuildRequest, run_build
 from reconciler.deploy.build_user import BuildUser
-from reconciler.deploy.context import RunContext, sweep_homes
+from reconciler.deploy.context import RunContext
 from reconciler.deploy.driver import DRIVERS, DeployRequest, driver_for
 from reconciler.deploy.request import BuildFailed, DeployFailed, ManualService, TaskFailed, TaskTimeout
 from reconciler.errors import NotYetImplemented, SettingsError
@@ -147,6 +147,7 @@ async def test_a_task_gets_exactly_what_is_declared(
     assert outcome.exit_code == 0
     pairs = dict(line.split("=", 1) for line in (checkout / "environment").read_text().split("\0") if line)
     home = pairs.pop("HOME")
+    assert pairs.pop("TRUEUP_RUN") == Path(home).name
     # What bash, which invoke runs commands with, adds by itself.
     for name in ("_", "SHLVL", "PWD", "OLDPWD"):
         pairs.pop(name, None)
@@ -310,14 +311,6 @@ async def test_a_build_writes_into_its_checkout(checkout: Path, context: RunCont
     ) as raised:
         await run_build(asked)
     assert raised.value.reason == "BuildFailed"
-
-
-def test_homes_that_a_killed_primary_left_are_swept(context: RunContext) -> None:
-    left = context.scratch / "home-left"
-    (left / "sub").mkdir(parents=True)
-    (context.scratch / "other").mkdir()
-    sweep_homes(context)
-    assert [path.name for path in context.scratch.iterdir()] == ["other"]
 
 
 @pytest.mark.parametrize(
