@@ -1,0 +1,39 @@
+"""How fresh what a source serves is, for status files and for people. Names and times, never values."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class SourceState(StrEnum):
+    """What the last question to a source led to."""
+
+    UNUSED = "Unused"
+    """Nobody has asked yet."""
+    FRESH = "Fresh"
+    CACHED = "Cached"
+    """Fetched within `cache_ttl`."""
+    STALE = "Stale"
+    """The source is down; an old value serves, for `max_stale` at most."""
+    FALLBACK = "Fallback"
+    """The source does not serve, or is not enabled; one of its fallbacks does."""
+    FAILED = "Failed"
+    """Nothing serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """One source as of its last use, whatever the environment."""
+
+    source: str
+    kind: str
+    state: SourceState
+    retrieved_at: datetime | None = None
+    """When what serves now was fetched, UTC."""
+    keys: tuple[str, ...] = ()
+    served_by: str | None = None
+    """The source that served: this one, a fallback, or None."""
+    reason: str | None = None
+    """A reason for status files, where this source itself failed."""
+    error: str | None = None
+    """Why, in one line."""

@@ -1,0 +1,101 @@
+"""Kind `infisical`: one folder of one environment of an Infisical project, read through infisicalsdk."""
+
+import ipaddress
+from collections.abc import Hashable, Mapping
+from urllib.parse import urlsplit
+
+import trio
+
+from reconciler.secrets.errors import SourceDown, SourceRefused
+from reconciler.secrets.infisical_answers import Failure, Token, Trouble
+from reconciler.secrets.infisical_login import Login, failed, in_thread
+from reconciler.secrets.source import HttpTimeouts, SourceContext
+from reconciler.secrets.values import Secret
+from reconciler.spec.model import InfisicalSettings, SecretSource
+
+
+class InfisicalSource:
+    """Lists; never gets by name, because the SDK does not quote names. Logins are shared by identity."""
+
+    def __init__(self, source: SecretSource, context: SourceContext) -> None:
+        assert isinstance(source.settings, InfisicalSettings)
+        settings = self._settings = source.settings
+        self._context = context
+        # The server's paths start at the root, and so do the SDK's; people paste the API's address as well.
+        self._host = settings.host.rstrip("/").removesuffix("/api")
+        self._where = f"secret source {source.name}: {self._host}"
+        identity = ("infisical login", self._host, _identity(settings))
+        self._login = context.shared(identity, lambda: Login(settings, self._host, context))
+
+    def cache_key(self, _environment: str, /) -> Hashable:
+        settings = self._settings
+        return (
+            self._host,
+            _identity(settings),
+            settings.project_id,
+            settings.environment_slug,
+            settings.secret_path,
+            settings.recursive,
+            frozenset(settings.tags),
+        )
+
+    async def fetch(self, environment: str, /) -> Mapping[str, Secret]:
+        problem = _host_problem(self._host)
+        if problem is not None:
+            raise SourceRefused(f"{self._where}: {problem}", hint="mend host")
+        with trio.move_on_after(self._context.timeouts.total):
+            return await self._fetch(environment)
+        raise SourceDown(f"{self._where}: no answer within {self._context.timeouts.total:g} s")
+
+    async def _fetch(self, environment: str) -> Mapping[str, Secret]:
+        token = await self._login.token(self._where, environment)
+        answer = await self._list(token)
+        if isinstance(answer, Failure) and answer.trouble is Trouble.TOKEN:
+            token = await self._login.token(self._where, environment, rejected=token)
+            answer = await self._list(token)
+        if isinstance(answer, Failure):
+            raise failed(self._where, answer)
+        return answer
+
+    async def _list(self, token: Token) -> dict[str, Secret] | Failure:
+        def job(timeouts: HttpTimeouts) -> dict[str, Secret] | Failure:
+            from reconciler.secrets import infisical_client  # imported in the thread: it takes long
+
+            return infisical_client.list_secrets(self._settings, self._host, token, timeouts)
+
+        return await in_thread(self._context, job)
+
+
+def _identity(settings: InfisicalSettings) -> Hashable:
+    """Who logs in, by the names of the credentials: their values are not read for it."""
+    return (
+        settings.auth,
+        settings.client_id,
+        settings.client_secret,
+        settings.token,
+        settings.identity_id,
+        settings.jwt,
+    )
+
+
+def _host_problem(host: str) -> str | None:
+    """Why nothing may be sent there. Plain HTTP would show every secret to the network."""
+    try:
+        parts = urlsplit(host)
+        name = parts.hostname
+    except ValueError:
+        return "host is not a URL"
+    if parts.scheme not in ("http", "https") or not name:
+        return "host is not an https:// URL"
+    if parts.query or parts.fragment or parts.username is not None:
+        return "host must be an address alone, without user, query or fragment"
+    if parts.scheme == "http" and not _is_loopback(name):
+        return "host is plain http, which is only allowed to this machine itself"
+    return None
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"

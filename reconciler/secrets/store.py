@@ -1,0 +1,282 @@
+"""The one place that secrets are read from: memory, the source, an old value, fallbacks, in this order."""
+
+import logging
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import trio
+from msgspec import structs
+
+from reconciler.errors import NotYetImplemented, SecretMissing, TrueupError
+from reconciler.secrets.cache import CacheEntry, Failed, Fetched
+from reconciler.secrets.errors import SourceDown, SourceRefused
+from reconciler.secrets.freshness import Freshness, SourceState
+from reconciler.secrets.kinds import REGISTRY
+from reconciler.secrets.source import Source, SourceContext
+from reconciler.secrets.values import Secret, SecretValue
+from reconciler.spec.model import SecretCredential, SecretSource
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What one source had for us, and how it came."""
+
+    name: str
+    fetched: Fetched
+    state: SourceState
+    failure: Failed | None = None
+    """Why it is stale."""
+
+
+class SecretStore:
+    """All secret sources of a spec. Values live in memory only, as long as the store does.
+
+    A list is fetched once for each question (host, identity, project, environment, path, flags), however
+    many sources and readers ask it, and for all that ask at the same time in one call.
+    """
+
+    def __init__(self, sources: Mapping[str, SecretSource], *, context: SourceContext) -> None:
+        self._specs = dict(sources)
+        self._context = replace(context, credentials=replace(context.credentials, lookup=self._lookup))
+        self._sources: dict[str, Source] = {
+            name: REGISTRY[source.kind](source, self._context) for name, source in self._specs.items()
+        }
+        self._circular = frozenset(_needing_themselves(self._specs))
+        self._entries: dict[Hashable, CacheEntry] = {}
+        self._views: dict[tuple[Hashable, ...], tuple[Fetched, Mapping[str, SecretValue]]] = {}
+        self._last: dict[str, tuple[_Served | None, tuple[Failed, ...]]] = {}
+        """By source: what served it last, and the failures on the way there."""
+        self._said: dict[str, SourceState] = {}
+        """By source: the state that was logged last, so that a hundred readers make one line."""
+
+    async def values(
+        self, source: str, environment: str, *, force: bool = False
+    ) -> Mapping[str, SecretValue]:
+        """All values of a source for an environment, each with its provenance.
+
+        `force` asks the source itself, whatever is in memory and however recently it failed. An answer out
+        of memory comes without a pause. Raises SourceDown or SourceRefused (both SecretSourceUnavailable)
+        with every attempt in one line, and NotYetImplemented.
+        """
+        if source not in self._specs:
+            raise SourceRefused(f"there is no secret source {source}", hint="add it under secret_sources")
+        self._refuse_other_environments(source, environment)
+        failures: list[Failed] = []
+        chosen = True
+        for name in self._chain(source):
+            outcome = await self._own(name, environment, force=force and name == source)
+            if isinstance(outcome, _Served):
+                self._last[name] = (outcome, (outcome.failure,) if outcome.failure else ())
+                if name != source:
+                    self._last[source] = (outcome, tuple(failures))
+                    self._say(source, SourceState.FALLBACK, failures, f": {name} serves")
+                return self._view(outcome, environment, is_fallback=not chosen)
+            # What is switched off in the spec is no outage: then the fallback is what was asked for.
+            chosen = chosen and not self._specs[name].enabled
+            self._last[name] = (None, (outcome,))
+            failures.append(outcome)
+        self._last[source] = (None, tuple(failures))
+        raise _all_failed(source, environment, failures)
+
+    async def refresh(self, source: str, environment: str) -> Mapping[str, SecretValue]:
+        """The values after a new call to the source; otherwise as `values`."""
+        return await self.values(source, environment, force=True)
+
+    def clear_cache(self) -> None:
+        """Forget all values, stale ones too, and all failures. Answers under way are not kept either."""
+        for entry in self._entries.values():
+            entry.clear()
+        self._views.clear()
+
+    def freshness(self) -> Mapping[str, Freshness]:
+        """What the last use of each source led to, by its name."""
+        return {name: self._freshness_of(name) for name in self._specs}
+
+    def _freshness_of(self, name: str) -> Freshness:
+        kind = self._specs[name].kind
+        if name not in self._last:
+            return Freshness(name, kind, SourceState.UNUSED)
+        served, failures = self._last[name]
+        reason = failures[0].reason if failures else None
+        error = "; ".join(failure.text for failure in failures) or None
+        if served is None:
+            return Freshness(name, kind, SourceState.FAILED, reason=reason, error=error)
+        return Freshness(
+            name,
+            kind,
+            served.state if served.name == name else SourceState.FALLBACK,
+            retrieved_at=served.fetched.retrieved_at,
+            keys=tuple(sorted(served.fetched.values)),
+            served_by=served.name,
+            reason=reason,
+            error=error,
+        )
+
+    def _chain(self, source: str) -> Iterator[str]:
+        """The source, then its fallbacks with theirs, each once."""
+        seen: set[str] = set()
+        waiting = [source]
+        while waiting:
+            name = waiting.pop(0)
+            if name not in seen and name in self._specs:
+                seen.add(name)
+                waiting[:0] = self._specs[name].fallback
+                yield name
+
+    def _refuse_other_environments(self, source: str, environment: str) -> None:
+        problem = self._not_serving(source, environment)
+        if problem is not None:
+            raise SourceRefused(problem, hint="name the environment under the source's `environments`")
+
+    def _not_serving(self, name: str, environment: str) -> str | None:
+        allowed = self._specs[name].environments
+        if not allowed or environment in allowed:
+            return None
+        asked = f"environment {environment}" if environment else "what belongs to no environment"
+        return f"secret source {name} may not serve {asked}, only {', '.join(allowed)}"
+
+    async def _own(self, name: str, environment: str, *, force: bool) -> _Served | Failed:
+        """What this source itself can serve, without its fallbacks."""
+        spec = self._specs[name]
+        if not spec.enabled:
+            return _refused(f"secret source {name} is not enabled")
+        if (problem := self._not_serving(name, environment)) is not None:
+            return _refused(problem)
+        if name in self._circular:
+            return _refused(f"secret source {name}: its credentials come, in the end, from itself")
+        entry = self._entry(name, environment)
+        good, now = entry.last_good, trio.current_time()
+        if not force and good is not None and now - good.at < spec.cache_ttl:
+            self._say(name, SourceState.CACHED)
+            return _Served(name, good, SourceState.CACHED)
+        outcome: Fetched | Failed | None = None if force else entry.backing_off()
+        if outcome is None:
+            outcome = await entry.fetch(lambda: self._call(name, environment), newer=force)
+        if isinstance(outcome, Fetched):
+            self._said.pop(name, None)
+            return _Served(name, outcome, SourceState.FRESH)
+        good = entry.last_good
+        if outcome.down and good is not None and (age := trio.current_time() - good.at) <= spec.max_stale:
+            self._say(name, SourceState.STALE, [outcome], f", {age:.0f} s old")
+            return _Served(name, good, SourceState.STALE, outcome)
+        return outcome
+
+    def _entry(self, name: str, environment: str) -> CacheEntry:
+        key = (self._specs[name].kind, self._sources[name].cache_key(environment))
+        return self._entries.setdefault(key, CacheEntry())
+
+    async def _call(self, name: str, environment: str) -> Fetched | Failed:
+        log.info("%s Fetching fresh secrets: source %s", self._mark(name), name)
+        asked = trio.current_time()
+        try:
+            values = await self._sources[name].fetch(environment)
+        except NotYetImplemented:
+            raise
+        except TrueupError as error:
+            log.warning("%s Failed to fetch secrets: %s", self._mark(name), error)
+            retry_after = error.retry_after if isinstance(error, SourceDown | SourceRefused) else None
+            return Failed(str(error), error.reason, error.retryable, retry_after)
+        # The age counts from the question: the answer may have been true then and not any more.
+        return Fetched(values, asked, self._context.utc_now())
+
+    async def _lookup(self, source: str, key: str, environment: str) -> Secret:
+        """A credential that another source holds."""
+        values = await self.values(source, environment)
+        if key not in values:
+            raise SecretMissing(f"secret source {source} has no key {key!r}", hint="a credential asks for it")
+        return values[key].value
+
+    def _view(self, served: _Served, environment: str, *, is_fallback: bool) -> Mapping[str, SecretValue]:
+        """The values as readers get them; made once for each list and way of serving it."""
+        key = (served.name, environment, served.state, is_fallback)
+        known = self._views.get(key)
+        if known is not None and known[0] is served.fetched:
+            return known[1]
+        fresh = served.state is SourceState.FRESH
+        view = {
+            name: SecretValue(
+                key=name,
+                value=value,
+                environment=environment,
+                source=self._specs[served.name].kind if fresh else "cache",
+                origin=served.name,
+                is_cached=not fresh,
+                retrieved_at=served.fetched.retrieved_at,
+                is_stale=served.state is SourceState.STALE,
+                is_fallback=is_fallback,
+            )
+            for name, value in served.fetched.values.items()
+        }
+        self._views[key] = (served.fetched, view)
+        return view
+
+    def _say(self, name: str, state: SourceState, failures: Sequence[Failed] = (), more: str = "") -> None:
+        """One line for each change of state, however many ask."""
+        if self._said.get(name) is state:
+            return
+        self._said[name] = state
+        phrase = _PHRASES[state]
+        causes = "; ".join(failure.text for failure in failures)
+        level = logging.INFO if state is SourceState.CACHED else logging.WARNING
+        log.log(
+            level,
+            "%s %s: source %s%s%s",
+            self._mark(name),
+            phrase,
+            name,
+            more,
+            f" ({causes})" if causes else "",
+        )
+
+    def _mark(self, name: str) -> str:
+        kind = self._specs[name].kind
+        return "[Infisical]" if kind == "infisical" else f"[{kind}]"
+
+
+_PHRASES = {
+    SourceState.CACHED: "Using cached secrets",
+    SourceState.STALE: "Using stale cache",
+    SourceState.FALLBACK: "Using fallback",
+}
+
+
+def _refused(text: str) -> Failed:
+    return Failed(text, SourceRefused.reason, down=False)
+
+
+def _all_failed(source: str, environment: str, failures: Sequence[Failed]) -> SourceDown | SourceRefused:
+    """One error for all attempts. It is an outage if any of them was: then waiting may help."""
+    waits = [failure.retry_after for failure in failures if failure.retry_after is not None]
+    if len(failures) == 1:
+        text = failures[0].text
+    else:
+        listed = ", ".join(f"({number}) {failure.text}" for number, failure in enumerate(failures, 1))
+        text = f"nothing serves secret source {source} in environment {environment}: {listed}"
+    kind = SourceDown if any(failure.down for failure in failures) else SourceRefused
+    return kind(text, retry_after=min(waits, default=None))
+
+
+def _needing_themselves(specs: Mapping[str, SecretSource]) -> Iterator[str]:
+    """Sources for whose credentials one would have to ask them, directly or through others.
+
+    Asking would wait for itself for ever. Sources with equal settings count as one: they share calls.
+    """
+    for name, spec in specs.items():
+        seen: set[str] = set()
+        waiting = list(_credential_sources(spec))
+        while waiting:
+            other = waiting.pop()
+            if other in seen or other not in specs:
+                continue
+            seen.add(other)
+            waiting += (*_credential_sources(specs[other]), *specs[other].fallback)
+        if any(specs[other].settings == spec.settings for other in seen):
+            yield name
+
+
+def _credential_sources(spec: SecretSource) -> Iterator[str]:
+    for value in structs.asdict(spec.settings).values():
+        if isinstance(value, SecretCredential):
+            yield value.source
