@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,7 @@ async def checkout(mirror: Mirror, commit: str, *, under: Path) -> AsyncIterator
     anything is), GitUnavailable, GitFailed.
     """
     check_tree(await mirror.tree(commit))
-    path, descriptor = await _reserve(under.absolute())
+    path, descriptor = await _reserve(under)
     try:
         await mirror.mended(lambda: _place(mirror, commit, path))
         yield path
@@ -57,13 +57,14 @@ async def sweep(under: Path) -> None:
     async with locked(under / _LOCK, wait=_LOCK_WAIT):
         claimed = await trio.to_thread.run_sync(_claim_unused, under)
     kept: list[str] = []
-    for path, descriptor in claimed:
-        try:
-            await trio.to_thread.run_sync(_remove, path)
-        except OSError as error:
-            kept.append(f"{path}: {error.strerror}")
-        finally:
-            os.close(descriptor)
+    with ExitStack() as locks:
+        for _, descriptor in claimed:
+            locks.callback(os.close, descriptor)
+        for path, _ in claimed:
+            try:
+                await trio.to_thread.run_sync(_remove, path)
+            except OSError as error:
+                kept.append(f"{path}: {error.strerror}")
     if kept:
         raise GitFailed(f"cannot remove the old work tree {kept[0]}", hint="remove it by hand")
 
@@ -82,13 +83,18 @@ def _claim_unused(under: Path) -> list[tuple[Path, int]]:
 
 async def _reserve(under: Path) -> tuple[Path, int]:
     """A new empty directory below `under`, and its locked descriptor."""
-    await trio.to_thread.run_sync(lambda: under.mkdir(mode=0o700, parents=True, exist_ok=True))
+    under = await trio.to_thread.run_sync(_directory, under)
     # The lock of the parent keeps a sweep from finding the directory before it is locked.
     async with locked(under / _LOCK, wait=_LOCK_WAIT):
         path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=under))
         descriptor = _open(path)
         try_lock(descriptor)
         return path, descriptor
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path.absolute()
 
 
 def _open(path: Path) -> int:

@@ -22,6 +22,7 @@ _SSH = re.compile(rf"ssh://(?:{_USER}@)?{_HOST}{_PORT}/[^\\]+")
 _SCP = re.compile(rf"(?:{_USER}@)?{_HOST}:(?!-)[^\\:]+")
 _FILE = re.compile(r"file:///[^?#]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEMES: Final = ("file", "git", "http", "https", "ssh")
 _HELPER = re.compile(r"[A-Za-z0-9+.-]*::")
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _SCP_PASSWORD = re.compile(r"[^/@:\s]+:[^/@\s]+@")
@@ -73,6 +74,8 @@ def check_url(url: str, *, allow_local: bool) -> str:
         if ":" not in url.split("/", 1)[0]:
             raise refused("is a relative path", "write the absolute path, or a URL")
         raise refused("has a form that is not known", forms)
+    if url.split(":", 1)[0] in _SCHEMES:
+        raise refused("names a scheme without '//'", forms)
     return url
 
 
