@@ -84,9 +84,7 @@ async def apply_plan(
     return outcomes
 
 
-def _blocker(
-    step: Step, outcomes: Mapping[str, Outcome], blocking: Mapping[str, object]
-) -> str | None:
+def _blocker(step: Step, outcomes: Mapping[str, Outcome], blocking: Mapping[str, object]) -> str | None:
     for dependency in step.depends_on:
         outcome = outcomes.get(dependency)
         if outcome is not None and outcome.state != "succeeded":
@@ -96,9 +94,7 @@ def _blocker(
     return None
 
 
-async def _run_one(
-    step: Step, executor: Executor, recorder: StepRecorder, on_change: OnChange
-) -> Outcome:
+async def _run_one(step: Step, executor: Executor, recorder: StepRecorder, on_change: OnChange) -> Outcome:
     record = await recorder.begin(step)
     on_change(step, None)
     try:
@@ -108,7 +104,9 @@ async def _run_one(
         log.warning("step failed", resource=step.resource, reason=error.reason, error=str(error))
     except OSError as error:
         # The disk of the primary itself: this step could not run, the others may.
-        outcome = Outcome("failed", Reason.INTERNAL_ERROR, f"{error.strerror}: {error.filename or step.resource}")
+        outcome = Outcome(
+            "failed", Reason.INTERNAL_ERROR, f"{error.strerror}: {error.filename or step.resource}"
+        )
         log.warning("step failed", resource=step.resource, reason=outcome.reason, error=outcome.message)
     await recorder.end(record, step, outcome)
     return outcome

@@ -149,7 +149,14 @@ class _Demo:
         self._git("-C", str(checkout), "push", "-q", "origin", "HEAD:main")
 
     def _git(self, *arguments: str) -> None:
-        identity = ["-c", "user.name=Demo", "-c", "user.email=demo@localhost", "-c", "init.defaultBranch=main"]
+        identity = [
+            "-c",
+            "user.name=Demo",
+            "-c",
+            "user.email=demo@localhost",
+            "-c",
+            "init.defaultBranch=main",
+        ]
         subprocess.run(["git", *identity, *arguments], check=True, env=self.environment)
 
     # --- commands ---

@@ -17,7 +17,7 @@ from reconciler.observation import Setback
 from reconciler.paths import CommitPaths, digest_by_pattern
 from reconciler.secrets.merge import Merged, merge
 from reconciler.secrets.render import render
-from reconciler.secrets.values import SecretValue
+from reconciler.secrets.values import Secret, SecretValue
 from reconciler.spec.model import Precedence, Project, SecretUse, Service, Spec, SyncTarget
 from reconciler.status.conditions import Reason
 from reconciler.unbuilt import unbuilt_in_project, unbuilt_in_service
@@ -29,6 +29,8 @@ class Revision:
 
     ref: str
     commit: str
+    spec_revision: str | None = None
+    """The commit of the spec that a release was made with, where its tag says so."""
 
     def __str__(self) -> str:
         return f"{self.ref}@sha1:{self.commit}"
@@ -55,19 +57,17 @@ class Facts:
     ignore_files: Mapping[tuple[str, str], str | None]
     """Text of the ignore files that projects name, by (commit, path); None: not in that commit."""
     secrets: Mapping[SecretsKey, Mapping[str, SecretValue] | Setback]
-    environ: Mapping[str, str]
-    """The primary's own variables, from which services may name some."""
+    environ: Mapping[str, Secret | Setback]
+    """The primary's own variables that services name, where they are set."""
     hash_key: bytes
     key_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredResource:
-    """One service in one environment, or one project at one place on one node."""
+    """What services and sync targets have in common. Without a `setback`, `revision` and `hash` are set."""
 
     id: str
-    action: str
-    """`deploy` or `sync`: the step that establishes it."""
     revision: Revision | None = None
     inputs: Inputs = field(default_factory=Inputs)
     hash: ConfigHash | None = None
@@ -77,10 +77,25 @@ class DesiredResource:
     setback: Setback | None = None
     heals_drift: bool = True
     blocks_when_unknown: bool = True
-    service: Service | None = None
-    project: Project | None = None
-    target: SyncTarget | None = None
-    variables: Mapping[str, str | SecretValue] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredService(DesiredResource):
+    """One service in one environment."""
+
+    service: Service
+    merged: Merged = field(default_factory=lambda: Merged({}, ()))
+    """Its environment."""
+    passed_on: tuple[Secret, ...] = ()
+    """Those of its values that are the primary's own variables: of no source, and yet maybe secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredSync(DesiredResource):
+    """One project at one path on one node."""
+
+    project: Project
+    target: SyncTarget
     rendered: tuple[RenderedContent, ...] = ()
     ignore: tuple[str, ...] = ()
     """gitignore lines: what is neither sent nor deleted."""
@@ -89,13 +104,22 @@ class DesiredResource:
 @dataclass(frozen=True, slots=True)
 class Desired:
     spec_revision: str
-    resources: tuple[DesiredResource, ...]
+    resources: tuple[DesiredService | DesiredSync, ...]
     builds: Mapping[str, str]
     """Sync target id -> id of the build it needs first."""
+    others: tuple[str, ...] = ()
+    """Ids of what the spec names besides: environments, nodes, secret sources and targets."""
     max_prune: float = 0.5
 
-    def by_id(self) -> dict[str, DesiredResource]:
-        return {resource.id: resource for resource in self.resources}
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(resource.id for resource in self.resources) | frozenset(self.others)
+
+    def services(self) -> dict[str, DesiredService]:
+        return {one.id: one for one in self.resources if isinstance(one, DesiredService)}
+
+    def syncs(self) -> dict[str, DesiredSync]:
+        return {one.id: one for one in self.resources if isinstance(one, DesiredSync)}
 
 
 def make_desired(facts: Facts) -> Desired:
@@ -110,15 +134,19 @@ def make_desired(facts: Facts) -> Desired:
     services = [_desired_service(facts, service) for service in spec.services]
     groups: dict[str, list[str]] = {}
     for sync in syncs:
-        assert sync.project is not None
         groups.setdefault(f"projects/{sync.project.scope}/{sync.project.id}", []).append(sync.id)
-    resources = [
-        replace(resource, depends_on=_expand(resource.depends_on, groups)) for resource in (*syncs, *services)
-    ]
-    builds = {
-        sync.id: build_id(sync.project) for sync in syncs if sync.project is not None and sync.project.build
-    }
-    return Desired(facts.spec_revision, tuple(resources), builds, spec.limits.max_prune)
+    resources: tuple[DesiredService | DesiredSync, ...] = (
+        *(replace(sync, depends_on=_expand(sync.depends_on, groups)) for sync in syncs),
+        *(replace(service, depends_on=_expand(service.depends_on, groups)) for service in services),
+    )
+    builds = {sync.id: build_id(sync.project) for sync in syncs if sync.project.build}
+    others = (
+        *(f"environments/{name}" for name in spec.environments),
+        *(f"nodes/{name}" for name in spec.nodes),
+        *(f"secrets/{name}" for name in spec.secret_sources),
+        *(f"targets/{name}" for name in spec.secret_targets),
+    )
+    return Desired(facts.spec_revision, resources, builds, others, spec.limits.max_prune)
 
 
 def _expand(depends_on: Iterable[str], groups: Mapping[str, list[str]]) -> tuple[str, ...]:
@@ -129,8 +157,8 @@ def _expand(depends_on: Iterable[str], groups: Mapping[str, list[str]]) -> tuple
 # --- services ----------------------------------------------------------------------------------
 
 
-def _desired_service(facts: Facts, service: Service) -> DesiredResource:
-    resource = DesiredResource(service.id, "deploy", depends_on=service.depends_on, service=service)
+def _desired_service(facts: Facts, service: Service) -> DesiredService:
+    resource = DesiredService(id=service.id, depends_on=service.depends_on, service=service)
     try:
         environment = facts.spec.environments[service.environment]
         repository = facts.spec.repositories[service.repository]
@@ -145,7 +173,7 @@ def _desired_service(facts: Facts, service: Service) -> DesiredResource:
         merged = merge(
             env=service.env,
             secrets=_used_secrets(facts, service.secrets, service.environment),
-            environ={name: facts.environ[name] for name in service.environ if name in facts.environ},
+            environ=_passed_on(facts, service.environ),
             precedence=service.precedence,
         )
     except _SetbackRaised as raised:
@@ -158,39 +186,48 @@ def _desired_service(facts: Facts, service: Service) -> DesiredResource:
         **{f"shared {p}": paths.digest((p,)) for p in repository.shared_paths},
         "variables": digest(sorted(merged.variables)),
     }
-    return _with_hash(facts, replace(resource, revision=revision), public, merged, service.env)
+    split = _split(facts, resource.id, merged, service.env)
+    inputs = Inputs({**public, **split.public}, split.keyed)
+    return replace(
+        resource,
+        revision=revision,
+        inputs=inputs,
+        hash=config_hash(inputs, facts.key_id),
+        soft_inputs=split.soft,
+        merged=merged,
+        passed_on=split.passed_on,
+    )
 
 
-def _with_hash(
-    facts: Facts,
-    resource: DesiredResource,
-    public: dict[str, str],
-    merged: Merged,
-    env: Mapping[str, str],
-    prefix: str = "",
-) -> DesiredResource:
-    public, keyed, soft = dict(public), dict(resource.inputs.keyed), set(resource.soft_inputs)
-    for name, value in merged.variables.items():
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """The inputs that an environment adds: values of the spec in the open, all others by fingerprint."""
+
+    public: dict[str, str]
+    keyed: dict[str, str]
+    soft: frozenset[str]
+    passed_on: tuple[Secret, ...]
+
+
+def _split(facts: Facts, target: str, merged: Merged, env: Mapping[str, str], prefix: str = "") -> _Split:
+    public: dict[str, str] = {}
+    keyed: dict[str, str] = {}
+    soft: set[str] = set()
+    passed_on: list[Secret] = []
+    for variable, value in merged.variables.items():
+        name = prefix + variable
         if isinstance(value, SecretValue):
             plain = value.value.reveal()
             if not value.may_cause_change:
-                soft.add(prefix + name)
-        elif env.get(name) == value:
-            public[f"{prefix}env {name}"] = digest(value)
+                soft.add(name)
+        elif env.get(variable) == value:
+            public[f"{prefix}env {variable}"] = digest(value)
             continue
         else:
-            plain = value  # one of the primary's own variables: it may be a secret, so only its fingerprint shows
-        keyed[prefix + name] = fingerprint(
-            facts.hash_key, target=resource.id, name=prefix + name, value=plain
-        )
-    inputs = Inputs({**resource.inputs.public, **public}, keyed)
-    return replace(
-        resource,
-        inputs=inputs,
-        hash=config_hash(inputs, facts.key_id),
-        soft_inputs=frozenset(soft),
-        variables=merged.variables,
-    )
+            plain = value
+            passed_on.append(Secret(value))
+        keyed[name] = fingerprint(facts.hash_key, target=target, name=name, value=plain)
+    return _Split(public, keyed, frozenset(soft), tuple(passed_on))
 
 
 class _SetbackRaised(Exception):
@@ -210,19 +247,27 @@ def _used_secrets(
     return found
 
 
+def _passed_on(facts: Facts, names: Iterable[str]) -> dict[str, str]:
+    passed: dict[str, str] = {}
+    for name in names:
+        value = facts.environ.get(name)
+        if isinstance(value, Setback):
+            raise _SetbackRaised(value)
+        if value is not None:
+            passed[name] = value.reveal()
+    return passed
+
+
 def _suspended(name: str) -> Setback:
-    return Setback(
-        Reason.SUSPENDED, f"{name} is suspended in the spec; remove `suspend: true`", blocks=False
-    )
+    return Setback(Reason.SUSPENDED, f"{name} is suspended in the spec; remove `suspend: true`", blocks=False)
 
 
 # --- projects ----------------------------------------------------------------------------------
 
 
-def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredResource:
-    resource = DesiredResource(
-        sync_id(project, target),
-        "sync",
+def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredSync:
+    resource = DesiredSync(
+        id=sync_id(project, target),
         depends_on=(*project.depends_on, *((build_id(project),) if project.build else ())),
         heals_drift=project.sync.on_drift == "heal",
         blocks_when_unknown=project.sync.on_unreachable == "block",
@@ -252,15 +297,12 @@ def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> Desired
         # A build may read anything of its checkout.
         f"path {project.path}": paths.below("." if project.build else project.path),
         "target": digest(msgspec.to_builtins(target)),
-        "rules": digest(
-            [ignore, rules.ignore_permissions, rules.delete_foreign]
-        ),
+        "rules": digest([ignore, rules.ignore_permissions, rules.delete_foreign]),
         "after": digest(project.after),
     }
     if project.build is not None:
         public["build"] = digest(project.build.task)
     resource = replace(resource, revision=revision, inputs=Inputs(public, {}), ignore=ignore)
-    resource = _with_hash(facts, resource, {}, Merged({}, ()), {})
     try:
         return _with_files(facts, resource, project)
     except _SetbackRaised as raised:
@@ -269,8 +311,11 @@ def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> Desired
         return replace(resource, setback=Setback.of(error))
 
 
-def _with_files(facts: Facts, resource: DesiredResource, project: Project) -> DesiredResource:
+def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> DesiredSync:
+    """With the files that are rendered in memory, and the hash over everything."""
     rendered: list[RenderedContent] = []
+    public, keyed = dict(resource.inputs.public), dict(resource.inputs.keyed)
+    soft: set[str] = set()
     for file in project.files:
         merged = merge(
             env=file.env,
@@ -287,12 +332,20 @@ def _with_files(facts: Facts, resource: DesiredResource, project: Project) -> De
                 group=file.group or "",
             )
         )
-        public = {
-            f"file {file.path}": digest([file.format, file.template, file.mode, file.owner, file.group]),
-            f"file {file.path} names": digest(sorted(merged.variables)),
-        }
-        resource = _with_hash(facts, resource, public, merged, file.env, prefix=f"{file.path} ")
-    return replace(resource, rendered=tuple(rendered), variables={})
+        split = _split(facts, resource.id, merged, file.env, prefix=f"{file.path} ")
+        form = digest([file.format, file.template, file.mode, file.owner, file.group])
+        public |= {f"file {file.path}": form, f"file {file.path} names": digest(sorted(merged.variables))}
+        public |= split.public
+        keyed |= split.keyed
+        soft |= split.soft
+    inputs = Inputs(public, keyed)
+    return replace(
+        resource,
+        rendered=tuple(rendered),
+        inputs=inputs,
+        hash=config_hash(inputs, facts.key_id),
+        soft_inputs=frozenset(soft),
+    )
 
 
 def ignore_file_path(project: Project) -> str:

@@ -7,7 +7,7 @@ import trio
 
 from agent.errors import TrueupError
 from agent.wire.messages import Task, TaskReport
-from reconciler.desired import DesiredResource
+from reconciler.desired import DesiredSync
 from reconciler.errors import StepFailed
 from reconciler.observation import Unknown
 from reconciler.spec.model import Retry
@@ -55,16 +55,16 @@ class Fleet:
             Reason.AGENT_UNREACHABLE, f"{node} is not connected; is `trueup-agent run` running there?"
         )
 
-    async def look(self, resource: DesiredResource, tree: bytes) -> TaskReport:
-        return await self._hub.run_task(self._node(resource), self._task(resource, tree, observe=True), None)
+    async def look(self, sync: DesiredSync, tree: bytes) -> TaskReport:
+        return await self._hub.run_task(sync.target.node, self._task(sync, tree, observe=True), None)
 
-    async def sync(self, resource: DesiredResource, source: TreeSource, retry: Retry) -> TaskReport:
+    async def sync(self, sync: DesiredSync, source: TreeSource, retry: Retry) -> TaskReport:
         """Bring a target to the tree of `source`; tries again while that can help."""
         delay = retry.backoff
         for attempt in range(1, retry.attempts + 1):
             try:
-                task = self._task(resource, source.tree, observe=False)
-                report = await self._hub.run_task(self._node(resource), task, source)
+                task = self._task(sync, source.tree, observe=False)
+                report = await self._hub.run_task(sync.target.node, task, source)
                 if report.state == "SUCCESS":
                     return report
                 error: TrueupError = SyncFailed(report)
@@ -75,19 +75,14 @@ class Fleet:
                 raise error
             await trio.sleep(delay)
             delay = min(delay * 2, retry.max_backoff)
-            if not await self.wait_connected([self._node(resource)]):
+            if not await self.wait_connected([sync.target.node]):
                 raise error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     @staticmethod
-    def _node(resource: DesiredResource) -> str:
-        assert resource.target is not None
-        return resource.target.node
-
-    @staticmethod
-    def _task(resource: DesiredResource, tree: bytes, *, observe: bool) -> Task:
-        project, target = resource.project, resource.target
-        assert project is not None and target is not None and target.strategy != "release"
+    def _task(sync: DesiredSync, tree: bytes, *, observe: bool) -> Task:
+        project, target = sync.project, sync.target
+        assert target.strategy != "release"  # unbuilt, so it never gets here
         rules = project.sync
         return Task(
             id=uuid.uuid4().hex,
@@ -96,8 +91,8 @@ class Fleet:
             observe=observe,
             strategy=target.strategy,
             tree=tree,
-            rendered=resource.rendered,
-            ignore=resource.ignore,
+            rendered=sync.rendered,
+            ignore=sync.ignore,
             ignore_permissions=rules.ignore_permissions,
             delete_foreign=rules.delete_foreign,
             max_delete=rules.max_delete,

@@ -15,10 +15,12 @@ from reconciler.git.mirror import Mirror, Refs, Tag
 from reconciler.keys import MasterKey
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
-from reconciler.release.current import current_release
+from reconciler.release.choose import choose_release
+from reconciler.release.current import Release
 from reconciler.repositories import Repositories
 from reconciler.secrets.store import SecretStore
-from reconciler.secrets.values import SecretValue
+from reconciler.secrets.values import Secret, SecretValue
+from reconciler.settings import Settings
 from reconciler.spec.model import Spec
 from reconciler.status.documents import Recorded
 
@@ -44,7 +46,7 @@ async def gather_facts(
     repositories: Repositories,
     store: SecretStore,
     recorded: Recorded,
-    environ: Mapping[str, str],
+    settings: Settings,
     key: MasterKey,
 ) -> Facts:
     """Everything that `make_desired` needs, looked up concurrently."""
@@ -65,7 +67,7 @@ async def gather_facts(
         commits=commits,
         ignore_files=ignore_files,
         secrets=secrets,
-        environ=environ,
+        environ=_own_variables(spec, settings),
         hash_key=key.hash_key,
         key_id=key.key_id,
     )
@@ -102,17 +104,37 @@ def _choose_releases(
         if isinstance(view, Setback):
             releases[unit_name, environment] = view
             continue
-        try:
-            release = current_release(
-                unit,
-                spec.environments[environment],
-                recorded_release(recorded, unit_name, environment),
-                view.tags,
-            )
-            releases[unit_name, environment] = Revision(release.tag, release.commit)
-        except TrueupError as error:
-            releases[unit_name, environment] = Setback.of(error)
+        release = choose_release(
+            unit,
+            spec.environments[environment],
+            recorded_release(recorded, unit_name, environment),
+            view.tags,
+        )
+        if isinstance(release, Release):
+            releases[unit_name, environment] = Revision(release.tag, release.commit, release.spec_revision)
+        else:
+            releases[unit_name, environment] = Setback.of(release)
     return releases
+
+
+def recorded_release(recorded: Recorded, unit: str, environment: str) -> Release | None:
+    """What the status branch says a unit runs in an environment."""
+    status = recorded.environments.get(f"environments/{environment}")
+    known = status.units.get(unit) if status is not None else None
+    if known is None:
+        return None
+    return Release(known.release.tag, known.release.commit, known.release.spec_revision)
+
+
+def _own_variables(spec: Spec, settings: Settings) -> dict[str, Secret | Setback]:
+    """The primary's own variables that services name, where they are set."""
+    found: dict[str, Secret | Setback] = {}
+    for name in sorted({name for service in spec.services for name in service.environ}):
+        try:
+            found |= {name: Secret(value) for name, value in settings.visible([name]).items()}
+        except TrueupError as error:
+            found[name] = Setback.of(error)
+    return found
 
 
 async def _find_branches(

@@ -12,7 +12,7 @@ no secrets: results and messages are stored as given, bounded in size.
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -323,7 +323,7 @@ class Journal:
         rows = self._file.query(
             "SELECT id, resource, node, state, created_at FROM tasks ORDER BY rowid DESC LIMIT ?", (limit,)
         )
-        return tuple(TaskRecord(*row, self._attempts(row[0])) for row in rows)
+        return tuple(replace(TaskRecord(*row), attempts=self._attempts(row[0])) for row in rows)
 
     def _attempts(self, task: str) -> tuple[AttemptRecord, ...]:
         rows = self._file.query(
@@ -363,7 +363,11 @@ _STEP: Final = (
 def _step(row: Sequence[Any]) -> StepRecord:
     *plain, inputs, result = row
     given = json.loads(inputs)
-    return StepRecord(*plain, Inputs(given.get("public", {}), given.get("keyed", {})), json.loads(result))
+    return replace(
+        StepRecord(*plain),
+        inputs=Inputs(given.get("public", {}), given.get("keyed", {})),
+        result=json.loads(result),
+    )
 
 
 def _new_id(id: int | None) -> int:

@@ -1,4 +1,4 @@
-"""What was found when we looked, and why a look failed. "Could not look" is a value of its own, never the same as nothing."""
+"""What was found when we looked, or why we could not look, which is never the same as finding nothing."""
 
 from dataclasses import dataclass, field
 
@@ -20,7 +20,9 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Looked, and it is not there: it was never brought about, or was deleted."""
+    """Looked, and it is not there, or not known to be whole: `why` is a reason to bring it about."""
+
+    why: str = "not applied yet"
 
 
 @dataclass(frozen=True, slots=True)

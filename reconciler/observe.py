@@ -1,13 +1,13 @@
 """Looking at what is there: what was recorded, and what the agents find on their hosts. Decides nothing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import trio
 
 from agent.wire.messages import TaskReport
-from reconciler.desired import Desired, DesiredResource
+from reconciler.desired import Desired, DesiredSync
 from reconciler.errors import TrueupError
 from reconciler.hashing import Inputs
 from reconciler.observation import Absent, Observation, Present, Unknown
@@ -26,7 +26,7 @@ class Agents(Protocol):
 
     def why_not_connected(self, node: str) -> Unknown: ...
 
-    async def look(self, resource: DesiredResource, tree: bytes) -> TaskReport:
+    async def look(self, sync: DesiredSync, tree: bytes) -> TaskReport:
         """What is at a target; raises a `TrueupError` if that could not be found out."""
         ...
 
@@ -36,74 +36,77 @@ class Observed:
     """What was found of each resource, and which nodes could be asked."""
 
     resources: Mapping[str, Observation]
+    asked: frozenset[str] = frozenset()
     connected: frozenset[str] = frozenset()
 
 
-def recorded_observation(status: ServiceStatus | SyncStatus | None) -> Observation:
-    """What a status file says. Absent means: never brought about."""
-    if status is None or not status.config_hash:
+def recorded_observation(status: ServiceStatus | SyncStatus | None, *, interrupted: bool) -> Observation:
+    """What a status file says. Absent means: never brought about, or nobody knows how far."""
+    if status is None:
         return Absent()
+    if interrupted:
+        # It may be anywhere between what is recorded and what was wanted when the primary was killed.
+        return Absent("a step was interrupted")
+    if not status.config_hash:
+        return Absent("the last attempt failed" if status.last_attempted_revision else "not applied yet")
     return Present(status.config_hash, Inputs(status.inputs.public, status.inputs.keyed))
 
 
-async def observe(desired: Desired, recorded: Recorded, agents: Agents | None) -> Observed:
+async def observe(
+    desired: Desired, recorded: Recorded, agents: Agents | None, *, interrupted: Collection[str] = ()
+) -> Observed:
     """Services by their record (their driver has nothing to look at), targets by asking their agents.
 
-    Without `agents`, as for a plan made on a laptop, targets too are taken as recorded.
+    `interrupted` names resources whose step was begun and never ended. Without `agents`, as for a plan
+    made on a laptop, targets too are taken as recorded.
     """
     found: dict[str, Observation] = {}
-    to_ask: list[DesiredResource] = []
-    for resource in desired.resources:
-        if resource.target is None:
-            found[resource.id] = recorded_observation(recorded.services.get(resource.id))
-        else:
-            found[resource.id] = recorded_observation(recorded.syncs.get(resource.id))
-            if resource.setback is None:
-                to_ask.append(resource)
+    for service in desired.services():
+        found[service] = recorded_observation(
+            recorded.services.get(service), interrupted=service in interrupted
+        )
+    for target in desired.syncs():
+        found[target] = recorded_observation(recorded.syncs.get(target), interrupted=target in interrupted)
     if agents is None:
         return Observed(found)
-    connected = await agents.wait_connected({r.target.node for r in to_ask if r.target is not None})
+    to_ask = [sync for sync in desired.syncs().values() if sync.setback is None]
+    asked = {sync.target.node for sync in to_ask}
+    connected = await agents.wait_connected(asked)
     limiter = trio.CapacityLimiter(MAX_PARALLEL_LOOKS)
 
-    async def ask(resource: DesiredResource) -> None:
-        assert resource.target is not None
+    async def ask(sync: DesiredSync) -> None:
         async with limiter:
-            found[resource.id] = await _ask(
-                agents, resource, found[resource.id], recorded.syncs.get(resource.id), connected
-            )
+            found[sync.id] = await _ask(agents, sync, found[sync.id], recorded.syncs.get(sync.id), connected)
 
     async with trio.open_nursery() as nursery:
-        for resource in to_ask:
-            nursery.start_soon(ask, resource)
-    return Observed(found, frozenset(connected))
+        for sync in to_ask:
+            nursery.start_soon(ask, sync)
+    return Observed(found, frozenset(asked), frozenset(connected))
 
 
 async def _ask(
     agents: Agents,
-    resource: DesiredResource,
+    sync: DesiredSync,
     known: Observation,
     status: SyncStatus | None,
     connected: set[str],
 ) -> Observation:
-    assert resource.target is not None
-    if resource.target.node not in connected:
-        return agents.why_not_connected(resource.target.node)
+    if sync.target.node not in connected:
+        return agents.why_not_connected(sync.target.node)
     if not isinstance(known, Present) or status is None:
         return known  # nothing was placed there yet; the sync itself will look
     try:
-        report = await agents.look(resource, bytes.fromhex(status.tree_digest))
+        report = await agents.look(sync, bytes.fromhex(status.tree_digest))
     except TrueupError as error:
         return Unknown(error.reason, str(error))
     if report.state == "FAILED":
         return Unknown(report.reason or Reason.OBSERVATION_FAILED, report.message)
-    return replace(known, drift=_drift(report, status, rendered_comparable=not _serves_other(resource, known)))
+    return replace(known, drift=_drift(report, status, rendered_comparable=not _serves_other(sync, known)))
 
 
-def _serves_other(resource: DesiredResource, known: Present) -> bool:
+def _serves_other(sync: DesiredSync, known: Present) -> bool:
     """Whether a stale or fallback value differs from what was placed: it must not look like drift."""
-    return any(
-        known.inputs.keyed.get(name) != resource.inputs.keyed.get(name) for name in resource.soft_inputs
-    )
+    return any(known.inputs.keyed.get(name) != sync.inputs.keyed.get(name) for name in sync.soft_inputs)
 
 
 def _drift(report: TaskReport, status: SyncStatus, *, rendered_comparable: bool) -> str:

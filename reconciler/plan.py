@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from reconciler.desired import Desired, DesiredResource
+from reconciler.desired import Desired, DesiredResource, DesiredSync
 from reconciler.hashing import ConfigHash, changed_inputs
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
 from reconciler.status.conditions import Reason
@@ -77,9 +77,9 @@ def make_plan(
 ) -> Plan:
     """Compare what is wanted with what was found.
 
-    `recorded` are the ids of services and sync targets that status files name; those that the spec no
-    longer wants are forgotten, except the `frozen` ones, whose spec is wrong at the moment. The `forced`
-    ones get a step even if nothing changed.
+    `recorded` are the ids of all status files but the summary. Those that the spec no longer names are
+    forgotten, except the `frozen` ones, whose spec is wrong at the moment. The `forced` ones get a step
+    even if nothing changed.
     """
     steps: list[Step] = []
     findings: list[Finding] = []
@@ -92,7 +92,7 @@ def make_plan(
         elif outcome is not None:
             findings.append(outcome)
     steps += _builds(desired, steps)
-    forgotten = sorted(set(recorded) - {resource.id for resource in desired.resources} - set(frozen))
+    forgotten = sorted(set(recorded) - desired.ids - set(frozen))
     if forgotten and len(forgotten) > max(1, desired.max_prune * len(recorded)):
         findings.append(
             Finding(
@@ -110,12 +110,12 @@ def make_plan(
 def _compare(resource: DesiredResource, observation: Observation) -> Step | Finding | None:
     if resource.setback is not None:
         return _finding(resource, resource.setback)
-    assert resource.hash is not None  # a resource without a setback always has its hash
+    assert resource.hash is not None  # a resource without a setback has its hash
     match observation:
         case Unknown(reason, message):
             return Finding(resource.id, reason, message, unknown=True, blocks=resource.blocks_when_unknown)
-        case Absent():
-            return _step(resource, "not applied yet", ())
+        case Absent(why):
+            return _step(resource, why, ())
         case Present() as present:
             return _compare_present(resource, resource.hash, present)
 
@@ -144,9 +144,8 @@ def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Prese
 
 
 def _step(resource: DesiredResource, reason: str, changes: tuple[str, ...]) -> Step:
-    return Step(
-        resource.id, Action(resource.action), reason, str(resource.hash), changes, resource.depends_on
-    )
+    action = Action.SYNC if isinstance(resource, DesiredSync) else Action.DEPLOY
+    return Step(resource.id, action, reason, str(resource.hash), changes, resource.depends_on)
 
 
 def _finding(resource: DesiredResource, setback: Setback) -> Finding:
@@ -209,4 +208,3 @@ def to_document(plan: Plan) -> dict[str, object]:
             for finding in plan.findings
         ],
     }
-

@@ -121,14 +121,9 @@ class Settings:
             _refuse_reserved(name)
         return {name: self.environ[name] for name in wanted if name in self.environ}
 
-    def credential(self, name: str) -> Secret | None:
-        """The variable that a spec's `{env: NAME}` names, or what the file in NAME_FILE holds.
-
-        None: neither is set. Raises SettingsError: both are, the file cannot be read, or the name is
-        one of the primary's own secrets.
-        """
-        _refuse_reserved(name)
-        return read_secret(self.environ, name)
+    def readable_environ(self) -> dict[str, str]:
+        """The environment without the primary's own secrets: what a spec's `{env: NAME}` may name."""
+        return {name: value for name, value in self.environ.items() if name not in _RESERVED}
 
 
 def load_settings(

@@ -12,7 +12,9 @@ def node_entry(token_key: str, labels: Mapping[str, str]) -> str:
     """The value of a node in the spec, on one line."""
     parts = []
     if labels:
-        parts.append("labels: {" + ", ".join(f"{key}: {_scalar(labels[key])}" for key in sorted(labels)) + "}")
+        parts.append(
+            "labels: {" + ", ".join(f"{key}: {_scalar(labels[key])}" for key in sorted(labels)) + "}"
+        )
     parts.append(f"token_key: {_scalar(token_key)}")
     return "{" + ", ".join(parts) + "}"
 

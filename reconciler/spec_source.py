@@ -16,6 +16,7 @@ class SpecAt:
 
     spec: Spec
     commit: str
+    head_commit: str
     head: Loaded
     """What the tip of the branch holds, with its problems; `spec` is its valid part if it has one."""
     branch: str
@@ -34,11 +35,11 @@ async def read_spec(mirror: Mirror, branch: str, *, last_good: str | None) -> Sp
     head = await mirror.commit_of(f"refs/heads/{branch}")
     loaded = await load_at(mirror, head)
     if loaded.spec is not None:
-        return SpecAt(loaded.spec, head, loaded, branch)
+        return SpecAt(loaded.spec, head, head, loaded, branch)
     if last_good is not None and last_good != head:
         before = await load_at(mirror, last_good)
         if before.spec is not None:
-            return SpecAt(before.spec, last_good, loaded, branch)
+            return SpecAt(before.spec, last_good, head, loaded, branch)
     raise SpecInvalid(list(loaded.problems))
 
 

@@ -15,7 +15,6 @@ from reconciler.git.checkout import checkout
 from reconciler.plan import Action, Step
 from reconciler.repositories import Repositories
 from reconciler.secrets.mask import Masker
-from reconciler.secrets.values import SecretValue
 from reconciler.spec.model import Spec
 from reconciler.sync.sources import ProjectSources
 
@@ -37,7 +36,8 @@ class Steps:
         context: RunContext,
     ) -> None:
         self._spec = spec
-        self._resources = desired.by_id()
+        self._services = desired.services()
+        self._syncs = desired.syncs()
         self._repositories = repositories
         self._sources = sources
         self._fleet = fleet
@@ -55,24 +55,21 @@ class Steps:
         }
 
     async def _build(self, step: Step) -> Details:
-        resource = self._resources[self._projects[step.resource]]
-        assert resource.project is not None and resource.revision is not None
-        return await self._sources.build(resource.project, resource.revision)
+        return await self._sources.build(self._syncs[self._projects[step.resource]])
 
     async def _sync(self, step: Step) -> Details:
-        resource = self._resources[step.resource]
-        assert resource.project is not None and resource.revision is not None
+        sync = self._syncs[step.resource]
         if self._fleet is None:
             raise StepFailed("this pass runs without agents")
-        async with self._sources.limit(resource.project):
-            source = await self._sources.tree(resource)
-            report = await self._fleet.sync(resource, source, resource.project.sync.retry)
+        async with self._sources.limit(sync.project):
+            source = await self._sources.tree(sync)
+            report = await self._fleet.sync(sync, source, sync.project.sync.retry)
         return report_details(report)
 
     async def _deploy(self, step: Step) -> Details:
-        resource = self._resources[step.resource]
-        service, revision = resource.service, resource.revision
-        assert service is not None and revision is not None
+        desired = self._services[step.resource]
+        service, revision = desired.service, desired.revision
+        assert revision is not None  # a step has no setback
         driver = driver_for(service.deploy)
         repository = self._spec.repositories[service.repository]
         async with checkout(
@@ -84,8 +81,8 @@ class Steps:
                     checkout=tree,
                     tag=revision.ref,
                     revision=revision.commit,
-                    variables=plain_variables(resource.variables),
-                    masker=masker_for(resource.variables),
+                    variables=desired.merged.plain(),
+                    masker=Masker([*desired.merged.secrets(), *desired.passed_on]),
                     context=self._context,
                     log=lambda line: log.info("task output", resource=step.resource, line=line),
                 )
@@ -95,16 +92,3 @@ class Steps:
     @staticmethod
     async def _record_only(_step: Step) -> Details:
         return {}
-
-
-def plain_variables(variables: Mapping[str, str | SecretValue]) -> dict[str, str]:
-    """The environment of a child process, secrets revealed: the one place besides rendered files."""
-    return {
-        name: value.value.reveal() if isinstance(value, SecretValue) else value
-        for name, value in variables.items()
-    }
-
-
-def masker_for(variables: Mapping[str, str | SecretValue]) -> Masker:
-    """Masks every value that is not written in the spec."""
-    return Masker([value.value for value in variables.values() if isinstance(value, SecretValue)])

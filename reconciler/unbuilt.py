@@ -48,9 +48,7 @@ def cutting_is_unbuilt(environment: Environment) -> str | None:
     return None
 
 
-def unbuilt_in_service(
-    service: Service, environment: Environment, repository: Repository
-) -> Setback | None:
+def unbuilt_in_service(service: Service, environment: Environment, repository: Repository) -> Setback | None:
     where = f"environments.{environment.name}."
     if isinstance(service.deploy, ManualDeploy):
         return Setback(

@@ -14,7 +14,7 @@ import trio
 from reconciler.apply import Details
 from reconciler.deploy.build import BuildRequest, run_build
 from reconciler.deploy.context import RunContext
-from reconciler.desired import DesiredResource, Revision
+from reconciler.desired import DesiredSync
 from reconciler.errors import StepFailed
 from reconciler.git.checkout import checkout
 from reconciler.identity import project_id
@@ -31,9 +31,7 @@ TreeKey = tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 class ProjectSources:
     """Checkouts and scanned trees of one pass; all are removed when it is left."""
 
-    def __init__(
-        self, spec: Spec, repositories: Repositories, checkouts: Path, context: RunContext
-    ) -> None:
+    def __init__(self, spec: Spec, repositories: Repositories, checkouts: Path, context: RunContext) -> None:
         self._spec = spec
         self._repositories = repositories
         self._checkouts = checkouts
@@ -59,11 +57,12 @@ class ProjectSources:
             project.id, trio.CapacityLimiter(max(1, project.sync.max_parallel_nodes))
         )
 
-    async def build(self, project: Project, revision: Revision) -> Details:
+    async def build(self, sync: DesiredSync) -> Details:
         """Run the project's build in its checkout."""
-        async with self._lock(project, revision):
-            directory = await self._checkout(project, revision)
-            assert project.build is not None
+        project, revision = sync.project, sync.revision
+        assert project.build is not None and revision is not None
+        async with self._lock(sync):
+            directory = await self._checkout(sync)
             completed = await run_build(
                 BuildRequest(
                     owner=project_id(project),
@@ -80,22 +79,21 @@ class ProjectSources:
             )
         return {"exit_code": completed.exit_code, "output": completed.output}
 
-    async def tree(self, resource: DesiredResource) -> TreeSource:
+    async def tree(self, sync: DesiredSync) -> TreeSource:
         """The scanned tree for one target, shared with all targets that have the same rules."""
-        project, target, revision = resource.project, resource.target, resource.revision
-        assert project is not None and target is not None and revision is not None
-        key = (project.id, revision.commit, resource.ignore, target.include, target.exclude)
-        async with self._lock(project, revision):
+        project, target = sync.project, sync.target
+        key = (*_key(sync), sync.ignore, target.include, target.exclude)
+        async with self._lock(sync):
             if key not in self._trees:
-                directory = (await self._checkout(project, revision)) / project.path.strip("/")
+                directory = (await self._checkout(sync)) / project.path.strip("/")
                 if not directory.is_dir():
                     raise StepFailed(
-                        f"`{project.path}` does not exist after the build of {revision}",
+                        f"`{project.path}` does not exist after the build of {sync.revision}",
                         hint=f"correct projects.{project.id}.path or its build",
                     )
                 self._trees[key] = await TreeSource.build(
                     directory,
-                    ignore=resource.ignore,
+                    ignore=sync.ignore,
                     include=target.include,
                     exclude=target.exclude,
                     reserved=tuple(file.path for file in project.files),
@@ -103,15 +101,20 @@ class ProjectSources:
                 )
             return self._trees[key]
 
-    def _lock(self, project: Project, revision: Revision) -> trio.Lock:
-        return self._locks.setdefault((project.id, revision.commit), trio.Lock())
+    def _lock(self, sync: DesiredSync) -> trio.Lock:
+        return self._locks.setdefault(_key(sync), trio.Lock())
 
-    async def _checkout(self, project: Project, revision: Revision) -> Path:
-        key = (project.id, revision.commit)
+    async def _checkout(self, sync: DesiredSync) -> Path:
+        key = _key(sync)
         if key not in self._directories:
-            assert project.repository is not None
-            mirror = self._repositories.mirror(self._spec.repositories[project.repository].url)
+            assert sync.project.repository is not None
+            mirror = self._repositories.mirror(self._spec.repositories[sync.project.repository].url)
             self._directories[key] = await self._stack.enter_async_context(
-                checkout(mirror, revision.commit, under=self._checkouts)
+                checkout(mirror, key[1], under=self._checkouts)
             )
         return self._directories[key]
+
+
+def _key(sync: DesiredSync) -> tuple[str, str]:
+    assert sync.revision is not None  # a step has no setback
+    return sync.project.id, sync.revision.commit

@@ -1,0 +1,291 @@
+"""The `trueup` command: verbs, thin. What they do is in the modules they call, imported when needed."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import update_wrapper, wraps
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from reconciler.errors import TrueupError
+from reconciler.exit_codes import ExitCode
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+OUTPUTS = ("table", "json", "yaml")
+
+
+def connection_options(command: Command) -> Command:
+    """The options that every verb takes; they stand before the variables of the same meaning."""
+    for option in reversed(
+        (
+            click.option("--spec-repo", metavar="URL|PATH", help="Spec repository [TRUEUP_SPEC_REPO]."),
+            click.option("--branch", metavar="NAME", help="Its branch [TRUEUP_SPEC_BRANCH, main]."),
+            click.option("--state-dir", metavar="DIR", help="Where state is kept [TRUEUP_STATE_DIR]."),
+            click.option("-v", "--verbose", count=True, help="More of the log; twice for all of it."),
+            click.option(
+                "--log-format", type=click.Choice(["text", "json"]), help="Form of the log on standard error."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Hands the command the settings made of flags and environment, logging set up."""
+
+    @wraps(command)
+    def run(
+        *args: Any,
+        spec_repo: str | None,
+        branch: str | None,
+        state_dir: str | None,
+        verbose: int,
+        log_format: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        from reconciler.logs import configure_logging
+        from reconciler.settings import load_settings
+
+        settings = load_settings(
+            os.environ,
+            {"spec_repo": spec_repo, "branch": branch, "state_dir": state_dir, "log_format": log_format},
+        )
+        configure_logging(verbosity=verbose, log_format=settings.log_format)
+        return command(settings, *args, **kwargs)
+
+    return connection_options(update_wrapper(run, command))
+
+
+output_option = click.option(
+    "-o", "--output", type=click.Choice(OUTPUTS), default="table", help="Form of the output."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="trueup")
+def cli() -> None:
+    """Trues hosts, secrets and releases up to git.
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 changes pending (plan --detailed-exitcode),
+    3 spec invalid, 4 partly applied (some resources failed or unreachable).
+    """
+
+
+@cli.command()
+@click.argument("spec", required=False, type=click.Path(path_type=Path))
+def validate(spec: Path | None) -> None:
+    """Check a spec file and all that it includes, from the files on disk."""
+    from reconciler.spec.files import read_spec_files
+    from reconciler.spec.load import load_or_raise
+
+    loaded = load_or_raise(read_spec_files(spec or Path()))
+    click.echo(
+        f"valid: {len(loaded.services)} services, {len(loaded.projects)} projects, {len(loaded.nodes)} nodes"
+    )
+
+
+@cli.command()
+@with_settings
+@output_option
+@click.option("--detailed-exitcode", is_flag=True, help="0 nothing to do, 2 changes, 1 error or unknown.")
+def plan(settings: Any, output: str, detailed_exitcode: bool) -> None:
+    """Show what a pass would do, and why; nothing is changed."""
+    from reconciler.console import print_plan
+    from reconciler.exit_codes import plan_exit_code
+    from reconciler.primary import open_primary
+    from reconciler.reconcile import prepare
+
+    async def run() -> int:
+        async with open_primary(settings, exclusive=False) as primary:
+            prepared = await prepare(primary, patience=None)
+        print_plan(prepared.plan, prepared.spec.problems, output)
+        return plan_exit_code(prepared.plan, prepared.spec.problems, detailed=detailed_exitcode)
+
+    _exit(_run(run))
+
+
+@cli.command()
+@with_settings
+@output_option
+@click.option(
+    "--force", "forced", multiple=True, metavar="RESOURCE", help="Act on it though nothing changed."
+)
+@click.option("--wait-agents", default="60s", show_default=True, help="How long to wait for agents.")
+def reconcile(settings: Any, output: str, forced: tuple[str, ...], wait_agents: str) -> None:
+    """Run one pass, wait for its steps, and exit."""
+    from reconciler.console import Progress, print_pass
+    from reconciler.exit_codes import pass_exit_code
+    from reconciler.primary import open_primary
+    from reconciler.reconcile import reconcile as run_pass
+    from reconciler.settings_values import parse_duration
+
+    patience = 0.0 if wait_agents in ("0", "0s") else _parsed("--wait-agents", parse_duration, wait_agents)
+
+    async def run() -> int:
+        async with open_primary(settings) as primary:
+            with Progress() as progress:
+                done = await run_pass(
+                    primary, patience=patience, forced=forced, on_plan=progress.expect, on_change=progress
+                )
+        print_pass(done, output)
+        return pass_exit_code(done)
+
+    _exit(_run(run))
+
+
+@cli.command()
+@with_settings
+@click.argument("resource", required=False)
+@output_option
+def get(settings: Any, resource: str | None, output: str) -> None:
+    """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
+    from reconciler.console import print_status
+    from reconciler.primary import open_primary
+
+    async def run() -> None:
+        async with open_primary(settings, exclusive=False) as primary:
+            await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
+            print_status(await primary.status.read(), resource, output)
+
+    _run(run)
+
+
+@cli.command()
+@click.argument("directory", default=".", type=click.Path(path_type=Path, file_okay=False))
+@with_settings
+def init(settings: Any, directory: Path) -> None:
+    """Write a commented starter spec into DIRECTORY, and make the master key if there is none."""
+    from reconciler.setup import write_starter
+
+    for line in write_starter(settings, directory):
+        click.echo(line)
+
+
+@cli.command()
+def demo() -> None:
+    """Run two passes over a small project on this machine alone, and leave nothing behind."""
+    from reconciler.demo import run_demo
+
+    run_demo()
+
+
+@cli.group()
+def key() -> None:
+    """The master key: all that must be backed up."""
+
+
+@key.command("new")
+@with_settings
+def key_new(settings: Any) -> None:
+    """Make the master key in the state directory; an existing one is never overwritten."""
+    from reconciler.setup import make_key
+
+    for line in make_key(settings):
+        click.echo(line)
+
+
+@key.command("show")
+@with_settings
+@click.option("--reveal", is_flag=True, help="Print the key itself, for a backup.")
+def key_show(settings: Any, reveal: bool) -> None:
+    """Show the key's id and the fingerprints that derive from it."""
+    from reconciler.setup import describe_key
+
+    for line in describe_key(settings, reveal=reveal):
+        click.echo(line)
+
+
+@cli.group()
+def node() -> None:
+    """The hosts that agents run on."""
+
+
+@node.command("add")
+@click.argument("name")
+@with_settings
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label; may be repeated.")
+@click.option(
+    "--primary", "primaries", multiple=True, metavar="HOST:PORT", help="Where agents reach this primary."
+)
+@click.option("--dry-run", is_flag=True, help="Print the lines for the spec instead of committing them.")
+def node_add(
+    settings: Any, name: str, labels: tuple[str, ...], primaries: tuple[str, ...], dry_run: bool
+) -> None:
+    """Make a node's token, commit its public half to the spec, and print the command to join."""
+    from reconciler.nodes import add_node
+
+    for line in _run(lambda: add_node(settings, name, labels=labels, primaries=primaries, dry_run=dry_run)):
+        click.echo(line)
+
+
+@node.command("list")
+@with_settings
+@output_option
+def node_list(settings: Any, output: str) -> None:
+    """List the nodes of the spec and what the status files know of them."""
+    from reconciler.nodes import list_nodes
+
+    _run(lambda: list_nodes(settings, output))
+
+
+def _parsed(name: str, parse: Callable[[str], float], text: str) -> float:
+    from reconciler.errors import SettingsError
+
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {text!r} is not accepted; give {error}") from None
+
+
+def _run(function: Callable[[], Any]) -> Any:
+    import trio
+
+    return trio.run(function)
+
+
+def _exit(code: int) -> NoReturn:
+    sys.exit(code)
+
+
+def main() -> None:
+    """The entry point: every error a person may meet ends as one line and an exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.FAILED)
+    except TrueupError as error:
+        _report(error)
+    except BrokenPipeError:
+        sys.exit(141)
+    except BaseExceptionGroup as group:
+        errors = _leaves(group)
+        if any(isinstance(error, KeyboardInterrupt) for error in errors):
+            sys.exit(130)
+        expected = [error for error in errors if isinstance(error, TrueupError)]
+        if len(expected) < len(errors):
+            raise
+        _report(*expected)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _report(*errors: TrueupError) -> NoReturn:
+    for error in errors:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+    sys.exit(max(error.exit_code for error in errors))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

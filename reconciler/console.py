@@ -1,0 +1,228 @@
+"""What people read on standard output: plans, passes and status, as a table or as one document."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import click
+import msgspec
+import yaml
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from reconciler.apply import Outcome
+from reconciler.errors import Problem, SettingsError
+from reconciler.plan import Plan, Step, to_document
+from reconciler.reconcile import Pass
+from reconciler.status.conditions import ConditionType, find_condition
+from reconciler.status.documents import AnyDocument, Applied, Recorded
+
+COLOURS = {
+    "succeeded": "green",
+    "failed": "red",
+    "blocked": "yellow",
+    "True": "green",
+    "False": "red",
+    "Unknown": "yellow",
+}
+
+
+def print_plan(plan: Plan, problems: Sequence[Problem], output: str) -> None:
+    """Each step with its reason, then what cannot be planned and why."""
+    report_problems(problems)
+    if output != "table":
+        print_document({**to_document(plan), "problems": [str(problem) for problem in problems]}, output)
+        return
+    if plan.steps:
+        table = _table("ACTION", "RESOURCE", "REASON")
+        for step in plan.steps:
+            table.add_row(step.action.value, Text(step.resource), Text(step.reason))
+        _print(table)
+    if plan.findings:
+        table = _table("NOT PLANNED", "REASON", "WHY")
+        for finding in plan.findings:
+            table.add_row(Text(finding.resource), finding.reason, Text(finding.message))
+        _print(table)
+    if not plan.steps:
+        click.echo("nothing to do" if not plan.findings else "nothing else to do")
+    else:
+        click.echo(f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}")
+
+
+def print_pass(done: Pass, output: str) -> None:
+    """What each step came to."""
+    report_problems(done.problems)
+    if output != "table":
+        print_document(pass_document(done), output)
+        return
+    if done.plan.steps:
+        table = _table("OUTCOME", "ACTION", "RESOURCE", "DETAIL")
+        for step in done.plan.steps:
+            outcome = done.outcomes[step.resource]
+            detail = step.reason if outcome.state == "succeeded" else f"{outcome.reason}: {outcome.message}"
+            table.add_row(
+                Text(outcome.state, COLOURS[outcome.state]),
+                step.action.value,
+                Text(step.resource),
+                Text(detail),
+            )
+        _print(table)
+    if done.plan.findings:
+        table = _table("NOT IN ORDER", "REASON", "WHY")
+        for finding in done.plan.findings:
+            table.add_row(Text(finding.resource), finding.reason, Text(finding.message))
+        _print(table)
+    if not done.plan.steps:
+        click.echo("nothing to do")
+    if done.status_commit is not None:
+        click.echo(f"status written: {done.status_commit[:12]}")
+
+
+def pass_document(done: Pass) -> dict[str, object]:
+    """A pass as one JSON document."""
+    return {
+        **to_document(done.plan),
+        "problems": [str(problem) for problem in done.problems],
+        "outcomes": {
+            resource: {
+                "state": outcome.state,
+                "reason": outcome.reason,
+                "message": outcome.message,
+                "details": dict(outcome.details),
+            }
+            for resource, outcome in done.outcomes.items()
+        },
+        "statusCommit": done.status_commit,
+    }
+
+
+def report_problems(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+
+
+def print_status(recorded: Recorded, resource: str | None, output: str) -> None:
+    """The status of everything, of one kind (`services`), or of one resource (`services/staging/web`)."""
+    documents = _selected(recorded, resource)
+    if output != "table":
+        print_document([msgspec.to_builtins(document) for document in documents], output)
+        return
+    table = _table("RESOURCE", "READY", "REASON", "APPLIED", "MESSAGE")
+    for document in documents:
+        ready = find_condition(document.conditions, ConditionType.READY)
+        status = ready.status if ready else "Unknown"
+        table.add_row(
+            Text(document.id),
+            Text(status, COLOURS[status]),
+            ready.reason if ready else "",
+            Text(_short_revision(document)),
+            Text(ready.message if ready else ""),
+        )
+    _print(table)
+
+
+def _selected(recorded: Recorded, resource: str | None) -> list[AnyDocument]:
+    documents = sorted(recorded.documents(), key=lambda document: document.id)
+    if resource is None:
+        return documents
+    wanted = resource.strip("/")
+    kind, _, rest = wanted.partition("/")
+    for plural in ("services", "projects", "nodes", "environments", "secrets", "targets"):
+        if kind == plural.removesuffix("s"):
+            wanted = f"{plural}/{rest}".rstrip("/")
+    found = [
+        document
+        for document in documents
+        if document.id == wanted
+        or document.id.startswith(f"{wanted}/")
+        or (
+            rest
+            and document.id.startswith(f"{wanted.partition('/')[0]}/")
+            and rest in document.id.split("/")[1:]
+        )
+    ]
+    if not found:
+        raise SettingsError(f"the status branch has nothing of {resource}", hint="see all with `trueup get`")
+    return found
+
+
+def _short_revision(document: AnyDocument) -> str:
+    if isinstance(document, Applied) and document.last_applied_revision:
+        ref, _, commit = document.last_applied_revision.partition("@sha1:")
+        return f"{ref}@{commit[:8]}"
+    return ""
+
+
+def print_nodes(rows: Sequence[Mapping[str, object]]) -> None:
+    """The nodes of the spec, one a line."""
+    table = _table("NODE", "LABELS", "PAIRED", "FINGERPRINT")
+    for row in rows:
+        labels = row["labels"]
+        shown = ", ".join(f"{k}={v}" for k, v in labels.items()) if isinstance(labels, dict) else ""
+        paired = "no" if not row["paired"] else "yes, unpinned" if row["trustOnFirstUse"] else "yes"
+        table.add_row(Text(str(row["node"])), Text(shown), paired, str(row["fingerprint"])[:16])
+    _print(table)
+
+
+def print_document(document: object, output: str) -> None:
+    """One document on standard output."""
+    if output == "json":
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    else:
+        click.echo(yaml.safe_dump(json.loads(json.dumps(document, default=str)), sort_keys=False), nl=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, highlight=False, width=160)
+    console.print(table)
+
+
+class Progress:
+    """A bar over the steps of a pass where a terminal is attached; elsewhere the log tells."""
+
+    def __init__(self) -> None:
+        self._progress = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._progress.add_task("applying", total=0)
+        self._running: dict[str, Step] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def expect(self, plan: Plan) -> None:
+        self._progress.update(self._task, total=len(plan.steps))
+
+    def __call__(self, step: Step, outcome: Outcome | None) -> None:
+        if outcome is None:
+            self._running[step.resource] = step
+        else:
+            self._running.pop(step.resource, None)
+            self._progress.advance(self._task)
+        self._progress.update(self._task, description=", ".join(self._running) or "applying")

@@ -1,0 +1,167 @@
+"""`trueup node add` and `list`: hosts in the spec, and what the status files know of them.
+
+This is the operator's side: the commit is made in a clone of their own with GitPython, under their name
+and with their credentials.
+"""
+
+import getpass
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from agent.node_token import NodeToken
+from reconciler.console import print_document, print_nodes
+from reconciler.errors import GitRefused, GitUnavailable, SettingsError, SpecInvalid
+from reconciler.git.urls import check_url
+from reconciler.primary import load_key, open_primary
+from reconciler.settings import Settings
+from reconciler.spec.files import read_spec_files
+from reconciler.spec.load import SPEC_FILE, load
+from reconciler.spec_edit import insert_node, node_entry
+from reconciler.spec_source import read_spec
+
+if TYPE_CHECKING:
+    import git
+
+CLONE_TIMEOUT = 120
+"""Seconds for one git command of a clone or push."""
+
+
+async def add_node(
+    settings: Settings,
+    name: str,
+    *,
+    labels: Sequence[str],
+    primaries: Sequence[str],
+    dry_run: bool,
+) -> list[str]:
+    """Make a token, commit its public half to the spec, and return what to tell the operator.
+
+    With `dry_run` the lines for the spec are returned instead of committed, for a protected branch.
+    Raises SettingsError for a name or label that cannot be, GitUnavailable or GitRefused if the commit
+    could not be pushed; then nothing has changed.
+    """
+    key = load_key(settings)
+    token = NodeToken.generate()
+    entry = node_entry(token.public_text, _labels(labels))
+    if dry_run:
+        lines = ["add this to the spec, under `nodes:`", "", f"  {name}: {entry}", ""]
+    else:
+        commit = await trio.to_thread.run_sync(partial(_commit_node, settings, name, entry))
+        lines = [f"committed {name} to the spec: {commit[:12]}", ""]
+    addresses = primaries or [f"{_this_host()}:{settings.tcp_addr.port}"]
+    join = " ".join(
+        [
+            "trueup-agent join",
+            *(f"--primary {address}" for address in addresses),
+            f"--node {name}",
+            f"--token {token.to_text()}",
+            f"--pin {key.tls_fingerprint}",
+        ]
+    )
+    return [
+        *lines,
+        "on the host, with --root for each directory that may be written and --allow for each command:",
+        "",
+        f"  {join}",
+        "",
+        "the token is shown only here; it pairs one host",
+    ]
+
+
+async def list_nodes(settings: Settings, output: str) -> None:
+    """Print the nodes of the spec with what the status branch says of their pairing."""
+    async with open_primary(settings, exclusive=False) as primary:
+        url = settings.require_spec_repo()
+        await primary.repositories.refresh(url)
+        spec = await read_spec(primary.repositories.mirror(url), settings.spec_branch, last_good=None)
+        recorded = await primary.status.read()
+    rows = [
+        {
+            "node": name,
+            "labels": dict(node.labels),
+            "paired": bool((status := recorded.nodes.get(f"nodes/{name}")) and status.certificate),
+            "fingerprint": status.fingerprint if status else "",
+            "trustOnFirstUse": bool(status and status.trust_on_first_use),
+        }
+        for name, node in sorted(spec.spec.nodes.items())
+    ]
+    if output == "table":
+        print_nodes(rows)
+    else:
+        print_document(rows, output)
+
+
+def _labels(pairs: Sequence[str]) -> Mapping[str, str]:
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise SettingsError(f"--label {pair!r} is not accepted; give KEY=VALUE")
+        labels[key] = value
+    return labels
+
+
+def _commit_node(settings: Settings, name: str, entry: str) -> str:
+    import git
+
+    url = check_url(settings.require_spec_repo(), allow_local=settings.allow_local_repos)
+    branch = settings.spec_branch
+    with tempfile.TemporaryDirectory(prefix="trueup-spec-") as directory:
+        try:
+            clone = git.Repo.clone_from(
+                url,
+                directory,
+                branch=branch,
+                single_branch=True,
+                allow_unsafe_protocols=settings.allow_local_repos,
+                kill_after_timeout=CLONE_TIMEOUT,
+            )
+        except git.GitCommandError as error:
+            raise GitUnavailable(f"the spec repository could not be cloned: {_said(error)}") from None
+        path = Path(directory) / SPEC_FILE
+        if not path.is_file():
+            raise SettingsError(f"{branch} has no {SPEC_FILE}", hint="write one with `trueup init`")
+        path.write_text(insert_node(path.read_text(), name, entry))
+        problems = [
+            problem for problem in load(read_spec_files(path)).problems if f"nodes.{name}" in problem.where
+        ]
+        if problems:
+            raise SpecInvalid(problems)
+        clone.index.add([SPEC_FILE])
+        actor = _actor(clone)
+        commit = clone.index.commit(f"Add node {name}", author=actor, committer=actor)
+        try:
+            clone.git.push("origin", f"HEAD:refs/heads/{branch}", kill_after_timeout=CLONE_TIMEOUT)
+        except git.GitCommandError as error:
+            raise GitRefused(
+                f"the commit could not be pushed to {branch}: {_said(error)}",
+                hint="if the branch is protected, use --dry-run and add the lines in a pull request",
+            ) from None
+        return str(commit.hexsha)
+
+
+def _actor(clone: "git.Repo") -> "git.Actor":
+    """Who the operator's git says they are; their account where it says nothing."""
+    import git
+
+    reader = clone.config_reader()
+    name = reader.get_value("user", "name", "") or getpass.getuser()
+    email = reader.get_value("user", "email", "") or f"{getpass.getuser()}@localhost"
+    return git.Actor(str(name), str(email))
+
+
+def _said(error: Exception) -> str:
+    """The last line of what git wrote, without the URL that may hold a password."""
+    text = str(getattr(error, "stderr", "") or error)
+    lines = [line.strip(" '\"") for line in text.splitlines() if line.strip(" '\"")]
+    return lines[-1] if lines else "git failed"
+
+
+def _this_host() -> str:
+    return socket.getfqdn()

@@ -1,0 +1,61 @@
+"""Between the agents' hub and git: who may connect comes from there, who has paired goes there. Pure."""
+
+from datetime import datetime
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from agent import tls
+from reconciler.spec.model import Spec
+from reconciler.status.conditions import ConditionType, Reason, set_condition, whole_second
+from reconciler.status.documents import NodeStatus, Recorded
+from reconciler.sync.enrolment import Enrolment
+
+
+def enrolments(spec: Spec, recorded: Recorded) -> list[Enrolment]:
+    """The nodes of the spec, each with the certificate that it paired with."""
+    found: list[Enrolment] = []
+    for name, node in spec.nodes.items():
+        status = recorded.nodes.get(f"nodes/{name}")
+        found.append(
+            Enrolment(
+                node=name,
+                token_key=node.token_key,
+                pin=node.fingerprint,
+                certificate_der=certificate_der(status) if status is not None else None,
+            )
+        )
+    return found
+
+
+def certificate_der(status: NodeStatus) -> bytes | None:
+    if not status.certificate:
+        return None
+    return tls.to_der(x509.load_pem_x509_certificate(status.certificate.encode()))
+
+
+def with_pairing(
+    recorded: Recorded, node: str, der: bytes, *, trust_on_first_use: bool, now: datetime
+) -> Recorded:
+    """The documents after a node has paired with this certificate."""
+    certificate = tls.load_certificate(der)
+    status = recorded.nodes.get(f"nodes/{node}") or NodeStatus(id=f"nodes/{node}")
+    reason = Reason.TRUST_ON_FIRST_USE if trust_on_first_use else Reason.PAIRED
+    message = (
+        "it joined without --pin: a man in the middle could not have been noticed"
+        if trust_on_first_use
+        else ""
+    )
+    return recorded.put(
+        msgspec.structs.replace(
+            status,
+            certificate=certificate.public_bytes(Encoding.PEM).decode(),
+            fingerprint=tls.spki_fingerprint(certificate),
+            paired_at=whole_second(now),
+            trust_on_first_use=trust_on_first_use,
+            conditions=set_condition(
+                status.conditions, ConditionType.PAIRED, "True", reason, message, now=now
+            ),
+        )
+    )

@@ -1,0 +1,287 @@
+"""The status documents after a pass: conditions, revisions, releases, the summary. Pure."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from reconciler.apply import Outcome
+from reconciler.desired import Desired, DesiredService, DesiredSync, Revision
+from reconciler.errors import Problem
+from reconciler.observation import Setback
+from reconciler.plan import Finding, Plan
+from reconciler.recording import generation
+from reconciler.secrets.freshness import Freshness, SourceState
+from reconciler.spec.model import Environment, Spec
+from reconciler.status.conditions import (
+    ConditionStatus,
+    ConditionType,
+    Reason,
+    condition_status,
+    set_condition,
+)
+from reconciler.status.documents import (
+    SUMMARY_ID,
+    AnyDocument,
+    EnvironmentStatus,
+    HistoryEntry,
+    NodeStatus,
+    ReadinessCounts,
+    Recorded,
+    Release,
+    ServiceStatus,
+    SourceStatus,
+    Summary,
+    SyncStatus,
+    add_history,
+    bounded_problems,
+    record_release,
+)
+from reconciler.unbuilt import cutting_is_unbuilt, unbuilt_in_environment
+
+
+@dataclass(frozen=True, slots=True)
+class PassFacts:
+    """What is to be written down of a pass, besides the results of its steps."""
+
+    spec: Spec
+    spec_commit: str
+    head_commit: str
+    problems: Sequence[Problem]
+    desired: Desired
+    plan: Plan
+    outcomes: Mapping[str, Outcome]
+    releases: Mapping[tuple[str, str], Revision | Setback]
+    """By (unit, environment)."""
+    sources: Mapping[str, Freshness]
+    asked: Collection[str] = ()
+    """Nodes that were needed in this pass."""
+    connected: Collection[str] = ()
+
+
+def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
+    """Every resource's conditions and revisions after the pass."""
+    findings = {finding.resource: finding for finding in facts.plan.findings}
+    documents: list[AnyDocument] = [
+        _resource_status(recorded, resource, facts.outcomes.get(resource.id), findings.get(resource.id), now)
+        for resource in facts.desired.resources
+    ]
+    documents += _environments(recorded, facts, now)
+    documents += _nodes(recorded, facts, now)
+    documents += _sources(recorded, facts, now)
+    recorded = recorded.put(*documents)
+    return recorded.put(_summary(recorded, facts, findings.get(SUMMARY_ID), now))
+
+
+def _resource_status(
+    recorded: Recorded,
+    resource: DesiredService | DesiredSync,
+    outcome: Outcome | None,
+    finding: Finding | None,
+    now: datetime,
+) -> AnyDocument:
+    status: ServiceStatus | SyncStatus
+    if isinstance(resource, DesiredService):
+        status = recorded.services.get(resource.id) or ServiceStatus(id=resource.id)
+    else:
+        status = recorded.syncs.get(resource.id) or SyncStatus(
+            id=resource.id,
+            node=resource.target.node,
+            target_path=resource.target.target_path,
+            strategy=resource.target.strategy,
+        )
+    revision = str(resource.revision or "")
+    changes: dict[str, object] = {"observed_generation": generation(resource)}
+    if outcome is not None and outcome.state == "failed":
+        changes["last_attempted_revision"] = revision
+        entry = HistoryEntry(
+            revision=revision,
+            outcome="failed",
+            config_hash=str(resource.hash or ""),
+            reason=outcome.reason,
+            at=now,
+        )
+        changes["history"] = add_history(status.history, entry)
+        if isinstance(resource, DesiredService):
+            # How far it got is unknown: what was recorded before is not what runs there any more.
+            changes["config_hash"] = ""
+    elif outcome is None and finding is None:
+        # In order. A tag that moved on over equal content moves only the revision.
+        changes["last_attempted_revision"] = changes["last_applied_revision"] = revision
+    ready, reason, message = _readiness(outcome, finding)
+    conditions = set_condition(
+        status.conditions,
+        ConditionType.READY,
+        ready,
+        reason,
+        message,
+        now=now,
+        observed_generation=str(changes["observed_generation"]),
+    )
+    stalled: ConditionStatus = "True" if reason in STALLED else "False"
+    changes["conditions"] = set_condition(
+        conditions, ConditionType.STALLED, stalled, reason, message, now=now
+    )
+    return msgspec.structs.replace(status, **changes)
+
+
+STALLED = frozenset({Reason.NOT_IMPLEMENTED, Reason.SPEC_INVALID, Reason.GIT_REFUSED})
+"""Reasons that no retry can mend: somebody has to change the spec."""
+
+
+def _readiness(outcome: Outcome | None, finding: Finding | None) -> tuple[ConditionStatus, str, str]:
+    if outcome is not None:
+        return ("True" if outcome.state == "succeeded" else "False", outcome.reason, outcome.message)
+    if finding is not None:
+        return ("Unknown" if finding.unknown else "False", finding.reason, finding.message)
+    return ("True", Reason.RECONCILIATION_SUCCEEDED, "")
+
+
+def _environments(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
+    """Each environment with the releases that this pass worked with; they are now the recorded ones."""
+    documents: list[AnyDocument] = []
+    for name, environment in facts.spec.environments.items():
+        status = recorded.environments.get(f"environments/{name}") or EnvironmentStatus(
+            id=f"environments/{name}"
+        )
+        troubles: list[Setback] = []
+        for (unit, of_environment), release in facts.releases.items():
+            if of_environment != name:
+                continue
+            if isinstance(release, Setback):
+                troubles.append(release)
+            else:
+                status = record_release(
+                    status,
+                    unit,
+                    Release(
+                        tag=release.ref,
+                        commit=release.commit,
+                        spec_revision=release.spec_revision,
+                        recorded_at=now,
+                    ),
+                )
+        ready, reason, message = _environment_readiness(environment, troubles)
+        documents.append(
+            msgspec.structs.replace(
+                status,
+                conditions=set_condition(
+                    status.conditions, ConditionType.READY, ready, reason, message, now=now
+                ),
+            )
+        )
+    return documents
+
+
+def _environment_readiness(
+    environment: Environment, troubles: Sequence[Setback]
+) -> tuple[ConditionStatus, str, str]:
+    unbuilt = unbuilt_in_environment(environment) or cutting_is_unbuilt(environment)
+    if unbuilt is not None:
+        message = f"{unbuilt} is valid, but this version of trueup does not act on it yet"
+        return "False", Reason.NOT_IMPLEMENTED, message
+    if troubles:
+        return "Unknown" if troubles[0].unknown else "False", troubles[0].reason, troubles[0].message
+    return "True", Reason.RECONCILIATION_SUCCEEDED, ""
+
+
+def _nodes(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
+    documents: list[AnyDocument] = []
+    for name in facts.spec.nodes:
+        status = recorded.nodes.get(f"nodes/{name}") or NodeStatus(id=f"nodes/{name}")
+        ready: tuple[ConditionStatus, str, str] | None = None
+        if not status.certificate:
+            ready = ("False", Reason.AWAITING_PAIRING, "its `trueup-agent join` has not been run")
+        elif name in facts.connected:
+            ready = ("True", Reason.PAIRED, "")
+        elif name in facts.asked:
+            ready = ("Unknown", Reason.AGENT_UNREACHABLE, "not connected when it was needed")
+        if ready is not None:
+            conditions = set_condition(status.conditions, ConditionType.READY, *ready, now=now)
+            status = msgspec.structs.replace(status, conditions=conditions)
+        documents.append(status)
+    return documents
+
+
+_SOURCE_STATES: Mapping[
+    SourceState, tuple[Literal["fresh", "stale", "fallback", "failed"], ConditionStatus, str]
+] = {
+    SourceState.FRESH: ("fresh", "True", Reason.RECONCILIATION_SUCCEEDED),
+    # Cached is fresh as far as people are concerned; telling them apart would cost a commit a pass.
+    SourceState.CACHED: ("fresh", "True", Reason.RECONCILIATION_SUCCEEDED),
+    SourceState.STALE: ("stale", "False", Reason.STALE_SECRETS),
+    SourceState.FALLBACK: ("fallback", "False", Reason.FALLBACK_SECRETS),
+    SourceState.FAILED: ("failed", "Unknown", Reason.SECRET_FETCH_FAILED),
+}
+
+
+def _sources(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
+    """The sources that this pass asked; of the others nothing new is known."""
+    documents: list[AnyDocument] = []
+    for name, freshness in facts.sources.items():
+        if freshness.state not in _SOURCE_STATES:
+            continue
+        id = f"secrets/{name}"
+        old = recorded.sources.get(id) or SourceStatus(id=id)
+        state, ready, reason = _SOURCE_STATES[freshness.state]
+        conditions = set_condition(
+            old.conditions,
+            ConditionType.READY,
+            ready,
+            freshness.reason or reason,
+            freshness.error or "",
+            now=now,
+        )
+        documents.append(
+            msgspec.structs.replace(
+                old,
+                source_kind=facts.spec.secret_sources[name].kind,
+                state=state,
+                keys=tuple(sorted(freshness.keys)),
+                conditions=conditions,
+            )
+        )
+    return documents
+
+
+def _summary(recorded: Recorded, facts: PassFacts, refused: Finding | None, now: datetime) -> Summary:
+    old = recorded.summary or Summary(id=SUMMARY_ID)
+    ready: tuple[ConditionStatus, str, str]
+    counts = _counts(recorded)
+    if facts.problems:
+        ready = ("False", Reason.SPEC_INVALID, "the spec has errors; what they concern stays as it was")
+    elif refused is not None:
+        ready = ("False", refused.reason, refused.message)
+    elif any(count.not_ready or count.unknown for count in counts.values()):
+        ready = ("False", Reason.DEPENDENCY_NOT_READY, "some resources are not ready")
+    else:
+        ready = ("True", Reason.RECONCILIATION_SUCCEEDED, "")
+    return Summary(
+        id=SUMMARY_ID,
+        observed_generation=facts.spec.hash,
+        last_attempted_revision=facts.head_commit,
+        last_applied_revision=facts.spec_commit,
+        problems=bounded_problems(facts.problems),
+        counts=counts,
+        conditions=set_condition(old.conditions, ConditionType.READY, *ready, now=now),
+    )
+
+
+def _counts(recorded: Recorded) -> dict[str, ReadinessCounts]:
+    tally: dict[str, Counter[str]] = {}
+    for document in recorded.documents():
+        if document.id != SUMMARY_ID:
+            kind = document.id.partition("/")[0]
+            tally.setdefault(kind, Counter())[condition_status(document.conditions, ConditionType.READY)] += 1
+    return {
+        kind: ReadinessCounts(ready=count["True"], not_ready=count["False"], unknown=count["Unknown"])
+        for kind, count in sorted(tally.items())
+    }
+
+
+def last_good_spec(recorded: Recorded) -> str | None:
+    """The commit of the spec that was last acted on."""
+    return (recorded.summary.last_applied_revision or None) if recorded.summary is not None else None

@@ -1,0 +1,161 @@
+"""What outlives a pass: the state directory, key, mirrors, status branch, journal and the agents' hub."""
+
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import trio
+
+from reconciler.deploy.build_user import find_build_user
+from reconciler.deploy.context import INVOKE_COMMAND, RunContext, sweep_homes
+from reconciler.errors import SettingsError
+from reconciler.fleet import Fleet
+from reconciler.git.checkout import sweep
+from reconciler.git.process import GitOptions
+from reconciler.hashing import digest
+from reconciler.journal import Journal
+from reconciler.keys import MasterKey, read_key_file
+from reconciler.pairing import enrolments, with_pairing
+from reconciler.repositories import Repositories
+from reconciler.secrets.source import SourceContext
+from reconciler.secrets.store import SecretStore
+from reconciler.settings import Settings
+from reconciler.spec.model import Spec
+from reconciler.status.branch import StatusBranch
+from reconciler.status.documents import Recorded
+from reconciler.sync.hub import Hub
+
+KEY_FILE = "master.key"
+
+
+def key_path(settings: Settings) -> Path:
+    return settings.state_dir / KEY_FILE
+
+
+def load_key(settings: Settings) -> MasterKey:
+    """The master key from the settings, or from the state directory."""
+    if settings.master_key is not None:
+        return MasterKey.from_text(settings.master_key.reveal())
+    return read_key_file(key_path(settings))
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass
+class Primary:
+    """One reconciler on one state directory."""
+
+    settings: Settings
+    key: MasterKey
+    repositories: Repositories
+    status: StatusBranch
+    journal: Journal
+    run_context: RunContext
+    now: Callable[[], datetime]
+    _resources: AsyncExitStack
+    _hub: Hub | None = None
+    _stores: dict[str, SecretStore] = field(default_factory=dict)
+
+    @property
+    def checkouts(self) -> Path:
+        return self.settings.state_dir / "checkouts"
+
+    def secret_store(self, spec: Spec) -> SecretStore:
+        """The sources of a spec with their cache, which lives as long as they stay the same."""
+        sources = spec.secret_sources
+        if not self.settings.infisical_enabled:
+            sources = {
+                name: msgspec.structs.replace(source, enabled=False) if source.kind == "infisical" else source
+                for name, source in sources.items()
+            }
+        key = digest(msgspec.to_builtins(sources))
+        if key not in self._stores:
+            self._stores.clear()
+            context = SourceContext.from_environ(self.settings.readable_environ())
+            self._stores[key] = SecretStore(sources, context=context)
+        return self._stores[key]
+
+    async def fleet(self, spec: Spec, recorded: Recorded, *, patience: float) -> Fleet | None:
+        """The agents that this spec and the status branch know, the listener started; None without nodes."""
+        if not spec.nodes:
+            return None
+        if self._hub is None:
+            self._hub = await self._resources.enter_async_context(
+                Hub(
+                    address=self.settings.tcp_addr,
+                    key=self.key.tls_key,
+                    tls_dir=self.settings.tls_dir,
+                    enrolments=enrolments(spec, recorded),
+                    on_paired=self._record_pairing,
+                )
+            )
+        else:
+            await self._hub.update(enrolments(spec, recorded))
+        return Fleet(self._hub, patience=patience)
+
+    async def _record_pairing(self, node: str, certificate: bytes, trust_on_first_use: bool) -> None:
+        """Durable before the agent hears that it is paired: a successor must accept it too."""
+        await self.status.publish(
+            lambda recorded: with_pairing(
+                recorded, node, certificate, trust_on_first_use=trust_on_first_use, now=self.now()
+            ),
+            f"Pair {node}",
+        )
+
+
+@asynccontextmanager
+async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIterator[Primary]:
+    """A primary on the settings' state directory.
+
+    With `exclusive`, as for a pass that changes something, no second one may run on that directory.
+    Raises SettingsError if one does, or if there is no master key.
+    """
+    url = settings.require_spec_repo()
+    key = load_key(settings)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as resources:
+        if exclusive:
+            resources.callback(os.close, _lock(settings.state_dir / "primary.lock"))
+        repositories = Repositories(
+            settings.state_dir / "mirrors", GitOptions(allow_local=settings.allow_local_repos)
+        )
+        journal = resources.enter_context(Journal(settings.state_dir / "journal.sqlite"))
+        status_mirror = repositories.mirror(settings.status_repo or url)
+        primary = Primary(
+            settings=settings,
+            key=key,
+            repositories=repositories,
+            status=StatusBranch(status_mirror, key),
+            journal=journal,
+            run_context=RunContext(
+                base_environment=settings.child_environment(),
+                scratch=settings.state_dir / "homes",
+                invoke_command=settings.invoke_command or INVOKE_COMMAND,
+                build_user=find_build_user(settings.build_user) if settings.build_user else None,
+            ),
+            now=utc_now,
+            _resources=resources,
+        )
+        if exclusive:
+            await sweep(primary.checkouts)
+            await trio.to_thread.run_sync(sweep_homes, primary.run_context)
+        yield primary
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise SettingsError(
+            f"another trueup works on {path.parent}", hint="wait for it, or give --state-dir"
+        ) from None
+    return descriptor

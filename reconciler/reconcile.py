@@ -1,0 +1,174 @@
+"""One pass, top to bottom: git, load, desired, observe, plan, apply, status.
+
+It is level-triggered: whatever asked for it only says "look now". A pass that was killed anywhere is
+repaired by the next one, which starts from what git, the status branch and the hosts say.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from reconciler.apply import OnChange, Outcome, apply_plan
+from reconciler.desired import Desired, Facts, make_desired
+from reconciler.errors import Problem
+from reconciler.fleet import Fleet
+from reconciler.gather import gather_facts
+from reconciler.journal import StepRecord
+from reconciler.observe import Observed, observe
+from reconciler.pass_status import PassFacts, last_good_spec, with_pass
+from reconciler.plan import Plan, make_plan
+from reconciler.primary import Primary
+from reconciler.recording import with_moves, with_results
+from reconciler.spec_source import SpecAt, read_spec
+from reconciler.status.documents import SUMMARY_ID, Recorded
+from reconciler.step_recorder import JournalRecorder, result_of
+from reconciler.steps import Steps
+from reconciler.sync.sources import ProjectSources
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that is known before anything is changed."""
+
+    spec: SpecAt
+    facts: Facts
+    desired: Desired
+    observed: Observed
+    plan: Plan
+    replayed: tuple[StepRecord, ...] = ()
+    """Steps that an earlier process finished and did not get into the status branch."""
+    fleet: Fleet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a pass did."""
+
+    plan: Plan
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    status_commit: str | None = None
+    """None: nothing changed, and so nothing was committed."""
+
+
+async def reconcile(
+    primary: Primary,
+    *,
+    patience: float,
+    forced: Collection[str] = (),
+    on_plan: Callable[[Plan], None] = lambda _plan: None,
+    on_change: OnChange = lambda _step, _outcome: None,
+) -> Pass:
+    """One whole pass: look, plan, apply, and write back what happened.
+
+    `patience`: seconds to wait for agents. Raises SpecInvalid, GitUnavailable or KeyMismatch if there is
+    nothing to work with; what goes wrong with one resource is in the result.
+    """
+    prepared = await prepare(primary, patience=patience, forced=forced)
+    on_plan(prepared.plan)
+    spec = prepared.spec.spec
+    # apply
+    recorder = await JournalRecorder.start(primary.journal, prepared.desired, primary.now)
+    async with ProjectSources(spec, primary.repositories, primary.checkouts, primary.run_context) as sources:
+        steps = Steps(
+            spec,
+            prepared.desired,
+            repositories=primary.repositories,
+            sources=sources,
+            fleet=prepared.fleet,
+            checkouts=primary.checkouts,
+            context=primary.run_context,
+        )
+        outcomes = await apply_plan(
+            prepared.plan,
+            steps.executors(),
+            recorder,
+            max_parallel=spec.limits.max_parallel_steps,
+            on_change=on_change,
+        )
+    # status
+    results = [*map(result_of, prepared.replayed), *recorder.results]
+    happened = _pass_facts(primary, prepared, outcomes)
+
+    def changed(recorded: Recorded) -> Recorded:
+        moved = with_moves(recorded, spec.moved)
+        return with_pass(with_results(moved, results), happened, primary.now())
+
+    commit = await primary.status.publish(changed, _message(prepared, outcomes))
+    await recorder.finish(outcomes.values(), prepared.replayed)
+    return Pass(prepared.plan, outcomes, prepared.spec.problems, commit)
+
+
+async def prepare(primary: Primary, *, patience: float | None, forced: Collection[str] = ()) -> Prepared:
+    """Look at everything and plan; nothing is changed.
+
+    Without `patience` agents are not asked: what was recorded of their hosts is taken for what is there.
+    """
+    # git
+    repositories, settings = primary.repositories, primary.settings
+    repositories.begin_pass()
+    spec_url = settings.require_spec_repo()
+    await repositories.refresh(spec_url)
+    if settings.status_repo is not None:
+        await repositories.refresh(settings.status_repo)
+    replayed = primary.journal.unpublished()
+    recorded = with_results(await primary.status.read(), map(result_of, replayed))
+    # load
+    spec = await read_spec(
+        repositories.mirror(spec_url), settings.spec_branch, last_good=last_good_spec(recorded)
+    )
+    recorded = with_moves(recorded, spec.spec.moved)
+    # desired
+    facts = await gather_facts(
+        spec.spec,
+        spec.revision,
+        repositories=repositories,
+        store=primary.secret_store(spec.spec),
+        recorded=recorded,
+        settings=settings,
+        key=primary.key,
+    )
+    desired = make_desired(facts)
+    # observe
+    fleet = None
+    if patience is not None:
+        fleet = await primary.fleet(spec.spec, recorded, patience=patience)
+    interrupted = {record.resource for record in primary.journal.interrupted()}
+    observed = await observe(desired, recorded, fleet, interrupted=interrupted)
+    # plan
+    ids = recorded.ids() - {SUMMARY_ID}
+    plan = make_plan(
+        desired,
+        observed.resources,
+        recorded=ids,
+        frozen=[resource for resource in ids if spec.head.is_frozen(resource)],
+        forced=forced,
+    )
+    return Prepared(spec, facts, desired, observed, plan, replayed, fleet)
+
+
+def _pass_facts(primary: Primary, prepared: Prepared, outcomes: Mapping[str, Outcome]) -> PassFacts:
+    spec = prepared.spec
+    return PassFacts(
+        spec=spec.spec,
+        spec_commit=spec.commit,
+        head_commit=spec.head_commit,
+        problems=spec.problems,
+        desired=prepared.desired,
+        plan=prepared.plan,
+        outcomes=outcomes,
+        releases=prepared.facts.releases,
+        sources=primary.secret_store(spec.spec).freshness(),
+        asked=prepared.observed.asked,
+        connected=prepared.observed.connected,
+    )
+
+
+def _message(prepared: Prepared, outcomes: Mapping[str, Outcome]) -> str:
+    succeeded = sum(outcome.state == "succeeded" for outcome in outcomes.values())
+    others = len(outcomes) - succeeded
+    what = f"{succeeded} step{'' if succeeded == 1 else 's'} applied"
+    return (
+        f"{what}, {others} not, at {prepared.spec.revision}"
+        if others
+        else f"{what} at {prepared.spec.revision}"
+    )

@@ -1,0 +1,173 @@
+"""What successful steps established, put into the status documents. Pure: old documents in, new ones out.
+
+`with_results` is used for a pass that just ended and for one that was killed before it could publish:
+the journal keeps its results, and the next pass starts from documents that know of them.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from reconciler.apply import Details
+from reconciler.desired import DesiredService, DesiredSync
+from reconciler.hashing import Inputs, digest
+from reconciler.plan import Action, Step
+from reconciler.spec.model import Move
+from reconciler.status.conditions import ConditionType, Reason, remove_condition, set_condition
+from reconciler.status.documents import (
+    AnyDocument,
+    Applied,
+    HistoryEntry,
+    InputDigests,
+    Recorded,
+    ServiceStatus,
+    SyncCounts,
+    SyncStatus,
+    add_history,
+)
+
+
+class StepResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a successful step established; all that the status files need to know of it."""
+
+    resource: str
+    action: str
+    at: datetime
+    revision: str = ""
+    hash: str = ""
+    public: dict[str, str] = {}
+    keyed: dict[str, str] = {}
+    generation: str = ""
+    deploy: str = ""
+    node: str = ""
+    target_path: str = ""
+    strategy: str = "mirror"
+    details: dict[str, str | int | bool | list[str]] = {}
+
+
+def step_result(
+    step: Step, resource: DesiredService | DesiredSync | None, details: Details, *, at: datetime
+) -> StepResult:
+    """The record of a step that has just succeeded. No resource: a build, or one that left the spec."""
+    base = StepResult(resource=step.resource, action=step.action.value, at=at, details=dict(details))
+    if resource is None:
+        return base
+    base = msgspec.structs.replace(
+        base,
+        revision=str(resource.revision or ""),
+        hash=str(resource.hash or ""),
+        public=dict(resource.inputs.public),
+        keyed=dict(resource.inputs.keyed),
+        generation=generation(resource),
+    )
+    if isinstance(resource, DesiredService):
+        return msgspec.structs.replace(base, deploy=str(resource.service.deploy.__struct_config__.tag))
+    return msgspec.structs.replace(
+        base,
+        node=resource.target.node,
+        target_path=resource.target.target_path,
+        strategy=resource.target.strategy,
+    )
+
+
+def generation(resource: DesiredService | DesiredSync) -> str:
+    """Digest of what the spec says of a resource, for `observedGeneration`."""
+    if isinstance(resource, DesiredService):
+        return digest(msgspec.to_builtins(resource.service))[:16]
+    return digest(msgspec.to_builtins((resource.project, resource.target)))[:16]
+
+
+def with_results(recorded: Recorded, results: Iterable[StepResult]) -> Recorded:
+    """The documents with what successful steps established, in the order in which they succeeded."""
+    for result in results:
+        if result.action == Action.FORGET:
+            recorded = recorded.without([result.resource])
+        elif result.action == Action.DEPLOY:
+            recorded = recorded.put(_deployed(recorded.services.get(result.resource), result))
+        elif result.action == Action.SYNC:
+            recorded = recorded.put(_synced(recorded.syncs.get(result.resource), result))
+        elif result.action == Action.ADOPT:
+            recorded = recorded.put(*_adopted(recorded, result))
+    return recorded
+
+
+def _deployed(old: ServiceStatus | None, result: StepResult) -> ServiceStatus:
+    status = old or ServiceStatus(id=result.resource)
+    return msgspec.structs.replace(status, deploy=result.deploy, **_established(status, result))
+
+
+def _synced(old: SyncStatus | None, result: StepResult) -> SyncStatus:
+    status = old or SyncStatus(id=result.resource, node=result.node, target_path=result.target_path)
+    details = result.details
+    counts = {
+        encoded: details[name]
+        for name, encoded in zip(
+            SyncCounts.__struct_fields__, SyncCounts.__struct_encode_fields__, strict=True
+        )
+        if name in details
+    }
+    warnings = details.get("warnings", [])
+    return msgspec.structs.replace(
+        status,
+        strategy=result.strategy,
+        tree_digest=str(details.get("tree", "")),
+        counts=msgspec.convert(counts, SyncCounts),
+        after_done=True,
+        warnings=tuple(warnings) if isinstance(warnings, list) else (),
+        **_established(status, result),
+    )
+
+
+def _established(status: Applied, result: StepResult) -> dict[str, object]:
+    entry = HistoryEntry(revision=result.revision, outcome="succeeded", config_hash=result.hash, at=result.at)
+    return {
+        "last_attempted_revision": result.revision,
+        "last_applied_revision": result.revision,
+        "config_hash": result.hash,
+        "inputs": InputDigests.of(Inputs(result.public, result.keyed)),
+        "observed_generation": result.generation,
+        "history": add_history(status.history, entry),
+        "conditions": remove_condition(status.conditions, ConditionType.SECRETS_VERIFIED),
+    }
+
+
+def _adopted(recorded: Recorded, result: StepResult) -> tuple[AnyDocument, ...]:
+    """New fingerprints without a deploy: recorded, and flagged until the next deploy."""
+    status = recorded.get(result.resource)
+    if not isinstance(status, Applied):
+        return ()
+    conditions = status.conditions
+    if result.keyed:
+        conditions = set_condition(
+            conditions,
+            ConditionType.SECRETS_VERIFIED,
+            "False",
+            Reason.SECRETS_UNVERIFIED,
+            "adopted under another master key without a comparison; the next deploy settles it",
+            now=result.at,
+        )
+    adopted = msgspec.structs.replace(
+        status,
+        config_hash=result.hash,
+        inputs=InputDigests.of(Inputs(result.public, result.keyed)),
+        conditions=conditions,
+    )
+    return (adopted,)
+
+
+def with_moves(recorded: Recorded, moves: Iterable[Move]) -> Recorded:
+    """The documents of renamed resources under their new ids, so that a rename is not a delete."""
+    for move in moves:
+        kind, _, old = move.old.partition("/")
+        new = move.new.partition("/")[2]
+        for document in list(recorded.documents()):
+            parts = document.id.split("/")
+            position = 2 if kind in ("services", "projects") else 1
+            if len(parts) <= position or parts[0] != kind or parts[position] != old:
+                continue
+            moved_id = "/".join([*parts[:position], new, *parts[position + 1 :]])
+            if recorded.get(moved_id) is None:
+                moved: AnyDocument = msgspec.structs.replace(document, id=moved_id)
+                recorded = recorded.without([document.id]).put(moved)
+    return recorded

@@ -1,0 +1,95 @@
+"""The journal's part in a pass: each step's start before it acts, its end before anything builds on it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import trio
+
+from reconciler.apply import Outcome
+from reconciler.desired import Desired, DesiredService, DesiredSync
+from reconciler.hashing import Inputs
+from reconciler.journal import Journal, StepRecord
+from reconciler.plan import Step
+from reconciler.recording import StepResult, step_result
+
+
+class JournalRecorder:
+    """Implements `apply.StepRecorder` on a journal, and collects what the steps of a pass established."""
+
+    def __init__(self, journal: Journal, pass_id: int, desired: Desired, now: Callable[[], datetime]) -> None:
+        self._journal = journal
+        self._now = now
+        self._pass = pass_id
+        self._resources: dict[str, DesiredService | DesiredSync] = {
+            resource.id: resource for resource in desired.resources
+        }
+        self._succeeded: list[int] = []
+        self.results: list[StepResult] = []
+
+    @classmethod
+    async def start(
+        cls, journal: Journal, desired: Desired, now: Callable[[], datetime]
+    ) -> "JournalRecorder":
+        pass_id = await trio.to_thread.run_sync(journal.begin_pass, desired.spec_revision)
+        return cls(journal, pass_id, desired, now)
+
+    async def begin(self, step: Step) -> int:
+        resource = self._resources.get(step.resource)
+        return await trio.to_thread.run_sync(
+            lambda: self._journal.begin_step(
+                self._pass,
+                step.resource,
+                step.action.value,
+                step.hash,
+                step.reason,
+                revision=str(resource.revision or "") if resource is not None else "",
+                inputs=resource.inputs if resource is not None else Inputs(),
+            )
+        )
+
+    async def end(self, record: int, step: Step, outcome: Outcome) -> None:
+        if outcome.state == "blocked":
+            return
+        state = outcome.state
+        result = step_result(step, self._resources.get(step.resource), outcome.details, at=self._now())
+        await trio.to_thread.run_sync(
+            lambda: self._journal.end_step(record, state, outcome.reason, outcome.message, _own_part(result))
+        )
+        if state == "succeeded":
+            self._succeeded.append(record)
+            self.results.append(result)
+
+    async def finish(self, outcomes: Iterable[Outcome], replayed: Iterable[StepRecord]) -> None:
+        """The status branch tells everything now, what an earlier pass left untold included."""
+        failed = any(outcome.state != "succeeded" for outcome in outcomes)
+        told = [*self._succeeded, *(record.id for record in replayed)]
+        await trio.to_thread.run_sync(self._journal.mark_published, told)
+        await trio.to_thread.run_sync(self._journal.end_pass, self._pass, "failed" if failed else "succeeded")
+
+
+_IN_COLUMNS = frozenset({"resource", "action", "at", "revision", "hash", "public", "keyed"})
+
+
+def _own_part(result: StepResult) -> Mapping[str, Any]:
+    """What of a result the journal has no column for."""
+    builtins: dict[str, Any] = msgspec.to_builtins(result)
+    return {name: value for name, value in builtins.items() if name not in _IN_COLUMNS}
+
+
+def result_of(record: StepRecord) -> StepResult:
+    """The result of a step that succeeded, as the journal kept it."""
+    return msgspec.convert(
+        {
+            **record.result,
+            "resource": record.resource,
+            "action": record.action,
+            "at": datetime.fromisoformat(record.ended_at),
+            "revision": record.revision,
+            "hash": record.config_hash,
+            "public": dict(record.inputs.public),
+            "keyed": dict(record.inputs.keyed),
+        },
+        StepResult,
+    )
