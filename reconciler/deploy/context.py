@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from reconciler.deploy.build_user import BuildUser, find_build_user, hand_over
-from reconciler.deploy.orphans import MARK, home_prefix
+from reconciler.deploy.orphans import MARK, home_prefix, sweep
 from reconciler.settings import Settings
 
 INVOKE_COMMAND = (sys.executable, "-u", "-P", "-m", "invoke")
@@ -83,6 +83,12 @@ async def private_home(context: RunContext) -> AsyncIterator[Path]:
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(lambda: shutil.rmtree(home, ignore_errors=True))
+
+
+def sweep_homes(context: RunContext) -> tuple[str, ...]:
+    """End what killed primaries' tasks left running, and remove their homes. Blocks for some seconds
+    where there is something to end; see `orphans`."""
+    return sweep(context.scratch)
 
 
 def _make_home(context: RunContext) -> Path:
