@@ -12,7 +12,8 @@ import msgspec
 import trio
 
 from reconciler.deploy.build_user import find_build_user
-from reconciler.deploy.context import INVOKE_COMMAND, RunContext, sweep_homes
+from reconciler.deploy.context import INVOKE_COMMAND, RunContext
+from reconciler.deploy.orphans import sweep as end_orphans
 from reconciler.errors import SettingsError
 from reconciler.fleet import Fleet
 from reconciler.git.checkout import sweep
@@ -145,7 +146,7 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
         )
         if exclusive:
             await sweep(primary.checkouts)
-            await trio.to_thread.run_sync(sweep_homes, primary.run_context)
+            await trio.to_thread.run_sync(end_orphans, primary.run_context.scratch)
         yield primary
 
 

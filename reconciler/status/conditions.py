@@ -65,6 +65,7 @@ class Reason(StrEnum):
     # waiting for something or somebody
     DEPENDENCY_NOT_READY = "DependencyNotReady"
     SUSPENDED = "Suspended"
+    MANUAL = "Manual"
     WINDOW_CLOSED = "WindowClosed"
     HOLD_ACTIVE = "HoldActive"
     AWAITING_APPROVAL = "AwaitingApproval"
@@ -75,12 +76,14 @@ class Reason(StrEnum):
     NOT_IMPLEMENTED = "NotImplemented"
     SETTINGS_INVALID = "SettingsInvalid"
     REVISION_NOT_FOUND = "RevisionNotFound"
+    TAG_MOVED = "TagMoved"
     REPOSITORY_UNAVAILABLE = "RepositoryUnavailable"
     GIT_REFUSED = "GitRefused"
     SIGNATURE_INVALID = "SignatureInvalid"
     # secrets
     SECRET_FETCH_FAILED = "SecretFetchFailed"  # noqa: S105 - a reason, not a secret
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    VARIABLE_INVALID = "VariableInvalid"
     SECRETS_UNVERIFIED = "SecretsUnverified"
     STALE_SECRETS = "StaleSecrets"
     FALLBACK_SECRETS = "FallbackSecrets"

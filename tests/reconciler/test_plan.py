@@ -4,20 +4,22 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.desired import Desired, DesiredResource
+from reconciler.desired import Desired, DesiredService, DesiredSync
 from reconciler.hashing import Inputs, config_hash
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
 from reconciler.plan import Action, Plan, make_plan
+from reconciler.spec.model import InvokeDeploy, Project, Service, SyncTarget
 from reconciler.status.conditions import Reason
 
 KEY = "11111111"
 INPUTS = Inputs({"path web/**": "p1", "env LOG": "e1"}, {"DB_URL": "s1"})
 
 
-def service(name: str, inputs: Inputs = INPUTS, **changes: object) -> DesiredResource:
-    resource = DesiredResource(
-        f"services/staging/{name}", "deploy", inputs=inputs, hash=config_hash(inputs, KEY)
+def service(name: str, inputs: Inputs = INPUTS, **changes: object) -> DesiredService:
+    spec = Service(
+        name=name, environment="staging", repository="r", unit="r", deploy=InvokeDeploy(task="deploy")
     )
+    resource = DesiredService(id=spec.id, service=spec, inputs=inputs, hash=config_hash(inputs, KEY))
     return replace(resource, **changes)  # type: ignore[arg-type]
 
 
@@ -25,7 +27,7 @@ def present(inputs: Inputs = INPUTS, key: str = KEY, drift: str = "") -> Present
     return Present(str(config_hash(inputs, key)), inputs, drift)
 
 
-def plan(*resources: DesiredResource, found: dict[str, Observation] | None = None, **options: object) -> Plan:
+def plan(*resources: DesiredService, found: dict[str, Observation] | None = None, **options: object) -> Plan:
     desired = Desired("main@sha1:1", resources, builds={})
     options = {"recorded": (), **options}
     return make_plan(desired, found or {}, **options)  # type: ignore[arg-type]
@@ -145,9 +147,10 @@ def test_forced_resources_get_a_step() -> None:
 
 def test_one_build_for_all_targets_of_a_project() -> None:
     syncs = tuple(
-        DesiredResource(
-            f"projects/branch/site/{node}/srv",
-            "sync",
+        DesiredSync(
+            id=f"projects/branch/site/{node}/srv",
+            project=Project(id="site"),
+            target=SyncTarget(node=node, target_path="/srv", strategy="mirror"),
             inputs=INPUTS,
             hash=config_hash(INPUTS, KEY),
             depends_on=("projects/branch/site",),
