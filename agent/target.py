@@ -1,0 +1,101 @@
+"""Opens a task's target: below a root that this host allows, without following a symlink."""
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.errors import PathRefused
+from agent.failures import TaskFailed
+from agent.folders import OPEN_FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An open target directory. Whoever opened it closes `fd`."""
+
+    path: str
+    fd: int
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the directory, which change when it is replaced."""
+        status = os.fstat(self.fd)
+        return status.st_dev, status.st_ino
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+def check_target(path: str, roots: Sequence[str]) -> tuple[str, list[str]]:
+    """The allowed root above `path`, and the names that lead from it to the target. Pure.
+
+    Raises PathRefused unless `path` is absolute, canonical and at or below one of `roots`.
+    """
+    names = path.split("/")
+    if (
+        not path.startswith("/")
+        or path == "/"
+        or "\0" in path
+        or any(name in ("", ".", "..") for name in names[1:])
+        or len(os.fsencode(path)) > 4096
+    ):
+        raise PathRefused(f"target path {path!r} is not an absolute path in its plain form")
+    matching = [root for root in roots if path == root.rstrip("/") or path.startswith(root.rstrip("/") + "/")]
+    if not matching:
+        raise PathRefused(
+            f"target path {path!r} is outside what this host allows",
+            hint=f"its roots are {', '.join(roots) or 'none'}; add one to agent.toml",
+        )
+    root = max(matching, key=len).rstrip("/")
+    return root or "/", [name for name in path[len(root) :].split("/") if name]
+
+
+def open_target(path: str, roots: Sequence[str], *, create: bool) -> Target | None:
+    """The target directory, opened one component at a time from its root; blocks.
+
+    A root is the host's own word and may be reached through symlinks; nothing below it may. Missing
+    directories below the root are made with `create`; without it, None says that there is none.
+    Raises PathRefused where something else stands in the way, TaskFailed where the root is missing.
+    """
+    root, names = check_target(path, roots)
+    try:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise TaskFailed(
+            "RootMissing", f"the allowed root {root!r} does not exist", hint="create or mount it"
+        ) from error
+    except NotADirectoryError as error:
+        raise PathRefused(f"the allowed root {root!r} is not a directory") from error
+    try:
+        for name in names:
+            below = _enter(fd, name, path, create=create)
+            if below is None:
+                return None
+            os.close(fd)
+            fd = below
+        opened, fd = fd, -1
+        return Target(path, opened)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _enter(fd: int, name: str, path: str, *, create: bool) -> int | None:
+    while True:
+        try:
+            return os.open(name, OPEN_FOLDER, dir_fd=fd)
+        except FileNotFoundError:
+            if not create:
+                return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise PathRefused(
+                    f"{name!r} in target path {path!r} is a symlink or no directory, and is not followed",
+                    hint="name the real directory, below an allowed root",
+                ) from error
+            raise
+        try:
+            os.mkdir(name, 0o755, dir_fd=fd)
+        except FileExistsError:
+            continue

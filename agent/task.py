@@ -1,0 +1,526 @@
+"""One task from its message to its report: look, compare, fetch, place, remember, run what comes after."""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from agent import rendered
+from agent.changes import Changes, Policy, diff
+from agent.commands import check_commands, command_environment, run_command
+from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
+from agent.failures import TaskFailed, code_of, line_of, single
+from agent.flush import sync_file_system
+from agent.ignore import Ignore
+from agent.index import IndexCheck, by_path, parent_of
+from agent.look import Scope, View, look, look_for, observed_digest, observed_entries
+from agent.manifest import Manifest, Placed, load, manifest_path, other_targets, save
+from agent.record import established_digest, record, wait_for_clock
+from agent.rules import AgentRules
+from agent.target import Target, check_target, open_target
+from agent.transfer import Transfer, find_sources, receive
+from agent.wire.channel import Channel
+from agent.wire.messages import (
+    DIGEST_SIZE,
+    AfterResult,
+    Entry,
+    IndexBegin,
+    IndexEnd,
+    IndexFile,
+    RenderedContent,
+    SyncStart,
+    Task,
+    TaskReport,
+)
+from agent.writer import Writer, sweep_staging
+
+LOCK_DEADLINE = 15.0
+"""Seconds to wait for another task on the same target, such as one that was just called off."""
+
+_LOCK_INTERVAL = 0.05
+BATCH = 512
+"""Entries that one call into a worker thread handles; cancellation waits for it."""
+
+MAX_WARNINGS = 50
+_MAX_WARNING = 400
+
+Item = TypeVar("Item")
+
+
+async def run_task(task: Task, channel: Channel, *, rules: AgentRules, state_dir: Path) -> TaskReport:
+    """Does what `task` asks, within `rules`, and reports; the caller sends the report.
+
+    Nothing is left in staging, whatever happens, and each path holds its old or its new content. All
+    that can go wrong on this host or in what the primary sends is a FAILED report. Raises
+    TransferFailed once the session is gone; the next task carries on where this one was cut.
+    """
+    run = _Run(task, channel, rules, state_dir)
+    try:
+        return await run.run()
+    except TransferFailed:
+        raise
+    except (TrueupError, OSError) as error:
+        return run.failed(error)
+    except BaseExceptionGroup as group:
+        cause = single(group)
+        if isinstance(cause, TransferFailed):
+            raise cause from group
+        if isinstance(cause, TrueupError | OSError):
+            return run.failed(cause)
+        raise
+    finally:
+        run.close()
+
+
+class _Run:
+    def __init__(self, task: Task, channel: Channel, rules: AgentRules, state_dir: Path) -> None:
+        self._task = task
+        self._channel = channel
+        self._rules = rules
+        self._state_dir = state_dir
+        self._manifest_path = manifest_path(state_dir, task.target_path)
+        self._durable = task.durability != "none"
+        self._target: Target | None = None
+        self._manifest: Manifest | None = None
+        self._view = View()
+        self._observed = b""
+        self._rendered_equal = False
+        self._after_done = False
+        self._local_edits = 0
+        self._foreign = 0
+        self._received = self._reused = self._written = self._deleted = 0
+        self._warnings: list[str] = []
+        self._after: list[AfterResult] = []
+
+    def close(self) -> None:
+        if self._target is not None:
+            self._target.close()
+            self._target = None
+
+    # --- the steps -----------------------------------------------------------------------------
+
+    async def run(self) -> TaskReport:
+        task = self._task
+        self._check_task()
+        scope = await self._look()
+        differing = await self._look_at_rendered()
+        if task.observe:
+            return self._report("SUCCESS", established=self._observed)
+        target = self._target
+        if target is not None:
+            await trio.to_thread.run_sync(sweep_staging, target.fd)
+        equal = target is not None and self._observed == task.tree
+        if equal and not differing and self._after_done:
+            await self._refresh_manifest(scope)
+            return self._report("SUCCESS", established=self._observed)
+        if equal:
+            index: Sequence[Entry] = observed_entries(self._view, scope)
+            changes = Changes()
+        else:
+            index = await self._fetch_index(scope)
+            changes = await self._plan(index, scope)
+        established = await self._apply(index, changes, differing, equal=equal)
+        await self._run_after()
+        self._rendered_equal = self._after_done = True
+        return self._report("SUCCESS", established=established)
+
+    def _check_task(self) -> None:
+        """Refuses, before anything is looked at, what this host would not do in the end."""
+        task = self._task
+        check_target(task.target_path, self._rules.roots)
+        rendered.check_rendered(task.rendered)
+        if task.observe:
+            return
+        check_commands(task.after, self._rules.commands)
+        if len(task.tree) != DIGEST_SIZE:
+            raise RemoteProtocolError("the task's tree digest does not have 32 bytes")
+        if not 0 <= task.max_delete <= 1:
+            raise RemoteProtocolError("the task's max_delete is not between 0 and 1")
+
+    async def _look(self) -> Scope:
+        """Opens the target, where there is one, and sees what of ours it holds."""
+        task = self._task
+        self._target = await trio.to_thread.run_sync(self._open, False)
+        if self._target is not None:
+            await self._lock(self._target)
+        self._manifest = await trio.to_thread.run_sync(load, self._manifest_path)
+        reserved = {file.path for file in task.rendered}
+        if task.delete_foreign:
+            reserved |= set(await trio.to_thread.run_sync(other_targets, self._state_dir, task.target_path))
+        scope = Scope(
+            ignore=Ignore(task.ignore),
+            reserved=frozenset(reserved),
+            delete_foreign=task.delete_foreign and task.strategy == "mirror",
+            keep_edits=task.on_local_edit == "keep",
+            ignore_permissions=task.ignore_permissions,
+        )
+        if self._target is not None:
+            self._view = await look(self._target.fd, self._target.identity, self._manifest, scope)
+            self._observed = await trio.to_thread.run_sync(observed_digest, self._view, scope)
+            self._local_edits = self._view.local_edits()
+            self._foreign = self._view.foreign(scope)
+        manifest = self._manifest
+        self._after_done = not task.after or (
+            manifest is not None and not manifest.after_due and manifest.after == task.after
+        )
+        return scope
+
+    def _open(self, create: bool) -> Target | None:
+        return open_target(self._task.target_path, self._rules.roots, create=create)
+
+    async def _lock(self, target: Target) -> None:
+        """Keeps other tasks off this target for as long as its descriptor is open."""
+        how = fcntl.LOCK_SH if self._task.observe else fcntl.LOCK_EX
+        with trio.move_on_after(LOCK_DEADLINE):
+            while True:
+                try:
+                    fcntl.flock(target.fd, how | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    await trio.sleep(_LOCK_INTERVAL)
+        raise TaskFailed(
+            "TargetBusy", f"another task is at work in {target.path!r}", hint="it is tried again later"
+        )
+
+    async def _look_at_rendered(self) -> list[RenderedContent]:
+        files = list(self._task.rendered)
+        if self._target is not None and files:
+            files = await trio.to_thread.run_sync(
+                rendered.differing, self._target.fd, files, self._rules.owners
+            )
+        self._rendered_equal = not files
+        return files
+
+    async def _fetch_index(self, scope: Scope) -> tuple[Entry, ...]:
+        """Asks for the index and takes it, checked entry by entry and then as a whole."""
+        task = self._task
+        await self._channel.send(SyncStart(task=task.id))
+        message, _ = await receive(self._channel)
+        if not isinstance(message, IndexBegin) or message.task != task.id:
+            raise RemoteProtocolError(f"an index was expected and {type(message).__name__} came")
+        check = IndexCheck(
+            entries=message.entries,
+            total_bytes=message.bytes,
+            max_entries=self._rules.max_entries,
+            max_file_size=self._rules.max_file_size,
+            max_total_size=self._rules.max_total_size,
+            reserved=[file.path for file in task.rendered],
+        )
+        while True:
+            message, _ = await receive(self._channel)
+            if isinstance(message, IndexFile) and message.task == task.id and message.entries:
+                await trio.to_thread.run_sync(check.add, message.entries)
+            elif isinstance(message, IndexEnd) and message.task == task.id:
+                break
+            else:
+                raise RemoteProtocolError(
+                    f"the rest of an index was expected and {type(message).__name__} came"
+                )
+
+        def finish() -> tuple[Entry, ...]:
+            if message.tree != task.tree:
+                raise RemoteProtocolError("the index is of another tree than the task")
+            entries = check.finish(task.tree, ignore_permissions=task.ignore_permissions)
+            # An entry's directories stand before it, so each needs to be matched alone only.
+            for entry in entries if scope.ignore else ():
+                if scope.ignore.matches(entry.path, entry.kind == "directory"):
+                    raise RemoteProtocolError(f"the index names {entry.path!r}, which the task ignores")
+            return entries
+
+        return await trio.to_thread.run_sync(finish)
+
+    async def _plan(self, index: Sequence[Entry], scope: Scope) -> Changes:
+        task, view = self._task, self._view
+        if self._target is not None:
+            await look_for(view, self._target.fd, by_path(index), scope)
+        policy = Policy(
+            strategy=task.strategy,
+            delete_foreign=scope.delete_foreign,
+            max_delete=task.max_delete,
+            allow_empty=task.allow_empty,
+            on_local_edit=task.on_local_edit,
+            ignore_permissions=task.ignore_permissions,
+        )
+
+        def plan() -> Changes:
+            return diff(
+                index,
+                view.seen(),
+                policy,
+                ours=view.ours,
+                ignored=view.ignored,
+                protected=view.protected(scope),
+            )
+
+        changes = await trio.to_thread.run_sync(plan)
+        self._local_edits = changes.local_edits
+        going = {*changes.delete, *changes.remove_first}
+        wanted = {entry.path for entry in index}
+        protected = view.protected(scope)
+        self._foreign = sum(
+            1 for path in view.found if path not in wanted and path not in going and path not in protected
+        )
+        return changes
+
+    # --- doing it ------------------------------------------------------------------------------
+
+    async def _apply(
+        self,
+        index: Sequence[Entry],
+        changes: Changes,
+        differing: Sequence[RenderedContent],
+        *,
+        equal: bool,
+    ) -> bytes:
+        """Makes the changes; gives the digest of what is there then."""
+        task = self._task
+        if self._target is None:
+            self._target = await trio.to_thread.run_sync(self._open, True)
+            assert self._target is not None
+            await self._lock(self._target)
+        target = self._target
+        _check_room(target.fd, sum(write.entry.size for write in changes.writes))
+        if changes or differing:
+            await self._save_manifest(
+                list(self._view.ours.values()),
+                pending=[
+                    *changes.folders,
+                    *(write.entry for write in changes.writes),
+                    *(write.entry for write in changes.links),
+                ],
+                deleting=[*changes.save_first, *changes.remove_first, *changes.save_last, *changes.delete],
+                after_due=bool(task.after),
+            )
+        writer = Writer(
+            target.fd,
+            self._view.found,
+            on_local_edit=task.on_local_edit,
+            ignore_permissions=task.ignore_permissions,
+        )
+        try:
+            if changes or differing:
+                await self._change(writer, index, changes, differing)
+            kept = changes.kept | writer.kept
+            await wait_for_clock(writer)
+            placed = await trio.to_thread.run_sync(record, target.fd, index, self._view, writer, kept)
+        finally:
+            self._written, self._deleted = writer.written, writer.deleted
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(writer.close)
+        if self._durable and (changes or differing):
+            await trio.to_thread.run_sync(sync_file_system, target.fd)
+        self._warn_about(writer, kept)
+        established = established_digest(placed, ignore_permissions=task.ignore_permissions)
+        await self._save_manifest(placed, after_due=not self._after_done or bool(changes or differing))
+        if established != task.tree and not equal:
+            raise TaskFailed(
+                "VerificationFailed",
+                f"{task.target_path!r} does not hold what was written: somebody changed it meanwhile, "
+                "or the file system does not keep modes",
+                hint="it is tried again; set ignore_permissions if the file system has no modes",
+            )
+        return task.tree
+
+    async def _change(
+        self,
+        writer: Writer,
+        index: Sequence[Entry],
+        changes: Changes,
+        differing: Sequence[RenderedContent],
+    ) -> None:
+        await trio.to_thread.run_sync(writer.open_staging)
+        unlocked = await trio.to_thread.run_sync(writer.unlock_folders, _folders_of(changes))
+        await _in_batches(writer.save, changes.save_first)
+        await _in_batches(writer.clear, changes.remove_first)
+        await _in_batches(writer.make_folders, changes.folders)
+        await self._transfer(writer, index, changes)
+
+        await _in_batches(writer.make_links, changes.links)
+        if self._durable and writer.waiting:
+            # What is renamed must be on the disk before its new name is, or a crash loses both.
+            await trio.to_thread.run_sync(sync_file_system, writer.root_fd)
+        while writer.waiting:
+            await trio.to_thread.run_sync(writer.commit, BATCH)
+        await _in_batches(writer.touch, [entry for entry in changes.touch if entry.kind == "file"])
+        await _in_batches(writer.save, changes.save_last)
+        await _in_batches(writer.delete, changes.delete)
+        if differing:
+            self._warnings += await trio.to_thread.run_sync(
+                rendered.place, writer, differing, self._rules.owners
+            )
+        gone = {*changes.delete, *changes.remove_first}
+        final = {entry.path: entry for entry in unlocked if entry.path not in gone}
+        if not self._task.ignore_permissions:
+            final.update((entry.path, entry) for entry in changes.folders)
+            final.update((entry.path, entry) for entry in changes.touch if entry.kind == "directory")
+        await trio.to_thread.run_sync(writer.set_modes, list(final.values()))
+
+    async def _transfer(self, writer: Writer, index: Sequence[Entry], changes: Changes) -> None:
+        view = self._view
+
+        def prepare() -> Transfer:
+            contents = (
+                (path, found.size, blocks)
+                for path, found in view.found.items()
+                if found.kind == "file" and (blocks := view.blocks_of(path))
+            )
+            return Transfer(
+                self._channel,
+                self._task.id,
+                writer,
+                changes.writes,
+                {entry.path: ordinal for ordinal, entry in enumerate(index)},
+                find_sources(changes.writes, contents),
+                paced=self._task.durability == "paced",
+            )
+
+        if not changes.writes:
+            return
+        transfer = await trio.to_thread.run_sync(prepare)
+        try:
+            await transfer.run()
+        finally:
+            self._received, self._reused = transfer.bytes_received, transfer.bytes_reused
+
+    # --- remembering ---------------------------------------------------------------------------
+
+    async def _refresh_manifest(self, scope: Scope) -> None:
+        """Saves what a look has found out, so that the next one need not read it again."""
+        assert self._target is not None
+        manifest, target, view = self._manifest, self._target, self._view
+        if (
+            manifest is not None
+            and not manifest.pending
+            and not manifest.deleting
+            and manifest.root == target.identity
+            and manifest.project == self._task.project
+            and not view.contents
+        ):
+            return
+        index = observed_entries(view, scope)
+        writer = Writer(target.fd, view.found)
+        placed = await trio.to_thread.run_sync(record, target.fd, index, view, writer, ())
+        await self._save_manifest(placed, after_due=False)
+
+    async def _save_manifest(
+        self,
+        placed: Iterable[Placed],
+        *,
+        pending: Iterable[Entry] = (),
+        deleting: Iterable[str] = (),
+        after_due: bool,
+    ) -> None:
+        assert self._target is not None
+        self._manifest = Manifest(
+            project=self._task.project,
+            target=self._task.target_path,
+            root=self._target.identity,
+            placed=tuple(placed),
+            pending=tuple(pending),
+            deleting=tuple(deleting),
+            after=self._task.after,
+            after_due=after_due and bool(self._task.after),
+        )
+        await trio.to_thread.run_sync(self._write_manifest, self._manifest)
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        save(self._manifest_path, manifest, durable=self._durable)
+
+    # --- afterwards ----------------------------------------------------------------------------
+
+    async def _run_after(self) -> None:
+        """Runs the commands in order, up to the first that fails, and notes that they succeeded."""
+        task = self._task
+        if not task.after:
+            return
+        assert self._target is not None and self._manifest is not None
+        for name in task.after:
+            result = await run_command(
+                name,
+                self._rules.commands[name],
+                directory_fd=self._target.fd,
+                environment=command_environment(task.project, task.target_path),
+                seconds=self._rules.command_timeout,
+                hide=self._hide,
+            )
+            self._after.append(result)
+            if result.exit_code != 0:
+                raise TaskFailed(
+                    "CommandFailed",
+                    f"the files are in place and the command {name!r} ended with {result.exit_code}",
+                    hint="its output is in the report; it runs again with the next attempt",
+                )
+        await self._save_manifest(self._manifest.placed, after_due=False)
+
+    def _hide(self, text: str) -> str:
+        return rendered.hide(text, self._task.rendered)
+
+    # --- reporting -----------------------------------------------------------------------------
+
+    def _warn_about(self, writer: Writer, kept: Iterable[str]) -> None:
+        self._warnings += [f"the local edit of {path!r} was kept" for path in sorted(kept)]
+        self._warnings += [f"a local edit was saved as {path!r}" for path in sorted(writer.backups)]
+
+    def failed(self, error: Exception) -> TaskReport:
+        return self._report("FAILED", reason=code_of(error), message=self._hide(line_of(error)))
+
+    def _report(
+        self, state: str, *, established: bytes = b"", reason: str = "", message: str = ""
+    ) -> TaskReport:
+        warnings = [warning[:_MAX_WARNING] for warning in self._warnings[:MAX_WARNINGS]]
+        if len(self._warnings) > MAX_WARNINGS:
+            warnings.append(f"and {len(self._warnings) - MAX_WARNINGS} more")
+        return TaskReport(
+            task=self._task.id,
+            state="SUCCESS" if state == "SUCCESS" else "FAILED",
+            reason=reason,
+            message=message[:2000],
+            observed=self._observed,
+            rendered_equal=self._rendered_equal,
+            after_done=self._after_done,
+            established=established,
+            files_written=self._written,
+            files_deleted=self._deleted,
+            foreign=self._foreign,
+            bytes_received=self._received,
+            bytes_reused=self._reused,
+            local_edits=self._local_edits,
+            warnings=tuple(warnings),
+            after=tuple(self._after),
+        )
+
+
+async def _in_batches(work: Callable[[Sequence[Item]], object], items: Sequence[Item]) -> None:
+    """Hands `items` to worker threads in bounded pieces, one after the other."""
+    for start in range(0, len(items), BATCH):
+        await trio.to_thread.run_sync(work, items[start : start + BATCH])
+
+
+def _folders_of(changes: Changes) -> list[str]:
+    """The directories in which something will be placed or removed."""
+    paths = {
+        *changes.save_first,
+        *changes.remove_first,
+        *changes.save_last,
+        *changes.delete,
+        *(entry.path for entry in changes.folders),
+        *(write.entry.path for write in changes.writes),
+        *(write.entry.path for write in changes.links),
+    }
+    return sorted({parent_of(path) for path in paths} - {""})
+
+
+def _check_room(fd: int, needed: int) -> None:
+    """Refuses at once what can't fit, rather than fill the disk and fail then."""
+    status = os.fstatvfs(fd)
+    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    free = blocks * status.f_frsize
+    if needed > free:
+        raise TaskFailed(
+            "DiskFull",
+            f"{needed} bytes are to be written and the target's file system has room for {free}",
+            hint="free some space or make the tree smaller",
+        )

@@ -1,0 +1,473 @@
+"""Puts files, links and directories into a target, each whole or not at all.
+
+A file is put together in the staging directory of the target's root, so on the same file system, and
+renamed to its name once it is complete, verified and has its owner, mode and time. What replaces
+something waits in staging until `commit`, so that an update that fails half way has changed no file;
+what is new is placed at once, so that a first copy that was cut resumes. All is done relative to
+held directory descriptors, and each entry is looked at again right before it is replaced or removed.
+
+Everything here blocks and runs in worker threads, several at a time.
+"""
+
+import contextlib
+import datetime
+import errno
+import itertools
+import os
+import stat
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agent.blocks import block_count, block_size_for
+from agent.changes import Write
+from agent.errors import PathRefused
+from agent.failures import TaskFailed
+from agent.folders import OPEN_FOLDER, Folders
+from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, STAGING
+from agent.owners import UNCHANGED
+from agent.scan import Found, look_at
+from agent.wire.messages import Entry
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITER_BITS = 0o700
+
+
+@dataclass(slots=True)
+class Partial:
+    """A file of several blocks that is being put together."""
+
+    write: Write
+    fd: int
+    name: str
+    missing: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def arrived(self) -> bool:
+        """Counts one block; whether it was the last."""
+        with self.lock:
+            self.missing -= 1
+            return self.missing == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What was placed: enough to tell later whether it is still the same file."""
+
+    ino: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    write: Write
+    name: str
+    landed: Landed
+
+
+class Writer:
+    """All writing of one task into the target open as `root_fd`.
+
+    `found` is what was there when the changes were planned; whoever finds something else in its place
+    treats it as a local edit, by `on_local_edit`. Results are in `landed` (by path), `kept` (paths
+    where a local edit stays after all), `backups`, `written` (files and links) and `deleted`. Raises
+    OSError as the system calls do, PathRefused where a symlink turned up in the way.
+    """
+
+    def __init__(
+        self,
+        root_fd: int,
+        found: Mapping[str, Found],
+        *,
+        on_local_edit: Literal["overwrite", "keep", "backup"] = "overwrite",
+        ignore_permissions: bool = False,
+    ) -> None:
+        self.root_fd = root_fd
+        self._found = found
+        self._on_local_edit = on_local_edit
+        self._ignore_permissions = ignore_permissions
+        self._numbers = itertools.count()
+        self._staging = -1
+        self._waiting: list[_Staged] = []
+        self._open: set[Partial] = set()
+        self.landed: dict[str, Landed] = {}
+        self.kept: set[str] = set()
+        self.backups: list[str] = []
+        self.written = 0
+        self.deleted = 0
+        self._count_lock = threading.Lock()
+
+    # --- staging -------------------------------------------------------------------------------
+
+    def open_staging(self) -> None:
+        """Makes a fresh staging directory; what a killed task left in one goes."""
+        sweep_staging(self.root_fd)
+        os.mkdir(STAGING, 0o700, dir_fd=self.root_fd)
+        self._staging = os.open(STAGING, OPEN_FOLDER, dir_fd=self.root_fd)
+
+    def close(self) -> None:
+        """Removes staging with all that is in it; never raises, as it runs when something failed."""
+        for partial in list(self._open):
+            self._abandon(partial)
+        if self._staging >= 0:
+            os.close(self._staging)
+            self._staging = -1
+            with contextlib.suppress(OSError, PathRefused):
+                sweep_staging(self.root_fd)
+
+    def _stage(self) -> tuple[int, str]:
+        """A new empty file that only the agent's user can open."""
+        name = f"{next(self._numbers):x}"
+        return os.open(name, _CREATE, 0o600, dir_fd=self._staging), name
+
+    def _stage_for(self, entry: Entry) -> tuple[int, str]:
+        if not self._ignore_permissions:
+            return self._stage()
+        found = self._found.get(entry.path)
+        if found is not None and found.kind == "file":
+            fd, name = self._stage()
+            os.fchmod(fd, found.mode & PERMISSIONS)
+            return fd, name
+        # A new file gets the source's bits as the umask leaves them; staging itself lets nobody in.
+        name = f"{next(self._numbers):x}"
+        mode = (entry.mode & PERMISSIONS) | 0o600
+        return os.open(name, _CREATE, mode, dir_fd=self._staging), name
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def put(self, folders: Folders, write: Write, content: bytes | bytearray | memoryview) -> None:
+        """Places a file whose whole, verified content is at hand."""
+        fd, name = self._stage_for(write.entry)
+        try:
+            write_all(fd, content, 0)
+            landed = self._dress(fd, write.entry)
+        finally:
+            os.close(fd)
+        self._place_or_wait(folders, _Staged(write, name, landed))
+
+    def begin(self, write: Write) -> Partial:
+        """Starts a file of several blocks."""
+        fd, name = self._stage_for(write.entry)
+        partial = Partial(write, fd, name, block_count(write.entry.size))
+        self._open.add(partial)
+        return partial
+
+    def put_block(
+        self, folders: Folders, partial: Partial, number: int, content: bytes | bytearray | memoryview
+    ) -> bool:
+        """Writes one verified block; whether the file is complete with it, and then placed."""
+        write_all(partial.fd, content, number * block_size_for(partial.write.entry.size))
+        if not partial.arrived():
+            return False
+        try:
+            landed = self._dress(partial.fd, partial.write.entry)
+        finally:
+            self._open.discard(partial)
+            os.close(partial.fd)
+        self._place_or_wait(folders, _Staged(partial.write, partial.name, landed))
+        return True
+
+    def _abandon(self, partial: Partial) -> None:
+        self._open.discard(partial)
+        os.close(partial.fd)
+
+    def _dress(self, fd: int, entry: Entry) -> Landed:
+        if not self._ignore_permissions:
+            os.fchmod(fd, entry.mode & PERMISSIONS)
+        os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        status = os.fstat(fd)
+        return Landed(status.st_ino, status.st_mtime_ns)
+
+    def make_links(self, writes: Iterable[Write]) -> None:
+        """Places symlinks; where they lead is never looked at."""
+        with Folders(self.root_fd) as folders:
+            for write in writes:
+                name = f"{next(self._numbers):x}"
+                os.symlink(write.entry.link, name, dir_fd=self._staging)
+                status = os.lstat(name, dir_fd=self._staging)
+                self._place_or_wait(folders, _Staged(write, name, Landed(status.st_ino, status.st_mtime_ns)))
+
+    def _place_or_wait(self, folders: Folders, staged: _Staged) -> None:
+        if staged.write.entry.path in self._found:
+            self._waiting.append(staged)
+        else:
+            self._place(folders, staged)
+
+    @property
+    def waiting(self) -> int:
+        """Replacements that `commit` will make."""
+        return len(self._waiting)
+
+    def commit(self, limit: int) -> bool:
+        """Puts up to `limit` replacements in place; whether there are more."""
+        batch, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        with Folders(self.root_fd) as folders:
+            for staged in batch:
+                self._place(folders, staged)
+        return bool(self._waiting)
+
+    def _place(self, folders: Folders, staged: _Staged) -> None:
+        path = staged.write.entry.path
+        if not self._make_way(folders, path, backup=staged.write.backup):
+            os.unlink(staged.name, dir_fd=self._staging)
+            self.kept.add(path)
+            return
+        above, name = folders.locate(path)
+        os.rename(staged.name, name, src_dir_fd=self._staging, dst_dir_fd=above)
+        self.landed[path] = staged.landed
+        with self._count_lock:
+            self.written += 1
+
+    def _make_way(self, folders: Folders, path: str, *, backup: bool) -> bool:
+        """Looks at what is about to be replaced; False if it must stay after all."""
+        now = look_at(folders, path)
+        if now is None:
+            return True
+        if now.kind == "directory":
+            raise TaskFailed(
+                "TargetChanged", f"{path!r} became a directory while the task ran", hint="try again"
+            )
+        surprise = not same_thing(now, self._found.get(path))
+        if surprise and self._on_local_edit == "keep":
+            return False
+        if backup or (surprise and self._on_local_edit == "backup"):
+            self._save(folders, path)
+        return True
+
+    def _save(self, folders: Folders, path: str) -> None:
+        """Gives a local edit a second name next to it; the first one is then free to be replaced."""
+        above, name = folders.locate(path)
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+        for number in itertools.count():
+            mark = f"{BACKUP_MARK}{now}" + (f"-{number}" if number else "")
+            spare = _shorten(name, MAX_NAME_BYTES - len(mark)) + mark
+            try:
+                os.link(name, spare, src_dir_fd=above, dst_dir_fd=above, follow_symlinks=False)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                    raise
+                os.rename(name, spare, src_dir_fd=above, dst_dir_fd=above)
+            self.backups.append(f"{path.rpartition('/')[0]}/{spare}".lstrip("/"))
+            return
+
+    # --- rendered files ------------------------------------------------------------------------
+
+    def put_rendered(self, path: str, content: bytes, *, mode: int, uid: int, gid: int) -> None:
+        """Places a file made in memory, over whatever file or link is there.
+
+        It is never readable by anybody but the agent's user before it has its owner and its mode.
+        """
+        with Folders(self.root_fd) as folders:
+            self._make_above(folders, path)
+            there = look_at(folders, path)
+            if there is not None and there.kind == "directory":
+                raise TaskFailed(
+                    "PathOccupied",
+                    f"{path!r} shall be a rendered file and is a directory",
+                    hint="move it away",
+                )
+            above, name = folders.locate(path)
+            fd, staged = self._stage()
+            try:
+                write_all(fd, content, 0)
+                if (uid, gid) != (UNCHANGED, UNCHANGED):
+                    os.fchown(fd, uid, gid)
+                os.fchmod(fd, mode & PERMISSIONS)
+            finally:
+                os.close(fd)
+            os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=above)
+            self.written += 1
+
+    def _make_above(self, folders: Folders, path: str) -> None:
+        parts = path.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            above, name = folders.locate("/".join(parts[:depth]))
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=above)
+
+    # --- directories, modes and times ----------------------------------------------------------
+
+    def make_folders(self, entries: Iterable[Entry]) -> None:
+        """Makes directories, those above first; one that is there already is as good."""
+        with Folders(self.root_fd) as folders:
+            for entry in entries:
+                above, name = folders.locate(entry.path)
+                try:
+                    os.mkdir(name, (entry.mode & PERMISSIONS) | _WRITER_BITS, dir_fd=above)
+                except FileExistsError:
+                    folders.fd(entry.path)  # refuses what is no directory
+
+    def unlock_folders(self, paths: Iterable[str]) -> list[Entry]:
+        """Lets the agent's user write in directories of ours that forbid it; their entries as found."""
+        unlocked: list[Entry] = []
+        if os.geteuid() == 0:
+            return unlocked
+        with Folders(self.root_fd) as folders:
+            for path in paths:
+                found = self._found.get(path)
+                if (
+                    found is not None
+                    and found.kind == "directory"
+                    and found.mode & _WRITER_BITS != _WRITER_BITS
+                ):
+                    self._change(folders, path, found.mode & PERMISSIONS | _WRITER_BITS, None)
+                    unlocked.append(Entry(path=path, kind="directory", mode=found.mode & PERMISSIONS))
+        return unlocked
+
+    def set_modes(self, entries: Iterable[Entry]) -> None:
+        """Gives directories their modes, deepest first, once nothing more is written in them."""
+        with Folders(self.root_fd) as folders:
+            for entry in sorted(entries, key=lambda entry: entry.path, reverse=True):
+                self._change(folders, entry.path, entry.mode & PERMISSIONS, None)
+
+    def touch(self, entries: Iterable[Entry]) -> None:
+        """Gives files whose content is right the mode and time of the tree."""
+        with Folders(self.root_fd) as folders:
+            for entry in entries:
+                if not same_thing(look_at(folders, entry.path), self._found.get(entry.path)):
+                    continue  # edited meanwhile; the next look sees it
+                mode = None if self._ignore_permissions else entry.mode & PERMISSIONS
+                self._change(folders, entry.path, mode, entry.mtime_ns)
+
+    def _change(self, folders: Folders, path: str, mode: int | None, mtime_ns: int | None) -> None:
+        above, name = folders.locate(path)
+        # O_PATH needs no permission to read; what it opened is changed through /proc, as fchmod
+        # does not take such a descriptor.
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        try:
+            status = os.fstat(fd)
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+                return
+            itself = f"/proc/self/fd/{fd}"
+            if mode is not None and status.st_mode & PERMISSIONS != mode:
+                # A directory's setgid and sticky bits are its host's own doing and stay.
+                own_bits = status.st_mode & 0o7000 if stat.S_ISDIR(status.st_mode) else 0
+                os.chmod(itself, mode | own_bits)  # noqa: PTH101 - a descriptor, not a path
+            if mtime_ns is not None and status.st_mtime_ns != mtime_ns:
+                os.utime(itself, ns=(mtime_ns, mtime_ns))
+            self.landed[path] = Landed(status.st_ino, mtime_ns or status.st_mtime_ns)
+        finally:
+            os.close(fd)
+
+    # --- removal -------------------------------------------------------------------------------
+
+    def save(self, paths: Iterable[str]) -> None:
+        """Renames local edits to backups."""
+        with Folders(self.root_fd) as folders:
+            for path in paths:
+                if look_at(folders, path) is None:
+                    continue
+                self._save(folders, path)
+                above, name = folders.locate(path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=above)
+
+    def clear(self, paths: Iterable[str]) -> None:
+        """Removes what is in the way of something of another kind, deepest first."""
+        with Folders(self.root_fd) as folders:
+            for path in paths:
+                if not self._remove(folders, path):
+                    raise TaskFailed(
+                        "ForeignFiles",
+                        f"{path!r} is in the way of the tree and changed or was filled while the task ran",
+                        hint="move away what trueup did not place, and try again",
+                    )
+
+    def delete(self, paths: Sequence[str]) -> list[str]:
+        """Removes what the tree no longer has, deepest first; the paths that stayed.
+
+        A directory stays while anything is in it, and so does what somebody changed meanwhile, unless
+        local edits are overwritten.
+        """
+        with Folders(self.root_fd) as folders:
+            return [path for path in paths if not self._remove(folders, path)]
+
+    def _remove(self, folders: Folders, path: str) -> bool:
+        """Whether nothing is at `path` any more."""
+        now = look_at(folders, path)
+        if now is None:
+            return True
+        before = self._found.get(path)
+        above, name = folders.locate(path)
+        if now.kind == "directory":
+            if before is None or before.kind != "directory":
+                return False
+            try:
+                os.rmdir(name, dir_fd=above)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    return False
+                raise
+        else:
+            if not same_thing(now, before):
+                if self._on_local_edit == "keep" or before is None:
+                    return False
+                if self._on_local_edit == "backup":
+                    self._save(folders, path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=above)
+        self.deleted += 1
+        return True
+
+
+def same_thing(now: Found | None, before: Found | None) -> bool:
+    """Whether nobody changed an entry's content since it was found.
+
+    The change time does not count: another name of the same inode that was removed alters it too.
+    """
+    if now is None or before is None:
+        return now is before
+    if now.kind != before.kind or now.ino != before.ino or now.dev != before.dev:
+        return False
+    if now.kind == "directory":
+        return True
+    return now.size == before.size and now.mtime_ns == before.mtime_ns and now.link == before.link
+
+
+def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> None:
+    """Writes all of `content` at `offset`; one `write` may take less."""
+    view = memoryview(content)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def sweep_staging(root_fd: int) -> None:
+    """Removes the staging directory, or whatever took its name."""
+    try:
+        fd = os.open(STAGING, OPEN_FOLDER, dir_fd=root_fd)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            os.unlink(STAGING, dir_fd=root_fd)
+            return
+        raise
+    try:
+        _remove_all(fd)
+    finally:
+        os.close(fd)
+    os.rmdir(STAGING, dir_fd=root_fd)
+
+
+def _remove_all(fd: int) -> None:
+    with os.scandir(fd) as items:
+        entries = [(item.name, item.is_dir(follow_symlinks=False)) for item in items]
+    for name, is_dir in entries:
+        if is_dir:
+            inner = os.open(name, OPEN_FOLDER, dir_fd=fd)
+            try:
+                _remove_all(inner)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=fd)
+        else:
+            os.unlink(name, dir_fd=fd)
+
+
+def _shorten(name: str, limit: int) -> str:
+    """`name` cut to `limit` bytes, between characters."""
+    return os.fsencode(name)[:limit].decode(errors="ignore")
