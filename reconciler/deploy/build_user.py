@@ -43,14 +43,19 @@ def find_build_user(name: str | None) -> BuildUser | None:
     return BuildUser(name, entry.pw_uid, entry.pw_gid, groups)
 
 
-def hand_over(tree: Path, user: BuildUser) -> None:
-    """Make everything in `tree` the user's own, and check that the user can reach it.
+def hand_over(tree: Path, user: BuildUser, *, state_dir: Path) -> None:
+    """Make everything in `tree` the user's own, and see to it that the user can reach it.
 
-    Blocks. Symlinks are not followed. A file with several names is left alone: another of them may
-    stand outside the tree, in a mirror's object store for example. Raises SettingsError.
+    The directories from the primary's own `state_dir` down to the tree are opened for passing through, by
+    the user's group alone; above it nothing is changed. Blocks. Symlinks are not followed. A file with
+    several names is left alone: another of them may stand outside the tree, in a mirror's object store for
+    example. Raises SettingsError.
     """
     for parent in reversed(tree.absolute().parents):
-        if not _may_enter(parent.stat(), user):
+        status = parent.stat()
+        if _may_enter(status, user):
+            continue
+        if not parent.is_relative_to(state_dir.absolute()) or not _open_for_group(parent, status, user):
             raise SettingsError(
                 f"TRUEUP_BUILD_USER: {user.name} cannot enter {parent}, where its work tree is",
                 hint=f"allow passing through with `chmod o+x {parent}`, or put TRUEUP_STATE_DIR elsewhere",
@@ -72,3 +77,12 @@ def _may_enter(status: os.stat_result, user: BuildUser) -> bool:
     if status.st_gid == user.gid or status.st_gid in user.groups:
         return bool(status.st_mode & stat.S_IXGRP)
     return bool(status.st_mode & stat.S_IXOTH)
+
+
+def _open_for_group(directory: Path, status: os.stat_result, user: BuildUser) -> bool:
+    """Let the user's group pass through, if the directory is ours and no other group has rights there."""
+    if status.st_uid != os.geteuid() or status.st_mode & stat.S_IRWXG:
+        return False
+    os.chown(directory, -1, user.gid)
+    directory.chmod(stat.S_IMODE(status.st_mode) | stat.S_IXGRP)
+    return True

@@ -26,9 +26,13 @@ class RunContext:
     base_environment: Mapping[str, str]
     """`Settings.child_environment()`: what every process gets, such as PATH and LANG."""
     scratch: Path
-    """A directory of the primary in which private homes are made."""
+    """A directory in the state directory, in which private homes are made."""
     invoke_command: tuple[str, ...] = INVOKE_COMMAND
     build_user: BuildUser | None = None
+
+    @property
+    def state_dir(self) -> Path:
+        return self.scratch.parent
 
     @classmethod
     def of(cls, settings: Settings) -> "RunContext":
@@ -95,5 +99,5 @@ def _make_home(context: RunContext) -> Path:
     context.scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix=home_prefix(), dir=context.scratch))
     if context.build_user is not None:
-        hand_over(home, context.build_user)
+        hand_over(home, context.build_user, state_dir=context.state_dir)
     return home

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -80,7 +81,8 @@ async def run_task(run: TaskRun, failed: type[TaskFailed]) -> Completed:
     workdir, root = await trio.to_thread.run_sync(_find_tasks, run, failed)
     context = run.context
     if context.build_user is not None:
-        await trio.to_thread.run_sync(hand_over, run.checkout, context.build_user)
+        hand = partial(hand_over, run.checkout, context.build_user, state_dir=context.state_dir)
+        await trio.to_thread.run_sync(hand)
     async with private_home(context) as home:
         try:
             completed = await run_captured(

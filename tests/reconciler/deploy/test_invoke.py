@@ -3,7 +3,6 @@
 import os
 import pwd
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -374,17 +373,52 @@ async def test_a_task_runs_as_the_build_user(checkout: Path, open_dir: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to another user")
-async def test_a_work_tree_that_the_build_user_cannot_reach(checkout: Path, open_dir: Path) -> None:
+async def test_a_closed_state_directory_is_opened_for_the_build_user_alone(
+    checkout: Path, open_dir: Path
+) -> None:
+    nobody = pwd.getpwnam("nobody")
+    state = open_dir / "state"
+    tree = state / "checkouts" / "tree"
+    state.mkdir(mode=0o700)
+    tree.parent.mkdir(mode=0o700)
+    shutil.copytree(checkout, tree)
+    context = RunContext(
+        {"PATH": "/usr/bin:/bin"},
+        state / "homes",
+        invoke_command=("/bin/sh", "-c", f"cd {tree} && cat README.txt; ls {state}"),
+        build_user=BuildUser("nobody", nobody.pw_uid, nobody.pw_gid, ()),
+    )
+    (tree / "README.txt").write_text("reached\n")
+    error = await failure(request(tree, context, "show"))
+    assert error.output.startswith("reached\n")
+    assert "Permission denied" in error.output, "passing through is not looking around"
+    for directory in (state, tree.parent):
+        status = directory.stat()
+        assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (0o710, 0, nobody.pw_gid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to another user")
+@pytest.mark.parametrize("where", ["above the state directory", "a group has rights there"])
+async def test_a_work_tree_that_the_build_user_cannot_reach(
+    checkout: Path, open_dir: Path, where: str
+) -> None:
     nobody = pwd.getpwnam("nobody")
     closed = open_dir / "closed"
     closed.mkdir(mode=0o700)
-    tree = closed / "tree"
+    state = closed
+    if where == "above the state directory":
+        state = closed / "state"
+        state.mkdir(mode=0o700)
+    else:
+        closed.chmod(0o750)
+    tree = state / "tree"
     shutil.copytree(checkout, tree)
     context = RunContext(
-        {"PATH": os.environ["PATH"]},
-        open_dir / "homes",
-        invoke_command=(sys.executable, "-m", "invoke"),
+        {"PATH": "/usr/bin:/bin"},
+        state / "homes",
         build_user=BuildUser("nobody", nobody.pw_uid, nobody.pw_gid, ()),
     )
-    with pytest.raises(SettingsError, match=f"nobody cannot enter {closed}.*chmod o\\+x {closed}"):
+    before = closed.stat().st_mode
+    with pytest.raises(SettingsError, match=f"nobody cannot enter {closed}, .*chmod o\\+x {closed}`"):
         await DRIVERS["invoke"].deploy(request(tree, context, "show"))
+    assert closed.stat().st_mode == before
