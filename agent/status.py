@@ -1,0 +1,201 @@
+"""What an agent tells the outside about itself: log lines, `status.json`, and systemd.
+
+`status.json` in the state directory is for `trueup-agent status`. Whether an agent runs at all is
+told by the lock that it holds as long as it lives; so a file left by a killed one deceives nobody.
+"""
+
+import datetime
+import fcntl
+import logging
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+import trio
+
+from agent import tls
+from agent.address import Address
+from agent.errors import SettingsError
+from agent.wire.messages import Task, TaskReport
+
+_log = logging.getLogger("trueup.agent")
+
+
+class LastTask(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    id: str
+    project: str
+    target_path: str
+    state: str
+    """RUNNING, SUCCESS or FAILED."""
+    reason: str = ""
+    message: str = ""
+    at: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Times are RFC 3339 in UTC."""
+
+    node: str
+    version: str
+    pid: int
+    connected: bool = False
+    primary: str = ""
+    since: str = ""
+    """When the connection was made or lost."""
+    problem: str = ""
+    """Why there is no connection, in words."""
+    running: int = 0
+    """Tasks under way."""
+    last_task: LastTask | None = None
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+class Board:
+    """The one place that changes the status; every change is written, logged and told to systemd."""
+
+    def __init__(self, state_dir: Path, *, node: str, version: str) -> None:
+        self._path = state_dir / "status.json"
+        self._lock = trio.Lock()
+        self.status = Status(node=node, version=version, pid=os.getpid(), since=now())
+
+    async def started(self) -> None:
+        _log.info("started", extra={"fields": {"node": self.status.node, "version": self.status.version}})
+        notify("READY=1\nSTATUS=not connected yet")
+        await self._write()
+
+    async def connected(self, address: Address) -> None:
+        self._change(connected=True, primary=str(address), since=now(), problem="")
+        _log.info("connected", extra={"fields": {"primary": str(address)}})
+        notify(f"STATUS=connected to {address}")
+        await self._write()
+
+    async def paired(self, address: Address, fingerprint: str) -> None:
+        _log.info("paired", extra={"fields": {"primary": str(address), "fingerprint": fingerprint}})
+
+    async def disconnected(self, problem: str) -> None:
+        """Called for each failed attempt too; one line for as long as the problem stays the same."""
+        if not self.status.connected and problem == self.status.problem:
+            return
+        self._change(connected=False, since=now(), problem=problem)
+        _log.warning("not connected", extra={"fields": {"problem": problem}})
+        notify(f"STATUS=not connected: {problem}")
+        await self._write()
+
+    async def task_started(self, task: Task) -> None:
+        self._change(running=self.status.running + 1)
+        if not task.observe:
+            self._change(last_task=self._task(task, "RUNNING"))
+        _log.info("task started", extra={"fields": _fields(task)})
+        await self._write()
+
+    async def task_ended(self, task: Task, report: TaskReport) -> None:
+        self._change(running=self.status.running - 1)
+        if not task.observe:
+            self._change(last_task=self._task(task, report.state, report.reason, report.message))
+        fields = _fields(task) | {"state": report.state, "reason": report.reason, "message": report.message}
+        level = logging.INFO if report.state == "SUCCESS" else logging.ERROR
+        _log.log(level, "task ended", extra={"fields": {k: v for k, v in fields.items() if v}})
+        await self._write()
+
+    async def stopped(self) -> None:
+        self._change(connected=False, since=now(), problem="stopped")
+        _log.info("stopped")
+        notify("STOPPING=1")
+        await self._write()
+
+    def _change(self, **fields: object) -> None:
+        self.status = msgspec.structs.replace(self.status, **fields)
+
+    def _task(self, task: Task, state: str, reason: str = "", message: str = "") -> LastTask:
+        return LastTask(
+            id=task.id,
+            project=task.project,
+            target_path=task.target_path,
+            state=state,
+            reason=reason,
+            message=message,
+            at=now(),
+        )
+
+    async def _write(self) -> None:
+        async with self._lock:
+            content = msgspec.json.format(msgspec.json.encode(self.status), indent=2) + b"\n"
+            try:
+                await trio.to_thread.run_sync(tls.write_private, self._path, content)
+            except OSError as error:
+                # The work goes on: a full disk is reported by the tasks that meet it.
+                _log.warning("status not written", extra={"fields": {"problem": error.strerror}})
+
+
+def read_status(state_dir: Path) -> Status | None:
+    """What the agent of a state directory wrote last; None if there never was one."""
+    path = state_dir / "status.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Status)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except msgspec.MsgspecError:
+        raise SettingsError(f"{path}: is damaged", hint="restart the agent") from None
+
+
+def hold_lock(state_dir: Path) -> int:
+    """Claim a state directory for this process; gives the descriptor to keep.
+
+    SettingsError if another agent has it or it cannot be written.
+    """
+    path = state_dir / "agent.lock"
+    try:
+        tls.make_private_directory(state_dir)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise SettingsError(
+            f"another agent is running with {state_dir}", hint="give each its own --state-dir"
+        ) from None
+    return descriptor
+
+
+def is_running(state_dir: Path) -> bool:
+    """Whether an agent holds this state directory now."""
+    try:
+        descriptor = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SettingsError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def notify(text: str) -> None:
+    """Tell systemd, if it asked to be told (sd_notify(3)); never fails."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if not name.startswith(("/", "@")):
+        return
+    plain = "\n".join(line for line in text.splitlines() if line.isprintable())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.setblocking(False)
+        try:
+            channel.sendto(plain.encode(), name.replace("@", "\0", 1) if name.startswith("@") else name)
+        except OSError:
+            return
+
+
+def _fields(task: Task) -> dict[str, str]:
+    what = "observe" if task.observe else task.strategy
+    return {"task": task.id, "project": task.project, "target": task.target_path, "what": what}

@@ -1,0 +1,130 @@
+"""Runs the tasks that a primary pushes: several at once, one at a time for each target."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import trio
+
+from agent.errors import LocalProtocolError, TransferFailed
+from agent.failures import code_of, line_of
+from agent.routing import Session, TaskChannel
+from agent.status import Board
+from agent.wire.channel import Channel
+from agent.wire.messages import Cancel, Task, TaskReport
+
+Runner = Callable[[Task, Channel], Awaitable[TaskReport]]
+"""Brings a target to a tree; `agent.task.run_task` with this host's rules."""
+
+_log = logging.getLogger("trueup.agent")
+
+MAX_TASKS = 4
+MAX_WAITING = 256
+"""Tasks that may be there at once, those that wait for a free place or for their target included."""
+
+
+class Workers:
+    """Lives as long as the agent, across sessions, so that a target is never worked on twice at once.
+
+    `nursery` holds the tasks. A session that ends cancels its own.
+    """
+
+    def __init__(
+        self, runner: Runner, board: Board, nursery: trio.Nursery, *, limit: int = MAX_TASKS
+    ) -> None:
+        self._runner = runner
+        self._board = board
+        self._nursery = nursery
+        self._places = trio.Semaphore(limit)
+        self._targets: dict[str, tuple[trio.Lock, int]] = {}
+        self._scopes: dict[tuple[int, str], tuple[trio.CancelScope, list[str]]] = {}
+
+    def start(self, session: Session, task: Task, channel: TaskChannel) -> None:
+        """Begin a task, or refuse it where too many wait already; never blocks."""
+        key = (id(session), task.id)
+        if len(self._scopes) >= MAX_WAITING:
+            refused = _failed(task, "Busy", f"more than {MAX_WAITING} tasks wait at this agent")
+            session.control.offer(refused)
+            session.close(channel)
+            return
+        scope = trio.CancelScope()
+        self._scopes[key] = (scope, [])
+        self._nursery.start_soon(self._run, session, task, channel, scope, key)
+
+    def cancel(self, session: Session, cancel: Cancel) -> None:
+        """End one task of a session; its report says that it was cancelled."""
+        found = self._scopes.get((id(session), cancel.task))
+        if found is not None:
+            scope, reasons = found
+            reasons.append(cancel.reason or "the primary cancelled it")
+            scope.cancel()
+
+    def abandon(self, session: Session) -> None:
+        """The session is gone: end its tasks; nobody is there to report to."""
+        for (owner, _), (scope, _reasons) in self._scopes.items():
+            if owner == id(session):
+                scope.cancel()
+
+    async def _run(
+        self,
+        session: Session,
+        task: Task,
+        channel: TaskChannel,
+        scope: trio.CancelScope,
+        key: tuple[int, str],
+    ) -> None:
+        reasons = self._scopes[key][1]
+        report = None
+        try:
+            with scope:
+                lock, users = self._targets.get(task.target_path, (trio.Lock(), 0))
+                self._targets[task.target_path] = (lock, users + 1)
+                try:
+                    # The target first: who waits for it takes no place from others.
+                    async with lock, self._places:
+                        report = await self._work(task, channel)
+                finally:
+                    self._leave(task.target_path)
+            if report is None:
+                report = _failed(task, "Cancelled", reasons[0] if reasons else "the connection was lost")
+            await self._report(channel, report)
+        finally:
+            del self._scopes[key]
+            session.close(channel)
+
+    async def _work(self, task: Task, channel: TaskChannel) -> TaskReport:
+        await self._board.task_started(task)
+        report = _failed(task, "Cancelled", "it was cancelled")
+        try:
+            report = await self._runner(task, channel)
+        except Exception as error:
+            # Whatever went wrong in one task must not end the agent, which serves others.
+            report = _failed(task, code_of(error), line_of(error))
+            if report.reason == "InternalError":
+                _log.error("a task failed because of a mistake in trueup", exc_info=error)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._board.task_ended(task, report)
+        return report
+
+    async def _report(self, channel: TaskChannel, report: TaskReport) -> None:
+        try:
+            try:
+                await channel.send(report)
+            except LocalProtocolError:
+                # Too large for a frame; what matters is how the task ended.
+                note = "the report was too long; warnings and output are left out"
+                await channel.send(msgspec.structs.replace(report, warnings=(note,), after=()))
+        except TransferFailed:
+            return
+
+    def _leave(self, target: str) -> None:
+        lock, users = self._targets[target]
+        if users == 1:
+            del self._targets[target]
+        else:
+            self._targets[target] = (lock, users - 1)
+
+
+def _failed(task: Task, reason: str, message: str) -> TaskReport:
+    return TaskReport(task=task.id, state="FAILED", reason=reason, message=message)

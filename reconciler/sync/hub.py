@@ -1,0 +1,231 @@
+"""The primary's side of all agents: who may connect, who is connected, and tasks pushed to nodes.
+
+`Hub.update` says who may connect, and acts on live connections at once. How connections are judged is
+in `reception.py`, what they carry in `agent/routing.py`.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent import tls
+from agent.errors import LocalProtocolError, TransferFailed, TrueupError
+from agent.routing import TaskChannel, Traffic
+from agent.wire.channel import Channel
+from agent.wire.frames import CONTROL_LIMIT
+from agent.wire.messages import AnyMessage, Cancel, SyncStart, Task, TaskReport
+from reconciler.errors import StepFailed
+from reconciler.settings_values import Address
+from reconciler.sync.enrolment import Enrolment
+from reconciler.sync.listener import Listener, open_listeners
+from reconciler.sync.reception import OnPaired, Reception
+from reconciler.sync.serving import TreeSource, serve_task
+
+SILENCE = 600.0
+"""Seconds without a word about a task, from an agent that is alive, after which the task is given up."""
+
+_KEPT_TRAFFIC = 1000
+
+Serve = Callable[[Channel, TreeSource], Awaitable[TaskReport]]
+
+_log = logging.getLogger("trueup.sync")
+
+
+class AgentUnreachable(TrueupError):
+    """The node's agent is not connected, or went away before it reported; nobody knows what it did."""
+
+    reason = "AgentUnreachable"
+    retryable = True
+
+
+class Hub:
+    """All agents of one primary, for the time of `async with`.
+
+    `key` is the primary's TLS key; its certificate is made anew at each start and stored with it in
+    `tls_dir` (`server.crt`, `server.key`), because Python's ssl reads files. `on_paired(node,
+    certificate_der, trust_on_first_use)` is awaited before an agent hears that it is paired, so that
+    the pairing is durable then; if it raises, the agent is told to try again. `epoch` is the fencing
+    epoch that agents are shown.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: Address,
+        key: Ed25519PrivateKey,
+        tls_dir: Path,
+        on_paired: OnPaired,
+        enrolments: Iterable[Enrolment] = (),
+        epoch: int = 0,
+        serve: Serve = serve_task,
+        silence: float = SILENCE,
+    ) -> None:
+        self._address = address
+        self._key = key
+        self._tls_dir = tls_dir
+        self._initial = tuple(enrolments)
+        self._serve = serve
+        self._silence = silence
+        self._traffic: OrderedDict[str, Traffic] = OrderedDict()
+        self._reception = Reception(
+            server_fp=tls.spki_fingerprint(key.public_key()),
+            tls_dir=tls_dir,
+            on_paired=on_paired,
+            epoch=epoch,
+        )
+        self._manager: AbstractAsyncContextManager[trio.Nursery, bool | None]
+        self._nursery: trio.Nursery
+        self.addresses: tuple[Address, ...] = ()
+        """Where it listens; known once it does."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The primary's, as it stands in join strings."""
+        return self._reception.server_fp
+
+    async def __aenter__(self) -> Self:
+        """Raises SettingsError if the TLS directory or the address cannot be used."""
+        await trio.to_thread.run_sync(
+            tls.write_identity, self._tls_dir, "server", self._key, tls.PRIMARY_SUBJECT
+        )
+        await self._reception.update(self._initial)
+        listeners = await open_listeners(self._address)
+        self.addresses = tuple(_address_of(listener) for listener in listeners)
+        listener = Listener(self._reception.context, self._reception.judge)
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        self._nursery.start_soon(trio.serve_listeners, listener.serve, listeners)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self._nursery.cancel_scope.cancel()
+        try:
+            return await self._manager.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as group:
+            # The caller's own exception stays what it was; only failures of the hub come as a group.
+            if group.exceptions == (error,):
+                return False
+            raise
+
+    # --- who -----------------------------------------------------------------------------------
+
+    async def update(self, enrolments: Iterable[Enrolment]) -> None:
+        """Let exactly these nodes connect from now on; those removed or changed are disconnected.
+
+        Give certificates as recorded after the last `on_paired`: a node whose certificate is missing
+        here has to pair again.
+        """
+        await self._reception.update(enrolments)
+
+    def is_paired(self, node: str) -> bool:
+        """Whether a certificate is enrolled for a node."""
+        enrolment = self._reception.roster.by_node.get(node)
+        return enrolment is not None and enrolment.certificate_der is not None
+
+    def connected(self) -> frozenset[str]:
+        return frozenset(self._reception.sessions)
+
+    async def wait_connected(self, nodes: Iterable[str], patience: float) -> set[str]:
+        """Wait until all of these nodes are connected, at most `patience` seconds; gives those that are."""
+        wanted = set(nodes)
+        with trio.move_on_after(patience):
+            while not wanted <= self._reception.sessions.keys():
+                await self._reception.wait_change()
+        return wanted & self._reception.sessions.keys()
+
+    # --- tasks ---------------------------------------------------------------------------------
+
+    async def run_task(self, node: str, task: Task, source: TreeSource | None) -> TaskReport:
+        """Push a task to a node and serve it until its report comes; the report may be of a failure.
+
+        `source` is what an agent that needs something is served from; it is not needed to observe.
+        Cancelling this cancels the task at the agent. Raises AgentUnreachable if the node is not
+        connected, goes away or falls silent, and StepFailed if the task is too large to be sent.
+        """
+        session = self._reception.sessions.get(node)
+        if session is None:
+            raise AgentUnreachable(
+                f"the agent of the node {node} is not connected",
+                hint="look at `trueup-agent status` on that host",
+            )
+        channel = session.open(task.id)
+        self._traffic[task.id] = channel.traffic
+        while len(self._traffic) > _KEPT_TRAFFIC:
+            self._traffic.popitem(last=False)
+        finished = False
+        try:
+            report = await self._converse(node, channel, task, source)
+            finished = True
+            return report
+        except TransferFailed as error:
+            if session.lost is None:
+                raise
+            raise AgentUnreachable(
+                f"the agent of the node {node} went away during the task: {session.lost}"
+            ) from error
+        finally:
+            session.close(channel)
+            if not finished:
+                session.control.offer(Cancel(task=task.id, reason="the primary gave the task up"))
+
+    def traffic(self, task: str) -> Traffic:
+        """Bytes on the wire of a task, also after its end (of the last 1,000); zeros if unknown."""
+        return self._traffic.get(task, Traffic())
+
+    async def _converse(
+        self, node: str, channel: TaskChannel, task: Task, source: TreeSource | None
+    ) -> TaskReport:
+        try:
+            await channel.send(task)
+        except LocalProtocolError:
+            raise StepFailed(
+                f"the task for {task.target_path} on {node} is larger than {CONTROL_LIMIT} bytes",
+                hint="make its rendered files smaller, or sync them as part of the tree",
+            ) from None
+        watched = _Watched(channel, node, self._silence)
+        message, _ = await watched.receive()
+        if isinstance(message, SyncStart) and source is not None:
+            return await self._serve(watched, source)
+        if isinstance(message, TaskReport):
+            return message
+        raise TransferFailed(
+            f"the agent of the node {node} answered the task with a {type(message).__name__}",
+            hint="update agent and primary to the same version",
+        )
+
+
+class _Watched:
+    """A channel whose peer may not be silent for ever."""
+
+    def __init__(self, channel: Channel, node: str, silence: float) -> None:
+        self._channel = channel
+        self._node = node
+        self._silence = silence
+
+    async def send(self, message: AnyMessage, payload: bytes | bytearray | memoryview | None = None) -> None:
+        await self._channel.send(message, payload)
+
+    async def receive(self) -> tuple[AnyMessage, bytes | None]:
+        with trio.move_on_after(self._silence):
+            return await self._channel.receive()
+        raise AgentUnreachable(
+            f"the agent of the node {self._node} said nothing about the task for {self._silence:g} seconds",
+            hint="look at its log; a disk may hang",
+        )
+
+
+def _address_of(listener: trio.SocketListener) -> Address:
+    host, port, *_ = listener.socket.getsockname()
+    return Address(host, port)

@@ -1,0 +1,237 @@
+"""Judges every caller against the roster: pairs it, binds it to a session, or turns it away with a reason.
+
+A node is connected when both connections of its session stand. A newer session of the same node
+replaces the older one, because an agent that comes back knows better than we do that its old
+connection is dead.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from ssl import SSLContext
+
+import trio
+
+from agent import tls
+from agent.dial import HANDSHAKE_DEADLINE
+from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkLost
+from agent.routing import Session
+from agent.wire.connection import Phase, Role
+from agent.wire.messages import Hello, HelloAck, PairAck, PairRequest
+from reconciler.sync.enrolment import Enrolment, Refusal, Roster, judge_hello, judge_pairing, shared_protocol
+from reconciler.sync.listener import Caller, Continue, refuse
+
+OnPaired = Callable[[str, bytes, bool], Awaitable[None]]
+"""(node, certificate in DER, whether the agent trusted us on first use) -> recorded for good."""
+
+_REVOKED = "the node was removed or changed"
+
+_log = logging.getLogger("trueup.sync")
+
+
+@dataclass(eq=False)
+class _Opening:
+    """A session whose control connection stands and whose bulk connection is awaited."""
+
+    node: str
+    rights: tuple[str | None, ...] | None
+    control: Link
+    bulk: Link | None = None
+    ready: trio.Event = field(default_factory=trio.Event)
+    """The bulk connection stands, or the session shall not be."""
+    over: trio.Event = field(default_factory=trio.Event)
+
+
+class Reception:
+    def __init__(self, *, server_fp: str, tls_dir: Path, on_paired: OnPaired, epoch: int) -> None:
+        self.server_fp = server_fp
+        self.epoch = epoch
+        self.roster = Roster()
+        self.sessions: dict[str, Session] = {}
+        self._tls_dir = tls_dir
+        self._on_paired = on_paired
+        self._contexts: dict[Phase, SSLContext] = {}
+        self._anchored: frozenset[str] | None = None  # what the session context was built from
+        self._openings: dict[bytes, _Opening] = {}
+        self._pairing: dict[str, trio.Lock] = {}
+        self._updating = trio.Lock()
+        self._change = trio.Event()
+
+    async def wait_change(self) -> None:
+        """Until a session begins or ends."""
+        await self._change.wait()
+
+    def context(self, phase: Phase) -> SSLContext:
+        return self._contexts[phase]
+
+    async def update(self, enrolments: Iterable[Enrolment]) -> None:
+        """See `Hub.update`. Who is no longer enrolled is out before this waits for anything."""
+        before, self.roster = self.roster, Roster.of(enrolments)
+        for node, enrolment in before.by_node.items():
+            if _rights(enrolment) != _rights(self.roster.by_node.get(node)):
+                self._disconnect(node)
+        async with self._updating:
+            enrolled = frozenset(self.roster.by_certificate)
+            if enrolled == self._anchored:
+                return
+            # Anchors cannot be taken out of a context. Until the new one is there, the exact look-up
+            # after the handshake keeps out whose certificate is no longer enrolled.
+            anchors = self.roster.anchors()
+            self._contexts[Phase.HELLO] = await trio.to_thread.run_sync(
+                tls.session_server_context, self._tls_dir, anchors
+            )
+            self._anchored = enrolled
+            if Phase.PAIRING not in self._contexts:
+                self._contexts[Phase.PAIRING] = await trio.to_thread.run_sync(
+                    tls.pairing_server_context, self._tls_dir
+                )
+
+    async def judge(self, caller: Caller) -> Continue | None:
+        """Answer a caller's first message; what is left to do on its connection, or None."""
+        if isinstance(caller.message, PairRequest):
+            return await self._judge_pairing(caller, caller.message)
+        if isinstance(caller.message, Hello):
+            return await self._judge_hello(caller, caller.message)
+        raise AssertionError("the state machine lets nothing else through")
+
+    # --- pairing -------------------------------------------------------------------------------
+
+    async def _judge_pairing(self, caller: Caller, request: PairRequest) -> Continue | None:
+        refusal = self._pairing_refusal(request)
+        if refusal is not None:
+            await refuse(caller, PairAck(accepted=False, reason=refusal.reason, message=refusal.message))
+            return None
+        return lambda: self._pair(caller, request)
+
+    async def _pair(self, caller: Caller, request: PairRequest) -> None:
+        """Record the pairing, one at a time for each node, so that of several agents one wins."""
+        node = request.node
+        lock = self._pairing.setdefault(node, trio.Lock())
+        async with lock:
+            refusal = self._pairing_refusal(request)
+            enrolment = self.roster.by_node.get(node)
+            if refusal is None and enrolment is not None and enrolment.certificate_der is None:
+                refusal = await self._record(request, enrolment)
+        with trio.move_on_after(HANDSHAKE_DEADLINE):
+            if refusal is not None:
+                await refuse(caller, PairAck(accepted=False, reason=refusal.reason, message=refusal.message))
+                return
+            note = "" if request.pinned else " (it trusted us on first use)"
+            _log.info("paired node %s from %s%s", node, caller.peer, note)
+            await caller.link.write(PairAck(accepted=True))
+            await caller.linger()
+
+    async def _record(self, request: PairRequest, enrolment: Enrolment) -> Refusal | None:
+        node = request.node
+        try:
+            await self._on_paired(node, request.certificate, not request.pinned)
+        except Exception as error:
+            _log.error("the pairing of node %s could not be recorded: %s", node, error)
+            return Refusal("NotRecorded", "the primary could not record the pairing: try again later")
+        current = self.roster.by_node.get(node)
+        if current is None or current.token_key != enrolment.token_key:
+            return Refusal("TokenRefused", _REVOKED)
+        paired = replace(current, certificate_der=request.certificate)
+        await self.update([*(e for e in self.roster.by_node.values() if e.node != node), paired])
+        return None
+
+    def _pairing_refusal(self, request: PairRequest) -> Refusal | None:
+        return judge_pairing(
+            request, self.roster.by_node.get(request.node), server_fp=self.server_fp, now=time.time()
+        )
+
+    # --- sessions ------------------------------------------------------------------------------
+
+    async def _judge_hello(self, caller: Caller, hello: Hello) -> Continue | None:
+        refusal = judge_hello(hello, caller.certificate, self.roster, server_fp=self.server_fp)
+        opening = self._openings.get(hello.session) if hello.session else None
+        if refusal is None and hello.session and (opening is None or opening.node != hello.node):
+            refusal = Refusal("SessionUnknown", "there is no such session: open a control connection first")
+        if refusal is not None:
+            await refuse(caller, HelloAck(accepted=False, reason=refusal.reason, message=refusal.message))
+            return None
+        if opening is None:
+            return await self._accept_control(caller, hello)
+        return await self._accept_bulk(caller, hello, opening)
+
+    async def _accept_control(self, caller: Caller, hello: Hello) -> Continue:
+        session = secrets.token_bytes(16)
+        link = caller.link
+        control = Link(link.stream, link.connection, timing=CONTROL_TIMING, backlog=CONTROL_BACKLOG)
+        opening = _Opening(hello.node, _rights(self.roster.by_node.get(hello.node)), control)
+        self._openings[session] = opening
+        try:
+            await control.write(self._accepted(hello, session))
+        except BaseException:
+            del self._openings[session]
+            raise
+        return lambda: self._run_session(caller, session, opening)
+
+    async def _accept_bulk(self, caller: Caller, hello: Hello, opening: _Opening) -> Continue:
+        # Taken out first, so that a second connection cannot claim the same session meanwhile.
+        del self._openings[hello.session]
+        link = caller.link
+        bulk = Link(link.stream, link.connection, timing=BULK_TIMING)
+        try:
+            await bulk.write(self._accepted(hello, hello.session))
+            opening.bulk = bulk
+        finally:
+            opening.ready.set()
+        return opening.over.wait
+
+    def _accepted(self, hello: Hello, session: bytes) -> HelloAck:
+        protocol = shared_protocol(hello.protocols)
+        return HelloAck(accepted=True, protocol=protocol or 0, session=session, epoch=self.epoch)
+
+    async def _run_session(self, caller: Caller, session_id: bytes, opening: _Opening) -> None:
+        node = opening.node
+        try:
+            with trio.move_on_after(HANDSHAKE_DEADLINE):
+                await opening.ready.wait()
+            if opening.bulk is None or opening.rights != _rights(self.roster.by_node.get(node)):
+                await opening.control.aclose()
+                _log.warning("closed the session of node %s: no bulk connection, or no right to one", node)
+                return
+            session = Session(Role.PRIMARY, opening.control, opening.bulk)
+            older = self.sessions.get(node)
+            self.sessions[node] = session
+            if older is not None:
+                older.end(LinkLost("the agent connected again"))
+            self._changed()
+            _log.info("node %s connected from %s", node, caller.peer)
+            try:
+                reason = await session.run()
+                _log.info("node %s disconnected: %s", node, reason)
+            finally:
+                if self.sessions.get(node) is session:
+                    del self.sessions[node]
+                    self._changed()
+        finally:
+            self._openings.pop(session_id, None)
+            opening.over.set()
+
+    def _disconnect(self, node: str) -> None:
+        revoked = LinkLost(_REVOKED)
+        session = self.sessions.pop(node, None)
+        if session is not None:
+            session.end(revoked)
+            self._changed()
+        for key, opening in list(self._openings.items()):
+            if opening.node == node:
+                del self._openings[key]
+                opening.ready.set()
+
+    def _changed(self) -> None:
+        self._change.set()
+        self._change = trio.Event()
+
+
+def _rights(enrolment: Enrolment | None) -> tuple[str | None, ...] | None:
+    """What, if it changes, ends a node's connections."""
+    if enrolment is None:
+        return None
+    der = enrolment.certificate_der
+    return enrolment.token_key, enrolment.pin, None if der is None else tls.der_hash(der)
