@@ -1,0 +1,330 @@
+"""A tree on the primary, scanned and hashed once, and served to any number of agents."""
+
+import errno
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from agent.blocks import FRAME_TARGET, MAX_REQUEST, block_count, block_length, block_size_for
+from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
+from agent.failures import single
+from agent.folders import Folders
+from agent.ignore import Ignore
+from agent.index import (
+    MAX_FILE_SIZE,
+    ancestors,
+    check_path,
+    directory_entry,
+    file_entry,
+    find_collision,
+    split_batches,
+    symlink_entry,
+    tree_digest,
+)
+from agent.scan import OPEN_FILE, Found, found_from, hash_files, read_exactly, scan
+from agent.wire.channel import Channel
+from agent.wire.messages import (
+    BlockRequest,
+    BlockResponseBin,
+    Entry,
+    IndexBegin,
+    IndexEnd,
+    IndexFile,
+    SyncStart,
+    TaskReport,
+)
+from reconciler.errors import LookFailed
+
+QUEUED_REQUESTS = 16
+"""Requests of one agent that wait here; one that sends more waits until blocks have left."""
+
+QUEUED_FRAMES = 2
+"""Frames read ahead of the network."""
+
+_UNSERVED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSource:
+    """An index and where its blocks are. `bytes` counts the contents of its files.
+
+    `entries` are in path order; `found` has the state of each file when it was read, so that one that
+    changes later is not served as what it was. `warnings` names what can't be sent.
+    """
+
+    directory: Path
+    entries: tuple[Entry, ...]
+    tree: bytes
+    files: int
+    bytes: int
+    warnings: tuple[str, ...]
+    batches: tuple[tuple[Entry, ...], ...]
+    found: dict[str, Found]
+
+    @classmethod
+    async def build(
+        cls,
+        directory: Path,
+        *,
+        ignore: Sequence[str] = (),
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        reserved: Collection[str] = (),
+        ignore_permissions: bool = False,
+    ) -> "TreeSource":
+        """Scans and hashes `directory`, in worker threads.
+
+        `ignore`, `include` and `exclude` are gitignore lines; with `include`, only what matches it is
+        taken, with the directories above. `reserved` are paths of rendered files, which win over
+        files of the tree. Raises LookFailed where the directory can't be read, PathRefused for a name
+        that can't be sent, TransferFailed where it changed while it was read.
+        """
+        try:
+            root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise LookFailed(f"cannot read the directory {directory}: {error.strerror}") from error
+        try:
+            return await _build(
+                directory, root_fd, _Selection(ignore, include, exclude, reserved), ignore_permissions
+            )
+        except OSError as error:
+            raise LookFailed(f"cannot read {error.filename or directory}: {error.strerror}") from error
+        finally:
+            os.close(root_fd)
+
+
+class _Selection:
+    """Which paths of a scan are sent."""
+
+    def __init__(
+        self,
+        ignore: Sequence[str],
+        include: Sequence[str],
+        exclude: Sequence[str],
+        reserved: Collection[str],
+    ) -> None:
+        self.leave_out = Ignore([*ignore, *exclude])
+        self._include = Ignore(include)
+        self.reserved = frozenset(reserved)
+        self._above_reserved = frozenset(above for path in reserved for above in ancestors(path))
+
+    def choose(self, found: dict[str, Found]) -> dict[str, Found]:
+        chosen = dict(found)
+        for path in self._above_reserved:
+            there = chosen.get(path)
+            if there is not None and there.kind != "directory":
+                del chosen[path]
+        if self._include:
+            matching = [
+                path
+                for path, there in chosen.items()
+                if self._include.covers(path, there.kind == "directory")
+            ]
+            wanted = {*matching, *(above for path in matching for above in ancestors(path))}
+            chosen = {path: there for path, there in chosen.items() if path in wanted}
+        return chosen
+
+
+async def _build(
+    directory: Path, root_fd: int, selection: _Selection, ignore_permissions: bool
+) -> TreeSource:
+    def walk() -> dict[str, Found]:
+        return selection.choose(scan(root_fd, selection.leave_out, reserved=selection.reserved).found)
+
+    found = await trio.to_thread.run_sync(walk)
+    warnings = [
+        f"{path!r} is a FIFO, socket or device and is not sent"
+        for path, there in sorted(found.items())
+        if there.kind == "other"
+    ]
+    for path, there in found.items():
+        check_path(path)
+        if there.kind == "file" and there.size > MAX_FILE_SIZE:
+            raise PathRefused(f"{path!r} has {there.size} bytes; at most {MAX_FILE_SIZE} can be sent")
+        if there.kind == "symlink":
+            _check_link(path, there.link)
+    collision = find_collision(path for path in found)
+    if collision:
+        raise PathRefused(
+            f"{collision[0]!r} and {collision[1]!r} differ only in case or Unicode form",
+            hint="rename or ignore one of them",
+        )
+    files = sorted((path, there) for path, there in found.items() if there.kind == "file")
+    contents = await hash_files(root_fd, files)
+
+    def finish() -> TreeSource:
+        entries: list[Entry] = []
+        for path in sorted(found):
+            there = found[path]
+            if there.kind == "directory":
+                entries.append(directory_entry(path, mode=there.mode))
+            elif there.kind == "symlink":
+                entries.append(symlink_entry(path, link=there.link))
+            elif there.kind == "file":
+                blocks = contents[path]
+                if blocks is None:
+                    raise TransferFailed(f"{str(directory / path)!r} changed while it was read")
+                entries.append(
+                    file_entry(path, mode=there.mode, size=there.size, mtime_ns=there.mtime_ns, blocks=blocks)
+                )
+        return TreeSource(
+            directory=directory,
+            entries=tuple(entries),
+            tree=tree_digest(entries, ignore_permissions=ignore_permissions),
+            files=len(files),
+            bytes=sum(there.size for _, there in files),
+            warnings=tuple(warnings),
+            batches=tuple(split_batches(entries)),
+            found=dict(files),
+        )
+
+    return await trio.to_thread.run_sync(finish)
+
+
+def _check_link(path: str, link: str) -> None:
+    try:
+        link.encode()
+    except UnicodeEncodeError as error:
+        raise PathRefused(f"where {path!r} leads is not valid UTF-8", hint="mend or ignore it") from error
+
+
+async def serve_task(channel: Channel, source: TreeSource) -> TaskReport:
+    """Answers an agent that got a task for this tree until it reports; the report is the result.
+
+    The hub has sent the `Task`. Raises TransferFailed once the session is gone, RemoteProtocolError
+    when the agent asks for what the index does not have or says what is out of place, LookFailed where
+    the directory is gone.
+    """
+    try:
+        root_fd = os.open(source.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise LookFailed(f"cannot read the directory {source.directory}: {error.strerror}") from error
+    serving = _Serving(channel, source, root_fd)
+    try:
+        return await serving.run()
+    except BaseExceptionGroup as group:
+        cause = single(group)
+        if isinstance(cause, Exception):
+            raise cause from group
+        raise
+    finally:
+        os.close(root_fd)
+
+
+class _Serving:
+    def __init__(self, channel: Channel, source: TreeSource, root_fd: int) -> None:
+        self._channel = channel
+        self._source = source
+        self._root_fd = root_fd
+        self._task = ""
+
+    async def run(self) -> TaskReport:
+        message, _ = await self._channel.receive()
+        if isinstance(message, TaskReport):
+            return message
+        if not isinstance(message, SyncStart):
+            raise _out_of_place(message)
+        self._task = message.task
+        await self._send_index()
+        requests, take_requests = trio.open_memory_channel[BlockRequest](QUEUED_REQUESTS)
+        frames, take_frames = trio.open_memory_channel[tuple[BlockResponseBin, bytearray]](QUEUED_FRAMES)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read, take_requests, frames)
+            nursery.start_soon(self._send, take_frames)
+            async with requests:
+                while True:
+                    message, _ = await self._channel.receive()
+                    if isinstance(message, TaskReport):
+                        # Whatever is still queued was asked for by a task that has ended.
+                        nursery.cancel_scope.cancel()
+                        return message
+                    if not isinstance(message, BlockRequest) or message.task != self._task:
+                        raise _out_of_place(message)
+                    self._check(message)
+                    await requests.send(message)
+
+    async def _send_index(self) -> None:
+        source, task = self._source, self._task
+        await self._channel.send(IndexBegin(task=task, entries=len(source.entries), bytes=source.bytes))
+        for batch in source.batches:
+            await self._channel.send(IndexFile(task=task, entries=batch))
+        await self._channel.send(IndexEnd(task=task, tree=source.tree))
+
+    def _check(self, request: BlockRequest) -> None:
+        entries = self._source.entries
+        if not 0 < len(request.blocks) <= MAX_REQUEST:
+            raise RemoteProtocolError(f"a request for {len(request.blocks)} blocks")
+        for ordinal, number in request.blocks:
+            if not 0 <= ordinal < len(entries) or not 0 <= number < block_count(entries[ordinal].size):
+                raise RemoteProtocolError(f"block {number} of entry {ordinal} was asked for and is none")
+
+    async def _read(
+        self,
+        requests: trio.MemoryReceiveChannel[BlockRequest],
+        frames: trio.MemorySendChannel[tuple[BlockResponseBin, bytearray]],
+    ) -> None:
+        async with requests, frames:
+            async for request in requests:
+                for part in self._frames_of(request.blocks):
+                    await frames.send(await trio.to_thread.run_sync(self._read_frame, part))
+
+    def _frames_of(self, blocks: Iterable[tuple[int, int]]) -> Iterable[list[tuple[int, int, int]]]:
+        """The blocks of a request with their lengths, packed into frames of about a MiB."""
+        part: list[tuple[int, int, int]] = []
+        total = 0
+        for ordinal, number in blocks:
+            length = block_length(self._source.entries[ordinal].size, number)
+            if part and total + length > FRAME_TARGET:
+                yield part
+                part, total = [], 0
+            part.append((ordinal, number, length))
+            total += length
+        if part:
+            yield part
+
+    def _read_frame(self, part: Sequence[tuple[int, int, int]]) -> tuple[BlockResponseBin, bytearray]:
+        payload = bytearray(sum(length for _, _, length in part))
+        view = memoryview(payload)
+        served: list[tuple[int, int, int]] = []
+        at = 0
+        with Folders(self._root_fd) as folders:
+            for ordinal, number, length in part:
+                if self._read_block(folders, ordinal, number, view[at : at + length]):
+                    served.append((ordinal, number, length))
+                    at += length
+                else:
+                    served.append((ordinal, number, _UNSERVED))
+        view.release()
+        del payload[at:]
+        return BlockResponseBin(task=self._task, size=at, blocks=tuple(served)), payload
+
+    def _read_block(self, folders: Folders, ordinal: int, number: int, view: memoryview) -> bool:
+        """Reads one block; False if the file is not what the index says any more."""
+        entry = self._source.entries[ordinal]
+        try:
+            above, name = folders.locate(entry.path)
+            fd = os.open(name, OPEN_FILE, dir_fd=above)
+        except (FileNotFoundError, PathRefused):
+            return False
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES):
+                return False
+            raise
+        try:
+            if not found_from(os.fstat(fd)).same_as(self._source.found[entry.path]):
+                return False
+            return read_exactly(fd, view, number * block_size_for(entry.size))
+        finally:
+            os.close(fd)
+
+    async def _send(self, frames: trio.MemoryReceiveChannel[tuple[BlockResponseBin, bytearray]]) -> None:
+        async with frames:
+            async for message, payload in frames:
+                await self._channel.send(message, payload)
+
+
+def _out_of_place(message: object) -> RemoteProtocolError:
+    return RemoteProtocolError(f"the agent sent {type(message).__name__} out of place")
