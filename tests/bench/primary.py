@@ -1,0 +1,82 @@
+"""The primary's half of a measurement, in a process of its own: a hub, and a task for each line it reads.
+
+Started by `tests/bench/blocksync.py`. The first line it prints says where it listens, the second that the
+agent is there. Each line on standard input is a JSON object with `source`, `target` and `durability`, and is
+answered by one line with the times and the report. It ends when its input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import trio
+
+from agent.wire.messages import Task, TaskReport
+from reconciler.keys import MasterKey
+from reconciler.settings_values import Address
+from reconciler.sync.enrolment import Enrolment
+from reconciler.sync.hub import Hub
+from reconciler.sync.serving import TreeSource
+
+NODE = "bench"
+_CONNECT_DEADLINE = 60.0
+
+
+async def measure(hub: Hub, order: dict[str, str]) -> dict[str, object]:
+    """Look at the source and bring the target to it, as a pass does; times in seconds."""
+    begin = time.perf_counter()
+    source = await TreeSource.build(Path(order["source"]))
+    scanned = time.perf_counter()
+    task = Task(
+        id=uuid.uuid4().hex,
+        project="bench",
+        target_path=order["target"],
+        observe=False,
+        strategy="mirror",
+        tree=source.digest,
+        durability=order["durability"],  # type: ignore[arg-type]
+        max_delete=1.0,
+    )
+    report: TaskReport = await hub.run_task(NODE, task, source)
+    end = time.perf_counter()
+    return {
+        "state": report.state,
+        "reason": f"{report.reason}: {report.message}",
+        "seconds": end - begin,
+        "scan_seconds": scanned - begin,
+        "bytes_moved": report.bytes_received,
+    }
+
+
+async def remembered(node: str, certificate: bytes, trust_on_first_use: bool) -> None:
+    """A primary writes the certificate to the status branch; this one lives no longer than its hub."""
+
+
+async def main(token_key: str, tls_dir: Path) -> None:
+    key = MasterKey.generate().tls_key
+    enrolments = [Enrolment(NODE, token_key)]
+    async with Hub(
+        address=Address("127.0.0.1", 0),
+        key=key,
+        tls_dir=tls_dir,
+        enrolments=enrolments,
+        on_paired=remembered,
+    ) as hub:
+        say({"port": hub.addresses[0].port, "fingerprint": hub.fingerprint})
+        if not await hub.wait_connected([NODE], _CONNECT_DEADLINE):
+            raise SystemExit("the agent did not connect")
+        say({"connected": True})
+        while line := await trio.to_thread.run_sync(sys.stdin.readline):
+            say(await measure(hub, json.loads(line)))
+
+
+def say(message: dict[str, object]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1], Path(sys.argv[2]))
