@@ -1,0 +1,303 @@
+"""The command `trueup-agent`: join a primary, run, and say how it stands."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import trio
+
+from agent import tls
+from agent.address import Address
+from agent.errors import SettingsError, TrueupError
+from agent.failures import single
+from agent.link import LinkLost
+from agent.logs import setup_logs, visible
+from agent.memory import Memory
+from agent.node_token import NodeToken
+from agent.pairing import pair
+from agent.rules import AgentRules
+from agent.session import Agent, Identity
+from agent.settings import (
+    DEFAULT_CONFIG,
+    DEFAULT_STATE_DIR,
+    AgentConfig,
+    check_directory,
+    check_fingerprint,
+    check_node,
+    load_config,
+    parse_allow,
+    parse_config,
+    render_config,
+    secret_setting,
+)
+from agent.status import Board, Status, hold_lock, is_running, read_status
+from agent.version import agent_version
+from agent.wire.channel import Channel
+from agent.wire.messages import Task, TaskReport
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done (or, for `status`, connected), 1 failed or not connected, 2 wrong usage."""
+    arguments = _parser().parse_args(argv)
+    setup_logs(arguments.log_format)
+    try:
+        return int(arguments.verb(arguments, os.environ))
+    except TrueupError as error:
+        print(f"trueup-agent: {visible(str(error))}", file=sys.stderr)  # noqa: T201 - what the user reads
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+# --- join --------------------------------------------------------------------------------------
+
+
+def join(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Pair this host with a primary; nothing is written to agent.toml unless that succeeded."""
+    path = Path(arguments.config or environ.get("TRUEUP_AGENT_CONFIG") or DEFAULT_CONFIG)
+    config = _joined_config(arguments, path)
+    token = _join_token(arguments, environ)
+    _check_writable(path)
+    pinned = config.fingerprint is not None
+    lock = hold_lock(config.state_dir)
+    try:
+        address, fingerprint = trio.run(_pair_somewhere, config, token)
+        config = replace(config, fingerprint=fingerprint)
+        tls.write_private(path, render_config(config).encode())
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        os.close(lock)
+    _say(f"paired node {config.node} with the primary at {address}")
+    _say(f"wrote {path}; start the agent with: trueup-agent run")
+    if not config.rules.roots:
+        _warn(f"no --root was given: until {path} names one, nothing may be written on this host")
+    if not pinned:
+        _warn(f"no --pin was given: the primary with the fingerprint {fingerprint} is trusted from now on")
+    return 0
+
+
+def _joined_config(arguments: argparse.Namespace, path: Path) -> AgentConfig:
+    """What agent.toml shall say: the flags, and for what they do not say, what it said for this node."""
+    node = check_node(arguments.node)
+    try:
+        before = parse_config(path.read_text("utf-8"), str(path))
+    except FileNotFoundError:
+        state_dir = Path(check_directory(arguments.state_dir or str(DEFAULT_STATE_DIR)))
+        before = AgentConfig(node, (), None, state_dir, state_dir / "tls", AgentRules(roots=()))
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"{path}: is there and cannot be read") from None
+    if before.node != node:
+        raise SettingsError(
+            f"{path} belongs to the node {before.node}", hint="give another --config, or remove that file"
+        )
+    if arguments.state_dir is not None and Path(check_directory(arguments.state_dir)) != before.state_dir:
+        raise SettingsError(
+            f"{path} has the state directory {before.state_dir}", hint="edit it, or leave out --state-dir"
+        )
+    rules = before.rules
+    if arguments.root:
+        rules = msgspec.structs.replace(rules, roots=tuple(check_directory(root) for root in arguments.root))
+    if arguments.owner:
+        rules = msgspec.structs.replace(rules, owners=tuple(arguments.owner))
+    if arguments.allow:
+        rules = msgspec.structs.replace(rules, commands=dict(parse_allow(text) for text in arguments.allow))
+    return replace(
+        before,
+        primaries=tuple(Address.parse(text, where="--primary") for text in arguments.primary),
+        fingerprint=check_fingerprint(arguments.pin) if arguments.pin is not None else before.fingerprint,
+        rules=rules,
+    )
+
+
+def _join_token(arguments: argparse.Namespace, environ: Mapping[str, str]) -> NodeToken:
+    if arguments.token is not None:
+        return NodeToken.from_text(arguments.token, where="--token")
+    text = secret_setting("SYNC_NODE_TOKEN", environ)
+    if text is None:
+        raise SettingsError(
+            "there is no token", hint="give --token, or set SYNC_NODE_TOKEN or SYNC_NODE_TOKEN_FILE"
+        )
+    return NodeToken.from_text(text, where="SYNC_NODE_TOKEN")
+
+
+async def _pair_somewhere(config: AgentConfig, token: NodeToken) -> tuple[Address, str]:
+    """Pair at the first address that answers, and remember it."""
+    memory = Memory(config.state_dir, config.tls_dir)
+    certificate = await trio.to_thread.run_sync(memory.identity, config.node)
+    problems: list[str] = []
+    for address in config.primaries:
+        try:
+            fingerprint = await pair(
+                address, node=config.node, certificate=certificate, token=token, pin=config.fingerprint
+            )
+        except LinkLost as error:
+            problems.append(str(error))
+            continue
+        await trio.to_thread.run_sync(memory.remember_token, token)
+        await trio.to_thread.run_sync(memory.remember_server, fingerprint)
+        return address, fingerprint
+    raise LinkLost("; ".join(problems), hint="start the primary, check address and firewall, and join again")
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before pairing, not after, that the configuration cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".{path.name}.probe")
+        tls.write_private(probe, b"")
+        probe.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"{path}: cannot be written: {error.strerror}", hint="run this as root, or give --config"
+        ) from None
+
+
+# --- run ---------------------------------------------------------------------------------------
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Serve until SIGTERM or SIGINT; then exit 0."""
+    config = load_config(arguments.config, environ)
+    lock = hold_lock(config.state_dir)
+    try:
+        trio.run(_run, config)
+    finally:
+        os.close(lock)
+    return 0
+
+
+async def _run(config: AgentConfig) -> None:
+    memory = Memory(config.state_dir, config.tls_dir)
+    token = config.token or memory.token()
+    if token is None:
+        raise SettingsError(
+            "this agent has no token",
+            hint="run `trueup-agent join`, or set SYNC_NODE_TOKEN or SYNC_NODE_TOKEN_FILE",
+        )
+    identity = Identity(config.node, token, memory.identity(config.node), config.fingerprint)
+    board = Board(config.state_dir, node=config.node, version=agent_version())
+    runner = partial(_run_task, config)
+    agent = Agent(identity, config.primaries, memory, board, runner, max_tasks=config.max_tasks)
+    if not config.rules.roots:
+        logging.getLogger("trueup.agent").warning("no roots are configured: every task will be refused")
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_stop_on_signal, nursery.cancel_scope)
+            nursery.start_soon(agent.run)
+    except BaseExceptionGroup as group:
+        raise single(group) from None
+    await board.stopped()
+
+
+async def _run_task(config: AgentConfig, task: Task, channel: Channel) -> TaskReport:
+    from agent.task import run_task
+
+    return await run_task(task, channel, rules=config.rules, state_dir=config.state_dir)
+
+
+async def _stop_on_signal(
+    scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+# --- status ------------------------------------------------------------------------------------
+
+
+def status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Print how the agent stands; 1 if it is not connected."""
+    config = load_config(arguments.config, environ)
+    found = read_status(config.state_dir)
+    running = is_running(config.state_dir)
+    if found is None or not running:
+        empty = found or Status(node=config.node, version=agent_version(), pid=0)
+        found = msgspec.structs.replace(
+            empty, pid=0, connected=False, running=0, problem="the agent is not running: trueup-agent run"
+        )
+    if arguments.output == "json":
+        _say(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        _say("\n".join(_describe(found)))
+    return 0 if found.connected else 1
+
+
+def _describe(found: Status) -> list[str]:
+    lines = [f"node:       {found.node}"]
+    if found.connected:
+        lines.append(f"connected:  yes, to {found.primary} since {found.since}")
+    else:
+        lines.append(f"connected:  no: {visible(found.problem)}")
+    if found.running:
+        lines.append(f"running:    {found.running} task{'s' if found.running > 1 else ''}")
+    task = found.last_task
+    if task is not None:
+        outcome = " ".join(filter(None, [task.state, task.reason, task.message]))
+        lines.append(f"last task:  {task.at} {visible(f'{task.project} to {task.target_path}: {outcome}')}")
+    return lines
+
+
+# --- the command line --------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="trueup-agent", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"trueup-agent {agent_version()}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"agent.toml (TRUEUP_AGENT_CONFIG, {DEFAULT_CONFIG})"
+    )
+    common.add_argument("--log-format", choices=("text", "json"), default="text")
+    verbs = parser.add_subparsers(required=True, metavar="join | run | status")
+
+    joining = verbs.add_parser(
+        "join", parents=[common], help="pair this host with a primary", description=join.__doc__
+    )
+    joining.add_argument(
+        "--primary", action="append", required=True, metavar="HOST:PORT", help="may be given several times"
+    )
+    joining.add_argument("--node", required=True, help="the host's name in the spec")
+    joining.add_argument("--token", help="from `trueup node add` (or SYNC_NODE_TOKEN, SYNC_NODE_TOKEN_FILE)")
+    joining.add_argument(
+        "--pin", metavar="FINGERPRINT", help="the primary's; without it, the first is trusted"
+    )
+    joining.add_argument(
+        "--root", action="append", metavar="DIR", help="a directory below which trueup may write"
+    )
+    joining.add_argument(
+        "--owner", action="append", metavar="NAME", help="a user or group that files may get"
+    )
+    joining.add_argument(
+        "--allow", action="append", metavar="NAME=COMMAND", help="a command that may run after a sync"
+    )
+    joining.add_argument("--state-dir", metavar="DIR", help=f"keys and records ({DEFAULT_STATE_DIR})")
+    joining.set_defaults(verb=join)
+
+    running = verbs.add_parser("run", parents=[common], help="serve until stopped", description=run.__doc__)
+    running.set_defaults(verb=run)
+
+    telling = verbs.add_parser(
+        "status", parents=[common], help="say whether it is connected", description=status.__doc__
+    )
+    telling.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    telling.set_defaults(verb=status)
+    return parser
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201 - the command's output
+
+
+def _warn(text: str) -> None:
+    print(f"trueup-agent: warning: {text}", file=sys.stderr)  # noqa: T201 - what the user reads
