@@ -21,7 +21,7 @@ class BuildUser:
 def find_build_user(name: str | None) -> BuildUser | None:
     """The account to switch to; None: no switch is asked for, or we are that account already.
 
-    Raises SettingsError where there is no such account, it is root, or we may not switch.
+    Raises SettingsError where there is no such account, or we may not switch to it.
     """
     if name is None:
         return None
