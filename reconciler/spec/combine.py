@@ -96,7 +96,7 @@ def combine(files: Mapping[str, bytes], root: str) -> Combined:
     if read.data is None:
         return _unusable(top, "the file is empty; begin with `version: 1`, or run `trueup init`")
     if not isinstance(read.data, Map):
-        return _unusable(top, f"must be a map, and is {type_name(read.data)}; begin with `version: 1`")
+        return _unusable(top, f"is {type_name(read.data)}, and must be a map; begin with `version: 1`")
     problems = [_duplicate(each) for each in read.duplicates]
     included = _included(read.data, files, root, problems)
     if len(included) > MAX_FILES:
@@ -117,7 +117,7 @@ def combine(files: Mapping[str, bytes], root: str) -> Combined:
         if isinstance(part.data, Map):
             _add(whole, _without_root_only(part.data, problems), problems)
         elif part.data is not None:
-            message = f"must be a map of sections, and is {type_name(part.data)}"
+            message = f"is {type_name(part.data)}, and must be a map of sections"
             problems.append(Problem(path, 1, 1, "", message))
             readable = False
     return Combined(whole if readable else None, problems)

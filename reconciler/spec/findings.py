@@ -63,11 +63,14 @@ class Findings:
                 if isinstance(entry, Map) and not self.is_broken(section, name):
                     yield name, entry
 
-    def refer(self, path: Path, section: str, name: str) -> bool:
-        """Note that the resource at `path` refers to another one; a problem where there is none such."""
+    def refer(self, path: Path, section: str, name: str, *, waits: bool = True) -> bool:
+        """Note that the resource at `path` refers to another one; a problem where there is none such.
+
+        `waits`: it is frozen as a whole while the other one has a problem.
+        """
         source = resource_of(path)
         if name in self._declared[section]:
-            if source is not None:
+            if source is not None and waits:
                 self._refers.setdefault(source, set()).add(f"{section}/{name}")
             return True
         advice = suggest(name, self._declared[section]) or f"add it under `{section}`"

@@ -28,6 +28,7 @@ from reconciler.spec.findings import Findings
 from reconciler.spec.graph import circles
 from reconciler.spec.model import Project, Service, Spec
 from reconciler.spec.project_parts import build_projects
+from reconciler.spec.refused import check_references
 from reconciler.spec.schema import spec_schema, violations
 from reconciler.spec.secret_parts import Uses, build_sources, build_targets
 from reconciler.spec.service_parts import UnitFinder, build_services
@@ -83,6 +84,7 @@ def load(files: Mapping[str, bytes], *, root: str = SPEC_FILE) -> Loaded:
     findings = Findings(combined.data, root, combined.problems)
     for path, message in violations(combined.data, spec_schema()):
         findings.report(path, message)
+    check_references(findings)
     spec = _build(findings)
     problems = findings.problems
     if any(each.resource is None for each in problems):

@@ -188,10 +188,8 @@ def _credential_message(instance: Value) -> str:
 
 def _type(_validator: Any, types: str | Sequence[str], instance: Value, schema: Schema) -> Found:
     if not fits(instance, types):
-        wanted = _kinds(types)
-        if "patternErrorMessage" in schema:
-            wanted = f"{wanted}: {schema['patternErrorMessage']}"
-        yield _error(f"must be {wanted}, and is {_kinds(type_of(instance))}")
+        message = f"is {_kinds(type_of(instance))}, and must be {_kinds(types)}"
+        yield _error(_joined(message, schema.get("patternErrorMessage", "")))
 
 
 def _properties(validator: Any, properties: Mapping[str, Schema], instance: Value, _schema: Schema) -> Found:
@@ -233,7 +231,7 @@ def _required(_validator: Any, names: Sequence[str], instance: Value, schema: Sc
             if name not in instance:
                 what = resolved(schema["properties"][name])
                 about = schema["properties"][name].get("description") or what.get("description", "")
-                yield _error(_joined(f"`{name}` is missing", about[:1].lower() + about[1:].rstrip(".")))
+                yield _error(f"`{name}` is missing; it is needed here ({about.rstrip('.')})")
 
 
 def _enum(_validator: Any, choices: Sequence[str], instance: Value, _schema: Schema) -> Found:
@@ -249,7 +247,7 @@ def _choices(given: str, choices: Sequence[str]) -> str:
 
 def _const(_validator: Any, wanted: object, instance: Value, _schema: Schema) -> Found:
     if type_of(instance) != type_of(wanted) or instance != wanted:
-        yield _error(f"must be {wanted}, and is {shown(instance)}")
+        yield _error(f"is {shown(instance)}, and must be {wanted}")
 
 
 def _pattern(_validator: Any, pattern: str, instance: Value, schema: Schema) -> Found:
@@ -329,10 +327,10 @@ def _one_of(validator: Any, branches: Sequence[Schema], instance: Value, schema:
                 _joined(f"{shown(given)} is not one of the choices", _choices(given, choices)), [key]
             )
         else:
-            yield _error(f"must be a text, and is {_kinds(type_of(given))}", [key])
+            yield _error(f"is {_kinds(type_of(given))}, and must be one of {', '.join(choices)}", [key])
         return
     types = ["object"] if key is not None else list(dict.fromkeys(_types(branches)))
-    yield _error(f"must be {_kinds(types)}, and is {_kinds(type_of(instance))}")
+    yield _error(f"is {_kinds(type_of(instance))}, and must be {_kinds(types)}")
 
 
 def _types(branches: Sequence[Schema]) -> Iterator[str]:

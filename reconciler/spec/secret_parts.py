@@ -33,7 +33,7 @@ def build_sources(findings: Findings) -> dict[str, SecretSource]:
     for name, entry in findings.entries("secret_sources"):
         path = ("secret_sources", name)
         for index, environment in enumerate(_texts(entry, "environments")):
-            findings.refer((*path, "environments", index), "environments", environment)
+            findings.refer((*path, "environments", index), "environments", environment, waits=False)
         if "repository" in entry:
             findings.refer((*path, "repository"), "repositories", str(entry["repository"]))
         _check_login(findings, path, entry)

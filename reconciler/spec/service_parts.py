@@ -58,7 +58,8 @@ def build_services(
         names = where if isinstance(where, Map) else [str(each) for each in where or ()]  # type: ignore[union-attr]
         for index, environment in enumerate(names):
             step: str | int = environment if isinstance(where, Map) else index
-            findings.refer(("services", name, "environments", step), "environments", environment)
+            at = ("services", name, "environments", step)
+            findings.refer(at, "environments", environment, waits=False)
             over = where[environment] if isinstance(where, Map) else None
             if isinstance(over, Map) and over:
                 variant = Variant(name, environment, overlay(base, over), base, over)
