@@ -96,7 +96,7 @@ class Link:
 
     # --- the session ---------------------------------------------------------------------------
 
-    async def send(self, message: AnyMessage, payload: bytes | None = None) -> int:
+    async def send(self, message: AnyMessage, payload: Buffer | None = None) -> int:
         """Hand a message to the writer and give the bytes it takes; waits while the writer is busy.
 
         Raises LinkLost once the link has ended, LocalProtocolError for what may not be sent.

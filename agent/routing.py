@@ -65,15 +65,14 @@ class TaskChannel:
         self._ended: TrueupError | None = None
 
     async def send(self, message: AnyMessage, payload: bytes | bytearray | memoryview | None = None) -> None:
-        """See `Channel.send`. A payload that is not `bytes` is copied, because it could still change."""
+        """See `Channel.send`."""
         if task_of(message) != self.task:
             raise LocalProtocolError(f"a {type(message).__name__} of another task on this task's channel")
         if self._ended is not None:
             raise TransferFailed(str(self._ended))
         link = self._session.control if isinstance(message, ON_CONTROL) else self._session.bulk
-        fixed = payload if payload is None or isinstance(payload, bytes) else bytes(payload)
         try:
-            self.traffic.sent += await link.send(message, fixed or None)
+            self.traffic.sent += await link.send(message, payload or None)
         except LinkLost as error:
             raise TransferFailed(str(error)) from None
 

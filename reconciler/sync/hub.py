@@ -16,11 +16,11 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import tls
-from agent.errors import LocalProtocolError, TransferFailed, TrueupError
+from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed, TrueupError
 from agent.routing import TaskChannel, Traffic
 from agent.wire.channel import Channel
 from agent.wire.frames import CONTROL_LIMIT
-from agent.wire.messages import AnyMessage, Cancel, SyncStart, Task, TaskReport
+from agent.wire.messages import AnyMessage, Cancel, Task, TaskReport
 from reconciler.errors import StepFailed
 from reconciler.settings_values import Address
 from reconciler.sync.enrolment import Enrolment
@@ -175,6 +175,9 @@ class Hub:
             raise AgentUnreachable(
                 f"the agent of the node {node} went away during the task: {session.lost}"
             ) from error
+        except RemoteProtocolError as error:
+            session.end(error)
+            raise
         finally:
             session.close(channel)
             if not finished:
@@ -195,12 +198,12 @@ class Hub:
                 hint="make its rendered files smaller, or sync them as part of the tree",
             ) from None
         watched = _Watched(channel, node, self._silence)
-        message, _ = await watched.receive()
-        if isinstance(message, SyncStart) and source is not None:
+        if source is not None:
             return await self._serve(watched, source)
+        message, _ = await watched.receive()
         if isinstance(message, TaskReport):
             return message
-        raise TransferFailed(
+        raise RemoteProtocolError(
             f"the agent of the node {node} answered the task with a {type(message).__name__}",
             hint="update agent and primary to the same version",
         )
