@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from functools import update_wrapper, wraps
 from pathlib import Path
@@ -265,16 +266,18 @@ def main() -> None:
         _report(error)
     except BrokenPipeError:
         sys.exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BaseExceptionGroup as group:
         errors = _leaves(group)
         if any(isinstance(error, KeyboardInterrupt) for error in errors):
             sys.exit(130)
-        expected = [error for error in errors if isinstance(error, TrueupError)]
-        if len(expected) < len(errors):
-            raise
-        _report(*expected)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        unexpected = [error for error in errors if not isinstance(error, TrueupError)]
+        if unexpected:
+            _report_bug(unexpected[0])
+        _report(*(error for error in errors if isinstance(error, TrueupError)))
+    except Exception as error:
+        _report_bug(error)
 
 
 def _report(*errors: TrueupError) -> NoReturn:
@@ -282,6 +285,20 @@ def _report(*errors: TrueupError) -> NoReturn:
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
     sys.exit(max(error.exit_code for error in errors))
+
+
+def _report_bug(error: BaseException) -> NoReturn:
+    """An error that nobody expected: where it was, without values that its text may hold."""
+    if "-vv" in sys.argv:
+        raise error
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    click.echo(
+        f"error: internal error: {type(error).__name__}{where}; "
+        "this is a bug in trueup, -vv shows the traceback for a report",
+        err=True,
+    )
+    sys.exit(ExitCode.FAILED)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -8,7 +8,6 @@ from reconciler.keys import MasterKey, write_key_file
 from reconciler.primary import key_path, load_key
 from reconciler.settings import Settings
 from reconciler.spec.load import SPEC_FILE
-from reconciler.spec.starter import starter_spec
 from schema import read_schema
 
 SCHEMA_FILE = "schema/spec.v1.schema.json"
@@ -19,6 +18,8 @@ def write_starter(settings: Settings, directory: Path) -> Iterator[str]:
 
     Raises SettingsError if the directory has a spec already.
     """
+    from reconciler.spec.starter import starter_spec
+
     spec = directory / SPEC_FILE
     schema = directory / SCHEMA_FILE
     try:

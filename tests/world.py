@@ -1,0 +1,231 @@
+"""A whole small world for end-to-end tests: repositories, a primary's settings, hosts with real agents.
+
+Everything is real: git repositories, `python -m reconciler` and `python -m agent` as processes of their
+own, TLS over loopback. A host's agent reaches its primary through a relay that counts bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tests.canaries import may_hold
+from tests.gitrepo import Content, GitRepo, git_environment
+
+PATIENCE = 120
+"""Seconds after which a process that should have ended fails its test; only a hang gets there."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.stdout)
+
+
+@dataclass
+class Host:
+    """A target host: its root that may be written, and its agent's own directory."""
+
+    node: str
+    root: Path
+    state: Path
+    config: Path
+    join: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+
+    @property
+    def srv(self) -> Path:
+        return self.root / "srv"
+
+
+class Relay:
+    """Passes bytes between agents and the primary, and counts them."""
+
+    def __init__(self, listener: trio.SocketListener, port: int) -> None:
+        self._listener = listener
+        self._port = port
+        self.to_agent = 0
+        self.to_primary = 0
+
+    @property
+    def address(self) -> str:
+        host, port = self._listener.socket.getsockname()
+        return f"{host}:{port}"
+
+    async def serve(self) -> None:
+        await trio.serve_listeners(self._relay, [self._listener])
+
+    async def _relay(self, agent: trio.SocketStream) -> None:
+        try:
+            primary = await trio.open_tcp_stream("127.0.0.1", self._port)
+        except OSError:
+            await agent.aclose()
+            return
+        async with primary, agent, trio.open_nursery() as nursery:
+            nursery.start_soon(self._pump, agent, primary, "to_primary", nursery.cancel_scope)
+            nursery.start_soon(self._pump, primary, agent, "to_agent", nursery.cancel_scope)
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, counter: str, scope: trio.CancelScope
+    ) -> None:
+        try:
+            async for data in source:
+                setattr(self, counter, getattr(self, counter) + len(data))
+                await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+
+class World:
+    """Repositories and settings below one directory."""
+
+    def __init__(self, root: Path, port: int) -> None:
+        self.root = root
+        self.port = port
+        self.spec = GitRepo.create(root / "spec.git")
+        self.app = GitRepo.create(root / "app.git")
+        self.state = root / "state"
+        self.deployed = root / "deployed"
+        self.deployed.mkdir()
+        self.environment = {
+            **git_environment(),
+            "TRUEUP_SPEC_REPO": self.spec.url,
+            "TRUEUP_STATE_DIR": str(self.state),
+            "TRUEUP_ALLOW_LOCAL_REPOS": "1",
+            "SYNC_TCP_ADDR": f"127.0.0.1:{port}",
+        }
+        may_hold(self.state / "master.key")
+
+    def commit_spec(self, text: str, files: Mapping[str, Content] | None = None) -> str:
+        return self.spec.commit({"trueup.yaml": text, **(files or {})})
+
+    async def trueup(self, *arguments: str, expect: int | None = 0, **environment: str) -> Ran:
+        """Run a `trueup` command to its end."""
+        ran = await self.run(["-m", "reconciler", *arguments], **environment)
+        if expect is not None and ran.exit_code != expect:
+            raise AssertionError(
+                f"trueup {shlex.join(arguments)} ended with {ran.exit_code}, not {expect}\n"
+                f"{ran.stdout}\n{ran.stderr}"
+            )
+        return ran
+
+    async def run(self, arguments: list[str], **environment: str) -> Ran:
+        with trio.fail_after(PATIENCE):
+            done = await trio.run_process(
+                [sys.executable, *arguments],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                env={**self.environment, **environment},
+                cwd=self.root,
+            )
+        return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    async def reconcile(self, *arguments: str, expect: int | None = 0) -> Any:
+        """One pass; returns its document."""
+        ran = await self.trueup("reconcile", "-o", "json", *arguments, expect=expect)
+        return json.loads(ran.stdout) if ran.stdout else None
+
+    async def add_host(self, node: str, primary: str, *labels: str) -> Host:
+        """Add a node to the spec with the real command, and prepare its host."""
+        options = [option for label in labels for option in ("--label", label)]
+        ran = await self.trueup("node", "add", node, "--primary", primary, *options)
+        join = next(shlex.split(line) for line in ran.stdout.splitlines() if "trueup-agent join" in line)
+        directory = self.root / "hosts" / node
+        host = Host(node, directory, directory / "agent", directory / "agent.toml", join[1:])
+        host.srv.mkdir(parents=True)
+        return host
+
+    @asynccontextmanager
+    async def agent(self, host: Host, *, joined: bool = False) -> AsyncIterator[trio.Process]:
+        """The host's agent as a process; it joins first, unless it has. Ended with SIGTERM at the end."""
+        async with trio.open_nursery() as nursery:
+            if not joined:
+                ran = await self.join(host)
+                assert ran.exit_code == 0, ran.stderr
+            process = await nursery.start(self._run_agent, host)
+            try:
+                yield process
+            finally:
+                with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
+                    if process.poll() is None:
+                        process.send_signal(signal.SIGTERM)
+                    await process.wait()
+                nursery.cancel_scope.cancel()
+
+    async def join(self, host: Host, *options: str) -> Ran:
+        """Run the join command; it waits for the primary."""
+        return await self.run(
+            [
+                *("-m", "agent", *host.join, "--root", str(host.srv)),
+                *("--config", str(host.config), "--state-dir", str(host.state)),
+                *host.extra,
+                *options,
+            ]
+        )
+
+    async def _run_agent(self, host: Host, task_status: trio.TaskStatus[trio.Process]) -> None:
+        log = (host.root / "agent.log").open("ab")
+        await trio.run_process(
+            [sys.executable, "-m", "agent", "run", "--config", str(host.config)],
+            stdout=log,
+            stderr=log,
+            check=False,
+            env=self.environment,
+            cwd=self.root,
+            task_status=task_status,
+        )
+
+    def status(self) -> dict[str, bytes]:
+        """The files of the status branch."""
+        return self.spec.files("refs/heads/trueup/status")
+
+    def status_commits(self) -> list[str]:
+        return self.spec.log("refs/heads/trueup/status")
+
+
+@asynccontextmanager
+async def make_world(root: Path) -> AsyncIterator[tuple[World, Relay]]:
+    """A world with a key, and a relay to its primary's port."""
+    [probe] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = probe.socket.getsockname()[1]
+    await probe.aclose()
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        relay = Relay(listener, port)
+        nursery.start_soon(relay.serve)
+        world = World(root, port)
+        await world.trueup("key", "new")
+        yield world, relay
+        nursery.cancel_scope.cancel()
+
+
+def tree_of(directory: Path) -> dict[str, tuple[str, int, bytes]]:
+    """Everything below a directory: path to (kind, permission bits, content or link target)."""
+    found: dict[str, tuple[str, int, bytes]] = {}
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_symlink():
+            found[name] = ("symlink", 0, str(path.readlink()).encode())
+        elif path.is_dir():
+            found[name] = ("directory", path.stat().st_mode & 0o777, b"")
+        else:
+            found[name] = ("file", path.stat().st_mode & 0o777, path.read_bytes())
+    return found
