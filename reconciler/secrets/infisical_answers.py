@@ -16,7 +16,7 @@ from reconciler.spec.model import InfisicalSettings
 HIDDEN = "<hidden-by-infisical>"
 """What stands in place of a value that the identity may not read, with status 200."""
 
-REFERENCE = re.compile(r"\$\{[A-Za-z0-9_.@:-]+\}")
+REFERENCE = re.compile(r"\$\{@?[A-Za-z0-9_.-]+(::[A-Za-z0-9_.-]+)?\}")
 """A reference as the server writes them, other projects' included; one with no target stays in the value."""
 
 MAX_WAIT = 3600.0

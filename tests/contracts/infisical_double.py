@@ -1,0 +1,353 @@
+"""A stand-in for Infisical's HTTP API on loopback, with faults by script.
+
+It speaks what `infisicalsdk` needs: logins (universal, OIDC), renewal, and the list of secrets of a folder
+with references expanded and imports. Answers have the real server's shapes. It keeps everything in memory
+and prints nothing; its log of requests holds no values, tokens or bodies.
+"""
+
+import json
+import re
+import threading
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from types import TracebackType
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from tests.canaries import canary
+
+Place = tuple[str, str, str]
+"""(project id, environment slug, folder)"""
+
+On = Literal["list", "login", "renew"]
+
+_ROUTES: dict[tuple[str, str], On] = {
+    ("GET", "/api/v3/secrets/raw"): "list",
+    ("POST", "/api/v1/auth/universal-auth/login"): "login",
+    ("POST", "/api/v1/auth/oidc-auth/login"): "login",
+    ("POST", "/api/v1/auth/token/renew"): "renew",
+}
+_REFERENCE = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
+HIDDEN = "<hidden-by-infisical>"
+BAD_LOGINS_BEFORE_LOCKOUT = 3
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An answer in place of the right one. `hold`: the answer waits for `InfisicalDouble.release`."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "application/json; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+    hold: bool = False
+    cut: bool = False
+    """Close the connection in the middle of the body."""
+
+
+def api_error(status: int, kind: str, message: object, **headers: str) -> Fault:
+    """As the server's error handler writes them; `message` is a list on a 422."""
+    document = {"reqId": "req-double", "statusCode": status, "message": message, "error": kind}
+    return Fault(status, json.dumps(document).encode(), headers=tuple(headers.items()))
+
+
+def too_many_requests(seconds: int = 30) -> Fault:
+    return api_error(429, "RateLimitError", f"Rate limit exceeded. Please try again in {seconds} seconds")
+
+
+def server_error(status: int = 500) -> Fault:
+    return api_error(status, "InternalServerError", "Something went wrong")
+
+
+def invalid_request() -> Fault:
+    issue = {"code": "invalid_type", "path": ["environment"], "message": f"Required, got {canary('echo')}"}
+    return api_error(422, "ValidationFailure", [issue])
+
+
+def html() -> Fault:
+    page = f"<!doctype html><title>Sign in</title><p>{canary('echo')}</p>"
+    return Fault(200, page.encode(), "text/html")
+
+
+def held() -> Fault:
+    return Fault(hold=True)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What arrived, without what is secret in it."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    authorized: bool
+    """It carried a bearer token, whatever its worth."""
+    on: On | None
+
+
+@dataclass
+class Import:
+    """`into` gets the secrets of `place`."""
+
+    into: Place
+    place: Place
+
+
+class InfisicalDouble:
+    """`with InfisicalDouble() as double:` serves at `double.url` until the end of the block.
+
+    `double.secrets[(project, environment, path)] = {"KEY": "value"}` fills a folder; keys in `hidden` have
+    their values withheld; `personal` holds secrets of type personal. `double.requests` says what was asked.
+    """
+
+    def __init__(self) -> None:
+        self.project = "65abc123def456"
+        self.client_id = "machine-identity-double"
+        self.client_secret = canary("infisical-client-secret")
+        self.jwt = canary("infisical-jwt")
+        self.secrets: dict[Place, dict[str, str]] = {}
+        self.personal: dict[Place, dict[str, str]] = {}
+        self.imports: list[Import] = []
+        self.hidden: set[str] = set()
+        self.token_lifetime = 7200
+        self.empty_for_unknown = True
+        """As servers did until August 2025: a wrong slug or path is 200 with empty lists, else 404."""
+        self.forbidden = False
+        self.requests: list[Request] = []
+        self.bad_logins = 0
+        self._faults: list[tuple[On, Fault]] = []
+        self._tokens: dict[str, Literal["valid", "expired", "revoked"]] = {}
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        self._released = threading.Event()
+        self._server = _Server(self)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> "InfisicalDouble":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def fail_with(self, fault: Fault, *, on: On = "list", times: int = 1) -> None:
+        """The next `times` requests of that kind get this answer; faults queue up in order."""
+        with self._lock:
+            self._faults += [(on, fault)] * times
+
+    def release(self) -> None:
+        """Let held answers go."""
+        self._released.set()
+
+    def recover(self) -> None:
+        """Drop the faults that were not used."""
+        with self._lock:
+            self._faults.clear()
+
+    def expire_tokens(self) -> None:
+        self._set_tokens("expired")
+
+    def revoke_tokens(self) -> None:
+        self._set_tokens("revoked")
+
+    def issue_token(self) -> str:
+        """An access token, as for `auth: token`."""
+        with self._lock:
+            token = canary(f"infisical-token-{next(self._numbers)}")
+            self._tokens[token] = "valid"
+            return token
+
+    def calls(self, on: On) -> int:
+        return sum(request.on == on for request in self.requests)
+
+    def _set_tokens(self, state: Literal["expired", "revoked"]) -> None:
+        with self._lock:
+            self._tokens = dict.fromkeys(self._tokens, state)
+
+    def answer(self, request: Request, body: dict[str, Any], token: str) -> Fault:
+        """The answer to one request; called in a server thread."""
+        with self._lock:
+            self.requests.append(request)
+            queued = next((queued for queued in self._faults if queued[0] == request.on), None)
+            if queued is not None:
+                self._faults.remove(queued)
+        if queued is not None:
+            if not queued[1].hold:
+                return queued[1]
+            self._released.wait()
+        match request.on:
+            case "login":
+                return self._login(body, oidc="oidc-auth" in request.path)
+            case "renew":
+                return self._renew(body)
+            case "list":
+                return self._list(request, token)
+        return api_error(404, "NotFound", f"Route {request.method}:{request.path} not found")
+
+    def _login(self, body: dict[str, Any], *, oidc: bool) -> Fault:
+        if oidc:
+            right = body == {"identityId": self.client_id, "jwt": self.jwt}
+        else:
+            right = body == {"clientId": self.client_id, "clientSecret": self.client_secret}
+        with self._lock:
+            self.bad_logins = 0 if right and not self.locked_out else self.bad_logins + 1
+            refused = self.bad_logins > 0
+        if refused:
+            return api_error(401, "UnauthorizedError", "Invalid credentials")
+        return self._token_answer(self.issue_token())
+
+    @property
+    def locked_out(self) -> bool:
+        return self.bad_logins >= BAD_LOGINS_BEFORE_LOCKOUT
+
+    def _renew(self, body: dict[str, Any]) -> Fault:
+        token = str(body.get("accessToken"))
+        if self._tokens.get(token) != "valid":
+            return api_error(401, "UnauthorizedError", "Failed to renew access token")
+        return self._token_answer(token)
+
+    def _token_answer(self, token: str) -> Fault:
+        return _document(
+            {
+                "accessToken": token,
+                "expiresIn": self.token_lifetime,
+                "accessTokenMaxTTL": self.token_lifetime * 10,
+                "tokenType": "Bearer",
+            }
+        )
+
+    def _list(self, request: Request, token: str) -> Fault:
+        match self._tokens.get(token):
+            case None | "revoked":
+                return api_error(401, "UnauthorizedError", "Token missing or revoked")
+            case "expired":
+                return api_error(403, "TokenError", "Your token has expired. Please re-authenticate.")
+        if self.forbidden:
+            return api_error(403, "PermissionDenied", f"You may not read {canary('echo')}")
+        place = (request.query["workspaceId"], request.query["environment"], request.query["secretPath"])
+        recursive = request.query.get("recursive") == "true"
+        places = [place] if place in self.secrets or place in self.personal else []
+        if recursive:
+            below = place[2].rstrip("/") + "/"
+            places += sorted(
+                one
+                for one in self.secrets
+                if one[:2] == place[:2] and one[2].startswith(below) and one != place
+            )
+        if not places and not self.empty_for_unknown:
+            return api_error(404, "NotFound", f"Folder with path '{place[2]}' not found")
+        own = [
+            self._secret(one, key, value, kind)
+            for one in places
+            for kind, table in (("shared", self.secrets), ("personal", self.personal))
+            for key, value in table.get(one, {}).items()
+        ]
+        imports = [
+            {
+                "secretPath": one.place[2],
+                "environment": one.place[1],
+                "folderId": f"folder-{next(self._numbers)}",
+                "secrets": [
+                    self._secret(one.place, key, value, "shared")
+                    for key, value in self.secrets.get(one.place, {}).items()
+                ],
+            }
+            for one in self.imports
+            if one.into in places
+        ]
+        return _document({"secrets": own, "imports": imports})
+
+    def _secret(self, place: Place, key: str, value: str, kind: str) -> dict[str, object]:
+        hidden = key in self.hidden
+        identifier = f"secret-{next(self._numbers)}"
+        return {
+            "id": identifier,
+            "_id": identifier,
+            "workspace": place[0],
+            "environment": place[1],
+            "version": 1,
+            "type": kind,
+            "secretKey": key,
+            "secretValue": HIDDEN if hidden else self._expanded(place, value),
+            "secretComment": "",
+            "secretPath": place[2],
+            "secretValueHidden": hidden,
+            "secretMetadata": [],
+            "tags": [],
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "updatedAt": "2026-01-01T00:00:00.000Z",
+        }
+
+    def _expanded(self, place: Place, value: str) -> str:
+        """`${KEY}` of the same folder and `${environment.folder.KEY}`; others stay as they are."""
+
+        def replace(found: re.Match[str]) -> str:
+            environment, *folders, key = found[1].split(".") if "." in found[1] else (place[1], found[1])
+            folder = "/" + "/".join(folders) if "." in found[1] else place[2]
+            return self.secrets.get((place[0], environment, folder), {}).get(key, found[0])
+
+        return _REFERENCE.sub(replace, value)
+
+
+def _document(document: dict[str, Any]) -> Fault:
+    return Fault(200, json.dumps(document).encode())
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, double: InfisicalDouble) -> None:
+        self.double = double
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away in the middle is part of the tests, and nothing to print."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: `double.requests` is the log."""
+
+    def do_GET(self) -> None:
+        self._serve({})
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", "0"))
+        try:
+            body = json.loads(self.rfile.read(length))
+        except ValueError:
+            body = None
+        self._serve(body if isinstance(body, dict) else {})
+
+    def _serve(self, body: dict[str, Any]) -> None:
+        parts = urlsplit(self.path)
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        request = Request(
+            self.command, parts.path, query, bool(token), _ROUTES.get((self.command, parts.path))
+        )
+        answer = self.server.double.answer(request, body, token)
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers:
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if answer.cut:
+            self.wfile.write(answer.body[: len(answer.body) // 2])
+            self.close_connection = True
+        else:
+            self.wfile.write(answer.body)

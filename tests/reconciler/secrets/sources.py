@@ -1,0 +1,60 @@
+"""Secret sources for tests: specs against the Infisical double and env files, and stores of them."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from reconciler.secrets.credentials import Credentials
+from reconciler.secrets.source import HttpTimeouts, SourceContext
+from reconciler.secrets.store import SecretStore
+from reconciler.spec.model import (
+    EnvCredential,
+    EnvFileSettings,
+    EnvironSettings,
+    InfisicalSettings,
+    SecretSource,
+)
+from tests.canaries import may_hold
+from tests.contracts.infisical_double import InfisicalDouble
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def context_for(
+    double: InfisicalDouble, *, timeouts: HttpTimeouts | None = None, **environ: str
+) -> SourceContext:
+    """Credentials `ID` and `SECRET` are the double's, unless `environ` says otherwise."""
+    variables = {"ID": double.client_id, "SECRET": double.client_secret, **environ}
+    return SourceContext(Credentials(variables), timeouts=timeouts or HttpTimeouts(), utc_now=lambda: NOW)
+
+
+def infisical(double: InfisicalDouble, name: str = "prod", **changes: Any) -> SecretSource:
+    """A source for `/` of the double's environment `prod`; names of settings and of the source mix."""
+    common = {key: changes.pop(key) for key in SecretSource.__struct_fields__ if key in changes}
+    settings = {
+        "host": double.url,
+        "project_id": double.project,
+        "environment_slug": "prod",
+        "client_id": EnvCredential(name="ID"),
+        "client_secret": EnvCredential(name="SECRET"),
+        **changes,
+    }
+    return SecretSource(name=name, kind="infisical", settings=InfisicalSettings(**settings), **common)
+
+
+def env_file(path: Path, name: str = "local", **common: Any) -> SecretSource:
+    return SecretSource(name=name, kind="env_file", settings=EnvFileSettings(file=str(path)), **common)
+
+
+def environ(*keys: str, name: str = "own", **common: Any) -> SecretSource:
+    return SecretSource(name=name, kind="environ", settings=EnvironSettings(keys=keys), **common)
+
+
+def store_of(context: SourceContext, *sources: SecretSource) -> SecretStore:
+    return SecretStore({source.name: source for source in sources}, context=context)
+
+
+def write_env_file(path: Path, text: str, mode: int = 0o600) -> Path:
+    may_hold(path).write_text(text)
+    path.chmod(mode)
+    return path
