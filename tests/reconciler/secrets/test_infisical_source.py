@@ -10,8 +10,10 @@ import trio.testing
 from reconciler.errors import SecretSourceUnavailable, SettingsError
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.infisical import InfisicalSource
+from reconciler.secrets.infisical_answers import Entry, collect
 from reconciler.secrets.source import HttpTimeouts, SourceContext
-from reconciler.spec.model import EnvCredential
+from reconciler.secrets.values import Secret
+from reconciler.spec.model import EnvCredential, InfisicalSettings
 from tests.canaries import canary
 from tests.contracts import infisical_double as faults
 from tests.contracts.infisical_double import Fault, Import, InfisicalDouble
@@ -103,12 +105,11 @@ async def test_a_hidden_value_is_refused_by_name(double: InfisicalDouble) -> Non
         await source_for(double).fetch("production")
 
 
-async def test_a_hidden_value_that_nobody_gets_does_no_harm(double: InfisicalDouble) -> None:
-    double.secrets[place(double)] = {"A": "1"}
-    double.secrets[place(double, "/a")] = {"A": "2"}
-    double.imports = [Import(place(double), place(double, "/a"))]
-    double.secrets[place(double)] = {"A": "1"}
-    assert await fetched(source_for(double)) == {"A": "1"}
+def test_a_hidden_value_that_nobody_gets_does_no_harm() -> None:
+    settings = InfisicalSettings(project_id="p", environment_slug="prod")
+    imported = [Entry("A", "<hidden-by-infisical>", "shared", hidden=True, path="/a")]
+    answer = collect([Entry("A", "own", "shared", hidden=False, path="/")], [imported], settings)
+    assert answer == {"A": Secret("own")}
 
 
 @pytest.mark.parametrize(
