@@ -49,13 +49,14 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> Any:
         from reconciler.logs import configure_logging
+        from reconciler.secrets.known import KNOWN
         from reconciler.settings import load_settings
 
         settings = load_settings(
             os.environ,
             {"spec_repo": spec_repo, "branch": branch, "state_dir": state_dir, "log_format": log_format},
         )
-        configure_logging(verbosity=verbose, log_format=settings.log_format)
+        configure_logging(verbosity=verbose, log_format=settings.log_format, mask=KNOWN.mask)
         return command(settings, *args, **kwargs)
 
     return connection_options(update_wrapper(run, command))

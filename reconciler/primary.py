@@ -11,9 +11,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from reconciler.deploy.build_user import find_build_user
-from reconciler.deploy.context import INVOKE_COMMAND, RunContext
-from reconciler.deploy.orphans import sweep as end_orphans
+from reconciler.deploy.context import RunContext, sweep_homes
 from reconciler.errors import SettingsError
 from reconciler.fleet import Fleet
 from reconciler.git.checkout import sweep
@@ -135,18 +133,13 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
             repositories=repositories,
             status=StatusBranch(status_mirror, key),
             journal=journal,
-            run_context=RunContext(
-                base_environment=settings.child_environment(),
-                scratch=settings.state_dir / "homes",
-                invoke_command=settings.invoke_command or INVOKE_COMMAND,
-                build_user=find_build_user(settings.build_user) if settings.build_user else None,
-            ),
+            run_context=RunContext.of(settings),
             now=utc_now,
             _resources=resources,
         )
         if exclusive:
             await sweep(primary.checkouts)
-            await trio.to_thread.run_sync(end_orphans, primary.run_context.scratch)
+            await trio.to_thread.run_sync(sweep_homes, primary.run_context)
         yield primary
 
 
