@@ -33,6 +33,9 @@ MAX_NAME_BYTES = 255
 MAX_FILE_SIZE = 64 * 1024**3
 """A larger file's digests would not fit into one message."""
 
+MAX_TIME = 2**62
+"""Nanoseconds since the epoch, in the year 2116: what every file system takes."""
+
 BATCH_BYTES = 512 * 1024
 """An `IndexFile` message holds entries of about this size, half a control frame."""
 
@@ -96,12 +99,12 @@ def file_entry(path: str, *, mode: int, size: int, mtime_ns: int, blocks: bytes)
     )
 
 
-def directory_entry(path: str, *, mode: int) -> Entry:
-    return Entry(path=path, kind="directory", mode=mode & PERMISSIONS)
+def directory_entry(path: str, *, mode: int, mtime_ns: int) -> Entry:
+    return Entry(path=path, kind="directory", mode=mode & PERMISSIONS, mtime_ns=mtime_ns)
 
 
-def symlink_entry(path: str, *, link: str) -> Entry:
-    return Entry(path=path, kind="symlink", link=link)
+def symlink_entry(path: str, *, mtime_ns: int, link: str) -> Entry:
+    return Entry(path=path, kind="symlink", mtime_ns=mtime_ns, link=link)
 
 
 def same_content(one: Entry, other: Entry) -> bool:
@@ -235,6 +238,8 @@ class IndexCheck:
             raise PathRefused(f"the index names {path!r}, which a rendered file takes")
         if not 0 <= entry.mode <= PERMISSIONS:
             raise RemoteProtocolError(f"the mode of {path!r} has more than permission bits")
+        if not 0 <= entry.mtime_ns <= MAX_TIME:
+            raise RemoteProtocolError(f"{path!r} has an impossible time")
         if entry.kind == "file":
             self._check_file(entry)
         elif entry.size or entry.blocks or entry.block_size:
@@ -252,8 +257,6 @@ class IndexCheck:
             raise RemoteProtocolError(f"{entry.path!r} is cut into blocks of the wrong size")
         if len(entry.blocks) != block_count(entry.size) * DIGEST_SIZE:
             raise RemoteProtocolError(f"{entry.path!r} has digests that do not fit its size")
-        if not 0 <= entry.mtime_ns < 2**63:
-            raise RemoteProtocolError(f"{entry.path!r} has an impossible time")
         self._bytes += entry.size
         if self._bytes > self._announced_bytes:
             raise RemoteProtocolError("the index holds more bytes than it announced")

@@ -70,9 +70,9 @@ class View:
         if found is None:
             return None
         if found.kind == "directory":
-            return directory_entry(path, mode=found.mode)
+            return directory_entry(path, mode=found.mode, mtime_ns=found.mtime_ns)
         if found.kind == "symlink":
-            return symlink_entry(path, link=found.link)
+            return symlink_entry(path, mtime_ns=found.mtime_ns, link=found.link)
         blocks = self.blocks_of(path) if found.kind == "file" else None
         if blocks is None:
             return None

@@ -41,6 +41,10 @@ def record(
             path = entry.path
             if path in kept:
                 placed.append(Placed(entry, None, True))
+            elif entry.kind == "directory":
+                folder = look_at(folders, path)
+                if folder is not None and folder.kind == "directory":
+                    placed.append(Placed(_with_mode(entry, folder)))
             elif path in writer.landed:
                 found = look_at(folders, path)
                 if found is None or found.kind != entry.kind:

@@ -15,7 +15,7 @@ from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, single
 from agent.flush import sync_file_system
 from agent.ignore import Ignore
-from agent.index import IndexCheck, by_path, parent_of
+from agent.index import MAX_TIME, IndexCheck, by_path, parent_of
 from agent.look import Scope, View, look, look_for, observed_digest, observed_entries
 from agent.manifest import Manifest, Placed, load, manifest_path, other_targets, save
 from agent.record import established_digest, record, wait_for_clock
@@ -89,6 +89,7 @@ class _Run:
         self._observed = b""
         self._rendered_equal = False
         self._after_done = False
+        self._root_mtime_ns = 0
         self._local_edits = 0
         self._foreign = 0
         self._received = self._reused = self._written = self._deleted = 0
@@ -111,6 +112,7 @@ class _Run:
             return self._report("SUCCESS", established=self._observed)
         target = self._target
         if target is not None:
+            self._root_mtime_ns = os.fstat(target.fd).st_mtime_ns
             await trio.to_thread.run_sync(sweep_staging, target.fd)
         equal = target is not None and self._observed == task.tree
         if equal and not differing and self._after_done:
@@ -201,6 +203,7 @@ class _Run:
         message, _ = await receive(self._channel)
         if not isinstance(message, IndexBegin) or message.task != task.id:
             raise RemoteProtocolError(f"an index was expected and {type(message).__name__} came")
+        self._root_mtime_ns = min(max(message.mtime_ns, 0), MAX_TIME)
         check = IndexCheck(
             entries=message.entries,
             total_bytes=message.bytes,
@@ -310,6 +313,8 @@ class _Run:
             self._written, self._deleted = writer.written, writer.deleted
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(writer.close)
+        if self._root_mtime_ns:
+            os.utime(target.fd, ns=(self._root_mtime_ns, self._root_mtime_ns))
         if self._durable and (changes or differing):
             await trio.to_thread.run_sync(sync_file_system, target.fd)
         self._warn_about(writer, kept)
@@ -351,12 +356,15 @@ class _Run:
             self._warnings += await trio.to_thread.run_sync(
                 rendered.place, writer, differing, self._rules.owners
             )
-        gone = {*changes.delete, *changes.remove_first}
-        final = {entry.path: entry for entry in unlocked if entry.path not in gone}
-        if not self._task.ignore_permissions:
-            final.update((entry.path, entry) for entry in changes.folders)
-            final.update((entry.path, entry) for entry in changes.touch if entry.kind == "directory")
-        await trio.to_thread.run_sync(writer.set_modes, list(final.values()))
+        await trio.to_thread.run_sync(self._finish_folders, writer, index, unlocked)
+
+    def _finish_folders(self, writer: Writer, index: Sequence[Entry], unlocked: Sequence[Entry]) -> None:
+        """Gives all directories of the tree its times and modes; what was unlocked is locked again."""
+        folders = [entry for entry in index if entry.kind == "directory"]
+        modes = not self._task.ignore_permissions
+        of_index = {entry.path for entry in folders} if modes else set()
+        writer.finish_folders([entry for entry in unlocked if entry.path not in of_index], modes=True)
+        writer.finish_folders(folders, modes=modes)
 
     async def _transfer(self, writer: Writer, index: Sequence[Entry], changes: Changes) -> None:
         view = self._view

@@ -25,7 +25,7 @@ from agent.changes import Write
 from agent.errors import PathRefused
 from agent.failures import TaskFailed
 from agent.folders import OPEN_FOLDER, Folders
-from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, STAGING
+from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, STAGING, directory_entry
 from agent.owners import UNCHANGED
 from agent.scan import Found, look_at
 from agent.wire.messages import Entry
@@ -34,7 +34,7 @@ _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITER_BITS = 0o700
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Partial:
     """A file of several blocks that is being put together."""
 
@@ -185,6 +185,8 @@ class Writer:
             for write in writes:
                 name = f"{next(self._numbers):x}"
                 os.symlink(write.entry.link, name, dir_fd=self._staging)
+                time = write.entry.mtime_ns
+                os.utime(name, ns=(time, time), dir_fd=self._staging, follow_symlinks=False)
                 status = os.lstat(name, dir_fd=self._staging)
                 self._place_or_wait(folders, _Staged(write, name, Landed(status.st_ino, status.st_mtime_ns)))
 
@@ -314,14 +316,18 @@ class Writer:
                     and found.mode & _WRITER_BITS != _WRITER_BITS
                 ):
                     self._change(folders, path, found.mode & PERMISSIONS | _WRITER_BITS, None)
-                    unlocked.append(Entry(path=path, kind="directory", mode=found.mode & PERMISSIONS))
+                    unlocked.append(directory_entry(path, mode=found.mode, mtime_ns=found.mtime_ns))
         return unlocked
 
-    def set_modes(self, entries: Iterable[Entry]) -> None:
-        """Gives directories their modes, deepest first, once nothing more is written in them."""
+    def finish_folders(self, entries: Iterable[Entry], *, modes: bool) -> None:
+        """Gives directories, deepest first, their times and with `modes` their modes, once nothing more
+        is written in them. One that is gone or was replaced is for the next look."""
         with Folders(self.root_fd) as folders:
             for entry in sorted(entries, key=lambda entry: entry.path, reverse=True):
-                self._change(folders, entry.path, entry.mode & PERMISSIONS, None)
+                with contextlib.suppress(FileNotFoundError, PathRefused):
+                    self._change(
+                        folders, entry.path, entry.mode & PERMISSIONS if modes else None, entry.mtime_ns
+                    )
 
     def touch(self, entries: Iterable[Entry]) -> None:
         """Gives files whose content is right the mode and time of the tree."""
@@ -348,7 +354,8 @@ class Writer:
                 os.chmod(itself, mode | own_bits)  # noqa: PTH101 - a descriptor, not a path
             if mtime_ns is not None and status.st_mtime_ns != mtime_ns:
                 os.utime(itself, ns=(mtime_ns, mtime_ns))
-            self.landed[path] = Landed(status.st_ino, mtime_ns or status.st_mtime_ns)
+            if stat.S_ISREG(status.st_mode):
+                self.landed[path] = Landed(status.st_ino, mtime_ns or status.st_mtime_ns)
         finally:
             os.close(fd)
 

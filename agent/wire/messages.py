@@ -166,9 +166,12 @@ class SyncStart(Message, frozen=True, kw_only=True, tag="sync_start"):
 
 
 class IndexBegin(Message, frozen=True, kw_only=True, tag="index_begin"):
+    """`mtime_ns` is the time of the tree's own directory."""
+
     task: str
     entries: int
     bytes: int
+    mtime_ns: int = 0
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):

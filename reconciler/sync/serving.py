@@ -15,6 +15,7 @@ from agent.folders import Folders
 from agent.ignore import Ignore
 from agent.index import (
     MAX_FILE_SIZE,
+    MAX_TIME,
     ancestors,
     check_path,
     directory_entry,
@@ -63,6 +64,8 @@ class TreeSource:
     warnings: tuple[str, ...]
     batches: tuple[tuple[Entry, ...], ...]
     found: dict[str, Found]
+    mtime_ns: int
+    """Of the directory itself."""
 
     @classmethod
     async def build(
@@ -160,15 +163,15 @@ async def _build(
         for path in sorted(found):
             there = found[path]
             if there.kind == "directory":
-                entries.append(directory_entry(path, mode=there.mode))
+                entries.append(directory_entry(path, mode=there.mode, mtime_ns=_time(there)))
             elif there.kind == "symlink":
-                entries.append(symlink_entry(path, link=there.link))
+                entries.append(symlink_entry(path, mtime_ns=_time(there), link=there.link))
             elif there.kind == "file":
                 blocks = contents[path]
                 if blocks is None:
                     raise TransferFailed(f"{str(directory / path)!r} changed while it was read")
                 entries.append(
-                    file_entry(path, mode=there.mode, size=there.size, mtime_ns=there.mtime_ns, blocks=blocks)
+                    file_entry(path, mode=there.mode, size=there.size, mtime_ns=_time(there), blocks=blocks)
                 )
         return TreeSource(
             directory=directory,
@@ -179,9 +182,15 @@ async def _build(
             warnings=tuple(warnings),
             batches=tuple(split_batches(entries)),
             found=dict(files),
+            mtime_ns=_time(found_from(os.fstat(root_fd))),
         )
 
     return await trio.to_thread.run_sync(finish)
+
+
+def _time(found: Found) -> int:
+    """The modification time as it can be sent; times before 1970 become 1970."""
+    return min(max(found.mtime_ns, 0), MAX_TIME)
 
 
 def _check_link(path: str, link: str) -> None:
@@ -234,21 +243,27 @@ class _Serving:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, take_requests, frames)
             nursery.start_soon(self._send, take_frames)
-            async with requests:
-                while True:
-                    message, _ = await self._channel.receive()
-                    if isinstance(message, TaskReport):
-                        # Whatever is still queued was asked for by a task that has ended.
-                        nursery.cancel_scope.cancel()
-                        return message
-                    if not isinstance(message, BlockRequest) or message.task != self._task:
-                        raise _out_of_place(message)
-                    self._check(message)
-                    await requests.send(message)
+            report = await self._take_requests(requests)
+            # Whatever is still queued was asked for by a task that has ended.
+            nursery.cancel_scope.cancel()
+        return report
+
+    async def _take_requests(self, requests: trio.MemorySendChannel[BlockRequest]) -> TaskReport:
+        async with requests:
+            while True:
+                message, _ = await self._channel.receive()
+                if isinstance(message, TaskReport):
+                    return message
+                if not isinstance(message, BlockRequest) or message.task != self._task:
+                    raise _out_of_place(message)
+                self._check(message)
+                await requests.send(message)
 
     async def _send_index(self) -> None:
         source, task = self._source, self._task
-        await self._channel.send(IndexBegin(task=task, entries=len(source.entries), bytes=source.bytes))
+        await self._channel.send(
+            IndexBegin(task=task, entries=len(source.entries), bytes=source.bytes, mtime_ns=source.mtime_ns)
+        )
         for batch in source.batches:
             await self._channel.send(IndexFile(task=task, entries=batch))
         await self._channel.send(IndexEnd(task=task, tree=source.tree))

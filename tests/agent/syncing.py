@@ -1,0 +1,174 @@
+"""Runs whole tasks between a directory and a target, both ends real, and reads trees from disk."""
+
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from agent.rules import AgentRules
+from agent.task import run_task
+from agent.wire.channel import Channel
+from agent.wire.messages import RenderedContent, Task, TaskReport
+from reconciler.sync.serving import TreeSource, serve_task
+from tests.channelpair import MemoryChannel, Traffic, channel_pair
+
+Tree = dict[str, object]
+"""Path to content: bytes of a file, None for a directory, str for where a symlink leads."""
+
+
+def write_tree(root: Path, tree: Mapping[str, object]) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for name, content in sorted(tree.items()):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            path.mkdir(exist_ok=True)
+        elif isinstance(content, str):
+            path.symlink_to(content)
+        else:
+            assert isinstance(content, bytes)
+            path.write_bytes(content)
+    return root
+
+
+def read_tree(root: Path) -> Tree:
+    tree: Tree = {}
+    for folder, folders, files in os.walk(root):
+        for name in folders + files:
+            path = Path(folder) / name
+            status = path.lstat()
+            key = str(path.relative_to(root))
+            if stat.S_ISLNK(status.st_mode):
+                tree[key] = str(path.readlink())
+            elif stat.S_ISDIR(status.st_mode):
+                tree[key] = None
+            elif stat.S_ISREG(status.st_mode):
+                tree[key] = path.read_bytes()
+            else:
+                tree[key] = "special"
+    return tree
+
+
+def modes(root: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(root)): stat.S_IMODE(path.lstat().st_mode)
+        for path in root.rglob("*")
+        if not path.is_symlink()
+    }
+
+
+@dataclass
+class Host:
+    """A node: an allowed root with one target in it, and the agent's state directory."""
+
+    base: Path
+    name: str = "app"
+    rules: AgentRules = field(init=False)
+
+    def __post_init__(self) -> None:
+        (self.base / "srv").mkdir(parents=True, exist_ok=True)
+        self.rules = AgentRules(roots=(str(self.base / "srv"),))
+
+    @property
+    def target(self) -> Path:
+        return self.base / "srv" / self.name
+
+    @property
+    def state(self) -> Path:
+        return self.base / "state"
+
+    def allow(self, **changes: Any) -> None:
+        self.rules = msgspec.structs.replace(self.rules, **changes)
+
+    def task(self, tree: bytes, **changes: Any) -> Task:
+        base = Task(
+            id="t1",
+            project="web",
+            target_path=str(self.target),
+            observe=False,
+            strategy="mirror",
+            tree=tree,
+            max_delete=1.0,
+            durability="none",
+        )
+        return msgspec.structs.replace(base, **changes)
+
+
+@dataclass
+class Outcome:
+    report: TaskReport
+    from_primary: Traffic
+    from_agent: Traffic
+
+    @property
+    def state(self) -> str:
+        return f"{self.report.state} {self.report.reason}".strip()
+
+
+async def synchronise(
+    source: Path | TreeSource,
+    host: Host,
+    *,
+    ignore: Sequence[str] = (),
+    rendered: Sequence[RenderedContent] = (),
+    prepare: Callable[[MemoryChannel, MemoryChannel], None] | None = None,
+    **changes: Any,
+) -> Outcome:
+    """One task, as the hub and an agent's session would run it."""
+    if isinstance(source, Path):
+        source = await TreeSource.build(
+            source,
+            ignore=ignore,
+            reserved=[file.path for file in rendered],
+            ignore_permissions=changes.get("ignore_permissions", False),
+        )
+    task = host.task(source.tree, ignore=tuple(ignore), rendered=tuple(rendered), **changes)
+    primary, agent = channel_pair()
+    if prepare is not None:
+        prepare(primary, agent)
+    reports: list[TaskReport] = []
+
+    async def serve() -> None:
+        assert isinstance(source, TreeSource)
+        reports.append(await serve_task(primary, source))
+
+    with trio.fail_after(120):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            report = await run_task(task, agent, rules=host.rules, state_dir=host.state)
+            await agent.send(report)
+    assert reports == [report]
+    return Outcome(report, primary.sent, agent.sent)
+
+
+async def observe(host: Host, **changes: Any) -> TaskReport:
+    """An observing task: nothing may be said but the report."""
+    primary, agent = channel_pair()
+    with trio.fail_after(60):
+        report = await run_task(
+            host.task(b"", observe=True, **changes), agent, rules=host.rules, state_dir=host.state
+        )
+    assert agent.sent.messages == []
+    primary.cut()
+    return report
+
+
+async def run_against(task: Task, host: Host, script: Callable[[Channel], Any]) -> TaskReport:
+    """A task whose primary is played by `script`, an async function of the primary's end."""
+    primary, agent = channel_pair()
+    result: list[TaskReport] = []
+
+    async def play() -> None:
+        await script(primary)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play)
+            result.append(await run_task(task, agent, rules=host.rules, state_dir=host.state))
+            nursery.cancel_scope.cancel()
+    return result[0]
