@@ -15,6 +15,7 @@ import trio
 
 from agent import tls
 from agent.address import Address
+from agent.backoff import Backoff
 from agent.errors import SettingsError, TrueupError
 from agent.failures import single
 from agent.link import LinkLost
@@ -68,7 +69,7 @@ def join(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     pinned = config.fingerprint is not None
     lock = hold_lock(config.state_dir)
     try:
-        address, fingerprint = trio.run(_pair_somewhere, config, token)
+        address, fingerprint = trio.run(_pair_in_time, config, token, arguments.wait)
         config = replace(config, fingerprint=fingerprint)
         tls.write_private(path, render_config(config).encode())
     except OSError as error:
@@ -126,6 +127,20 @@ def _join_token(arguments: argparse.Namespace, environ: Mapping[str, str]) -> No
             "there is no token", hint="give --token, or set SYNC_NODE_TOKEN or SYNC_NODE_TOKEN_FILE"
         )
     return NodeToken.from_text(text, where="SYNC_NODE_TOKEN")
+
+
+async def _pair_in_time(config: AgentConfig, token: NodeToken, patience: float) -> tuple[Address, str]:
+    """Pair as soon as a primary answers: one that only makes passes listens only meanwhile."""
+    deadline = trio.current_time() + patience
+    backoff = Backoff(longest=2.0)
+    while True:
+        try:
+            return await _pair_somewhere(config, token)
+        except LinkLost:
+            delay = backoff.next()
+            if trio.current_time() + delay > deadline:
+                raise
+            await trio.sleep(delay)
 
 
 async def _pair_somewhere(config: AgentConfig, token: NodeToken) -> tuple[Address, str]:
@@ -280,6 +295,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     joining.add_argument(
         "--allow", action="append", metavar="NAME=COMMAND", help="a command that may run after a sync"
+    )
+    joining.add_argument(
+        "--wait",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to try until a primary answers (60)",
     )
     joining.add_argument("--state-dir", metavar="DIR", help=f"keys and records ({DEFAULT_STATE_DIR})")
     joining.set_defaults(verb=join)
