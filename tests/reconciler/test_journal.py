@@ -19,6 +19,7 @@ from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.hashing import Inputs
 from reconciler.journal import Journal
 
+ROOT = Path(__file__).parents[2]
 MOMENT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
@@ -114,7 +115,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_kill_loses_nothing_that_returned(path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60)
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60, cwd=ROOT)
     assert ended.returncode == -signal.SIGKILL
     with Journal(path) as journal:
         assert journal.set_aside is None

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from reconciler.errors import SettingsError
 from reconciler.keys import PREFIX, MasterKey, read_key_file, write_key_file
 
+ROOT = Path(__file__).parents[2]
 VECTOR = "trueup-master-1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 
@@ -104,7 +105,7 @@ def test_the_file_is_its_owners_alone_whatever_the_umask(tmp_path: Path, umask: 
         "import os, sys; from pathlib import Path; from reconciler.keys import MasterKey, write_key_file;"
         "os.umask(int(sys.argv[2], 8)); write_key_file(Path(sys.argv[1]), MasterKey(bytes(range(32))))"
     )
-    subprocess.run([sys.executable, "-c", code, str(path), umask], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, str(path), umask], check=True, timeout=60, cwd=ROOT)
     assert path.stat().st_mode & 0o7777 == 0o600
     assert read_key_file(path) == MasterKey.from_text(VECTOR)
 

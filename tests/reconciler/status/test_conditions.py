@@ -1,0 +1,99 @@
+"""Conditions: what moves their time, which ones may stand, and that messages stay short."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import agent.errors
+import reconciler.errors
+from agent.errors import TrueupError
+from reconciler.status.conditions import (
+    MAX_MESSAGE,
+    Conditions,
+    ConditionStatus,
+    ConditionType,
+    Reason,
+    bounded,
+    condition_status,
+    find_condition,
+    remove_condition,
+    set_condition,
+)
+
+MOMENT = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+LATER = MOMENT + timedelta(hours=1)
+
+
+def failed() -> Conditions:
+    return set_condition((), ConditionType.READY, "False", Reason.DEPLOY_FAILED, "exit code 1", now=MOMENT)
+
+
+def test_only_another_status_moves_the_time() -> None:
+    (kept,) = set_condition(failed(), "Ready", "False", Reason.TIMEOUT, "took too long", now=LATER)
+    assert (kept.last_transition_time, kept.reason, kept.message) == (MOMENT, "Timeout", "took too long")
+    (moved,) = set_condition(failed(), "Ready", "True", Reason.RECONCILIATION_SUCCEEDED, now=LATER)
+    assert (moved.last_transition_time, moved.message) == (LATER, "")
+
+
+def test_the_same_again_is_equal() -> None:
+    again = set_condition(failed(), "Ready", "False", Reason.DEPLOY_FAILED, "exit code 1", now=LATER)
+    assert again == failed()
+
+
+@pytest.mark.parametrize("type", ["Reconciling", "Stalled"])
+def test_abnormal_ones_stand_only_while_true(type: str) -> None:
+    conditions = set_condition(failed(), type, "True", Reason.PROGRESSING, now=MOMENT)
+    assert condition_status(conditions, type) == "True"
+    statuses: tuple[ConditionStatus, ...] = ("False", "Unknown")
+    for status in statuses:
+        assert set_condition(conditions, type, status, "x", now=LATER) == failed()
+    assert condition_status(failed(), type) == "False"
+
+
+def test_order_and_lookup() -> None:
+    conditions = failed()
+    for type in ("Stalled", "SourceVerified", "Healthy", "Reconciling"):
+        conditions = set_condition(conditions, type, "True", "x", now=MOMENT)
+    assert [condition.type for condition in conditions] == [
+        "Ready",
+        "Reconciling",
+        "Stalled",
+        "Healthy",
+        "SourceVerified",
+    ]
+    assert find_condition(conditions, "Healthy") is not None
+    without = remove_condition(conditions, "Healthy")
+    assert find_condition(without, "Healthy") is None
+    assert condition_status(without, "Healthy") == "Unknown"
+
+
+def test_times_are_whole_seconds_in_utc() -> None:
+    summer = timezone(timedelta(hours=2))
+    moment = datetime(2026, 7, 1, 14, 30, 15, 999_999, tzinfo=summer)
+    (condition,) = set_condition((), "Ready", "True", "x", now=moment)
+    assert condition.last_transition_time == datetime(2026, 7, 1, 12, 30, 15, tzinfo=UTC)
+    assert condition.last_transition_time.utcoffset() == timedelta(0)
+
+
+@given(st.text(), st.integers(2, 50))
+def test_messages_are_one_short_line(text: str, limit: int) -> None:
+    line = bounded(text, limit)
+    assert len(line) <= limit
+    assert line.isprintable()
+    assert line == bounded(line, limit)
+
+
+def test_a_giant_message_is_cut() -> None:
+    (condition,) = set_condition((), "Ready", "False", "r" * 1000, "x" * 10_000_000, now=MOMENT)
+    assert len(condition.message) == MAX_MESSAGE
+    assert condition.message.endswith("…")
+    assert len(condition.reason) == 64
+
+
+def test_every_error_of_ours_has_a_known_reason() -> None:
+    for module in (agent.errors, reconciler.errors):
+        for error in vars(module).values():
+            if isinstance(error, type) and issubclass(error, TrueupError):
+                assert error.reason in set(Reason), error
