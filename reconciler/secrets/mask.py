@@ -15,6 +15,9 @@ from reconciler.secrets.values import MASK, Secret
 MIN_VALUE = 4
 """Shortest value that is masked, in characters."""
 
+_JAVASCRIPT_SAFE = "!'()*"
+"""What `encodeURIComponent` leaves alone and Python does not."""
+
 MIN_PART = 6
 """Shortest line of a multi-line value, or part of an encoded one, that is masked by itself."""
 
@@ -138,7 +141,7 @@ def _escaped(text: str) -> Iterator[str]:
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield repr(text)[1:-1]
     raw = text.encode("utf-8", "surrogateescape")
-    for encoded in (quote(raw), quote(raw, safe=""), quote_plus(raw)):
+    for encoded in (quote(raw), quote(raw, safe=""), quote_plus(raw), quote(raw, safe=_JAVASCRIPT_SAFE)):
         yield encoded
         yield _lower_escapes(encoded)
 
