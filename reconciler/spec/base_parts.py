@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from reconciler.spec.convert import converted
+from reconciler.spec.convert import converted, converted_section
 from reconciler.spec.document import Map, Path, Seq, Value, shown
 from reconciler.spec.findings import Findings
 from reconciler.spec.graph import circles
@@ -37,7 +37,7 @@ def plain(value: Value) -> Any:
 
 
 def build_limits(findings: Findings) -> Limits:
-    return msgspec.convert(converted(findings.data.get("limits", Map()), "limits"), Limits)
+    return msgspec.convert(converted_section(findings.data.get("limits", Map()), "limits"), Limits)
 
 
 def build_repositories(findings: Findings) -> dict[str, Repository]:

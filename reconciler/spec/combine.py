@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from reconciler.errors import Problem
 from reconciler.spec.document import Map, Path, Place, Seq, Value, dotted, shown, type_name, value_place
+from reconciler.spec.schema import spec_schema
 from reconciler.spec.yaml_reader import MAX_BYTES, Budget, Duplicate, read_yaml
 
 MAX_FILES = 2000
@@ -169,6 +170,8 @@ def _without_root_only(data: Map, problems: list[Problem]) -> Map:
 def _add(whole: Map, part: Map, problems: list[Problem]) -> None:
     """Lay one file's sections beside those that are there already."""
     for section, value, mark in part.entries():
+        if value is None and section in spec_schema()["properties"]:
+            continue  # a section whose entries are all commented out
         there = whole.get(section)
         if section not in whole:
             whole.put(section, _copy(value) if section in (*_MAPS, *_LISTS) else value, mark)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from reconciler.spec.document import Map, Mark, Seq, Value
-from reconciler.spec.schema import Schema, branch_of, definition, resolved
+from reconciler.spec.schema import Schema, branch_of, definition, resolved, spec_schema
 from reconciler.spec.values import parse_duration, parse_mode, parse_percentage, parse_size
 
 Converter: TypeAlias = Callable[[Any, Mark | None], Any]
@@ -17,6 +17,12 @@ Converter: TypeAlias = Callable[[Any, Mark | None], Any]
 def converted(data: Value, name: str) -> Any:
     """`data`, which fits the schema's definition `name`, as builtins in the model's shape."""
     convert = _of_definition(name)
+    return data if convert is None else convert(data, None)
+
+
+def converted_section(data: Value, name: str) -> Any:
+    """The same for a whole section of the document, such as `limits`."""
+    convert = _converter(spec_schema()["properties"][name])
     return data if convert is None else convert(data, None)
 
 
@@ -34,7 +40,7 @@ def _converter(schema: Schema) -> Converter | None:
         return _union(schema)
     if "items" in schema:
         return _list(_converter(schema["items"]))
-    if schema.get("type") == "object":
+    if "properties" in schema or "additionalProperties" in schema:
         properties = {
             key: found
             for key, each in schema.get("properties", {}).items()

@@ -1,0 +1,128 @@
+"""The examples, the starter and the schema that all of them are written against."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from reconciler.spec.load import SPEC_FILE, included_paths, load, load_or_raise
+from reconciler.spec.schema import spec_schema
+from reconciler.spec.starter import starter_spec
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
+
+
+def example_files(name: str) -> dict[str, bytes]:
+    directory = ROOT / "examples" / name
+    every = [path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()]
+    root = (directory / SPEC_FILE).read_bytes()
+    wanted = (SPEC_FILE, *included_paths(root, every))
+    return {path: (directory / path).read_bytes() for path in wanted}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_valid(name: str) -> None:
+    assert load(example_files(name)).problems == ()
+
+
+def test_the_examples_are_the_three_that_the_docs_name() -> None:
+    assert EXAMPLES == ["compose-two-hosts", "full", "minimal"]
+
+
+def test_the_full_example_has_every_section_and_every_kind() -> None:
+    spec = load_or_raise(example_files("full"))
+    text = b"\n".join(example_files("full").values()).decode()
+    for section in spec_schema()["properties"]:
+        assert re.search(rf"^{section}:", text, re.MULTILINE), section
+    kinds = {source.kind for source in spec.secret_sources.values()}
+    branches = [*spec_schema()["$defs"]["secret_source"]["oneOf"]]
+    assert kinds == {branch["properties"]["kind"]["const"] for branch in branches}
+    deploys = {type(service.deploy).__struct_config__.tag for service in spec.services}
+    branches = spec_schema()["$defs"]["deploy"]["oneOf"]
+    assert deploys == {branch["properties"]["kind"]["const"] for branch in branches}
+
+
+def test_the_full_example_names_every_key_of_a_sync() -> None:
+    text = b"\n".join(example_files("full").values()).decode()
+    for definition in ("sync", "sync_node", "file", "project", "environment", "node", "secret_target"):
+        for key in spec_schema()["$defs"][definition]["properties"]:
+            assert re.search(rf"[\s{{,]{key}:", text), f"{definition}.{key}"
+
+
+def test_the_starter_is_valid_as_it_is() -> None:
+    spec = load_or_raise({SPEC_FILE: starter_spec().encode()})
+    assert list(spec.environments) == ["staging"]
+
+
+def test_the_starter_is_valid_with_all_its_examples_taken_over() -> None:
+    first, *others = starter_spec().splitlines()
+    text = "\n".join([first, *(re.sub(r"^# ?(?!#)", "", line) for line in others)])
+    loaded = load({SPEC_FILE: text.encode(), "services/none.yaml": b"services: {}\n"})
+    assert loaded.problems == ()
+    assert loaded.spec is not None
+    assert {service.name for service in loaded.spec.services} == {"api"}
+    assert list(loaded.spec.projects) == ["site"]
+
+
+# --- the schema --------------------------------------------------------------------------------
+
+
+def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every schema in a schema that stands for a value, with where it is."""
+    if not isinstance(schema, dict):
+        return
+    yield path, schema
+    for holder in ("properties", "$defs"):
+        for name, each in schema.get(holder, {}).items():
+            yield from subschemas(each, f"{path}/{holder}/{name}")
+    for holder in ("items", "additionalProperties"):
+        yield from subschemas(schema.get(holder), f"{path}/{holder}")
+    for index, each in enumerate(schema.get("oneOf", ())):
+        yield from subschemas(each, f"{path}/oneOf/{index}")
+
+
+ALL = list(subschemas(spec_schema()))
+
+
+def test_the_schema_is_a_valid_schema() -> None:
+    Draft202012Validator.check_schema(spec_schema())
+
+
+def test_every_field_has_a_title_and_a_description() -> None:
+    fields = [
+        (f"{path}/properties/{name}", each)
+        for path, schema in ALL
+        for name, each in schema.get("properties", {}).items()
+    ]
+    assert len(fields) > 150
+    definitions = [(name, each) for name, each in spec_schema()["$defs"].items()]
+    for path, each in [*fields, *definitions, ("#", spec_schema())]:
+        assert each.get("title"), path
+        assert each.get("description"), path
+
+
+def test_no_map_takes_unknown_keys() -> None:
+    for path, schema in ALL:
+        if schema.get("type") == "object" or "properties" in schema:
+            assert "additionalProperties" in schema, path
+            assert schema["additionalProperties"] is not True, path
+
+
+def test_every_reference_leads_somewhere_and_every_definition_is_used() -> None:
+    text = json.dumps(spec_schema())
+    used = set(re.findall(r'"#/\$defs/([a-z_0-9]+)"', text))
+    reached_in_code = {"service_override", "secret_use", "service"}
+    assert used <= set(spec_schema()["$defs"])
+    assert set(spec_schema()["$defs"]) - used <= reached_in_code
+
+
+def test_every_default_fits_its_own_field() -> None:
+    for path, schema in ALL:
+        if "default" in schema:
+            whole = {**schema, "$defs": spec_schema()["$defs"]}
+            assert list(Draft202012Validator(whole).iter_errors(schema["default"])) == [], path
