@@ -137,6 +137,10 @@ class Hub:
     def connected(self) -> frozenset[str]:
         return frozenset(self._reception.sessions)
 
+    async def wait_change(self) -> None:
+        """Until the next time that a node connects or disconnects."""
+        await self._reception.wait_change()
+
     async def wait_connected(self, nodes: Iterable[str], patience: float) -> set[str]:
         """Wait until all of these nodes are connected, at most `patience` seconds; gives those that are."""
         wanted = set(nodes)
