@@ -12,6 +12,7 @@ minute younger than the one before, so equal calls give equal ids on every machi
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -170,12 +171,27 @@ class GitRepo:
         records = [
             record.split("\t", 1) for record in self.git("ls-tree", "-rz", revision).split("\0") if record
         ]
-        return {path: self.read(path, revision) for head, path in records if not head.startswith("160000")}
+        blobs = {path: head.split()[2] for head, path in records if not head.startswith("160000")}
+        request = "".join(f"{oid}\n" for oid in blobs.values()).encode()
+        stream = io.BytesIO(self._raw("cat-file", "--batch", stdin=request))
+        contents = {}
+        for path in blobs:
+            size = int(stream.readline().split()[2])
+            contents[path] = stream.read(size + 1)[:size]
+        return contents
 
     def read(self, path: str, revision: str = "refs/heads/main") -> bytes:
-        command = ["git", "cat-file", "blob", f"{revision}:{path}"]
+        return self._raw("cat-file", "blob", f"{revision}:{path}")
+
+    def _raw(self, *args: str, stdin: bytes = b"") -> bytes:
         return subprocess.run(
-            command, cwd=self.path, env=git_environment(), check=True, capture_output=True, timeout=120
+            ["git", *args],
+            cwd=self.path,
+            env=git_environment(),
+            input=stdin,
+            check=True,
+            capture_output=True,
+            timeout=120,
         ).stdout
 
     def log(self, revision: str = "refs/heads/main") -> list[str]:

@@ -21,7 +21,7 @@ from tests.canaries import canary
             "host name is unknown",
         ),
         (
-            "fatal: unable to access 'https://h/r/': Failed to connect to h port 443: Couldn't connect to server",
+            "fatal: unable to access 'https://h/r/': Failed to connect to h: Couldn't connect to server",
             GitUnavailable,
             "refused",
         ),
