@@ -44,8 +44,8 @@ projects:
       strategy: mirror
       nodes:
         - {node_id: web-1, target_path: "%(target)s"}
-    files:
-      - {path: .env, format: dotenv, mode: "0600", secrets: [local]}
+      files:
+        - {path: .env, format: dotenv, mode: "0600", secrets: [local]}
 nodes: {}
 """
 

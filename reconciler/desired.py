@@ -362,7 +362,7 @@ def project_revision(
     branches: Mapping[tuple[str, str], Revision | Setback],
 ) -> Revision | Setback:
     """What a project of a repository is at: its unit's release in its environment, or the tip of a branch."""
-    assert project.repository is not None and project.unit is not None
-    if project.environment is not None:
+    assert project.repository is not None  # a directory is unbuilt, and reported before
+    if project.environment is not None and project.unit is not None:
         return releases[project.unit, project.environment]
     return branches[project.repository, project.branch or spec.repositories[project.repository].branch]

@@ -96,7 +96,9 @@ class Relay:
 class World:
     """Repositories and settings below one directory."""
 
-    def __init__(self, root: Path, port: int) -> None:
+    def __init__(self, root: Path, port: int, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._agents: list[trio.Process] = []
         self.root = root
         self.port = port
         self.spec = GitRepo.create(root / "spec.git")
@@ -153,22 +155,24 @@ class World:
         host.srv.mkdir(parents=True)
         return host
 
-    @asynccontextmanager
-    async def agent(self, host: Host, *, joined: bool = False) -> AsyncIterator[trio.Process]:
-        """The host's agent as a process; it joins first, unless it has. Ended with SIGTERM at the end."""
-        async with trio.open_nursery() as nursery:
-            if not joined:
-                ran = await self.join(host)
-                assert ran.exit_code == 0, ran.stderr
-            process = await nursery.start(self._run_agent, host)
-            try:
-                yield process
-            finally:
-                with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
-                    if process.poll() is None:
-                        process.send_signal(signal.SIGTERM)
-                    await process.wait()
-                nursery.cancel_scope.cancel()
+    async def start_agent(self, host: Host, *, joined: bool = False) -> trio.Process:
+        """The host's agent as a process; it joins first, unless it has. The world's end ends it."""
+        if not joined:
+            ran = await self.join(host)
+            assert ran.exit_code == 0, ran.stderr
+        process: trio.Process = await self._nursery.start(self._run_agent, host)
+        self._agents.append(process)
+        return process
+
+    async def stop_agents(self) -> None:
+        """End all agents with SIGTERM; each must exit 0."""
+        with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
+            for process in self._agents:
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+            codes = [await process.wait() for process in self._agents]
+        self._agents.clear()
+        assert not any(codes), f"an agent ended with {codes}"
 
     async def join(self, host: Host, *options: str) -> Ran:
         """Run the join command; it waits for the primary."""
@@ -182,16 +186,16 @@ class World:
         )
 
     async def _run_agent(self, host: Host, task_status: trio.TaskStatus[trio.Process]) -> None:
-        log = (host.root / "agent.log").open("ab")
-        await trio.run_process(
-            [sys.executable, "-m", "agent", "run", "--config", str(host.config)],
-            stdout=log,
-            stderr=log,
-            check=False,
-            env=self.environment,
-            cwd=self.root,
-            task_status=task_status,
-        )
+        with (host.root / "agent.log").open("ab") as log:
+            await trio.run_process(
+                [sys.executable, "-m", "agent", "run", "--config", str(host.config)],
+                stdout=log,
+                stderr=log,
+                check=False,
+                env=self.environment,
+                cwd=self.root,
+                task_status=task_status,
+            )
 
     def status(self) -> dict[str, bytes]:
         """The files of the status branch."""
@@ -211,10 +215,13 @@ async def make_world(root: Path) -> AsyncIterator[tuple[World, Relay]]:
     async with trio.open_nursery() as nursery:
         relay = Relay(listener, port)
         nursery.start_soon(relay.serve)
-        world = World(root, port)
+        world = World(root, port, nursery)
         await world.trueup("key", "new")
-        yield world, relay
-        nursery.cancel_scope.cancel()
+        try:
+            yield world, relay
+        finally:
+            await world.stop_agents()
+            nursery.cancel_scope.cancel()
 
 
 def tree_of(directory: Path) -> dict[str, tuple[str, int, bytes]]:
