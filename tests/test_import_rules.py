@@ -52,7 +52,9 @@ CLOCKS = frozenset({"now", "utcnow", "today"})
 AGENT_MAY_IMPORT = frozenset({"agent", "trio", "cryptography", "msgspec", "pathspec"})
 
 MAY_READ_THE_ENVIRONMENT = {
+    "agent/cli.py",  # hands it whole to the settings
     "agent/settings.py",
+    "agent/status.py",  # NOTIFY_SOCKET: systemd's, no setting of ours
     "reconciler/cli.py",  # hands it whole to the settings
     "reconciler/demo.py",  # the processes it starts inherit PATH and LANG
     "reconciler/settings.py",

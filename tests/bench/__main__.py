@@ -80,19 +80,21 @@ class Rounds:
         if self._rsync:
             os.sync()  # what was written before is not paid for by the next run
             copied = self._rsync.copy(source, targets[PEER])
-            self._note(work, PEER, copied.seconds, copied.bytes_moved, copied.peak_rss)
+            measured = self._at(work, PEER)
+            measured.seconds.append(copied.seconds)
+            measured.bytes_moved = copied.bytes_moved
             _verify(work, PEER, source, targets[PEER])
         os.sync()
         synced = self._ours.copy(source, targets[OURS], durability=self._durability)
-        self._note(work, OURS, synced.seconds, synced.bytes_moved, synced.peak_rss)
-        self._note(work, f"{OURS}, of it the look at the source", synced.scan_seconds, None, {})
+        measured = self._at(work, OURS)
+        measured.seconds.append(synced.seconds)
+        measured.scan_seconds.append(synced.scan_seconds)
+        measured.bytes_moved = synced.bytes_moved
+        measured.note_memory(synced.peak_rss)
         _verify(work, OURS, source, targets[OURS])
 
-    def _note(self, work: str, peer: str, seconds: float, moved: int | None, peaks: dict[str, int]) -> None:
-        measured = self.measured.setdefault((work, peer), Measurement(work, peer))
-        measured.seconds.append(seconds)
-        measured.bytes_moved = moved
-        measured.note_memory(peaks)
+    def _at(self, work: str, peer: str) -> Measurement:
+        return self.measured.setdefault((work, peer), Measurement(work, peer))
 
 
 def _verify(work: str, peer: str, source: Path, target: Path) -> None:

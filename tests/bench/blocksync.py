@@ -62,10 +62,14 @@ def block_sync(private: Path, root: Path) -> Iterator[BlockSync]:
         text=True,
     ) as primary:
         listens = _answer(primary)
-        join = ["join", "--primary", f"127.0.0.1:{listens['port']}", "--node", NODE]
-        join += ["--token", token.to_text(), "--pin", listens["fingerprint"], "--root", str(root)]
-        join += ["--config", str(private / "agent.toml"), "--state-dir", str(private / "agent"), "--run"]
-        agent = subprocess.Popen([sys.executable, "-m", "agent", *join], cwd=ROOT, env=environment)
+        agent_command = [sys.executable, "-m", "agent"]
+        config = ["--config", str(private / "agent.toml")]
+        join = ["--primary", f"127.0.0.1:{listens['port']}", "--pin", listens["fingerprint"], "--node", NODE]
+        join += ["--root", str(root), "--state-dir", str(private / "agent")]
+        joining = {**environment, "SYNC_NODE_TOKEN": token.to_text()}
+        subprocess.run([*agent_command, "join", *config, *join], cwd=ROOT, env=joining, check=True)
+        with (private / "agent.log").open("wb") as log:
+            agent = subprocess.Popen([*agent_command, "run", *config], cwd=ROOT, env=environment, stderr=log)
         try:
             _answer(primary)
             yield BlockSync(primary, agent)

@@ -13,7 +13,6 @@ from typing import Any
 from tests.bench.report import Measurement
 
 ROOT = Path(__file__).parents[2]
-_FILES_PER_SERVICE = 5
 
 SPEC_HEAD = """\
 version: 1
@@ -71,12 +70,11 @@ def _world(where: Path, services: int) -> dict[str, str]:
     """Bare repositories for the application and the spec, a secret, and the settings of a primary."""
     where.mkdir()
     secrets = where / "secrets.env"
+    secrets.touch(mode=0o600)
     secrets.write_text("DB_PASSWORD=measured\n")
-    app = {
-        f"service-{number:04}/file-{part}.txt": f"{number} {part}\n"
-        for number in range(services)
-        for part in range(_FILES_PER_SERVICE)
-    }
+    # One file each: the first deploys check the whole repository out, once for every service.
+    app = {f"service-{number:04}/compose.yaml": f"# {number}\n" for number in range(services)}
+    app["tasks.py"] = "# TRUEUP_INVOKE_COMMAND stands for what would run it.\n"
     spec = SPEC_HEAD.format(app=where / "app.git", secrets=secrets)
     spec += "".join(SERVICE.format(number=number) for number in range(services))
     environment = {
@@ -109,7 +107,7 @@ def _world(where: Path, services: int) -> dict[str, str]:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}")
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
     return done.stdout

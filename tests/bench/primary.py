@@ -37,7 +37,7 @@ async def measure(hub: Hub, order: dict[str, str]) -> dict[str, object]:
         target_path=order["target"],
         observe=False,
         strategy="mirror",
-        tree=source.digest,
+        tree=source.tree,
         durability=order["durability"],  # type: ignore[arg-type]
         max_delete=1.0,
     )

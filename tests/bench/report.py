@@ -21,6 +21,8 @@ class Measurement:
     work: str
     peer: str
     seconds: list[float] = field(default_factory=list)
+    scan_seconds: list[float] = field(default_factory=list)
+    """How much of each run was the look at the source, where the peer can say it."""
     bytes_moved: int | None = None
     """Of file contents, as far as the peer says it, in the last run."""
     peak_rss: dict[str, int] = field(default_factory=dict)
@@ -58,7 +60,7 @@ def machine(where: Path) -> dict[str, str | int]:
 def print_table(measurements: Sequence[Measurement], *, against: str) -> None:
     """One line for each piece of work and peer; the ratio is to the peer `against` at the same work."""
     base = {measured.work: measured.median for measured in measurements if measured.peer == against}
-    rows = [("work", "peer", "median", "runs", "ratio", "moved", "peak memory")]
+    rows = [("work", "peer", "median", "ratio", "runs", "look at the source", "moved", "peak memory")]
     for measured in measurements:
         ratio = base.get(measured.work, 0.0) / measured.median
         rows.append(
@@ -66,8 +68,9 @@ def print_table(measurements: Sequence[Measurement], *, against: str) -> None:
                 measured.work,
                 measured.peer,
                 _seconds(measured.median),
-                " ".join(_seconds(one) for one in measured.seconds),
                 f"{ratio:.2f}x" if ratio and measured.peer != against else "",
+                " ".join(_seconds(one) for one in measured.seconds),
+                _seconds(statistics.median(measured.scan_seconds)) if measured.scan_seconds else "",
                 "" if measured.bytes_moved is None else f"{measured.bytes_moved / MIB:.1f} MiB",
                 ", ".join(f"{name} {peak // MIB} MiB" for name, peak in measured.peak_rss.items()),
             )
@@ -86,6 +89,7 @@ def write_json(path: Path, facts: Mapping[str, str | int], measurements: Sequenc
             "peer": measured.peer,
             "median_seconds": measured.median,
             "seconds": measured.seconds,
+            "scan_seconds": measured.scan_seconds,
             "bytes_moved": measured.bytes_moved,
             "peak_rss_bytes": measured.peak_rss,
         }

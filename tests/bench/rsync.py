@@ -25,11 +25,10 @@ class PeerMissing(Exception):
 
 @dataclass(frozen=True)
 class Copied:
-    """One run: its time in seconds, the bytes of contents it sent, its peak memory in bytes by process."""
+    """One run: its time in seconds and the bytes of contents it sent."""
 
     seconds: float
     bytes_moved: int
-    peak_rss: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -41,19 +40,14 @@ class RsyncOverSsh:
         where = f"{getpass.getuser()}@127.0.0.1:{target}/"
         command = ["rsync", "-a", "--delete", "--stats", "-e", self.ssh, f"{source}/", where]
         begin = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-        assert process.stdout is not None
-        stats = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
+        stats = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True
+        )
         seconds = time.perf_counter() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        process.stdout.close()
-        if process.returncode:
-            raise RuntimeError(f"rsync ended with {process.returncode}")
-        literal = re.search(r"Literal data: ([0-9,.]+)", stats)
-        assert literal, stats
+        literal = re.search(r"Literal data: ([0-9,.]+)", stats.stdout)
+        assert literal, stats.stdout
         moved = int(re.sub(r"[,.]", "", literal[1]))
-        return Copied(seconds, moved, {"sender": usage.ru_maxrss * 1024})
+        return Copied(seconds, moved)
 
 
 @contextmanager
@@ -84,11 +78,9 @@ def rsync_over_ssh(private: Path) -> Iterator[RsyncOverSsh]:
     made_directory = os.geteuid() == 0 and not _PRIVILEGE_SEPARATION.exists()
     if made_directory:
         _PRIVILEGE_SEPARATION.mkdir(mode=0o755)
-    server = subprocess.Popen(
-        [str(programs["sshd"]), "-D", "-e", "-f", str(config)],
-        stdin=subprocess.DEVNULL,
-        stderr=(private / "sshd.log").open("wb"),
-    )
+    sshd = [str(programs["sshd"]), "-D", "-e", "-f", str(config)]
+    with (private / "sshd.log").open("wb") as log:
+        server = subprocess.Popen(sshd, stdin=subprocess.DEVNULL, stderr=log)
     try:
         _wait_until_it_answers(server, port, private)
         trial = [*ssh.split(), f"{getpass.getuser()}@127.0.0.1", "true"]
