@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import trio
 
@@ -19,13 +20,24 @@ Lookup = Callable[[str, str, str], Awaitable[Secret]]
 """(source, key, environment) -> the value; raises what `SecretStore.values` raises, and SecretMissing."""
 
 
-@dataclass(frozen=True, slots=True)
 class Credentials:
-    """`environ` is the primary's own environment, as its settings hand it over."""
+    """Reads from the primary's own environment, as its settings hand it over, and from files.
 
-    environ: Mapping[str, str] = field(repr=False)
-    lookup: Lookup | None = None
-    """Set by the SecretStore; without it `{secret: ...}` credentials cannot be read."""
+    `lookup` reads from secret sources; the SecretStore provides it. As `environ` is full of secrets, this
+    shows nothing of it and cannot be pickled or copied.
+    """
+
+    __slots__ = ("_lookup", "environ")
+
+    def __init__(self, environ: Mapping[str, str], lookup: Lookup | None = None) -> None:
+        self.environ = environ
+        self._lookup = lookup
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("credentials cannot be pickled or copied")
+
+    def with_lookup(self, lookup: Lookup) -> "Credentials":
+        return Credentials(self.environ, lookup)
 
     async def read(self, credential: Credential, environment: str) -> Secret:
         """The credential's value now. Raises SettingsError where a variable or a file is missing."""
@@ -35,9 +47,9 @@ class Credentials:
             case FileCredential(path=path):
                 return await _file(path, f"credential file {path}")
             case SecretCredential(source=source, key=key):
-                if self.lookup is None:
+                if self._lookup is None:
                     raise SettingsError(f"the credential {source}/{key} needs a secret store")
-                return await self.lookup(source, key, environment)
+                return await self._lookup(source, key, environment)
 
     async def _variable(self, name: str) -> Secret:
         value, path = self.environ.get(name), self.environ.get(f"{name}_FILE")

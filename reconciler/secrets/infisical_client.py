@@ -134,8 +134,7 @@ def _client(host: str, timeouts: HttpTimeouts) -> Iterator[Any]:
     session: requests.Session = client.api.session
     try:
         session.trust_env = False  # a .netrc would replace the token
-        for scheme in ("https://", "http://"):
-            session.mount(scheme, _Adapter(timeouts))
+        session.mount(host, _Adapter(timeouts, tls=host.startswith("https:")))
         yield client
     finally:
         session.close()
@@ -152,14 +151,17 @@ class _Stopped(Exception):
 class _Adapter(HTTPAdapter):
     """Deadlines, a size limit and the meaning of errors, below the SDK, which has none of them."""
 
-    def __init__(self, timeouts: HttpTimeouts) -> None:
+    def __init__(self, timeouts: HttpTimeouts, *, tls: bool) -> None:
         self._timeouts = timeouts
+        self._tls = tls
         self._deadline = time.monotonic() + timeouts.total
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         # The system's certificates besides requests' own: a self-hosted server has its CA there.
-        super().init_poolmanager(*args, **kwargs, ssl_context=ssl.create_default_context())
+        if self._tls:
+            kwargs["ssl_context"] = ssl.create_default_context()
+        super().init_poolmanager(*args, **kwargs)
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
         outcome = self._exchange(request)

@@ -39,7 +39,7 @@ class SecretStore:
 
     def __init__(self, sources: Mapping[str, SecretSource], *, context: SourceContext) -> None:
         self._specs = dict(sources)
-        self._context = replace(context, credentials=replace(context.credentials, lookup=self._lookup))
+        self._context = replace(context, credentials=context.credentials.with_lookup(self._lookup))
         self._sources: dict[str, Source] = {
             name: REGISTRY[source.kind](source, self._context) for name, source in self._specs.items()
         }

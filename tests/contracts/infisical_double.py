@@ -7,6 +7,7 @@ and prints nothing; its log of requests holds no values, tokens or bodies.
 
 import json
 import re
+import ssl
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -101,7 +102,7 @@ class InfisicalDouble:
     their values withheld; `personal` holds secrets of type personal. `double.requests` says what was asked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.project = "65abc123def456"
         self.client_id = "machine-identity-double"
         self.client_secret = canary("infisical-client-secret")
@@ -122,11 +123,16 @@ class InfisicalDouble:
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._server = _Server(self)
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> "InfisicalDouble":
         self._thread.start()
