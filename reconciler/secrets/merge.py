@@ -16,6 +16,9 @@ KEY = re.compile(r"[A-Z][A-Z0-9_]*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """Names that every shell and process accepts (POSIX, with lower case)."""
 
+_UNCARRIABLE = re.compile("[\0\ud800-\udfff]")
+"""NUL, and halves of characters, which have no UTF-8 form."""
+
 MAX_NEAR_NAMES = 3
 
 
@@ -153,4 +156,4 @@ def _check(name: str, candidate: _Candidate) -> None:
 
 def _carriable(text: str) -> bool:
     # An encode that fails would raise with the whole value inside the exception: look first.
-    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)
+    return _UNCARRIABLE.search(text) is None
