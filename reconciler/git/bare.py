@@ -6,14 +6,14 @@ one and takes its place by renaming: a mirror is whole or not there.
 """
 
 import shutil
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
 
 from reconciler.errors import GitUnavailable
-from reconciler.git.failures import GitFailed, MirrorBroken, failure, local_failure
+from reconciler.git.failures import GitFailed, MirrorBroken, failure, local_failure, on_disk
 from reconciler.git.locks import locked
 from reconciler.git.objects import MIRRORED
 from reconciler.git.process import MAX_OUTPUT, GitOptions, GitResult, git_result
@@ -62,7 +62,8 @@ class BareRepository:
     async def exclusive(self) -> AsyncIterator[int]:
         """Hold the right to write, against other tasks and other processes; gives the lock's descriptor."""
         async with self._turn:
-            await trio.to_thread.run_sync(lambda: self.path.parent.mkdir(parents=True, exist_ok=True))
+            with on_disk(self.path):
+                await trio.to_thread.run_sync(lambda: self.path.parent.mkdir(parents=True, exist_ok=True))
             # Another holder may be in the middle of a fetch, which ends by itself.
             async with locked(self._beside(".lock"), wait=self.options.deadline) as lock:
                 yield lock
@@ -93,19 +94,36 @@ class BareRepository:
         )
 
     async def write(
-        self, args: Sequence[str], lock: int, *, stdin: bytes = b"", env: dict[str, str] | None = None
+        self, args: Sequence[str], lock: int, *, stdin: bytes = b"", env: Mapping[str, str] = {}
     ) -> bytes:
-        """Output of a git command that writes to this repository, under its lock."""
-        result = await git_result(
+        """Output of a git command that writes to this repository, under its lock.
+
+        A copy that cannot be written to is made anew, once; what was written to it and never pushed is lost.
+        """
+        if not self.is_there():
+            raise self.not_fetched()
+        result = await self._write(args, lock, stdin, env)
+        if result.code:
+            error = local_failure(result.code, result.stderr, f"mirror of {self.url}")
+            if not isinstance(error, MirrorBroken):
+                raise error
+            await self.rebuild(lock)
+            result = await self._write(args, lock, stdin, env)
+        return self._output(result)
+
+    async def _write(self, args: Sequence[str], lock: int, stdin: bytes, env: Mapping[str, str]) -> GitResult:
+        return await git_result(
             args,
             git_dir=self.path,
             stdin=stdin,
             deadline=self.options.deadline,
-            env=env or {},
+            env=env,
             where=f"mirror of {self.url}",
             keep_fds=[lock],
         )
-        return self._output(result)
+
+    def not_fetched(self) -> GitUnavailable:
+        return GitUnavailable(f"{shown(self.url)} has not been fetched yet")
 
     async def talk(
         self,
@@ -132,7 +150,8 @@ class BareRepository:
         """Fetch what moved; make the copy anew where it is missing or cannot be fetched into."""
         if not self.is_there():
             return await self.rebuild(lock)
-        await trio.to_thread.run_sync(_sweep, self.path)
+        with on_disk(self.path):
+            await trio.to_thread.run_sync(_sweep, self.path)
         try:
             await self._fetch(self.path, lock)
             await self._repack(lock)
@@ -142,7 +161,8 @@ class BareRepository:
     async def rebuild(self, lock: int) -> None:
         """Make the copy anew, beside the old one, which stays in place until the new one is whole."""
         new, old = self._beside(".new"), self._beside(".old")
-        await trio.to_thread.run_sync(_remove, new, old)
+        with on_disk(self.path):
+            await trio.to_thread.run_sync(_remove, new, old)
         try:
             result = await git_result(
                 ["init", "-q", "--bare", "--template=", str(new)],
@@ -155,9 +175,11 @@ class BareRepository:
                 await self._fetch(new, lock)
             except MirrorBroken as error:
                 raise GitFailed(f"{shown(self.url)}: cannot be copied: {error}") from None
-            await trio.to_thread.run_sync(_replace, self.path, new, old)
+            with on_disk(self.path):
+                await trio.to_thread.run_sync(_replace, self.path, new, old)
         finally:
-            with trio.CancelScope(shield=True):
+            # What cannot be removed now is in the way of the next rebuild, which then says so.
+            with trio.CancelScope(shield=True), suppress(OSError):
                 await trio.to_thread.run_sync(_remove, new, old)
 
     async def _fetch(self, git_dir: Path, lock: int) -> None:

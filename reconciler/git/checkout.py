@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from reconciler.git.failures import GitFailed, local_failure
+from reconciler.git.failures import GitFailed, local_failure, on_disk
 from reconciler.git.locks import locked, try_lock
 from reconciler.git.mirror import Mirror
 from reconciler.git.process import git_result
@@ -55,7 +55,8 @@ async def sweep(under: Path) -> None:
     if not await trio.to_thread.run_sync(under.is_dir):
         return
     async with locked(under / _LOCK, wait=_LOCK_WAIT):
-        claimed = await trio.to_thread.run_sync(_claim_unused, under)
+        with on_disk(under):
+            claimed = await trio.to_thread.run_sync(_claim_unused, under)
     kept: list[str] = []
     with ExitStack() as locks:
         for _, descriptor in claimed:
@@ -73,7 +74,10 @@ def _claim_unused(under: Path) -> list[tuple[Path, int]]:
     """The work trees that nobody has locked, locked by us now."""
     claimed = []
     for path in sorted(under.glob(f"{_PREFIX}*")):
-        descriptor = _open(path)
+        try:
+            descriptor = _open(path)
+        except FileNotFoundError:
+            continue  # its user removed it meanwhile
         if try_lock(descriptor):
             claimed.append((path, descriptor))
         else:
@@ -83,13 +87,19 @@ def _claim_unused(under: Path) -> list[tuple[Path, int]]:
 
 async def _reserve(under: Path) -> tuple[Path, int]:
     """A new empty directory below `under`, and its locked descriptor."""
-    under = await trio.to_thread.run_sync(_directory, under)
+    with on_disk(under):
+        under = await trio.to_thread.run_sync(_directory, under)
     # The lock of the parent keeps a sweep from finding the directory before it is locked.
     async with locked(under / _LOCK, wait=_LOCK_WAIT):
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=under))
-        descriptor = _open(path)
-        try_lock(descriptor)
-        return path, descriptor
+        with on_disk(under):
+            return _make_locked(under)
+
+
+def _make_locked(under: Path) -> tuple[Path, int]:
+    path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=under))
+    descriptor = _open(path)
+    try_lock(descriptor)
+    return path, descriptor
 
 
 def _directory(path: Path) -> Path:
@@ -103,7 +113,8 @@ def _open(path: Path) -> int:
 
 async def _place(mirror: Mirror, commit: str, path: Path) -> None:
     """Fill `path`, anew when called again. Raises MirrorBroken when the mirror cannot give the files."""
-    await trio.to_thread.run_sync(_clear, path)
+    with on_disk(path):
+        await trio.to_thread.run_sync(_clear, path)
     git_dir = path / ".git"
     # All of this reads the mirror alone, so `file` is the one transport it needs.
     await _git(

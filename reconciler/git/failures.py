@@ -1,11 +1,15 @@
-"""What git's exit code and error output mean for the person who must act. Pure.
+"""What git's exit code and error output mean for the person who must act.
 
 Git has one exit code for nearly everything, so the text decides; `LC_ALL=C` keeps it in English. Each class
 of failure gives one line: which repository, what is wrong, what to do.
 """
 
+import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from reconciler.errors import GitRefused, GitUnavailable, TrueupError
@@ -102,7 +106,7 @@ _CLASSES: Final = (
         r"SSL certificate problem|certificate verif|certificate subject name|gnutls_handshake|SSL_connect",
         GitUnavailable,
         "the server's TLS certificate was not accepted",
-        "check the certificate, or name your authority in SSL_CERT_FILE",
+        "check the certificate, or name your authority in GIT_SSL_CAINFO",
     ),
     _class(
         r"Authentication failed|could not read (Username|Password)|Permission denied \(|Access denied"
@@ -159,6 +163,19 @@ def local_failure(code: int, stderr: str, where: str) -> TrueupError:
     if code < 0 or isinstance(error, DiskFull):
         return error
     return MirrorBroken(f"{shown(where)}: {words_of(stderr)}")
+
+
+@contextmanager
+def on_disk(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about our own files into GitFailed, or DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else GitFailed
+        raise kind(
+            f"{error.filename or path}: {error.strerror}",
+            hint="check the state directory and who may write there",
+        ) from None
 
 
 def timed_out(where: str, seconds: float) -> GitUnavailable:

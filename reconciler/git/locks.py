@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from reconciler.errors import GitUnavailable
+from reconciler.git.failures import on_disk
 
 _POLL: Final = 0.02
 
@@ -24,7 +25,8 @@ async def locked(path: Path, *, wait: float) -> AsyncIterator[int]:
 
     Raises GitUnavailable when another process holds it for longer than `wait` seconds.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with on_disk(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         give_up = trio.current_time() + wait
         # A blocking flock in a thread could not be cancelled.

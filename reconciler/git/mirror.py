@@ -124,6 +124,8 @@ class Mirror(MirrorReader):
         ]
         # Under the lock, so that no fetch can record a newer value of the ref before ours is recorded.
         async with self.exclusive() as lock:
+            if not self.is_there():
+                raise self.not_fetched()
             result = await self.talk(args, git_dir=self.path, lock=lock, transfer=True)
             if not pushed(result, self.url, ref):
                 return False

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from reconciler.errors import GitRefused, GitUnavailable, UnknownRevision
+from reconciler.errors import GitRefused, UnknownRevision
 from reconciler.git.bare import BareRepository
 from reconciler.git.failures import MirrorBroken, words_of
 from reconciler.git.objects import (
@@ -162,7 +162,7 @@ class MirrorReader(BareRepository):
         except MirrorBroken:
             async with self.exclusive() as lock:
                 if not self.is_there():
-                    raise GitUnavailable(f"{shown(self.url)} has not been fetched yet") from None
+                    raise self.not_fetched() from None
                 try:
                     # Another task or process may have mended it, or was putting a new copy in place.
                     return await look()

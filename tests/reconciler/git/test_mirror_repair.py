@@ -12,6 +12,7 @@ import trio
 
 from reconciler.errors import GitUnavailable, UnknownRevision
 from reconciler.git.checkout import checkout
+from reconciler.git.failures import GitFailed
 from reconciler.git.locks import locked
 from reconciler.git.mirror import Mirror
 from tests.gitrepo import GitRepo
@@ -101,6 +102,19 @@ async def test_a_refresh_that_finds_something_moved_mends_a_damaged_mirror(
     assert refs.heads == {"main": second}
     assert len(await mirror.read_files(second, [*FILES, "more"], max_size=10_000)) == len(FILES) + 1
     GitRepo(mirror.path).git("rev-list", "--objects", "--all", "--quiet")
+
+
+@pytest.mark.parametrize("damage", [garble_the_config, lose_the_objects])
+async def test_writing_mends_a_damaged_mirror(
+    damage: Callable[[Mirror], None], remote: GitRepo, mirror: Mirror
+) -> None:
+    base = remote.commit(FILES)
+    await mirror.refresh()
+    await mirror.tree(base)
+    damage(mirror)
+    commit = await mirror.write_commit(await mirror.write_tree(base, {"more": b"1"}), [base], "m\n")
+    assert await mirror.push("refs/heads/main", commit, expected=base)
+    assert remote.files() == {path: text.encode() for path, text in FILES.items()} | {"more": b"1"}
 
 
 @pytest.mark.parametrize("gone", [True, False])
@@ -258,3 +272,35 @@ async def test_many_readers_and_a_fetch_at_once(remote: GitRepo, mirror: Mirror)
         nursery.start_soon(mirror.refresh)
         nursery.start_soon(other.refresh)
     assert sorted(text or b"" for text in seen) == sorted(b"%d" % n for n in range(6) for _ in (1, 2))
+
+
+async def test_a_mirror_that_lives_long_is_repacked(remote: GitRepo, mirror: Mirror) -> None:
+    commits = [remote.commit({"a": "0"})]
+    await mirror.refresh()
+    GitRepo(mirror.path).git("config", "fetch.unpackLimit", "1")  # each fetch leaves a pack, as large ones do
+    for n in range(1, 60):
+        commits.append(remote.commit({"a": f"{n}"}))
+        await mirror.refresh()
+    assert len(packs(mirror)) < 50
+    assert [await mirror.read_file(commit, "a", max_size=9) for commit in commits] == [
+        b"%d" % n for n in range(60)
+    ]
+
+
+async def test_a_state_directory_that_cannot_be_used_is_named(remote: GitRepo, tmp_path: Path) -> None:
+    commit = remote.commit({"a": "1"})
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(GitFailed, match=r"file.*: .*state directory"):
+        await Mirror(remote.url, tmp_path / "file" / "m.git", allow_local=True).refresh()
+    mirror = Mirror(remote.url, tmp_path / "m.git", allow_local=True)
+    await mirror.refresh()
+    with pytest.raises(GitFailed, match=r"file.*: .*state directory"):
+        async with checkout(mirror, commit, under=tmp_path / "file"):
+            raise AssertionError("placed")
+
+
+async def test_nothing_is_written_before_the_first_refresh(mirror: Mirror) -> None:
+    with pytest.raises(GitUnavailable, match="not been fetched"):
+        await mirror.write_tree(None, {"a": b"1"})
+    with pytest.raises(GitUnavailable, match="not been fetched"):
+        await mirror.push("refs/heads/x", "a" * 40, expected=None)
