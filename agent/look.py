@@ -20,7 +20,7 @@ from agent.index import (
     symlink_entry,
     tree_digest,
 )
-from agent.manifest import Manifest, Placed, doubtful, settle_doubts
+from agent.manifest import Identity, Manifest, Placed, doubtful, settle_doubts
 from agent.scan import Found, Scan, hash_files, scan
 from agent.wire.messages import Entry
 
@@ -119,7 +119,7 @@ class View:
         return sum(1 for path in self.found if path not in self.ours and path not in protected)
 
 
-async def look(root_fd: int, identity: tuple[int, int], manifest: Manifest | None, scope: Scope) -> View:
+async def look(root_fd: int, identity: Identity, manifest: Manifest | None, scope: Scope) -> View:
     """Scans a target and reads what must be read to know what is ours and whether it is as placed."""
     view = View(read_at=time.time_ns())
     doubts: set[str] = set()

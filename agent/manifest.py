@@ -19,6 +19,9 @@ from agent.wire.messages import Entry
 
 VERSION = 1
 
+Identity = tuple[int, int, int]
+"""Device, inode and time of birth of a target's directory."""
+
 
 class Stamp(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What `lstat` said of a file whose content was known; equal now means not touched since."""
@@ -49,7 +52,7 @@ class Placed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`root` is the device and inode of the target's directory; another one means it was replaced.
+    """`root` tells the target's directory from another one that took its place.
 
     `after_due` stands from before the first change until the commands named in `after` succeeded.
     """
@@ -57,7 +60,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     project: str
     target: str
-    root: tuple[int, int]
+    root: Identity
     placed: tuple[Placed, ...] = ()
     pending: tuple[Entry, ...] = ()
     deleting: tuple[str, ...] = ()
@@ -131,7 +134,7 @@ def other_targets(state_dir: Path, target: str) -> list[str]:
     return inside
 
 
-def doubtful(manifest: Manifest, root: tuple[int, int]) -> set[str]:
+def doubtful(manifest: Manifest, root: Identity) -> set[str]:
     """The paths whose content must be read before the manifest can be believed."""
     doubts = {entry.path for entry in manifest.pending} | set(manifest.deleting)
     if manifest.root != root:
@@ -139,9 +142,7 @@ def doubtful(manifest: Manifest, root: tuple[int, int]) -> set[str]:
     return doubts
 
 
-def settle_doubts(
-    manifest: Manifest, root: tuple[int, int], on_disk: Mapping[str, Entry]
-) -> dict[str, Placed]:
+def settle_doubts(manifest: Manifest, root: Identity, on_disk: Mapping[str, Entry]) -> dict[str, Placed]:
     """What is ours, by path, after a task that may have been killed, or in a root that was replaced.
 
     `on_disk` holds, for each doubtful path, what is there now; nothing for one that is gone. Content

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from agent.errors import PathRefused
 from agent.failures import TaskFailed
 from agent.folders import OPEN_FOLDER
+from agent.libc import birth_time
+from agent.manifest import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +20,10 @@ class Target:
     fd: int
 
     @property
-    def identity(self) -> tuple[int, int]:
-        """Device and inode of the directory, which change when it is replaced."""
+    def identity(self) -> Identity:
+        """Device, inode and time of birth of the directory, which change when it is replaced."""
         status = os.fstat(self.fd)
-        return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino, birth_time(self.fd)
 
     def close(self) -> None:
         os.close(self.fd)

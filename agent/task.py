@@ -13,9 +13,9 @@ from agent.changes import Changes, Policy, diff
 from agent.commands import check_commands, command_environment, run_command
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, single
-from agent.flush import sync_file_system
 from agent.ignore import Ignore
 from agent.index import MAX_TIME, IndexCheck, by_path, parent_of
+from agent.libc import sync_file_system
 from agent.look import Scope, View, look, look_for, observed_digest, observed_entries
 from agent.manifest import Manifest, Placed, load, manifest_path, other_targets, save
 from agent.record import established_digest, record, wait_for_clock

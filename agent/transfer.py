@@ -24,8 +24,8 @@ from agent.blocks import (
 from agent.changes import Write
 from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
 from agent.failures import TaskFailed
-from agent.flush import sync_file_system
 from agent.folders import Folders
+from agent.libc import sync_file_system
 from agent.scan import OPEN_FILE, WORKERS, read_exactly
 from agent.wire.channel import Channel
 from agent.wire.messages import DIGEST_SIZE, AnyMessage, BlockRequest, BlockResponseBin, Cancel

@@ -1,5 +1,6 @@
 """A target is opened below an allowed root or not at all."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -64,8 +65,32 @@ def test_missing_directories_are_made_below_the_root_only(tmp_path: Path) -> Non
     target = open_target(f"{root}/a/b", [root], create=True)
     assert target is not None
     status = (tmp_path / "srv/a/b").stat()
-    assert target.identity == (status.st_dev, status.st_ino)
+    assert target.identity[:2] == (status.st_dev, status.st_ino)
     target.close()
+
+
+def test_a_directory_made_anew_is_another_one(tmp_path: Path) -> None:
+    """File systems give an inode's number anew at once, so the number alone would not tell."""
+
+    def make() -> tuple[int, int, int]:
+        target = open_target(f"{tmp_path}/a", [str(tmp_path)], create=True)
+        assert target is not None
+        identity = target.identity
+        target.close()
+        return identity
+
+    def forget(identity: tuple[int, int, int]) -> None:
+        # Births within one tick of the file system's clock look alike; so wait for the next tick.
+        for number in itertools.count():
+            probe = tmp_path / f"probe{number}"
+            probe.mkdir()
+            if probe.stat().st_ctime_ns > identity[2]:
+                return
+
+    first = make()
+    (tmp_path / "a").rmdir()
+    forget(first)
+    assert make() != first
 
 
 def test_symlinks_and_files_below_the_root_are_not_entered(tmp_path: Path) -> None:
