@@ -79,6 +79,8 @@ class Reason(StrEnum):
     TAG_MOVED = "TagMoved"
     REPOSITORY_UNAVAILABLE = "RepositoryUnavailable"
     GIT_REFUSED = "GitRefused"
+    GIT_FAILED = "GitFailed"
+    MIRROR_BROKEN = "MirrorBroken"
     SIGNATURE_INVALID = "SignatureInvalid"
     # secrets
     SECRET_FETCH_FAILED = "SecretFetchFailed"  # noqa: S105 - a reason, not a secret
@@ -104,6 +106,7 @@ class Reason(StrEnum):
     SYNC_FAILED = "SyncFailed"
     PATH_REFUSED = "PathRefused"
     CONNECTION_REFUSED = "ConnectionRefused"
+    CONNECTION_LOST = "ConnectionLost"
     PROTOCOL_ERROR = "ProtocolError"
     DISK_FULL = "DiskFull"
     # ourselves

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from reconciler.hashing import Inputs
-from reconciler.status.conditions import Condition, Moment, bounded
+from reconciler.status.conditions import Condition, Moment, bounded, whole_second
 
 MAX_HISTORY: Final = 5
 MAX_PROBLEMS: Final = 50
@@ -278,7 +278,7 @@ def add_history(history: Sequence[HistoryEntry], entry: HistoryEntry) -> tuple[H
             entry.reason,
         ):
             return tuple(history)
-    return (entry, *history)[:MAX_HISTORY]
+    return (msgspec.structs.replace(entry, at=whole_second(entry.at)), *history)[:MAX_HISTORY]
 
 
 def record_release(status: EnvironmentStatus, unit: str, release: Release) -> EnvironmentStatus:
@@ -288,15 +288,16 @@ def record_release(status: EnvironmentStatus, unit: str, release: Release) -> En
     """
     old = status.units.get(unit)
     if old is not None:
-        current = old.release
-        if (current.tag, current.commit, current.spec_revision) == (
+        known = old.release
+        if (known.tag, known.commit, known.spec_revision) == (
             release.tag,
             release.commit,
             release.spec_revision,
         ):
             return status
     history = () if old is None else (old.release, *old.history)[:MAX_HISTORY]
-    units = {**status.units, unit: UnitStatus(release=release, history=history)}
+    current = msgspec.structs.replace(release, recorded_at=whole_second(release.recorded_at))
+    units = {**status.units, unit: UnitStatus(release=current, history=history)}
     return msgspec.structs.replace(status, units=units)
 
 

@@ -1,6 +1,9 @@
 """The status branch in real repositories: nothing lost in a race, nothing taken from another key."""
 
 import base64
+import hashlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +123,27 @@ async def test_the_signature_is_over_tree_and_parent(remote: GitRepo, open_statu
         tree, parent = remote.git("log", "-1", "--format=%T%n%P", commit).ljust(41, "\n").split("\n")[:2]
         signature = remote.git("log", "-1", "--format=%(trailers:key=Trueup-Signature,valueonly)", commit)
         public.verify(base64.b64decode(signature), f"trueup status v1\n{tree}\n{parent}\n".encode())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_the_docs_verify_a_signature_by_hand(
+    remote: GitRepo, open_status: Open, tmp_path: Path
+) -> None:
+    status = await fetched(open_status())
+    commits = [await status.publish(add(name), name) for name in ("a", "b")]
+    (script,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "status.md").read_text(), re.DOTALL)
+    git("clone", "-q", remote.url, str(tmp_path / "clone"))
+    for commit in commits:
+        ours = script.replace("A/GrG7ZK…", KEY.signing_public_text.removeprefix("ed25519:")).replace(
+            "commit=origin/trueup/status", f"commit={commit}"
+        )
+        for text, code in ((ours, 0), (ours.replace("status v1", "status v2"), 1)):
+            done = await trio.run_process(
+                ["sh", "-e", "-c", text], cwd=tmp_path / "clone", check=False, capture_stdout=True
+            )
+            assert done.returncode == code, done.stdout
+    fingerprint = hashlib.sha256((tmp_path / "clone" / "key.der").read_bytes()).hexdigest()
+    assert fingerprint == KEY.signing_fingerprint
 
 
 async def test_nothing_changed_is_no_commit(remote: GitRepo, open_status: Open) -> None:

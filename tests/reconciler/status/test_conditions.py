@@ -1,13 +1,16 @@
 """Conditions: what moves their time, which ones may stand, and that messages stay short."""
 
+import importlib
+import pkgutil
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import agent.errors
-import reconciler.errors
+import agent
+import reconciler
 from agent.errors import TrueupError
 from reconciler.status.conditions import (
     MAX_MESSAGE,
@@ -92,8 +95,21 @@ def test_a_giant_message_is_cut() -> None:
     assert len(condition.reason) == 64
 
 
-def test_every_error_of_ours_has_a_known_reason() -> None:
-    for module in (agent.errors, reconciler.errors):
-        for error in vars(module).values():
-            if isinstance(error, type) and issubclass(error, TrueupError):
-                assert error.reason in set(Reason), error
+def test_every_error_that_may_reach_a_status_file_has_a_known_reason() -> None:
+    for package in (agent, reconciler):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith(("__main__", ".demo")):
+                importlib.import_module(module.name)
+    errors, kinds = [TrueupError], []
+    while errors:
+        kinds.append(errors.pop())
+        errors += kinds[-1].__subclasses__()
+    ours = [kind for kind in kinds if kind.__module__.partition(".")[0] in ("agent", "reconciler")]
+    assert len(ours) > 20
+    reasons = {kind.reason: kind for kind in ours if isinstance(kind.reason, str)}
+    assert {reason: kind for reason, kind in reasons.items() if reason not in set(Reason)} == {}
+
+
+def test_the_docs_explain_every_reason_and_type() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "status.md").read_text()
+    assert [each for each in (*Reason, *ConditionType) if f"| `{each}` |" not in text] == []
