@@ -11,6 +11,7 @@ from agent import tls
 from agent.address import Address
 from agent.errors import ConnectionRefused
 from agent.link import LinkLost, lost_by
+from agent.tlsstream import TLSStream
 
 PREFACE_SIZE = 8
 PAIR_PREFACE = b"TRUEUP\x01P"
@@ -26,7 +27,7 @@ _UNSENT = 4 * 1024 * 1024
 class Dialled:
     """A TLS connection over which nothing was sent yet, and whom it leads to."""
 
-    stream: trio.abc.Stream
+    stream: TLSStream
     fingerprint: str
     """The primary's, SHA-256 of its public key: the pin, where there was one."""
 
@@ -50,12 +51,12 @@ async def dial(address: Address, preface: bytes, *, identity: Path | None, pin: 
         except OSError as error:
             raise LinkLost(f"{address}: cannot be reached: {_plain(error)}") from None
         tune(transport)
-        stream = trio.SSLStream(transport, context, https_compatible=True)
+        stream = TLSStream(transport, context, server_side=False)
         done = False
         try:
             await transport.send_all(preface)
             await stream.do_handshake()
-            certificate = stream.getpeercert(True)
+            certificate = stream.peer_certificate
             if certificate is None:
                 raise ConnectionRefused(f"{address}: the primary showed no certificate")
             seen = tls.spki_fingerprint(tls.load_certificate(certificate))

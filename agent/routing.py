@@ -166,6 +166,11 @@ class Session:
         self.control.end(error)
         self.bulk.end(error)
 
+    async def aclose(self) -> None:
+        """Close the streams, also where `run` never was."""
+        await self.control.aclose()
+        await self.bulk.aclose()
+
     async def run(self) -> TrueupError:
         """Carry messages until one of the connections ends; gives the reason."""
         try:

@@ -89,18 +89,19 @@ class Agent:
                 continue
             self._primaries.remove(address)
             self._primaries.insert(0, address)
-            await self._board.connected(address)
-            reason = await self._serve(session, workers)
+            reason = await self._serve(session, address, workers)
             await self._board.disconnected(f"{address}: {reason}")
             return
         await self._board.disconnected("; ".join(problems))
 
-    async def _serve(self, session: Session, workers: Workers) -> TrueupError:
+    async def _serve(self, session: Session, address: Address, workers: Workers) -> TrueupError:
         began = trio.current_time()
         try:
+            await self._board.connected(address)
             return await session.run()
         finally:
             workers.abandon(session)
+            await session.aclose()
             if trio.current_time() - began >= GOOD_SESSION:
                 self._backoff.reset()
 

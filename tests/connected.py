@@ -77,6 +77,8 @@ class Setup:
 
     hub: Hub
     paired: list[tuple[str, bytes, bool]] = field(default_factory=list)
+    opened: list[trio.abc.Stream] = field(default_factory=list)
+    """What the test opened itself; closed with the hub."""
 
     @property
     def address(self) -> Address:
@@ -127,7 +129,15 @@ class Setup:
         directory = node.memory.tls_dir if isinstance(node, Node) else node
         if isinstance(node, Node):
             node.memory.identity(node.name)
-        return await dial(self.address, preface, identity=directory, pin=self.hub.fingerprint)
+        dialled = await dial(self.address, preface, identity=directory, pin=self.hub.fingerprint)
+        self.opened.append(dialled.stream)
+        return dialled
+
+    async def open_raw(self) -> trio.SocketStream:
+        """A TCP connection on which nothing was said."""
+        stream = await trio.open_tcp_stream(self.address.host, self.address.port)
+        self.opened.append(stream)
+        return stream
 
     async def hello(
         self, node: Node, *, session: bytes = b"", identity: Path | None = None, **changes: object
@@ -182,7 +192,12 @@ async def running_hub(
     )
     with trio.fail_after(60):
         async with hub:
-            yield Setup(hub, paired)
+            setup = Setup(hub, paired)
+            try:
+                yield setup
+            finally:
+                for stream in setup.opened:
+                    await trio.aclose_forcefully(stream)
 
 
 @asynccontextmanager

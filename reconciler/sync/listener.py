@@ -14,6 +14,7 @@ import trio
 from agent.dial import HANDSHAKE_DEADLINE, PAIR_PREFACE, PREFACE_SIZE, SESSION_PREFACE, tune
 from agent.errors import ProtocolError, SettingsError
 from agent.link import BULK_TIMING, Link, LinkLost, lost_by, tls_alert
+from agent.tlsstream import TLSStream
 from agent.wire.connection import Connection, Phase, Role
 from agent.wire.messages import AnyMessage, HelloAck, PairAck
 from reconciler.settings_values import Address
@@ -108,14 +109,14 @@ class Listener:
         if phase is None:
             _log.info("closed a connection from %s: it does not speak this protocol", peer)
             return None
-        stream = trio.SSLStream(transport, self._contexts(phase), server_side=True, https_compatible=True)
+        stream = TLSStream(transport, self._contexts(phase), server_side=True)
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
             _log.warning("refused a connection from %s: %s", peer, _handshake_problem(error))
             await _linger(transport)
             return None
-        certificate = stream.getpeercert(True) if phase is Phase.HELLO else None
+        certificate = stream.peer_certificate if phase is Phase.HELLO else None
         link = Link(stream, Connection(Role.PRIMARY, phase), timing=BULK_TIMING)
         message = await link.read()
         return await self._judge(Caller(link, message, certificate, peer, lambda: _linger(transport)))

@@ -1,0 +1,532 @@
+"""Who gets in: pairing and sessions against a real listener, with the wrong people at the door."""
+
+import datetime
+import logging
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from agent import tls
+from agent.address import Address
+from agent.dial import PAIR_PREFACE, SESSION_PREFACE
+from agent.errors import ConnectionRefused
+from agent.link import LinkLost
+from agent.node_token import NodeToken
+from agent.wire.messages import HelloAck
+from reconciler.sync.enrolment import TOKEN_LIFETIME
+from reconciler.sync.listener import MAX_UNAUTHENTICATED
+from tests.certificates import LONG_AGO, odd_certificate
+from tests.connected import Node, Setup, connected, make_node, running_hub, until
+
+
+@pytest.fixture(autouse=True)
+def no_traceback(caplog: pytest.LogCaptureFixture) -> object:
+    caplog.set_level(logging.INFO, "trueup")
+    yield
+    assert [r for r in caplog.get_records("call") if r.exc_info] == []
+
+
+def store_identity(directory: Path, key: Ed25519PrivateKey, der: bytes) -> Path:
+    tls.make_private_directory(directory)
+    tls.write_private(directory / "client.key", tls.private_pem(key))
+    pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+    tls.write_private(directory / "client.crt", pem)
+    return directory
+
+
+def key_of(node: Node) -> Ed25519PrivateKey:
+    node.memory.identity(node.name)
+    key = load_pem_private_key((node.memory.tls_dir / "client.key").read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return key
+
+
+# --- pairing -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_a_node_pairs_and_connects(tmp_path: Path, pinned: bool) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment()]) as setup:
+        assert not setup.hub.is_paired("web-1")
+        assert await setup.pair(node, pin="" if pinned else None) == setup.hub.fingerprint
+        assert setup.paired == [("web-1", node.certificate, not pinned)]
+        assert setup.hub.is_paired("web-1")
+        node.memory.remember_server(setup.hub.fingerprint)
+        async with connected(setup, node):
+            assert setup.hub.connected() == {"web-1"}
+        await until(setup, lambda: setup.hub.connected() == frozenset())
+
+
+async def test_pairing_is_recorded_before_the_agent_hears_of_it(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    recording, recorded, heard = trio.Event(), trio.Event(), trio.Event()
+
+    async def record(*_: object) -> None:
+        recording.set()
+        await recorded.wait()
+
+    async with running_hub(tmp_path, [node.enrolment()], on_paired=record) as setup:
+
+        async def pairing() -> None:
+            await setup.pair(node)
+            heard.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pairing)
+            await recording.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not heard.is_set()
+            assert not setup.hub.is_paired("web-1")
+            recorded.set()
+        assert setup.hub.is_paired("web-1")
+
+
+async def test_a_pairing_that_cannot_be_recorded_is_refused_and_can_be_tried_again(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    failures = ["the remote is gone"]
+
+    async def record(*_: object) -> None:
+        if failures:
+            raise OSError(failures.pop())
+
+    async with running_hub(tmp_path, [node.enrolment()], on_paired=record) as setup:
+        with pytest.raises(ConnectionRefused, match="NotRecorded"):
+            await setup.pair(node)
+        assert not setup.hub.is_paired("web-1")
+        await setup.pair(node)
+        assert setup.hub.is_paired("web-1")
+
+
+async def test_wrong_tokens_and_unknown_nodes_hear_the_same(tmp_path: Path) -> None:
+    node, stranger = make_node(tmp_path), make_node(tmp_path, "web-9")
+    async with running_hub(tmp_path, [node.enrolment()]) as setup:
+        with pytest.raises(ConnectionRefused, match="TokenRefused") as wrong:
+            await setup.pair(node, token=NodeToken.generate())
+        with pytest.raises(ConnectionRefused, match="TokenRefused") as unknown:
+            await setup.pair(stranger)
+        assert str(wrong.value) == str(unknown.value).replace("web-9", "web-1")
+        assert setup.paired == []
+
+
+async def test_another_nodes_token_does_not_pair(tmp_path: Path) -> None:
+    one, two = make_node(tmp_path), make_node(tmp_path, "web-2")
+    async with running_hub(tmp_path, [one.enrolment(), two.enrolment()]) as setup:
+        with pytest.raises(ConnectionRefused, match="TokenRefused"):
+            await setup.pair(one, token=two.token)
+
+
+async def test_a_pinned_node_pairs_only_with_that_key(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    pin = tls.spki_fingerprint(node.memory.identity("web-1"))
+    async with running_hub(tmp_path, [node.enrolment(pin="0" * 64)]) as setup:
+        with pytest.raises(ConnectionRefused, match="FingerprintRefused"):
+            await setup.pair(node)
+        await setup.hub.update([node.enrolment(pin=pin)])
+        await setup.pair(node)
+
+
+async def test_a_second_agent_needs_repair(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    clone = make_node(tmp_path, directory="clone")
+    clone.token = node.token
+    async with running_hub(tmp_path, [node.enrolment()]) as setup:
+        await setup.pair(node)
+        with pytest.raises(ConnectionRefused, match=r"AlreadyPaired.*trueup node repair web-1"):
+            await setup.pair(clone)
+        await setup.pair(node)  # the same agent again, whose first answer was lost
+        assert len(setup.paired) == 1
+        await setup.hub.update([node.enrolment()])
+        await setup.pair(clone)
+        assert [certificate for _, certificate, _ in setup.paired] == [node.certificate, clone.certificate]
+
+
+async def test_of_many_agents_with_one_token_one_wins(tmp_path: Path) -> None:
+    """A thousand attempts, forty at a time, each with a key of its own."""
+    node = make_node(tmp_path)
+    won: list[Node] = []
+    lost = 0
+    async with running_hub(tmp_path, [node.enrolment()]) as setup:
+
+        async def attempt(number: int) -> None:
+            nonlocal lost
+            rival = Node("web-1", node.token, make_node(tmp_path, directory=f"rival-{number % 40}").memory)
+            try:
+                await setup.pair(rival)
+                won.append(rival)
+            except ConnectionRefused as error:
+                assert "AlreadyPaired" in str(error)
+                lost += 1
+
+        async def row(numbers: range) -> None:
+            for number in numbers:
+                await attempt(number)
+
+        async with trio.open_nursery() as nursery:
+            for first in range(40):
+                nursery.start_soon(row, range(first, 200, 40))
+        assert len(setup.paired) == 1
+        assert {winner.certificate for winner in won} == {setup.paired[0][1]}
+        assert len(won) + lost == 200
+
+
+@pytest.mark.parametrize(("age", "accepted"), [(TOKEN_LIFETIME - 60, True), (TOKEN_LIFETIME + 60, False)])
+async def test_a_join_token_expires_unused(tmp_path: Path, age: float, accepted: bool) -> None:
+    node = make_node(tmp_path)
+    made_at = datetime.datetime.now().timestamp() - age
+    async with running_hub(tmp_path, [node.enrolment(made_at=made_at)]) as setup:
+        if accepted:
+            await setup.pair(node)
+            return
+        with pytest.raises(ConnectionRefused, match=r"TokenExpired.*rotate-token web-1"):
+            await setup.pair(node)
+
+
+@pytest.mark.parametrize("oddity", [{"ca": True}, {"identifiers": False}])
+async def test_a_certificate_that_could_stand_for_others_does_not_pair(
+    tmp_path: Path, oddity: dict[str, bool]
+) -> None:
+    node = make_node(tmp_path)
+    key = Ed25519PrivateKey.generate()
+    store_identity(node.memory.tls_dir, key, odd_certificate("web-1", key=key, **oddity))  # type: ignore[arg-type]
+    async with running_hub(tmp_path, [node.enrolment()]) as setup:
+        with pytest.raises(ConnectionRefused, match="CertificateRefused"):
+            await setup.pair(node)
+
+
+@asynccontextmanager
+async def man_in_the_middle(setup: Setup, tmp_path: Path) -> AsyncIterator[Address]:
+    """Ends TLS with a key of its own and passes on, decrypted, whatever both sides say."""
+    directory = tmp_path / "mallory"
+    tls.write_identity(directory, "server", Ed25519PrivateKey.generate(), tls.PRIMARY_SUBJECT)
+    context = tls.pairing_server_context(directory)
+
+    async def pump(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
+        try:
+            while data := await source.receive_some(65536):
+                await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        await trio.aclose_forcefully(sink)
+
+    async def serve(transport: trio.SocketStream) -> None:
+        preface = await transport.receive_some(8)
+        victim = trio.SSLStream(transport, context, server_side=True, https_compatible=True)
+        try:
+            await victim.do_handshake()
+        except trio.BrokenResourceError:
+            return
+        onward = await setup.dial(None, bytes(preface))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump, victim, onward.stream)
+            nursery.start_soon(pump, onward.stream, victim)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        yield Address("127.0.0.1", listeners[0].socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("pin", "reason"), [("", "not the primary that was pinned"), (None, "TokenRefused")])
+async def test_a_man_in_the_middle_of_pairing(tmp_path: Path, pin: str | None, reason: str) -> None:
+    """With a pin the agent notices; without one the primary does, by the fingerprint that was signed."""
+    node = make_node(tmp_path)
+    async with (
+        running_hub(tmp_path, [node.enrolment()]) as setup,
+        man_in_the_middle(setup, tmp_path) as address,
+    ):
+        with pytest.raises(ConnectionRefused, match=reason):
+            await setup.pair(node, pin=pin, address=address)
+        assert setup.paired == []
+        assert not setup.hub.is_paired("web-1")
+
+
+# --- sessions ----------------------------------------------------------------------------------
+
+
+async def test_a_strangers_certificate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    node, stranger = make_node(tmp_path), make_node(tmp_path, directory="stranger")
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        with pytest.raises(LinkLost, match="does not accept our certificate"):
+            await setup.hello(stranger)
+        assert "certificate is not enrolled" in caplog.text
+
+
+async def test_no_certificate(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        dialled = await setup.dial(None)
+        with pytest.raises(trio.BrokenResourceError):
+            await dialled.stream.receive_some(1)
+
+
+async def test_an_expired_certificate(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    key = Ed25519PrivateKey.generate()
+    ended = LONG_AGO + datetime.timedelta(days=1)
+    store_identity(node.memory.tls_dir, key, odd_certificate("web-1", key=key, not_after=ended))
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        with pytest.raises(LinkLost, match="expired"):
+            await setup.hello(node)
+
+
+async def test_another_nodes_certificate(tmp_path: Path) -> None:
+    one, two = make_node(tmp_path), make_node(tmp_path, "web-2")
+    async with running_hub(tmp_path, [one.enrolment(paired=True), two.enrolment(paired=True)]) as setup:
+        _, answer = await setup.hello(one, identity=two.memory.tls_dir)
+        assert isinstance(answer, HelloAck)
+        assert (answer.accepted, answer.reason) == (False, "CertificateRefused")
+
+
+@pytest.mark.parametrize("ca", [True, False])
+async def test_an_enrolled_certificate_cannot_sign_another(tmp_path: Path, ca: bool) -> None:
+    """Even one that OpenSSL takes for an authority, enrolled by mistake."""
+    node = make_node(tmp_path)
+    key = Ed25519PrivateKey.generate()
+    store_identity(node.memory.tls_dir, key, odd_certificate("web-1", key=key, ca=ca))
+    child_key = Ed25519PrivateKey.generate()
+    child = odd_certificate("child", key=child_key, signer=key, issuer="web-1")
+    directory = store_identity(tmp_path / "child", child_key, child)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        if ca:
+            _, answer = await setup.hello(node, identity=directory)
+            assert isinstance(answer, HelloAck)
+            assert (answer.accepted, answer.reason) == (False, "CertificateRefused")
+            return
+        with pytest.raises(LinkLost, match="certificate"):
+            await setup.hello(node, identity=directory)
+
+
+async def test_a_wrong_token_in_the_hello(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        _, answer = await setup.hello(node, signature=b"\0" * 64)
+        assert isinstance(answer, HelloAck)
+        assert (answer.accepted, answer.reason) == (False, "TokenRefused")
+        assert "join again" in answer.message
+
+
+async def test_no_common_protocol(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        _, answer = await setup.hello(node, protocols=(99,))
+        assert isinstance(answer, HelloAck)
+        assert (answer.accepted, answer.reason) == (False, "ProtocolUnsupported")
+        _, answer = await setup.hello(node, protocols=(99, 1))
+        assert isinstance(answer, HelloAck)
+        assert (answer.accepted, answer.protocol) == (True, 1)
+
+
+async def test_a_bulk_connection_belongs_to_its_own_session(tmp_path: Path) -> None:
+    one, two = make_node(tmp_path), make_node(tmp_path, "web-2")
+    async with running_hub(tmp_path, [one.enrolment(paired=True), two.enrolment(paired=True)]) as setup:
+        control, accepted = await setup.hello(one)
+        assert isinstance(accepted, HelloAck)
+        for node, session in ((two, accepted.session), (one, b"\0" * 16)):
+            _, answer = await setup.hello(node, session=session)
+            assert isinstance(answer, HelloAck)
+            assert (answer.accepted, answer.reason) == (False, "SessionUnknown")
+        assert setup.hub.connected() == frozenset()
+        bulk, answer = await setup.hello(one, session=accepted.session)
+        assert isinstance(answer, HelloAck)
+        assert answer.accepted
+        assert await setup.hub.wait_connected(["web-1"], 10) == {"web-1"}
+        _, again = await setup.hello(one, session=accepted.session)
+        assert isinstance(again, HelloAck)
+        assert not again.accepted
+        await control.aclose()
+        await until(setup, lambda: setup.hub.connected() == frozenset())
+        with pytest.raises(LinkLost):
+            await bulk.read()
+
+
+@pytest.mark.parametrize("change", ["removed", "token", "pin", "repair"])
+async def test_a_change_of_rights_ends_the_session_at_once(tmp_path: Path, change: str) -> None:
+    node, other = make_node(tmp_path), make_node(tmp_path, "web-2")
+    everyone = [node.enrolment(paired=True), other.enrolment(paired=True)]
+    for member in (node, other):
+        member.memory.identity(member.name)
+    async with running_hub(tmp_path, everyone) as setup:
+        for member in (node, other):
+            member.memory.remember_server(setup.hub.fingerprint)
+        async with connected(setup, node), connected(setup, other):
+            if change == "removed":
+                changed = []
+            elif change == "token":
+                replaced = Node("web-1", NodeToken.generate(), node.memory)
+                changed = [replaced.enrolment(paired=True)]
+            elif change == "pin":
+                changed = [node.enrolment(paired=True, pin="0" * 64)]
+            else:
+                changed = [node.enrolment()]
+            with trio.fail_after(1):
+                await setup.hub.update([*changed, other.enrolment(paired=True)])
+                assert "web-1" not in setup.hub.connected()
+            assert "web-2" in setup.hub.connected()
+            await setup.hub.update(everyone)
+            assert await setup.hub.wait_connected(["web-1"], 10) == {"web-1"}
+
+
+async def test_a_session_that_is_being_opened_is_revoked_too(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        control, accepted = await setup.hello(node)
+        assert isinstance(accepted, HelloAck)
+        await setup.hub.update([])
+        with pytest.raises(LinkLost):
+            await control.read()
+        with pytest.raises(LinkLost):
+            await setup.hello(node, session=accepted.session)
+
+
+async def test_another_master_key_is_refused_by_the_agent(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment()]) as setup:
+        with pytest.raises(ConnectionRefused, match=r"not the primary that was pinned.*new --pin"):
+            await setup.pair(node, pin="ab" * 32)
+
+
+async def test_a_successor_with_the_same_key_is_accepted(tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path / "first", [node.enrolment()], key=key) as first:
+        await first.pair(node)
+        node.memory.remember_server(first.hub.fingerprint)
+    enrolled = [node.enrolment(paired=True)]
+    async with running_hub(tmp_path / "second", enrolled, key=key) as second, connected(second, node):
+        assert second.hub.connected() == {"web-1"}
+
+
+async def test_one_unreadable_record_keeps_out_nobody_else(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    broken = make_node(tmp_path, "web-2").enrolment()
+    damaged = type(broken)("web-2", "not a key", certificate_der=b"garbage")
+    async with running_hub(tmp_path, [node.enrolment(paired=True), damaged]) as setup:
+        _, answer = await setup.hello(node)
+        assert isinstance(answer, HelloAck)
+        assert answer.accepted
+
+
+# --- before anybody is known -------------------------------------------------------------------
+
+
+async def wait_closed(stream: trio.abc.Stream) -> None:
+    """The primary closes it, politely or, where it was told more than it read, with a reset."""
+    with trio.fail_after(5), suppress(trio.BrokenResourceError):
+        while await stream.receive_some(65536):
+            pass
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.1\r\n\r\n", b"TRUEUP\x02P", b"TRUEUP\x01X", b"\x16\x03\x01\x02\x00\x01", b"\0" * 8],
+)
+async def test_whoever_speaks_something_else_is_closed(tmp_path: Path, data: bytes) -> None:
+    async with running_hub(tmp_path) as setup:
+        stream = await setup.open_raw()
+        await stream.send_all(data)
+        await wait_closed(stream)
+
+
+@pytest.mark.parametrize("preface", [PAIR_PREFACE, SESSION_PREFACE])
+@pytest.mark.parametrize("body", [b"", b"\0" * 200, b"\x16\x03\x01\x00\x05hello"])
+async def test_broken_tls(tmp_path: Path, preface: bytes, body: bytes) -> None:
+    async with running_hub(tmp_path) as setup:
+        stream = await setup.open_raw()
+        await stream.send_all(preface + body)
+        await stream.send_eof()
+        await wait_closed(stream)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack(">I", 0),
+        struct.pack(">I", 4097),
+        struct.pack(">I", 2**31),
+        struct.pack(">I", 5) + b"\xffoops",
+        struct.pack(">I", 18) + b"\x82\xa4type\xa4ping\xa8sequenc",
+        struct.pack(">I", 4096) + b"x" * 100,
+    ],
+)
+@pytest.mark.parametrize("preface", [PAIR_PREFACE, SESSION_PREFACE])
+async def test_malformed_first_frames(tmp_path: Path, preface: bytes, data: bytes) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        dialled = await setup.dial(node, preface)
+        await dialled.stream.send_all(data)
+        stream = dialled.stream
+        assert isinstance(stream.transport, trio.SocketStream)
+        await stream.transport.send_eof()
+        await wait_closed(stream)
+        async with connected_after(setup, node):
+            pass
+
+
+@asynccontextmanager
+async def connected_after(setup: Setup, node: Node) -> AsyncIterator[None]:
+    node.memory.remember_server(setup.hub.fingerprint)
+    async with connected(setup, node):
+        yield
+
+
+async def test_old_tls_is_refused(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        stream = await setup.open_raw()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        await stream.send_all(SESSION_PREFACE)
+        with pytest.raises(trio.BrokenResourceError):
+            await trio.SSLStream(stream, context).do_handshake()
+
+
+async def test_the_65th_that_waits_is_closed_and_a_place_comes_free(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        waiting = [await setup.open_raw() for _ in range(MAX_UNAUTHENTICATED)]
+        for stream in waiting:
+            await stream.send_all(SESSION_PREFACE)
+        further = await setup.open_raw()
+        with trio.fail_after(5):
+            assert await further.receive_some(1) == b""
+        await waiting.pop().aclose()
+        async with connected_after(setup, node):
+            pass
+        for stream in waiting:
+            await stream.aclose()
+
+
+@pytest.mark.parametrize("at", ["nothing", "half a preface", "preface", "half a hello"])
+async def test_a_stall_before_authentication_ends_by_the_deadline(
+    tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline is shortened, because TLS over a socket does not run on a mock clock."""
+    monkeypatch.setattr("reconciler.sync.listener.HANDSHAKE_DEADLINE", 0.2)
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        stream: trio.abc.Stream
+        if at == "half a hello":
+            stream = (await setup.dial(node)).stream
+            await stream.send_all(struct.pack(">I", 400) + b"x")
+        else:
+            stream = await setup.open_raw()
+            await stream.send_all({"nothing": b"", "half a preface": b"TRUE", "preface": SESSION_PREFACE}[at])
+        await wait_closed(stream)
+
+
+async def test_a_callers_own_exception_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with running_hub(tmp_path):
+            raise KeyError("mine")
