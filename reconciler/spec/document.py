@@ -80,6 +80,12 @@ def mark_of(data: Value, path: Path) -> Mark | None:
     return found
 
 
+def key_place(data: Value, path: Path, default: Place) -> Place:
+    """Where an entry starts, key and all."""
+    mark = mark_of(data, path)
+    return Place(mark.file, mark.line, mark.column) if mark else default
+
+
 def value_place(data: Value, path: Path, default: Place) -> Place:
     """Where a scalar starts; a map or list is named by its key, since it may start on another line."""
     mark = mark_of(data, path)

@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from reconciler.errors import SettingsError
+from reconciler.errors import Problem, SettingsError, SpecInvalid
 from reconciler.spec.load import SPEC_FILE, included_paths
 
 
 def read_spec_files(spec: Path) -> dict[str, bytes]:
     """The files of the spec at `spec`, a file or the directory that holds one, by path relative to it.
 
-    The root file is always under the name `trueup.yaml`. Raises SettingsError if it cannot be read.
+    The root file is always under the name `trueup.yaml`. Raises SpecInvalid if it is not there, and
+    SettingsError if a file cannot be read.
     """
     root = spec / SPEC_FILE if spec.is_dir() else spec
     try:
@@ -18,17 +19,17 @@ def read_spec_files(spec: Path) -> dict[str, bytes]:
         for path in included_paths(files[SPEC_FILE], _files_below(root.parent)):
             files[path] = (root.parent / path).read_bytes()
     except FileNotFoundError as error:
-        return _missing(root, error)
+        raise _missing(root, error) from None
     except OSError as error:
         raise SettingsError(f"{error.filename}: {error.strerror}") from None
     return files
 
 
-def _missing(root: Path, error: FileNotFoundError) -> dict[str, bytes]:
-    # A missing root is the loader's to report: it is the same fault in a repository.
+def _missing(root: Path, error: FileNotFoundError) -> SpecInvalid | SettingsError:
     if Path(str(error.filename)) == root:
-        return {}
-    raise SettingsError(f"{error.filename}: {error.strerror}") from None
+        advice = "name the spec's file or its directory, or run `trueup init` to write a first one"
+        return SpecInvalid([Problem(str(root), 1, 1, "", f"there is no such file; {advice}")])
+    return SettingsError(f"{error.filename}: {error.strerror}")
 
 
 def _files_below(directory: Path) -> Iterable[str]:

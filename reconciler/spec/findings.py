@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from reconciler.errors import Problem
 from reconciler.spec.combine import RESOURCES, resource_of
-from reconciler.spec.document import Map, Path, Place, dotted, shown, value_place
+from reconciler.spec.document import Map, Path, Place, dotted, key_place, shown, value_place
 from reconciler.spec.graph import spread
 from reconciler.spec.schema import suggest
 
@@ -37,9 +37,12 @@ class Findings:
     def problems(self) -> tuple[Problem, ...]:
         return tuple(sorted(self._problems, key=lambda each: (each.file, each.line, each.column, str(each))))
 
-    def report(self, path: Path, message: str) -> None:
-        """A problem at `path`, or at the nearest entry above it that the document has."""
-        place = value_place(self.data, path, self._root)
+    def report(self, path: Path, message: str, *, of_key: bool = False) -> None:
+        """A problem at `path`, or at the nearest entry above it that the document has.
+
+        `of_key`: the key is wrong, not its value.
+        """
+        place = (key_place if of_key else value_place)(self.data, path, self._root)
         resource = resource_of(path)
         self._problems[Problem(*place, dotted(path), message, resource)] = None
         if resource is not None:

@@ -82,8 +82,8 @@ def load(files: Mapping[str, bytes], *, root: str = SPEC_FILE) -> Loaded:
     if combined.data is None:
         return Loaded(None, tuple(sorted(combined.problems)))
     findings = Findings(combined.data, root, combined.problems)
-    for path, message in violations(combined.data, spec_schema()):
-        findings.report(path, message)
+    for found in violations(combined.data, spec_schema()):
+        findings.report(found.path, found.message, of_key=found.of_key)
     check_references(findings)
     spec = _build(findings)
     problems = findings.problems

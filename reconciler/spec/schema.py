@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
@@ -100,12 +100,12 @@ def branch_of(value: Value, schema: Schema) -> Schema | None:
 
 
 def suggest(name: str, choices: Sequence[str], *, all_up_to: int = 12) -> str:
-    """`did you mean X?`, or the choices where there are few, or nothing."""
+    """`did you mean X?`, or the names to choose from where there are few, or nothing."""
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     if close:
         return f"did you mean {shown(close[0])}?"
     if choices and len(choices) <= all_up_to:
-        return "there is " + ", ".join(shown(choice) for choice in choices)
+        return "choose " + ", ".join(shown(choice) for choice in choices)
     return ""
 
 
@@ -118,8 +118,16 @@ def _kinds(types: str | Sequence[str]) -> str:
     return " or ".join(_KINDS[name] for name in names)
 
 
+_OF_KEY = "key"
+
+
 def _error(message: str, path: Sequence[str | int] = ()) -> ValidationError:
     return ValidationError(message, path=path)
+
+
+def _key_error(message: str, key: str) -> ValidationError:
+    """An error of a key itself and not of its value."""
+    return ValidationError(message, path=[key], validator=_OF_KEY)
 
 
 @lru_cache(maxsize=256)
@@ -215,7 +223,7 @@ def _additional(validator: Any, allowed: bool | Schema, instance: Value, schema:
         if isinstance(allowed, Mapping):
             yield from _into(validator, value, allowed, key)
         else:
-            yield _error(_joined(f"unknown key {shown(key)}", _advice(key, properties)), [key])
+            yield _key_error(_joined(f"unknown key {shown(key)}", _advice(key, properties)), key)
 
 
 def _advice(key: str, properties: Mapping[str, Schema]) -> str:
@@ -226,12 +234,19 @@ def _advice(key: str, properties: Mapping[str, Schema]) -> str:
 
 
 def _required(_validator: Any, names: Sequence[str], instance: Value, schema: Schema) -> Found:
-    if isinstance(instance, dict):
-        for name in names:
-            if name not in instance:
-                what = resolved(schema["properties"][name])
-                about = schema["properties"][name].get("description") or what.get("description", "")
-                yield _error(f"`{name}` is missing; it is needed here ({about.rstrip('.')})")
+    if not isinstance(instance, dict):
+        return
+    properties: Mapping[str, Schema] = schema["properties"]
+    for name in names:
+        if name not in instance and not _misspelt(name, instance, properties):
+            about = properties[name].get("description", "")
+            yield _error(f"`{name}` is missing; it is needed here ({about.rstrip('.')})")
+
+
+def _misspelt(name: str, instance: Mapping[str, Value], properties: Mapping[str, Schema]) -> bool:
+    """Whether an unknown key is told to be this one already: mending that gives it."""
+    unknown = [key for key in instance if key not in properties]
+    return any(difflib.get_close_matches(key, properties, n=1, cutoff=0.6) == [name] for key in unknown)
 
 
 def _enum(_validator: Any, choices: Sequence[str], instance: Value, _schema: Schema) -> Found:
@@ -308,7 +323,7 @@ def _names(validator: Any, schema: Schema, instance: Value, _schema: Schema) -> 
     if isinstance(instance, dict):
         for key in instance:
             for error in _into(validator, key, schema):
-                yield _error(error.message, [key])
+                yield _key_error(error.message, key)
 
 
 def _one_of(validator: Any, branches: Sequence[Schema], instance: Value, schema: Schema) -> Found:
@@ -369,7 +384,14 @@ _KEYWORDS: dict[str, Callable[..., Found]] = {
 _Validator: Any = cast(Callable[..., Any], extend)(Draft202012Validator, _KEYWORDS)
 
 
-def violations(data: Value, schema: Schema, at: Path = ()) -> Iterator[tuple[Path, str]]:
-    """The path and the message of everything in `data` that `schema` forbids."""
+class Violation(NamedTuple):
+    path: Path
+    message: str
+    of_key: bool
+    """Whether the key at the end of the path is wrong, and not its value."""
+
+
+def violations(data: Value, schema: Schema) -> Iterator[Violation]:
+    """Everything in `data` that `schema` forbids."""
     for error in _Validator(schema).iter_errors(data):
-        yield (*at, *error.absolute_path), error.message
+        yield Violation(tuple(error.absolute_path), error.message, error.validator == _OF_KEY)

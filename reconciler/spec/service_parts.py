@@ -91,8 +91,8 @@ def _is_whole(findings: Findings, variant: Variant) -> bool:
             whole = False
     for key in ("deploy", "health"):
         if variant.over is not None and key in variant.over and key in variant.merged:
-            for path, message in violations(variant.merged[key], definition(key)):
-                findings.report(variant.locate(key, *path), message)
+            for found in violations(variant.merged[key], definition(key)):
+                findings.report(variant.locate(key, *found.path), found.message, of_key=found.of_key)
                 whole = False
     health = variant.merged.get("health")
     if isinstance(health, Map) and sum(probe in health for probe in PROBES) != 1:
