@@ -120,6 +120,9 @@ class Agent:
         session: Session
 
         def on_task(task: Task, channel: TaskChannel) -> None:
+            # A primary that gives us work is a good one, however short the session: one that only makes
+            # passes goes away after each.
+            self._backoff.reset()
             workers.start(session, task, channel)
 
         def on_cancel(cancel: Cancel) -> None:
