@@ -67,7 +67,7 @@ class Link:
         self._outbox, self._queue = trio.open_memory_channel[list[Buffer]](backlog)
         self._sequence = 0
         self._last_heard = self._last_sent = self._progress = 0.0
-        self._hearing = self._writing = False
+        self._hearing = self._writing = self._ended = False
         self._lost: TrueupError | None = None
         self._scope = trio.CancelScope()
 
@@ -101,6 +101,8 @@ class Link:
 
         Raises LinkLost once the link has ended, LocalProtocolError for what may not be sent.
         """
+        if self._ended:
+            raise LinkLost(str(self._lost or "the connection is closed"))
         buffers = self.connection.send(message, payload)
         try:
             await self._outbox.send(buffers)
@@ -110,6 +112,8 @@ class Link:
 
     def offer(self, message: AnyMessage) -> bool:
         """Send a message if there is room this moment; never waits."""
+        if self._ended:
+            return False
         try:
             self._outbox.send_nowait(self.connection.send(message))
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -130,6 +134,7 @@ class Link:
                     nursery.start_soon(self._ending, self._watch)
                     await self._ending(lambda: self._read_all(deliver))
         finally:
+            self._ended = True
             self._outbox.close()
             self._queue.close()
             await self.aclose()
@@ -138,6 +143,7 @@ class Link:
     def end(self, error: TrueupError | None = None) -> None:
         """Let `run` end; the first reason given is the one it raises."""
         self._lost = self._lost or error
+        self._ended = True
         self._scope.cancel()
 
     async def aclose(self) -> None:
