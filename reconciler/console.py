@@ -35,8 +35,9 @@ COLOURS = {
 
 def print_plan(plan: Plan, problems: Sequence[Problem], output: str) -> None:
     """Each step with its reason, then what cannot be planned and why."""
-    report_problems(problems)
+    report_problems(problems, plan)
     if output != "table":
+        report_findings(plan)
         print_document({**to_document(plan), "problems": [str(problem) for problem in problems]}, output)
         return
     if plan.steps:
@@ -50,15 +51,16 @@ def print_plan(plan: Plan, problems: Sequence[Problem], output: str) -> None:
             table.add_row(Text(finding.resource), finding.reason, Text(finding.message))
         _print(table)
     if not plan.steps:
-        click.echo("nothing to do" if not plan.findings else "nothing else to do")
+        click.echo("nothing else to do" if plan.findings or problems else "nothing to do")
     else:
         click.echo(f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}")
 
 
 def print_pass(done: Pass, output: str) -> None:
     """What each step came to."""
-    report_problems(done.problems)
+    report_problems(done.problems, done.plan)
     if output != "table":
+        report_findings(done.plan)
         print_document(pass_document(done), output)
         return
     if done.plan.steps:
@@ -79,7 +81,7 @@ def print_pass(done: Pass, output: str) -> None:
             table.add_row(Text(finding.resource), finding.reason, Text(finding.message))
         _print(table)
     if not done.plan.steps:
-        click.echo("nothing to do")
+        click.echo("nothing else to do" if done.plan.findings or done.problems else "nothing to do")
     if done.status_commit is not None:
         click.echo(f"status written: {done.status_commit[:12]}")
 
@@ -102,9 +104,21 @@ def pass_document(done: Pass) -> dict[str, object]:
     }
 
 
-def report_problems(problems: Sequence[Problem]) -> None:
+def report_problems(problems: Sequence[Problem], plan: Plan) -> None:
+    """The spec's errors, and what holds in spite of them, on standard error."""
     for problem in problems:
         click.echo(f"error: {problem}", err=True)
+    if any(problem.resource is None for problem in problems):
+        click.echo(f"the last good spec stays active: {plan.spec_revision}", err=True)
+    elif problems:
+        click.echo("what these concern stays as it was; everything else goes on", err=True)
+
+
+def report_findings(plan: Plan) -> None:
+    """Why a pass or a plan is not a success, for people beside a document that is for machines."""
+    for finding in plan.findings:
+        if finding.unknown or finding.blocks:
+            click.echo(f"error: {finding.resource}: {finding.reason}: {finding.message}", err=True)
 
 
 def print_status(recorded: Recorded, resource: str | None, output: str) -> None:

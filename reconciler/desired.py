@@ -20,7 +20,7 @@ from reconciler.secrets.render import render
 from reconciler.secrets.values import Secret, SecretValue
 from reconciler.spec.model import Precedence, Project, SecretUse, Service, Spec, SyncTarget
 from reconciler.status.conditions import Reason
-from reconciler.unbuilt import unbuilt_in_project, unbuilt_in_service
+from reconciler.unbuilt import unbuilt_besides, unbuilt_in_project, unbuilt_in_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,8 @@ class Desired:
     others: tuple[str, ...] = ()
     """Ids of what the spec names besides: environments, nodes, secret sources and targets."""
     max_prune: float = 0.5
+    unbuilt: Mapping[str, Setback] = field(default_factory=dict)
+    """By id: what of the others, and of the notifications, is valid and not acted on yet."""
 
     @property
     def ids(self) -> frozenset[str]:
@@ -146,7 +148,9 @@ def make_desired(facts: Facts) -> Desired:
         *(f"secrets/{name}" for name in spec.secret_sources),
         *(f"targets/{name}" for name in spec.secret_targets),
     )
-    return Desired(facts.spec_revision, resources, builds, others, spec.limits.max_prune)
+    return Desired(
+        facts.spec_revision, resources, builds, others, spec.limits.max_prune, unbuilt_besides(spec)
+    )
 
 
 def _expand(depends_on: Iterable[str], groups: Mapping[str, list[str]]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The status documents after a pass: conditions, revisions, releases, the summary. Pure."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -15,7 +15,7 @@ from reconciler.observation import Setback
 from reconciler.plan import Finding, Plan
 from reconciler.recording import generation
 from reconciler.secrets.freshness import Freshness, SourceState
-from reconciler.spec.model import Environment, Spec
+from reconciler.spec.model import Spec
 from reconciler.status.conditions import (
     ConditionStatus,
     ConditionType,
@@ -36,11 +36,12 @@ from reconciler.status.documents import (
     SourceStatus,
     Summary,
     SyncStatus,
+    TargetStatus,
     add_history,
     bounded_problems,
     record_release,
 )
-from reconciler.unbuilt import cutting_is_unbuilt, unbuilt_in_environment
+from reconciler.unbuilt import NOTIFICATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class PassFacts:
     spec_commit: str
     head_commit: str
     problems: Sequence[Problem]
+    is_frozen: Callable[[str], bool]
+    """Whether a resource id is left out of the spec because something is wrong with it there."""
     desired: Desired
     plan: Plan
     outcomes: Mapping[str, Outcome]
@@ -72,6 +75,8 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
     documents += _environments(recorded, facts, now)
     documents += _nodes(recorded, facts, now)
     documents += _sources(recorded, facts, now)
+    documents += _targets(recorded, facts, now)
+    documents += _frozen(recorded, facts, now)
     recorded = recorded.put(*documents)
     return recorded.put(_summary(recorded, facts, findings.get(SUMMARY_ID), now))
 
@@ -140,10 +145,27 @@ def _readiness(outcome: Outcome | None, finding: Finding | None) -> tuple[Condit
     return ("True", Reason.RECONCILIATION_SUCCEEDED, "")
 
 
+def _frozen(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
+    """Services and targets whose spec is wrong: what is recorded of them stays, but is not in order."""
+    message = "the spec has an error here and it stays as it was; the summary lists the errors"
+    documents: list[AnyDocument] = []
+    applied: list[ServiceStatus | SyncStatus] = [*recorded.services.values(), *recorded.syncs.values()]
+    for document in applied:
+        if document.id not in facts.desired.ids and facts.is_frozen(document.id):
+            conditions = set_condition(
+                document.conditions, ConditionType.READY, "False", Reason.SPEC_INVALID, message, now=now
+            )
+            conditions = set_condition(
+                conditions, ConditionType.STALLED, "True", Reason.SPEC_INVALID, message, now=now
+            )
+            documents.append(msgspec.structs.replace(document, conditions=conditions))
+    return documents
+
+
 def _environments(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
     """Each environment with the releases that this pass worked with; they are now the recorded ones."""
     documents: list[AnyDocument] = []
-    for name, environment in facts.spec.environments.items():
+    for name in facts.spec.environments:
         status = recorded.environments.get(f"environments/{name}") or EnvironmentStatus(
             id=f"environments/{name}"
         )
@@ -164,7 +186,7 @@ def _environments(recorded: Recorded, facts: PassFacts, now: datetime) -> list[A
                         recorded_at=now,
                     ),
                 )
-        ready, reason, message = _environment_readiness(environment, troubles)
+        ready, reason, message = _environment_readiness(facts.desired.unbuilt.get(status.id), troubles)
         documents.append(
             msgspec.structs.replace(
                 status,
@@ -177,12 +199,10 @@ def _environments(recorded: Recorded, facts: PassFacts, now: datetime) -> list[A
 
 
 def _environment_readiness(
-    environment: Environment, troubles: Sequence[Setback]
+    unbuilt: Setback | None, troubles: Sequence[Setback]
 ) -> tuple[ConditionStatus, str, str]:
-    unbuilt = unbuilt_in_environment(environment) or cutting_is_unbuilt(environment)
     if unbuilt is not None:
-        message = f"{unbuilt} is valid, but this version of trueup does not act on it yet"
-        return "False", Reason.NOT_IMPLEMENTED, message
+        return "False", unbuilt.reason, unbuilt.message
     if troubles:
         return "Unknown" if troubles[0].unknown else "False", troubles[0].reason, troubles[0].message
     return "True", Reason.RECONCILIATION_SUCCEEDED, ""
@@ -227,12 +247,17 @@ def _sources(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDoc
         id = f"secrets/{name}"
         old = recorded.sources.get(id) or SourceStatus(id=id)
         state, ready, reason = _SOURCE_STATES[freshness.state]
+        message = freshness.error or ""
+        if state == "failed":
+            reason = freshness.reason or reason
+        elif state == "fallback":
+            message = f"{freshness.served_by} serves instead: {message}"
         conditions = set_condition(
             old.conditions,
             ConditionType.READY,
             ready,
-            freshness.reason or reason,
-            freshness.error or "",
+            reason,
+            message,
             now=now,
         )
         documents.append(
@@ -247,14 +272,30 @@ def _sources(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDoc
     return documents
 
 
+def _targets(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
+    documents: list[AnyDocument] = []
+    for name, target in facts.spec.secret_targets.items():
+        id = f"targets/{name}"
+        old = recorded.targets.get(id) or TargetStatus(id=id)
+        setback = facts.desired.unbuilt[id]
+        conditions = set_condition(
+            old.conditions, ConditionType.READY, "False", setback.reason, setback.message, now=now
+        )
+        documents.append(msgspec.structs.replace(old, target_kind=target.kind, conditions=conditions))
+    return documents
+
+
 def _summary(recorded: Recorded, facts: PassFacts, refused: Finding | None, now: datetime) -> Summary:
     old = recorded.summary or Summary(id=SUMMARY_ID)
     ready: tuple[ConditionStatus, str, str]
     counts = _counts(recorded)
+    unbuilt = facts.desired.unbuilt.get(NOTIFICATIONS)
     if facts.problems:
         ready = ("False", Reason.SPEC_INVALID, "the spec has errors; what they concern stays as it was")
     elif refused is not None:
         ready = ("False", refused.reason, refused.message)
+    elif unbuilt is not None:
+        ready = ("False", unbuilt.reason, unbuilt.message)
     elif any(count.not_ready or count.unknown for count in counts.values()):
         ready = ("False", Reason.DEPENDENCY_NOT_READY, "some resources are not ready")
     else:

@@ -91,6 +91,7 @@ def make_plan(
             steps.append(outcome)
         elif outcome is not None:
             findings.append(outcome)
+    findings += [Finding(id, setback.reason, setback.message) for id, setback in desired.unbuilt.items()]
     steps += _builds(desired, steps)
     forgotten = sorted(set(recorded) - desired.ids - set(frozen))
     if forgotten and len(forgotten) > max(1, desired.max_prune * len(recorded)):

@@ -4,12 +4,13 @@ It is level-triggered: whatever asked for it only says "look now". A pass that w
 repaired by the next one, which starts from what git, the status branch and the hosts say.
 """
 
+import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.apply import OnChange, Outcome, apply_plan
 from reconciler.desired import Desired, Facts, make_desired
-from reconciler.errors import Problem
+from reconciler.errors import Problem, SettingsError
 from reconciler.fleet import Fleet
 from reconciler.gather import gather_facts
 from reconciler.journal import StepRecord
@@ -128,6 +129,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         key=primary.key,
     )
     desired = make_desired(facts)
+    _check_forced(forced, desired)
     # observe
     fleet = None
     if patience is not None:
@@ -140,10 +142,22 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         desired,
         observed.resources,
         recorded=ids,
-        frozen=[resource for resource in ids if spec.head.is_frozen(resource)],
+        frozen=[resource for resource in ids if spec.is_frozen(resource)],
         forced=forced,
     )
     return Prepared(spec, facts, desired, observed, plan, replayed, fleet)
+
+
+def _check_forced(forced: Collection[str], desired: Desired) -> None:
+    """A name that nothing has would be ignored, and somebody would wait for it in vain."""
+    known = [resource.id for resource in desired.resources]
+    for resource in forced:
+        if resource not in known:
+            near = difflib.get_close_matches(resource, known, 1, cutoff=0.4)
+            raise SettingsError(
+                f"--force {resource}: the spec has no such service or project target",
+                hint=f"did you mean {near[0]}?" if near else "`trueup get` lists the names",
+            )
 
 
 def _pass_facts(primary: Primary, prepared: Prepared, outcomes: Mapping[str, Outcome]) -> PassFacts:
@@ -153,6 +167,7 @@ def _pass_facts(primary: Primary, prepared: Prepared, outcomes: Mapping[str, Out
         spec_commit=spec.commit,
         head_commit=spec.head_commit,
         problems=spec.problems,
+        is_frozen=spec.is_frozen,
         desired=prepared.desired,
         plan=prepared.plan,
         outcomes=outcomes,

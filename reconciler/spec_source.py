@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from reconciler.errors import Problem, SpecInvalid
+from reconciler.errors import Problem, SpecInvalid, UnknownRevision
 from reconciler.git.mirror import Mirror
+from reconciler.git.urls import shown
 from reconciler.spec.load import SPEC_FILE, Loaded, included_paths, load
 from reconciler.spec.model import Spec
 
@@ -19,6 +20,8 @@ class SpecAt:
     head_commit: str
     head: Loaded
     """What the tip of the branch holds, with its problems; `spec` is its valid part if it has one."""
+    used: Loaded
+    """What `spec` is of: `head`, or the last good commit, which may have had problems of its own."""
     branch: str
 
     @property
@@ -29,17 +32,26 @@ class SpecAt:
     def problems(self) -> tuple[Problem, ...]:
         return self.head.problems
 
+    def is_frozen(self, resource: str) -> bool:
+        """Whether a resource id is left out of `spec` because something is wrong with it: it has to stay."""
+        return self.head.is_frozen(resource) or self.used.is_frozen(resource)
+
 
 async def read_spec(mirror: Mirror, branch: str, *, last_good: str | None) -> SpecAt:
     """The spec at the tip of the branch; raises `SpecInvalid` if neither it nor the last good one serves."""
-    head = await mirror.commit_of(f"refs/heads/{branch}")
+    try:
+        head = await mirror.commit_of(f"refs/heads/{branch}")
+    except UnknownRevision:
+        raise UnknownRevision(
+            f"{shown(mirror.url)} has no branch {branch!r}", hint="push it, or name another one with --branch"
+        ) from None
     loaded = await load_at(mirror, head)
     if loaded.spec is not None:
-        return SpecAt(loaded.spec, head, head, loaded, branch)
+        return SpecAt(loaded.spec, head, head, loaded, loaded, branch)
     if last_good is not None and last_good != head:
         before = await load_at(mirror, last_good)
         if before.spec is not None:
-            return SpecAt(before.spec, last_good, head, loaded, branch)
+            return SpecAt(before.spec, last_good, head, loaded, before, branch)
     raise SpecInvalid(list(loaded.problems))
 
 

@@ -48,6 +48,24 @@ def cutting_is_unbuilt(environment: Environment) -> str | None:
     return None
 
 
+NOTIFICATIONS = "notifications"
+"""Where the notifications are reported, which are no resource and have no status file of their own."""
+
+
+def unbuilt_besides(spec: Spec) -> dict[str, Setback]:
+    """By resource id: what is not built of environments, secret targets and notifications."""
+    found: dict[str, Setback] = {}
+    for name, environment in spec.environments.items():
+        part = unbuilt_in_environment(environment) or cutting_is_unbuilt(environment)
+        if part is not None:
+            found[f"environments/{name}"] = _setback(f"environments.{name}.{part}".replace("`", "", 2))
+    for name in spec.secret_targets:
+        found[f"targets/{name}"] = _setback(f"secret_targets.{name}")
+    if spec.notifications:
+        found[NOTIFICATIONS] = _setback(NOTIFICATIONS)
+    return found
+
+
 def unbuilt_in_service(service: Service, environment: Environment, repository: Repository) -> Setback | None:
     where = f"environments.{environment.name}."
     if isinstance(service.deploy, ManualDeploy):
