@@ -1,11 +1,30 @@
-"""Ids of resources: the path of the status file without `.yaml`."""
+"""Ids of resources: the path of the status file without `.yaml`. Pure."""
+
+import hashlib
 
 from reconciler.spec.model import Project, SyncTarget
 
+MAX_SLUG = 200
+"""Bytes; a file name has room for 255."""
+
 
 def target_slug(target_path: str) -> str:
-    """A target path as one file name: `/srv/project-a` is `srv+project-a`. Reversible."""
-    return target_path.strip("/").replace("%", "%25").replace("+", "%2B").replace("/", "+")
+    """A target path as one file name: `/srv/project-a` is `srv+project-a`.
+
+    What a file name or a terminal could misread is percent-encoded. A path that gets too long keeps its
+    beginning, and a digest tells it from others with the same one.
+    """
+    slug = "".join("+" if character == "/" else _encoded(character) for character in target_path.strip("/"))
+    if len(slug.encode()) <= MAX_SLUG:
+        return slug
+    mark = hashlib.sha256(target_path.encode()).hexdigest()[:16]
+    return slug.encode()[: MAX_SLUG - len(mark) - 1].decode(errors="ignore") + "~" + mark
+
+
+def _encoded(character: str) -> str:
+    if character in "%+~\\" or not character.isprintable():
+        return "".join(f"%{byte:02X}" for byte in character.encode())
+    return character
 
 
 def project_id(project: Project) -> str:
