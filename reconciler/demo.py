@@ -131,7 +131,8 @@ class _Demo:
         secrets.write_text("DB_PASSWORD='correct horse battery staple'\n")
         for name in ("app", "spec"):
             self._git("init", "-q", "--bare", "-b", "main", str(self.root / f"{name}.git"))
-            self._git("clone", "-q", str(self.root / f"{name}.git"), str(self.root / name))
+            self._git("init", "-q", "-b", "main", str(self.root / name))
+            self._git("-C", str(self.root / name), "remote", "add", "origin", str(self.root / f"{name}.git"))
         tasks = TASKS.replace('os.environ["DEMO_DEPLOYED"]', repr(str(self.deployed)))
         self.commit("app", {**PAGES, "tasks.py": tasks, "greeter/greeting.txt": "hello\n"}, "A small project")
         self._git("-C", str(self.root / "app"), "tag", "-a", "v1.0.0", "-m", "First release")
@@ -186,20 +187,29 @@ class _Demo:
 
     @contextmanager
     def agent(self, join: list[str]) -> Iterator[None]:
-        """The first pass with an agent that joins meanwhile; the agent runs until the block ends."""
-        arguments = [
+        """The first pass, while an agent joins and starts to run; it runs until the block ends."""
+        joining = [
             *join,
             *("--root", str(self.target.parent)),
             *("--config", str(self.agent_config)),
             *("--state-dir", str(self.root / "host" / "state")),
-            "--run",
         ]
-        click.secho("$ trueup-agent " + shlex.join(_without_token(arguments)) + " &", fg="cyan")
+        running = ["run", "--config", str(self.agent_config)]
+        click.secho("$ trueup-agent " + shlex.join(_without_token(joining)) + " \\", fg="cyan")
+        click.secho("    && trueup-agent " + shlex.join(running) + " &", fg="cyan")
+        commands = [shlex.join([sys.executable, "-m", "agent", *verb]) for verb in (joining, running)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "agent", *arguments], env=self.environment, cwd=self.root
+            ["sh", "-c", f"{commands[0]} && exec {commands[1]}"],
+            env=self.environment,
+            cwd=self.root,
+            stdout=(log := (self.root / "agent.log").open("wb")),
+            stderr=subprocess.STDOUT,
         )
+        log.close()
         try:
             self.trueup("reconcile", "--wait-agents", "60s")
+            for line in (self.root / "agent.log").read_text().splitlines():
+                click.secho(f"  agent | {line}", dim=True)
             yield
         finally:
             process.send_signal(signal.SIGTERM)

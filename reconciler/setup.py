@@ -67,3 +67,4 @@ def describe_key(settings: Settings, *, reveal: bool) -> Iterator[str]:
     yield f"kept in      {where}"
     yield f"agents pin   {key.tls_fingerprint}"
     yield f"status key   {key.signing_public_text}"
+    yield f"             {key.signing_fingerprint} (`Trueup-Key:` of status commits)"

@@ -15,11 +15,16 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import reconciler.nodes
+import reconciler.reconcile  # all that starts children is loaded before it is wrapped
 from agent.routing import TaskChannel
 from reconciler.cli import main
+from reconciler.deploy import process as deploy_process
+from reconciler.git import process as git_process
 from reconciler.journal import Journal
 
 point, count_file = int(sys.argv[1]), Path(sys.argv[2])
+LOADED = (reconciler.reconcile, reconciler.nodes)
 passed = 0
 
 
@@ -66,8 +71,8 @@ def arm() -> None:
         setattr(Journal, name, around(getattr(Journal, name)))
     TaskChannel.send = around_async(TaskChannel.send)  # type: ignore[method-assign]
     for module, name in (
-        (reconciler.git.process, "run_git"),
-        (reconciler.deploy.process, "run_captured"),
+        (git_process, "run_git"),
+        (deploy_process, "run_captured"),
     ):
         replace_everywhere(module, name, around_async(getattr(module, name)))
 
