@@ -69,7 +69,7 @@ def replace_everywhere(module: Any, name: str, wrapped: Any) -> None:
 def arm() -> None:
     for name in ("begin_pass", "begin_step", "end_step", "mark_published", "end_pass"):
         setattr(Journal, name, around(getattr(Journal, name)))
-    TaskChannel.send = around_async(TaskChannel.send)  # type: ignore[method-assign]
+    setattr(TaskChannel, "send", around_async(TaskChannel.send))  # noqa: B010 - typed as a method
     for module, name in (
         (git_process, "run_git"),
         (deploy_process, "run_captured"),
