@@ -129,7 +129,9 @@ async def look(root_fd: int, identity: Identity, manifest: Manifest | None, scop
         doubts = doubtful(manifest, identity)
         listed = [placed.entry for placed in manifest.placed] + list(manifest.pending)
     folders = frozenset(entry.path for entry in listed if entry.kind == "directory")
-    await _scan_into(view, root_fd, scope, folders | doubts)
+    # What was about to be placed may lie in a directory that was there before and is not listed yet.
+    above_doubts = {above for path in doubts for above in ancestors(path)}
+    await _scan_into(view, root_fd, scope, folders | doubts | above_doubts)
     if manifest is not None:
         # Believed for the moment: a stamp that fits says what a doubtful file holds, all others are read.
         view.ours = {
