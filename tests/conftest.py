@@ -94,9 +94,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _reported.extend(canaries.search_text(report.longreprtext, f"{report.nodeid} (failure)"))
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Search all that was written, once: by the only process, or by xdist's controller after its workers."""
+    """Search all that was written, once: by the only process, or by xdist's controller after its workers.
+
+    Hooks run in the reverse order of their registration: xdist has joined its workers by now, and pytest
+    has not yet given the directory up to the cleaning of other runs on this machine.
+    """
     if _is_worker(session.config):
         return
     root = session.config.stash[_session_dir]
