@@ -118,13 +118,18 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
     """
     url = settings.require_spec_repo()
     key = load_key(settings)
-    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (settings.state_dir, settings.state_dir / "mirrors"):
+        # Code of one repository, run as the build user, must not read the mirrors of others.
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as resources:
         if exclusive:
             resources.callback(os.close, _lock(settings.state_dir / "primary.lock"))
-        repositories = Repositories(
-            settings.state_dir / "mirrors", GitOptions(allow_local=settings.allow_local_repos)
+        options = GitOptions(
+            allow_local=settings.allow_local_repos,
+            ssh_command=settings.git_ssh_command,
+            askpass=str(settings.git_askpass) if settings.git_askpass is not None else None,
         )
+        repositories = Repositories(settings.state_dir / "mirrors", options)
         journal = resources.enter_context(Journal(settings.state_dir / "journal.sqlite"))
         status_mirror = repositories.mirror(settings.status_repo or url)
         primary = Primary(

@@ -72,6 +72,10 @@ class Settings:
     """The spec repository where not set."""
     state_dir: Path
     allow_local_repos: bool
+    git_ssh_command: str | None
+    """None: ssh with the options that a process without a person needs."""
+    git_askpass: Path | None
+    """A program that prints credentials for https, as git's own GIT_ASKPASS; None: nobody is asked."""
     master_key: Secret | None
     interval: float
     http_addr: Address
@@ -148,6 +152,8 @@ def load_settings(
         status_repo=read.optional("TRUEUP_STATUS_REPO", parse_name) or spec_repo,
         state_dir=state_dir,
         allow_local_repos=read.value("TRUEUP_ALLOW_LOCAL_REPOS", parse_flag, False),
+        git_ssh_command=read.optional("GIT_SSH_COMMAND", parse_name),
+        git_askpass=read.optional("TRUEUP_GIT_ASKPASS", parse_path),
         master_key=read.secret("TRUEUP_MASTER_KEY"),
         interval=read.value("TRUEUP_INTERVAL", parse_duration, 300.0),
         http_addr=read.value("TRUEUP_HTTP_ADDR", parse_address, Address("127.0.0.1", 9000)),

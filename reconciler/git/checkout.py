@@ -1,8 +1,9 @@
 """Work trees of one commit each, for builds and deploys: made from a mirror, removed when done.
 
-A work tree borrows the mirror's objects, so that it costs its files alone, and is otherwise a repository
-of its own: `git describe` works in it, and its `origin` is the real remote. Each one is locked by the
-process that uses it; what a killed process left can be told by its lock being free.
+A work tree has hard links to the mirror's objects, so that it costs its files alone and its user needs no
+way into the mirrors. It is otherwise a repository of its own: `git describe` works in it, and its `origin`
+is the real remote. Each one is locked by the process that uses it; what a killed process left can be told
+by its lock being free.
 """
 
 import os
@@ -118,7 +119,7 @@ async def _place(mirror: Mirror, commit: str, path: Path) -> None:
     git_dir = path / ".git"
     # All of this reads the mirror alone, so `file` is the one transport it needs.
     await _git(
-        mirror, ["clone", "-q", "--shared", "--no-checkout", "--template=", "--", str(mirror.path), str(path)]
+        mirror, ["clone", "-q", "--local", "--no-checkout", "--template=", "--", str(mirror.path), str(path)]
     )
     await _git(mirror, ["remote", "set-url", "origin", mirror.url], git_dir=git_dir, cwd=path)
     await _git(mirror, ["checkout", "-q", "--force", "--detach", commit], git_dir=git_dir, cwd=path)

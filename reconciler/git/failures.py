@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from reconciler.errors import GitRefused, GitUnavailable, TrueupError
@@ -166,8 +165,8 @@ def local_failure(code: int, stderr: str, where: str) -> TrueupError:
 
 
 @contextmanager
-def on_disk(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about our own files into GitFailed, or DiskFull."""
+def on_disk(path: object) -> Iterator[None]:
+    """Turn what the operating system says about our own files, such as `path`, into GitFailed or DiskFull."""
     try:
         yield
     except OSError as error:
