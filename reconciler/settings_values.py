@@ -98,6 +98,13 @@ def parse_log_format(text: str) -> Literal["text", "json"]:
     raise ValueError("text or json")
 
 
+def parse_line(text: str) -> str:
+    """One line of printable text: a command."""
+    if not text.isprintable():
+        raise ValueError("one line of printable text")
+    return text
+
+
 def parse_name(text: str) -> str:
     """One word: a branch, a user, a repository."""
     if text.startswith("-") or any(c.isspace() or not c.isprintable() for c in text):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import SettingsError
+from reconciler.keys import MasterKey, write_key_file
 from reconciler.secrets.credentials import MAX_CREDENTIAL, Credentials
 from reconciler.spec.model import Credential, EnvCredential, FileCredential, SecretCredential
 from tests.canaries import canary, may_hold
@@ -67,3 +68,10 @@ async def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_printing_shows_no_environment() -> None:
     assert canary("environ") not in repr(Credentials({"X": canary("environ")}))
+
+
+async def test_the_master_key_is_no_credential(tmp_path: Path) -> None:
+    path = may_hold(tmp_path / "master.key")
+    write_key_file(path, MasterKey.generate())
+    with pytest.raises(SettingsError, match="holds a master key of trueup"):
+        await Credentials({}).read(FileCredential(path=str(path)), "production")
