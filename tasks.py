@@ -132,7 +132,7 @@ def agent_alone(arguments: Sequence[str]) -> None:
     """the agent in an environment with its own four dependencies only, installed from a built wheel"""
     ensure_environment("dev")
     alone, wheels = ROOT / "build/agent-alone", ROOT / "build/wheels"
-    shutil.rmtree(wheels, ignore_errors=True)
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what an older build left there
     pip(VENV, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, ".")
     make_venv(alone)
     pip(alone, "install", "--require-hashes", "--requirement", "requirements/agent.lock")
