@@ -51,10 +51,16 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
         from reconciler.logs import configure_logging
         from reconciler.secrets.known import KNOWN
         from reconciler.settings import load_settings
+        from reconciler.spec.files import spec_repository_here
 
         settings = load_settings(
             os.environ,
-            {"spec_repo": spec_repo, "branch": branch, "state_dir": state_dir, "log_format": log_format},
+            {
+                "spec_repo": spec_repo or spec_repository_here(os.environ),
+                "branch": branch,
+                "state_dir": state_dir,
+                "log_format": log_format,
+            },
         )
         configure_logging(verbosity=verbose, log_format=settings.log_format, mask=KNOWN.mask)
         return command(settings, *args, **kwargs)
@@ -147,12 +153,10 @@ def reconcile(settings: Any, output: str, forced: tuple[str, ...], wait_agents: 
 def get(settings: Any, resource: str | None, output: str) -> None:
     """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
     from reconciler.console import print_status
-    from reconciler.primary import open_primary
+    from reconciler.primary import open_repositories, read_status
 
     async def run() -> None:
-        async with open_primary(settings, exclusive=False) as primary:
-            await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
-            print_status(await primary.status.read(), resource, output)
+        print_status(await read_status(settings, open_repositories(settings)), resource, output)
 
     _run(run)
 

@@ -18,7 +18,7 @@ from agent.node_token import NodeToken
 from reconciler.console import print_document, print_nodes
 from reconciler.errors import GitRefused, GitUnavailable, SettingsError, SpecInvalid
 from reconciler.git.urls import check_url
-from reconciler.primary import load_key, open_primary
+from reconciler.primary import load_key, open_repositories, read_status
 from reconciler.settings import Settings
 from reconciler.spec.files import read_spec_files
 from reconciler.spec.load import SPEC_FILE, load
@@ -76,11 +76,10 @@ async def add_node(
 
 async def list_nodes(settings: Settings, output: str) -> None:
     """Print the nodes of the spec with what the status branch says of their pairing."""
-    async with open_primary(settings, exclusive=False) as primary:
-        url = settings.require_spec_repo()
-        await primary.repositories.refresh(url)
-        spec = await read_spec(primary.repositories.mirror(url), settings.spec_branch, last_good=None)
-        recorded = await primary.status.read()
+    repositories, url = open_repositories(settings), settings.require_spec_repo()
+    await repositories.refresh(url)
+    spec = await read_spec(repositories.mirror(url), settings.spec_branch, last_good=None)
+    recorded = await read_status(settings, repositories)
     rows = [
         {
             "node": name,
@@ -127,6 +126,9 @@ def _commit_node(settings: Settings, name: str, entry: str) -> str:
         path = Path(directory) / SPEC_FILE
         if not path.is_file():
             raise SettingsError(f"{branch} has no {SPEC_FILE}", hint="write one with `trueup init`")
+        before = load(read_spec_files(path))
+        if before.spec is None:
+            raise SpecInvalid(list(before.problems))
         path.write_text(insert_node(path.read_text(), name, entry))
         problems = [
             problem for problem in load(read_spec_files(path)).problems if f"nodes.{name}" in problem.where

@@ -109,6 +109,27 @@ class Primary:
         )
 
 
+def open_repositories(settings: Settings) -> Repositories:
+    """The mirrors in the state directory, which is made if it is not there."""
+    for directory in (settings.state_dir, settings.state_dir / "mirrors"):
+        # Code of one repository, run as the build user, must not read the mirrors of others.
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    options = GitOptions(
+        allow_local=settings.allow_local_repos,
+        ssh_command=settings.git_ssh_command,
+        askpass=str(settings.git_askpass) if settings.git_askpass is not None else None,
+    )
+    return Repositories(settings.state_dir / "mirrors", options)
+
+
+async def read_status(settings: Settings, repositories: Repositories) -> Recorded:
+    """The status files, from any machine that can read the repository; checked where there is a key."""
+    url = settings.status_repo or settings.require_spec_repo()
+    await repositories.refresh(url)
+    has_key = settings.master_key is not None or key_path(settings).exists()
+    return await StatusBranch(repositories.mirror(url), load_key(settings) if has_key else None).read()
+
+
 @asynccontextmanager
 async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIterator[Primary]:
     """A primary on the settings' state directory.
@@ -118,18 +139,10 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
     """
     url = settings.require_spec_repo()
     key = load_key(settings)
-    for directory in (settings.state_dir, settings.state_dir / "mirrors"):
-        # Code of one repository, run as the build user, must not read the mirrors of others.
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    repositories = open_repositories(settings)
     async with AsyncExitStack() as resources:
         if exclusive:
             resources.callback(os.close, _lock(settings.state_dir / "primary.lock"))
-        options = GitOptions(
-            allow_local=settings.allow_local_repos,
-            ssh_command=settings.git_ssh_command,
-            askpass=str(settings.git_askpass) if settings.git_askpass is not None else None,
-        )
-        repositories = Repositories(settings.state_dir / "mirrors", options)
         journal = resources.enter_context(Journal(settings.state_dir / "journal.sqlite"))
         status_mirror = repositories.mirror(settings.status_repo or url)
         primary = Primary(

@@ -1,6 +1,6 @@
 """Reading a spec's files from disk, for `trueup validate` and for editing it; a pass reads them from git."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reconciler.errors import Problem, SettingsError, SpecInvalid
@@ -36,3 +36,26 @@ def _files_below(directory: Path) -> Iterable[str]:
     for path in directory.rglob("*"):
         if path.is_file() and ".git" not in path.relative_to(directory).parts:
             yield path.relative_to(directory).as_posix()
+
+
+def spec_repository_here(environ: Mapping[str, str]) -> str | None:
+    """The `origin` of the checkout of a spec in which a command is run, where no setting names one.
+
+    A checkout counts only if it has the spec file at its top: elsewhere nothing is guessed.
+    """
+    if environ.get("TRUEUP_SPEC_REPO"):
+        return None
+    for directory in (Path.cwd(), *Path.cwd().parents):
+        if (directory / ".git").exists():
+            return _origin(directory) if (directory / SPEC_FILE).is_file() else None
+    return None
+
+
+def _origin(checkout: Path) -> str | None:
+    import git
+
+    try:
+        with git.Repo(checkout) as repository:
+            return next((remote.url for remote in repository.remotes if remote.name == "origin"), None)
+    except git.InvalidGitRepositoryError:
+        return None

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 import trio
 
-from reconciler.errors import StatusContended, StatusRewound, StatusUnreadable, UnknownRevision
+from reconciler.errors import SettingsError, StatusContended, StatusRewound, StatusUnreadable, UnknownRevision
 from reconciler.git.mirror import Mirror, TreeEntry
 from reconciler.keys import MasterKey
 from reconciler.status.conditions import bounded
@@ -45,10 +45,11 @@ class StatusBranch:
     """The status files of one installation, on `branch` of the mirror's repository.
 
     Use one object for each process and repository: it remembers what it verified and parsed, and it
-    refuses a branch that was set back to before the newest commit it has seen.
+    refuses a branch that was set back to before the newest commit it has seen. Without a key, as on a
+    laptop, it reads without checking signatures and says so in the log, and does not write.
     """
 
-    def __init__(self, mirror: Mirror, key: MasterKey, *, branch: str = DEFAULT_BRANCH) -> None:
+    def __init__(self, mirror: Mirror, key: MasterKey | None, *, branch: str = DEFAULT_BRANCH) -> None:
         self._mirror = mirror
         self._key = key
         self._branch = branch
@@ -71,6 +72,8 @@ class StatusBranch:
         `change` is pure: on a race it is called again with what the other writer recorded. Raises what
         `read` raises, StatusContended after too many lost races, GitUnavailable and GitRefused from the push.
         """
+        if self._key is None:
+            raise SettingsError("status is only written with the master key", hint="see `trueup key`")
         async with self._publishing:
             for tries in range(MAX_TRIES):
                 if tries:
@@ -108,7 +111,10 @@ class StatusBranch:
             self._tip = _Tip(None, None, Recorded())
             return self._tip
         found = await self._mirror.commit_object(commit)
-        verify(found, self._key, branch=self._branch)
+        if self._key is None:
+            log.warning("read without the master key: signatures are not checked", branch=self._branch)
+        else:
+            verify(found, self._key, branch=self._branch)
         await self._require_progress(known.commit, commit)
         recorded = await self._parse(commit)
         if self._tip is not known:
