@@ -11,7 +11,7 @@ class Address:
     port: int
 
     @classmethod
-    def parse(cls, text: str, *, where: str = "the primary's address") -> "Address":
+    def parse(cls, text: str) -> "Address":
         """SettingsError unless it is HOST:PORT with a port from 1 to 65535."""
         host, colon, port = text.strip().rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
@@ -20,7 +20,7 @@ class Address:
         plain = host and not any(c.isspace() or c in "[]/@" for c in host)
         number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
         if not colon or not plain or (":" in host) != bracketed or not 1 <= number <= 65535:
-            raise SettingsError(f"{where}: {text!r} is not HOST:PORT, such as primary.example:9001")
+            raise SettingsError(f"{text!r} is not HOST:PORT, such as primary.example:9001")
         return cls(host, number)
 
     def __str__(self) -> str:

@@ -112,7 +112,7 @@ def _joined_config(arguments: argparse.Namespace, path: Path) -> AgentConfig:
         rules = msgspec.structs.replace(rules, commands=dict(parse_allow(text) for text in arguments.allow))
     return replace(
         before,
-        primaries=tuple(Address.parse(text, where="--primary") for text in arguments.primary),
+        primaries=tuple(Address.parse(text) for text in arguments.primary),
         fingerprint=check_fingerprint(arguments.pin) if arguments.pin is not None else before.fingerprint,
         rules=rules,
     )
@@ -133,13 +133,17 @@ async def _pair_in_time(config: AgentConfig, token: NodeToken, patience: float) 
     """Pair as soon as a primary answers: one that only makes passes listens only meanwhile."""
     deadline = trio.current_time() + patience
     backoff = Backoff(longest=2.0)
+    told = False
     while True:
         try:
             return await _pair_somewhere(config, token)
-        except LinkLost:
+        except LinkLost as error:
             delay = backoff.next()
             if trio.current_time() + delay > deadline:
                 raise
+            if not told:
+                _warn(f"{error.message}; trying again for {patience:g} seconds")
+                told = True
             await trio.sleep(delay)
 
 
@@ -322,4 +326,4 @@ def _say(text: str) -> None:
 
 
 def _warn(text: str) -> None:
-    print(f"trueup-agent: warning: {text}", file=sys.stderr)  # noqa: T201 - what the user reads
+    print(f"trueup-agent: warning: {visible(text)}", file=sys.stderr)  # noqa: T201 - what the user reads

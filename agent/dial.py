@@ -1,5 +1,6 @@
 """Dialling a primary: TCP, the preface that says what for, TLS, and whether it is the right one."""
 
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,8 +94,10 @@ def _plain(error: OSError) -> str:
     while inner is not None:
         if isinstance(inner, BaseExceptionGroup):
             inner = inner.exceptions[0]
-        elif isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
+        elif isinstance(inner, socket.gaierror):
+            return inner.strerror or "the name is not known"
+        elif isinstance(inner, OSError) and inner.errno:
+            return os.strerror(inner.errno)
         else:
             inner = inner.__cause__
     return str(error) or "unknown reason"

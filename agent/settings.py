@@ -236,8 +236,7 @@ class _Reader:
         )
         defaults = AgentRules(roots=())
         primaries = tuple(
-            self._try("", "primaries", Address.parse, text, where="primaries")
-            for text in self._texts("primaries")
+            self._try("", "primaries", Address.parse, text) for text in self._texts("primaries")
         )
         for key in ("node", "primaries"):
             if not self._document.get(key):
