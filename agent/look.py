@@ -21,7 +21,7 @@ from agent.index import (
     tree_digest,
 )
 from agent.manifest import Identity, Manifest, Placed, doubtful, settle_doubts
-from agent.scan import Found, Scan, hash_files, scan
+from agent.scan import Found, hash_files, scan
 from agent.wire.messages import Entry
 
 
@@ -39,29 +39,32 @@ class Scope:
     def above_reserved(self) -> frozenset[str]:
         return frozenset(above for path in self.reserved for above in ancestors(path))
 
+    def leaves_out(self, path: str, is_dir: bool) -> bool:
+        return path in self.reserved or (bool(self.ignore) and self.ignore.covers(path, is_dir))
+
 
 @dataclass(slots=True)
 class View:
-    """A target as it was found. `contents` caches what was read, so that nothing is read twice."""
+    """A target as it was found, by path."""
 
     found: dict[str, Found] = field(default_factory=dict)
     ignored: set[str] = field(default_factory=set)
+    """What an ignore line, a reservation or trueup's own names kept out of `found`."""
     entered: frozenset[str] | None = frozenset()
     """Directories that were looked into where they exist; None: all."""
     ours: dict[str, Placed] = field(default_factory=dict)
-    contents: dict[str, bytes | None] = field(default_factory=dict)
+    blocks: dict[str, bytes | None] = field(default_factory=dict)
+    """The digests of files whose content is known; None for one that changed while it was read."""
+    edited: set[str] = field(default_factory=set)
+    """Paths of ours where something else stands now; one where nothing stands is no edit."""
     known: bool = False
     """Whether there is a manifest, so that there is something to compare."""
+    read_any: bool = False
+    """Whether a file had to be read, as nothing was known of it."""
+    untouched: bool = False
+    """Whether all that the manifest lists is there, as it was when the manifest was saved."""
     read_at: int = 0
     """When reading began, in nanoseconds since the epoch."""
-
-    def blocks_of(self, path: str) -> bytes | None:
-        """The digests of a found file's blocks; None where they are not known."""
-        found = self.found[path]
-        placed = self.ours.get(path)
-        if placed is not None and placed.stamp is not None and placed.stamp.fits(found):
-            return placed.entry.blocks
-        return self.contents.get(path)
 
     def entry_of(self, path: str) -> Entry | None:
         """What stands at `path`, as an index would have it; None for nothing, a FIFO or the like, or a
@@ -73,41 +76,36 @@ class View:
             return directory_entry(path, mode=found.mode, mtime_ns=found.mtime_ns)
         if found.kind == "symlink":
             return symlink_entry(path, mtime_ns=found.mtime_ns, link=found.link)
-        blocks = self.blocks_of(path) if found.kind == "file" else None
+        blocks = self.blocks.get(path) if found.kind == "file" else None
         if blocks is None:
             return None
         return file_entry(path, mode=found.mode, size=found.size, mtime_ns=found.mtime_ns, blocks=blocks)
 
-    def edited(self, placed: Placed) -> bool:
-        """Whether something else stands where we placed `placed`; nothing there is no edit."""
-        found = self.found.get(placed.entry.path)
-        if found is None:
+    def holds(self, entry: Entry) -> bool:
+        """Whether the content of `entry` is at its path, whatever its mode and time."""
+        found = self.found.get(entry.path)
+        if found is None or found.kind != entry.kind:
             return False
-        if found.kind != placed.entry.kind:
-            return True
         if found.kind == "file":
-            return found.size != placed.entry.size or self.blocks_of(placed.entry.path) != placed.entry.blocks
-        return found.link != placed.entry.link
+            return found.size == entry.size and self.blocks.get(entry.path) == entry.blocks
+        return found.link == entry.link
 
     def seen(self) -> dict[str, Seen]:
         """All that was found, as `changes.diff` wants it."""
-        seen: dict[str, Seen] = {}
-        for path, found in self.found.items():
-            placed = self.ours.get(path)
-            seen[path] = Seen(
+        ours, edited, blocks = self.ours, self.edited, self.blocks
+        return {
+            path: Seen(
                 found.kind,
                 found.mode & PERMISSIONS,
                 found.size,
                 found.mtime_ns,
-                self.blocks_of(path) if found.kind == "file" else None,
+                blocks.get(path),
                 found.link,
-                placed is not None,
-                placed is not None and self.edited(placed),
+                path in ours,
+                path in edited,
             )
-        return seen
-
-    def local_edits(self) -> int:
-        return sum(1 for placed in self.ours.values() if self.edited(placed))
+            for path, found in self.found.items()
+        }
 
     def protected(self, scope: Scope) -> frozenset[str]:
         """Directories that hold something ignored or reserved: they can't go, so they don't count."""
@@ -121,76 +119,117 @@ class View:
 
 async def look(root_fd: int, identity: Identity, manifest: Manifest | None, scope: Scope) -> View:
     """Scans a target and reads what must be read to know what is ours and whether it is as placed."""
-    view = View(read_at=time.time_ns())
-    doubts: set[str] = set()
-    listed: list[Entry] = []
+    view = View(read_at=time.time_ns(), known=manifest is not None)
+    doubts = doubtful(manifest, identity) if manifest is not None else set()
+    await trio.to_thread.run_sync(_scan_at_first, view, root_fd, scope, manifest, doubts)
     if manifest is not None:
-        view.known = True
-        doubts = doubtful(manifest, identity)
-        listed = [placed.entry for placed in manifest.placed] + list(manifest.pending)
-    folders = frozenset(entry.path for entry in listed if entry.kind == "directory")
-    # What was about to be placed may lie in a directory that was there before and is not listed yet.
-    above_doubts = {above for path in doubts for above in ancestors(path)}
-    await _scan_into(view, root_fd, scope, folders | doubts | above_doubts)
-    if manifest is not None:
-        # Believed for the moment: a stamp that fits says what a doubtful file holds, all others are read.
-        view.ours = {
-            placed.entry.path: placed
-            for placed in manifest.placed
-            if not scope.ignore.covers(placed.entry.path, placed.entry.kind == "directory")
-            and placed.entry.path not in scope.reserved
-        }
-        await read_contents(view, root_fd, doubts)
-        on_disk = {path: now for path in doubts if (now := view.entry_of(path)) is not None}
-        settled = settle_doubts(manifest, identity, on_disk)
-        view.ours = {
-            path: placed
-            for path, placed in settled.items()
-            if path not in scope.reserved and not scope.ignore.covers(path, placed.entry.kind == "directory")
-        }
+        if doubts:
+            await read_contents(view, root_fd, doubts)
+            on_disk = {path: now for path in doubts if (now := view.entry_of(path)) is not None}
+            settled = settle_doubts(manifest, identity, on_disk)
+        else:
+            settled = {placed.entry.path: placed for placed in manifest.placed}
+        await trio.to_thread.run_sync(_take_ours, view, scope, settled)
+        view.untouched = (
+            view.untouched and not doubts and len(view.ours) == len(manifest.placed) and not view.edited
+        )
     await read_contents(view, root_fd, view.found if scope.delete_foreign else view.ours)
     return view
 
 
-async def look_for(view: View, root_fd: int, index: Mapping[str, Entry], scope: Scope) -> None:
-    """Looks at what else an index concerns: directories not entered so far, files not yet read."""
-    if view.entered is not None:
-        unentered = [
-            path
-            for path in index
-            if path not in view.entered and (found := view.found.get(path)) and found.kind == "directory"
-        ]
-        if unentered:
-            await _scan_into(view, root_fd, scope, view.entered | frozenset(index))
-            await read_contents(view, root_fd, view.ours)
-    await read_contents(view, root_fd, (path for path in index if path in view.found))
+def _scan_at_first(
+    view: View, root_fd: int, scope: Scope, manifest: Manifest | None, doubts: Collection[str]
+) -> None:
+    folders: set[str] = set()
+    if manifest is not None:
+        folders.update(item.entry.path for item in manifest.placed if item.entry.kind == "directory")
+        # What was about to be placed may lie in a directory that was there before and is not listed yet.
+        folders.update(doubts, *(ancestors(path) for path in doubts))
+    _scan_into(view, root_fd, scope, folders)
+    if manifest is not None:
+        _believe(view, manifest.placed)
 
 
-async def _scan_into(view: View, root_fd: int, scope: Scope, folders: Collection[str]) -> None:
+def _scan_into(view: View, root_fd: int, scope: Scope, folders: Collection[str]) -> None:
     only = None if scope.delete_foreign else frozenset(folders) | scope.above_reserved
-
-    def walk() -> Scan:
-        return scan(root_fd, scope.ignore, only=only, reserved=scope.reserved)
-
-    result = await trio.to_thread.run_sync(walk)
-    changed = [path for path in view.contents if result.found.get(path) != view.found.get(path)]
-    for path in changed:
-        del view.contents[path]
+    result = scan(root_fd, scope.ignore, only=only, reserved=scope.reserved)
+    for path in [path for path in view.blocks if result.found.get(path) != view.found.get(path)]:
+        del view.blocks[path]
     view.found, view.ignored, view.entered = result.found, result.ignored, only
 
 
-async def read_contents(view: View, root_fd: int, paths: Iterable[str]) -> None:
+def _believe(view: View, items: Iterable[Placed]) -> None:
+    """Takes the content of files whose stamps fit from the manifest."""
+    found_at, blocks = view.found.get, view.blocks
+    untouched = True
+    for placed in items:
+        entry, stamp = placed.entry, placed.stamp
+        found = found_at(entry.path)
+        if found is None:
+            untouched = False
+        elif stamp is not None and stamp.fits(found):
+            blocks[entry.path] = entry.blocks
+        elif (
+            found.kind != entry.kind
+            or found.kind == "file"
+            or found.link != entry.link
+            or (found.kind == "directory" and found.mode & PERMISSIONS != entry.mode)
+        ):
+            untouched = False
+    view.untouched = untouched
+
+
+def _take_ours(view: View, scope: Scope, settled: Mapping[str, Placed]) -> None:
+    # What was found is not left out, or it would not have been found.
+    view.ours = {
+        path: placed
+        for path, placed in settled.items()
+        if path in view.found or not scope.leaves_out(path, placed.entry.kind == "directory")
+    }
+
+
+async def look_for(view: View, root_fd: int, index: Mapping[str, Entry], scope: Scope) -> None:
+    """Looks at what else an index concerns: directories not entered so far, files not yet read."""
+
+    def look_further() -> None:
+        entered = view.entered
+        if entered is not None and any(
+            found.kind == "directory" and path in index and path not in entered
+            for path, found in view.found.items()
+        ):
+            _scan_into(view, root_fd, scope, entered | index.keys())
+            _believe(view, view.ours.values())
+
+    await trio.to_thread.run_sync(look_further)
+    await read_contents(view, root_fd, view.ours.keys() | index.keys())
+
+
+async def read_contents(view: View, root_fd: int, paths: Collection[str]) -> None:
     """Reads the files among `paths` that were found and whose content is not known yet."""
-    unread: list[tuple[str, Found]] = []
-    for path in sorted(paths):
-        found = view.found.get(path)
-        if found is None or found.kind != "file" or path in view.contents:
-            continue
-        placed = view.ours.get(path)
-        if placed is None or placed.stamp is None or not placed.stamp.fits(found):
-            unread.append((path, found))
-    if unread:
-        view.contents.update(await hash_files(root_fd, unread))
+
+    def unread() -> list[tuple[str, Found]]:
+        found_at, blocks = view.found.get, view.blocks
+        return [
+            (path, found)
+            for path in sorted(path for path in paths if path not in blocks)
+            if (found := found_at(path)) is not None and found.kind == "file"
+        ]
+
+    files = await trio.to_thread.run_sync(unread)
+    if files:
+        view.read_any = True
+        view.blocks.update(await hash_files(root_fd, files))
+    await trio.to_thread.run_sync(_find_edits, view)
+
+
+def _find_edits(view: View) -> None:
+    """A file that was not read, as nobody asked, counts as edited until it is."""
+    if view.untouched and not view.read_any:
+        view.edited = set()
+        return
+    view.edited = {
+        path for path, placed in view.ours.items() if path in view.found and not view.holds(placed.entry)
+    }
 
 
 def observed_entries(view: View, scope: Scope) -> list[Entry]:
@@ -203,7 +242,7 @@ def observed_entries(view: View, scope: Scope) -> list[Entry]:
     for path, placed in view.ours.items():
         if path not in view.found:
             continue
-        if scope.keep_edits and view.edited(placed):
+        if scope.keep_edits and path in view.edited:
             entries.append(placed.entry)
         else:
             entries.append(_as_now(view, path))
@@ -221,8 +260,16 @@ def _as_now(view: View, path: str) -> Entry:
     return entry if entry is not None else Entry(path=path, kind="file", size=-1)
 
 
-def observed_digest(view: View, scope: Scope) -> bytes:
+def observed_digest(view: View, scope: Scope, manifest: Manifest | None) -> bytes:
     """The tree digest of `observed_entries`; empty where nothing of ours could be there."""
     if not view.known and not scope.delete_foreign:
         return b""
+    if (
+        manifest is not None
+        and view.untouched
+        and not scope.delete_foreign
+        and manifest.tree
+        and manifest.tree_has_modes is not scope.ignore_permissions
+    ):
+        return manifest.tree
     return tree_digest(observed_entries(view, scope), ignore_permissions=scope.ignore_permissions)

@@ -42,7 +42,7 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True, gc=False):
         )
 
 
-class Placed(msgspec.Struct, frozen=True, array_like=True):
+class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One entry that is ours. `kept` means that a local edit stands there by policy `keep`."""
 
     entry: Entry
@@ -66,6 +66,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     deleting: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     after_due: bool = False
+    tree: bytes = b""
+    """The tree digest of what is placed, without local edits; empty while something is pending."""
+    tree_has_modes: bool = True
 
 
 class _Header(msgspec.Struct):

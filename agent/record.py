@@ -7,7 +7,7 @@ import msgspec
 import trio
 
 from agent.folders import Folders
-from agent.index import PERMISSIONS, same_content, tree_digest
+from agent.index import PERMISSIONS, tree_digest
 from agent.look import View
 from agent.manifest import Placed, Stamp
 from agent.scan import CLOCK_GRAIN_NS, Found, look_at, settled
@@ -60,8 +60,7 @@ def record(
 
 
 def _unchanged(entry: Entry, path: str, view: View) -> Placed:
-    there = view.entry_of(path)
-    if there is None or not same_content(there, entry):
+    if not view.holds(entry):
         return Placed(entry, None, True)
     found = view.found[path]
     if entry.kind != "file":

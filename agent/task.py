@@ -161,8 +161,8 @@ class _Run:
         )
         if self._target is not None:
             self._view = await look(self._target.fd, self._target.identity, self._manifest, scope)
-            self._observed = await trio.to_thread.run_sync(observed_digest, self._view, scope)
-            self._local_edits = self._view.local_edits()
+            self._observed = await trio.to_thread.run_sync(observed_digest, self._view, scope, self._manifest)
+            self._local_edits = len(self._view.edited)
             self._foreign = self._view.foreign(scope)
         manifest = self._manifest
         self._after_done = not task.after or (
@@ -319,7 +319,9 @@ class _Run:
             await trio.to_thread.run_sync(sync_file_system, target.fd)
         self._warn_about(writer, kept)
         established = established_digest(placed, ignore_permissions=task.ignore_permissions)
-        await self._save_manifest(placed, after_due=not self._after_done or bool(changes or differing))
+        await self._save_manifest(
+            placed, after_due=not self._after_done or bool(changes or differing), tree=established
+        )
         if established != task.tree and not equal:
             raise TaskFailed(
                 "VerificationFailed",
@@ -373,7 +375,7 @@ class _Run:
             contents = (
                 (path, found.size, blocks)
                 for path, found in view.found.items()
-                if found.kind == "file" and (blocks := view.blocks_of(path))
+                if found.kind == "file" and (blocks := view.blocks.get(path))
             )
             return Transfer(
                 self._channel,
@@ -405,13 +407,13 @@ class _Run:
             and not manifest.deleting
             and manifest.root == target.identity
             and manifest.project == self._task.project
-            and not view.contents
+            and not view.read_any
         ):
             return
         index = observed_entries(view, scope)
         writer = Writer(target.fd, view.found)
         placed = await trio.to_thread.run_sync(record, target.fd, index, view, writer, ())
-        await self._save_manifest(placed, after_due=False)
+        await self._save_manifest(placed, after_due=False, tree=self._observed)
 
     async def _save_manifest(
         self,
@@ -420,6 +422,7 @@ class _Run:
         pending: Iterable[Entry] = (),
         deleting: Iterable[str] = (),
         after_due: bool,
+        tree: bytes = b"",
     ) -> None:
         assert self._target is not None
         self._manifest = Manifest(
@@ -431,6 +434,8 @@ class _Run:
             deleting=tuple(deleting),
             after=self._task.after,
             after_due=after_due and bool(self._task.after),
+            tree=tree,
+            tree_has_modes=not self._task.ignore_permissions,
         )
         await trio.to_thread.run_sync(self._write_manifest, self._manifest)
 
@@ -461,7 +466,7 @@ class _Run:
                     f"the files are in place and the command {name!r} ended with {result.exit_code}",
                     hint="its output is in the report; it runs again with the next attempt",
                 )
-        await self._save_manifest(self._manifest.placed, after_due=False)
+        await self._save_manifest(self._manifest.placed, after_due=False, tree=self._manifest.tree)
 
     def _hide(self, text: str) -> str:
         return rendered.hide(text, self._task.rendered)

@@ -174,7 +174,7 @@ class IndexBegin(Message, frozen=True, kw_only=True, tag="index_begin"):
     mtime_ns: int = 0
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One file, directory or symlink of an index. `blocks` is the concatenation of its block digests."""
 
     path: str
