@@ -1,15 +1,16 @@
 """The files of a spec put together: `include`, and who may define what where."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.errors import Problem
 from reconciler.spec.document import Map, Path, Place, Seq, Value, dotted, shown, type_name, value_place
+from reconciler.spec.globs import Glob
 from reconciler.spec.schema import spec_schema
 from reconciler.spec.yaml_reader import MAX_BYTES, Budget, Duplicate, read_yaml
 
 MAX_FILES = 2000
+MAX_PATTERN = 1024
 ROOT_ONLY = ("version", "include", "limits")
 RESOURCES = (
     "repositories",
@@ -43,26 +44,9 @@ def resource_of(path: Path) -> str | None:
 
 def matching(patterns: Iterable[str], paths: Iterable[str], root: str) -> tuple[str, ...]:
     """The paths that a glob names, sorted, without the root file: `*` stays in a folder, `**` crosses."""
-    regexes = [glob_regex(pattern) for pattern in patterns]
-    found = {path for path in paths if path != root and any(regex.fullmatch(path) for regex in regexes)}
+    globs = [Glob(pattern) for pattern in patterns]
+    found = {path for path in paths if path != root and any(glob.matches(path) for glob in globs)}
     return tuple(sorted(found))
-
-
-def glob_regex(pattern: str) -> re.Pattern[str]:
-    parts: list[str] = []
-    for piece in re.split(r"(\*\*/|\*\*|\*|\?)", pattern):
-        match piece:
-            case "**/":
-                parts.append("(?:[^/]+/)*")
-            case "**":
-                parts.append(".*")
-            case "*":
-                parts.append("[^/]*")
-            case "?":
-                parts.append("[^/]")
-            case _:
-                parts.append(re.escape(piece))
-    return re.compile("".join(parts), re.DOTALL)
 
 
 def include_patterns(data: Map) -> list[str]:
@@ -77,8 +61,8 @@ def pattern_fault(pattern: str) -> str | None:
     parts = pattern.split("/")
     if not pattern or pattern.startswith("/") or ".." in parts or "." in parts or "" in parts:
         return "an include is a glob from the repository's root, without `..`, `.` or a leading `/`"
-    if pattern.count("*") > 8:
-        return "an include has at most 8 stars; write several"
+    if len(pattern) > MAX_PATTERN:
+        return f"longer than {MAX_PATTERN} characters; shorten it"
     return None
 
 

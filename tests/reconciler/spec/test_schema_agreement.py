@@ -1,0 +1,124 @@
+"""Our keywords tell errors in other words than the plain validator; they accept exactly what it accepts."""
+
+import copy
+from typing import Any
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from reconciler.spec.schema import spec_schema, violations
+from tests.reconciler.spec.test_examples import example_files
+
+PLAIN = Draft202012Validator(spec_schema())
+
+
+def whole_example() -> dict[str, Any]:
+    """The full example and its included files as one plain document."""
+    merged: dict[str, Any] = {}
+    for content in example_files("full").values():
+        part = yaml.load(content, Loader=yaml.BaseLoader)
+        merged = {**part, **merged}
+    found: dict[str, Any] = typed(merged)
+    return found
+
+
+def typed(value: Any) -> Any:
+    """BaseLoader's texts with the numbers, booleans and nulls that the example means."""
+    if isinstance(value, dict):
+        return {key: typed(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [typed(each) for each in value]
+    words = {"true": True, "false": False, "null": None, "": None}
+    if value in words:
+        return words[value]
+    return int(value) if value.isdigit() and not value.startswith("0") else value
+
+
+EXAMPLE: Any = whole_example()
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [path] if path else []
+    if isinstance(value, dict):
+        for key, each in value.items():
+            found += paths(each, (*path, key))
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            found += paths(each, (*path, index))
+    return found
+
+
+PATHS = paths(EXAMPLE)
+SPOILERS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 2000),
+    st.floats(0, 5),
+    st.sampled_from(
+        ["", "x", "5m", "0s", "50%", "a b", "../x", "/srv/x", "x\n", "5m\n", "UPPER", "https://x", "mirror"]
+    ),
+    st.sampled_from(
+        ["infisical", "env_file", "github_actions", "invoke", "compose", "agent", "dokploy", "manual"]
+    ),
+    st.just([]),
+    st.just({}),
+    st.just({"env": "A"}),
+    st.just({"secret": "a/B"}),
+    st.just(["a", "a"]),
+    st.just({"kind": "manual"}),
+    st.just({"kind": "environ", "keys": ["A"]}),
+    st.just({"http": "https://x"}),
+)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> Any:
+    document: Any = copy.deepcopy(EXAMPLE)
+    for _ in range(draw(st.integers(0, 3))):
+        path = draw(st.sampled_from(PATHS))
+        parent: Any = document
+        for step in path[:-1]:
+            parent = parent[step] if isinstance(parent, dict | list) and _has(parent, step) else None
+        if parent is None or not _has(parent, path[-1]):
+            continue
+        action = draw(st.sampled_from(["replace", "remove", "add"]))
+        if action == "replace":
+            parent[path[-1]] = draw(SPOILERS)
+        elif action == "remove":
+            del parent[path[-1]]
+        elif isinstance(parent, dict):
+            parent[draw(st.sampled_from(["extra", "kind", "env", "timeout", "a b", "name"]))] = draw(SPOILERS)
+        else:
+            parent.append(draw(SPOILERS))
+    return document
+
+
+def _has(parent: Any, step: Any) -> bool:
+    if isinstance(parent, dict):
+        return step in parent
+    return isinstance(parent, list) and isinstance(step, int) and step < len(parent)
+
+
+def trailing_break(value: Any) -> bool:
+    """Python's `$` also matches before a last line break, so the plain validator lets one through."""
+    if isinstance(value, dict):
+        return any(trailing_break(key) or trailing_break(each) for key, each in value.items())
+    if isinstance(value, list):
+        return any(trailing_break(each) for each in value)
+    return isinstance(value, str) and value.endswith("\n")
+
+
+@settings(max_examples=200, deadline=None)
+@given(spoilt())
+def test_what_we_accept_is_what_the_plain_validator_accepts(document: Any) -> None:
+    ours = list(violations(document, spec_schema()))
+    if not trailing_break(document):
+        assert (ours == []) == PLAIN.is_valid(document), ours
+    assert len(ours) == len(set(ours))
+
+
+def test_the_example_itself_is_valid_for_both() -> None:
+    assert PLAIN.is_valid(EXAMPLE)
+    assert list(violations(EXAMPLE, spec_schema())) == []
