@@ -14,6 +14,7 @@ import trio
 
 from agent.blocks import (
     FRAME_TARGET,
+    MAX_BLOCK,
     MAX_REQUEST,
     WINDOW,
     block_count,
@@ -124,6 +125,7 @@ class Transfer:
         self._all_asked = False
         self._changed = trio.Condition()
         self._limiter = trio.CapacityLimiter(WORKERS)
+        self._buffer = bytearray(MAX_BLOCK if sources else 0)
         self.bytes_received = 0
         self.bytes_reused = 0
 
@@ -151,19 +153,16 @@ class Transfer:
             for ordinal, number in await self._fill_from_target(chunk):
                 size = self._writes[ordinal].entry.size
                 length = block_length(size, number)
-                full = self._in_window + length > WINDOW
-                many_open = block_count(size) > 1 and self._partial_waits(ordinal)
-                if request and (
-                    full or many_open or request_bytes >= FRAME_TARGET or len(request) == MAX_REQUEST
-                ):
+                several = block_count(size) > 1
+                must_wait = self._window_is_full(length) or (several and self._partial_waits(ordinal))
+                if request and (must_wait or request_bytes >= FRAME_TARGET or len(request) == MAX_REQUEST):
                     await self._send(request)
                     request, request_bytes = [], 0
-                async with self._changed:
-                    while self._in_window and self._in_window + length > WINDOW:
-                        await self._changed.wait()
-                    while block_count(size) > 1 and self._partial_waits(ordinal):
-                        await self._changed.wait()
-                if block_count(size) > 1 and ordinal not in self._partials:
+                if must_wait:
+                    async with self._changed:
+                        while self._window_is_full(length) or (several and self._partial_waits(ordinal)):
+                            await self._changed.wait()
+                if several and ordinal not in self._partials:
                     self._partials[ordinal] = await self._in_thread(self._begin, ordinal)
                 self._in_window += length
                 self._asked[ordinal, number] = length
@@ -174,6 +173,9 @@ class Transfer:
         async with self._changed:
             self._all_asked = True
             self._changed.notify_all()
+
+    def _window_is_full(self, length: int) -> bool:
+        return self._in_window > 0 and self._in_window + length > WINDOW
 
     def _partial_waits(self, ordinal: int) -> bool:
         return ordinal not in self._partials and len(self._partials) >= MAX_PARTIAL
@@ -246,7 +248,7 @@ class Transfer:
         """Copies verified blocks within the target; those that were not as expected, and files done."""
         unusable: list[Wanted] = []
         complete: list[int] = []
-        with Folders(self._writer.root_fd) as folders, _Reader(self._writer.root_fd) as reader:
+        with Folders(self._writer.root_fd) as folders, _Reader(self._writer.root_fd, self._buffer) as reader:
             for ordinal, number, source in local:
                 write = self._writes[ordinal]
                 length = block_length(write.entry.size, number)
@@ -373,9 +375,10 @@ def _matches(content: bytes | bytearray | memoryview, write: Write, number: int)
 
 
 class _Reader:
-    """Reads blocks of files in the target, keeping the last file open."""
+    """Reads blocks of files in the target into one buffer, keeping the last file open."""
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, buffer: bytearray) -> None:
+        self._buffer = memoryview(buffer)
         self._folders = Folders(root_fd)
         self._path = ""
         self._fd = -1
@@ -392,15 +395,15 @@ class _Reader:
             os.close(self._fd)
             self._fd = -1
 
-    def read(self, source: Source, length: int) -> bytearray | None:
-        """`length` bytes of a source; None if they are not there (any more) or can't be read."""
+    def read(self, source: Source, length: int) -> memoryview | None:
+        """`length` bytes of a source, valid until the next call; None if they can't be had (any more)."""
         try:
             if source.path != self._path or self._fd < 0:
                 self._shut()
                 above, name = self._folders.locate(source.path)
                 self._fd = os.open(name, OPEN_FILE, dir_fd=above)
                 self._path = source.path
-            content = bytearray(length)
-            return content if read_exactly(self._fd, memoryview(content), source.offset) else None
+            content = self._buffer[:length]
+            return content if read_exactly(self._fd, content, source.offset) else None
         except (OSError, PathRefused):
             return None
