@@ -1,0 +1,327 @@
+"""Trees on the primary: what is taken in, what is refused, and what an agent gets for its requests."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from agent.blocks import FRAME_TARGET, MIN_BLOCK
+from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
+from agent.index import IndexCheck
+from agent.wire.messages import (
+    AnyMessage,
+    BlockRequest,
+    BlockResponseBin,
+    Entry,
+    IndexBegin,
+    IndexEnd,
+    IndexFile,
+    Ping,
+    SyncStart,
+    TaskReport,
+)
+from reconciler.errors import LookFailed
+from reconciler.sync.serving import TreeSource, serve_task
+from tests.agent.syncing import write_tree
+from tests.channelpair import MemoryChannel, channel_pair
+
+REPORT = TaskReport(task="t1", state="SUCCESS")
+
+
+def paths(source: TreeSource) -> list[str]:
+    return [entry.path for entry in source.entries]
+
+
+async def test_a_tree_is_taken_in_whole(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "s", {"b": b"12", "a/x": b"", "a/empty": None, "l": "b", "a-b": b"order"})
+    os.mkfifo(root / "pipe")
+    source = await TreeSource.build(root)
+    assert paths(source) == ["a", "a-b", "a/empty", "a/x", "b", "l"]
+    assert (source.files, source.bytes) == (3, 7)
+    assert source.warnings == ("'pipe' is a FIFO, socket or device and is not sent",)
+    by_path = {entry.path: entry for entry in source.entries}
+    assert by_path["b"].blocks == hashlib.sha256(b"12").digest()
+    assert by_path["l"].link == "b"
+    check = IndexCheck(entries=6, total_bytes=7, max_entries=6, max_file_size=7, max_total_size=7)
+    check.add(source.entries)
+    assert check.finish(source.tree, ignore_permissions=False) == source.entries
+
+
+async def test_the_same_tree_elsewhere_has_the_same_digest(tmp_path: Path) -> None:
+    tree = {"a/x": b"1", "l": "a/x"}
+    one = await TreeSource.build(write_tree(tmp_path / "one", tree))
+    other = await TreeSource.build(write_tree(tmp_path / "other", tree))
+    assert one.tree == other.tree
+    (tmp_path / "other/a/x").chmod(0o600)
+    assert (await TreeSource.build(tmp_path / "other")).tree != one.tree
+    loose = [await TreeSource.build(tmp_path / name, ignore_permissions=True) for name in ("one", "other")]
+    assert loose[0].tree == loose[1].tree
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {"ignore": [".git", "*.log"]},
+            ["dist", "dist/app.js", "dist/deep", "dist/deep/x", "src", "src/app.ts"],
+        ),
+        ({"include": ["dist/**"]}, ["dist", "dist/a.log", "dist/app.js", "dist/deep", "dist/deep/x"]),
+        ({"include": ["dist/deep/x"]}, ["dist", "dist/deep", "dist/deep/x"]),
+        ({"include": ["dist/**"], "exclude": ["*.log", "deep/"]}, ["dist", "dist/app.js"]),
+        ({"include": ["*.ts"]}, ["src", "src/app.ts"]),
+        (
+            {"ignore": [".git", "*.log"], "reserved": ["dist/deep/x", "src/app.ts/below"]},
+            ["dist", "dist/app.js", "dist/deep", "src"],
+        ),
+        ({"ignore": [".git", "*.log"], "reserved": ["dist"]}, ["src", "src/app.ts"]),
+    ],
+)
+async def test_what_is_selected(tmp_path: Path, options: dict[str, list[str]], expected: list[str]) -> None:
+    root = write_tree(
+        tmp_path / "s",
+        {".git/x": b"", "dist/app.js": b"", "dist/a.log": b"", "dist/deep/x": b"", "src/app.ts": b""},
+    )
+    assert paths(await TreeSource.build(root, **options)) == expected  # type: ignore[arg-type]
+
+
+async def test_names_that_cannot_be_sent(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    root.mkdir()
+    (root / "caf\udce9").write_bytes(b"")
+    with pytest.raises(PathRefused, match="UTF-8"):
+        await TreeSource.build(root)
+    assert paths(await TreeSource.build(root, ignore=["caf*"])) == []
+    (root / "caf\udce9").unlink()
+    write_tree(root, {"README": b"", "readme": b""})
+    with pytest.raises(PathRefused, match="differ only"):
+        await TreeSource.build(root)
+    (root / "readme").unlink()
+    (root / "l").symlink_to("caf\udce9")
+    with pytest.raises(PathRefused, match="leads"):
+        await TreeSource.build(root)
+
+
+async def test_a_directory_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(LookFailed, match="No such file"):
+        await TreeSource.build(tmp_path / "none")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(LookFailed, match="Not a directory"):
+        await TreeSource.build(tmp_path / "file")
+
+
+async def test_symlinks_in_the_source_are_not_followed(tmp_path: Path) -> None:
+    write_tree(tmp_path / "outside", {"secret": b"s"})
+    root = write_tree(tmp_path / "s", {"up": "../outside", "abs": "/etc"})
+    assert [(entry.path, entry.kind) for entry in (await TreeSource.build(root)).entries] == [
+        ("abs", "symlink"),
+        ("up", "symlink"),
+    ]
+
+
+# --- serving -------------------------------------------------------------------------------------
+
+
+class Agent:
+    """Speaks an agent's part by hand."""
+
+    def __init__(self, channel: MemoryChannel) -> None:
+        self.channel = channel
+
+    async def start(self) -> list[Entry]:
+        await self.channel.send(SyncStart(task="t1"))
+        begin, _ = await self.channel.receive()
+        assert isinstance(begin, IndexBegin)
+        entries: list[Entry] = []
+        while True:
+            message, _ = await self.channel.receive()
+            if isinstance(message, IndexEnd):
+                assert len(entries) == begin.entries
+                return entries
+            assert isinstance(message, IndexFile)
+            entries += message.entries
+
+    async def get(self, *blocks: tuple[int, int]) -> dict[tuple[int, int], bytes | None]:
+        await self.channel.send(BlockRequest(task="t1", blocks=blocks))
+        found: dict[tuple[int, int], bytes | None] = {}
+        while len(found) < len(set(blocks)):
+            message, payload = await self.channel.receive()
+            assert isinstance(message, BlockResponseBin)
+            assert payload is not None
+            assert len(payload) == message.size
+            at = 0
+            for ordinal, number, length in message.blocks:
+                found[ordinal, number] = None if length == -1 else payload[at : at + length]
+                at += max(length, 0)
+            assert at == message.size
+        return found
+
+
+async def serving(source: TreeSource, script: object) -> TaskReport:
+    primary, agent = channel_pair()
+    result: list[TaskReport] = []
+
+    async def serve() -> None:
+        result.append(await serve_task(primary, source))
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await script(Agent(agent))  # type: ignore[operator]
+            await agent.send(REPORT)
+    return result[0]
+
+
+async def test_index_and_blocks_as_asked(tmp_path: Path) -> None:
+    big = os.urandom(3 * MIN_BLOCK + 1)
+    root = write_tree(tmp_path / "s", {"big": big, "d/small": b"small", "none": b""})
+    source = await TreeSource.build(root)
+
+    async def script(agent: Agent) -> None:
+        entries = await agent.start()
+        assert tuple(entries) == source.entries
+        found = await agent.get((0, 3), (0, 0), (2, 0))
+        assert found == {(0, 3): big[-1:], (0, 0): big[:MIN_BLOCK], (2, 0): b"small"}
+
+    assert await serving(source, script) == REPORT
+
+
+async def test_frames_hold_about_a_mebibyte(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "s", {f"{number:03}": os.urandom(100_000) for number in range(40)})
+    source = await TreeSource.build(root)
+    primary, end = channel_pair()
+    agent = Agent(end)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_task, primary, source)
+            await agent.start()
+            found = await agent.get(*((number, 0) for number in range(40)))
+            await end.send(REPORT)
+    assert all(found.values())
+    assert primary.sent.count("BlockResponseBin") == -(-40 // (FRAME_TARGET // 100_000))
+
+
+async def test_what_changed_since_is_not_served_as_what_it_was(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "s", {"a": b"1", "b": b"1", "c": b"1", "d": b"1", "e/f": b"1", "z": b"1"})
+    outside = write_tree(tmp_path / "outside", {"f": b"secret"})
+    source = await TreeSource.build(root)
+    (root / "a").write_bytes(b"22")
+    (root / "b").unlink()
+    (root / "c").unlink()
+    (root / "c").symlink_to(outside / "f")
+    (root / "d").unlink()
+    os.mkfifo(root / "d")
+    (root / "e").rename(root / "g")
+    (root / "e").symlink_to(outside)
+
+    async def script(agent: Agent) -> None:
+        await agent.start()
+        ordinals = [number for number, entry in enumerate(source.entries) if entry.kind == "file"]
+        found = await agent.get(*((number, 0) for number in ordinals))
+        assert list(found.values()) == [None, None, None, None, None, b"1"]
+
+    assert await serving(source, script) == REPORT
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        BlockRequest(task="t1", blocks=((99, 0),)),
+        BlockRequest(task="t1", blocks=((-1, 0),)),
+        BlockRequest(task="t1", blocks=((1, 1),)),
+        BlockRequest(task="t1", blocks=((1, -1),)),
+        BlockRequest(task="t1", blocks=((0, 0),)),
+        BlockRequest(task="t1", blocks=()),
+        BlockRequest(task="t1", blocks=((1, 0),) * 5000),
+        BlockRequest(task="t2", blocks=((1, 0),)),
+        SyncStart(task="t1"),
+        Ping(sequence=1),
+    ],
+)
+async def test_requests_out_of_place(tmp_path: Path, message: AnyMessage) -> None:
+    source = await TreeSource.build(write_tree(tmp_path / "s", {"d": None, "f": b"1"}))
+
+    async def script(agent: Agent) -> None:
+        await agent.start()
+        await agent.channel.send(message)
+
+    with pytest.RaisesGroup(RemoteProtocolError):
+        await serving(source, script)
+
+
+async def test_blocks_before_the_index(tmp_path: Path) -> None:
+    source = await TreeSource.build(write_tree(tmp_path / "s", {"f": b"1"}))
+
+    async def script(agent: Agent) -> None:
+        await agent.channel.send(BlockRequest(task="t1", blocks=((0, 0),)))
+
+    with pytest.RaisesGroup(RemoteProtocolError):
+        await serving(source, script)
+
+
+async def test_a_report_at_once_needs_nothing(tmp_path: Path) -> None:
+    source = await TreeSource.build(write_tree(tmp_path / "s", {"f": b"1"}))
+
+    async def script(agent: Agent) -> None:
+        pass
+
+    assert await serving(source, script) == REPORT
+
+
+async def test_a_report_ends_it_while_blocks_are_still_asked_for(tmp_path: Path) -> None:
+    source = await TreeSource.build(write_tree(tmp_path / "s", {"f": os.urandom(8 * MIN_BLOCK)}))
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    async def script(agent: Agent) -> None:
+        await agent.start()
+        for _ in range(6):
+            await agent.channel.send(BlockRequest(task="t1", blocks=tuple((0, n) for n in range(8))))
+
+    assert await serving(source, script) == REPORT
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+async def test_a_session_that_ends(tmp_path: Path) -> None:
+    source = await TreeSource.build(write_tree(tmp_path / "s", {"f": b"1"}))
+
+    async def script(agent: Agent) -> None:
+        await agent.start()
+        agent.channel.cut()
+        await trio.sleep_forever()
+
+    with pytest.RaisesGroup(TransferFailed):
+        await serving(source, script)
+
+
+async def test_a_directory_that_went_away_meanwhile(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "s", {"f": b"1"})
+    source = await TreeSource.build(root)
+    root.rename(tmp_path / "elsewhere")
+    primary, _agent = channel_pair()
+    with pytest.raises(LookFailed):
+        await serve_task(primary, source)
+
+
+async def test_many_agents_are_served_from_one_source(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "s", {f"{n}": os.urandom(1000) for n in range(50)})
+    source = await TreeSource.build(root)
+
+    async def script(agent: Agent) -> None:
+        entries = await agent.start()
+        found = await agent.get(*((number, 0) for number in range(50)))
+        for number, entry in enumerate(entries):
+            content = found[number, 0]
+            assert content is not None
+            assert hashlib.sha256(content).digest() == entry.blocks
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(serving, source, script)
+
+
+def test_an_index_of_the_largest_file_fits_a_frame() -> None:
+    largest = Entry(path="x" * 255, kind="file", size=64 * 1024**3, blocks=b"x" * 16384 * 32)
+    message = IndexFile(task="t" * 64, entries=(largest,))
+    assert len(msgspec.msgpack.encode(message)) < 1024 * 1024
