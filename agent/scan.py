@@ -158,6 +158,20 @@ def settled(found: Found, now_ns: int) -> bool:
     return found.ctime_ns + grain < now_ns
 
 
+def same_thing(now: Found | None, before: Found | None) -> bool:
+    """Whether nobody changed an entry's content since it was found.
+
+    The change time does not count: another name of the same inode that was removed alters it too.
+    """
+    if now is None or before is None:
+        return now is before
+    if now.kind != before.kind or now.ino != before.ino or now.dev != before.dev:
+        return False
+    if now.kind == "directory":
+        return True
+    return now.size == before.size and now.mtime_ns == before.mtime_ns and now.link == before.link
+
+
 @dataclass(frozen=True, slots=True)
 class _Slice:
     """Blocks `first` to `last` (exclusive) of a file; a whole file when it covers all."""

@@ -2,52 +2,44 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import trio
 
 from agent import rendered
+from agent.apply import Application, check_room
 from agent.changes import Changes, Policy, diff
 from agent.commands import check_commands, command_environment, run_command
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, single
+from agent.fetch import fetch_index
 from agent.ignore import Ignore
-from agent.index import MAX_TIME, IndexCheck, by_path, parent_of
+from agent.index import by_path
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, look_for, observed_digest, observed_entries
 from agent.manifest import Manifest, Placed, load, manifest_path, other_targets, save
 from agent.record import established_digest, record, wait_for_clock
 from agent.rules import AgentRules
+from agent.staging import sweep_staging
 from agent.target import Target, check_target, open_target
-from agent.transfer import Transfer, find_sources, receive
 from agent.wire.channel import Channel
 from agent.wire.messages import (
     DIGEST_SIZE,
     AfterResult,
     Entry,
-    IndexBegin,
-    IndexEnd,
-    IndexFile,
     RenderedContent,
-    SyncStart,
     Task,
     TaskReport,
 )
-from agent.writer import Writer, sweep_staging
+from agent.writer import Writer
 
 LOCK_DEADLINE = 15.0
 """Seconds to wait for another task on the same target, such as one that was just called off."""
 
 _LOCK_INTERVAL = 0.05
-BATCH = 512
-"""Entries that one call into a worker thread handles; cancellation waits for it."""
-
 MAX_WARNINGS = 50
 _MAX_WARNING = 400
-
-Item = TypeVar("Item")
 
 
 async def run_task(task: Task, channel: Channel, *, rules: AgentRules, state_dir: Path) -> TaskReport:
@@ -122,7 +114,7 @@ class _Run:
             index: Sequence[Entry] = observed_entries(self._view, scope)
             changes = Changes()
         else:
-            index = await self._fetch_index(scope)
+            index, self._root_mtime_ns = await fetch_index(self._channel, task, self._rules, scope.ignore)
             changes = await self._plan(index, scope)
         established = await self._apply(index, changes, differing, equal=equal)
         await self._run_after()
@@ -196,45 +188,6 @@ class _Run:
         self._rendered_equal = not files
         return files
 
-    async def _fetch_index(self, scope: Scope) -> tuple[Entry, ...]:
-        """Asks for the index and takes it, checked entry by entry and then as a whole."""
-        task = self._task
-        await self._channel.send(SyncStart(task=task.id))
-        message, _ = await receive(self._channel)
-        if not isinstance(message, IndexBegin) or message.task != task.id:
-            raise RemoteProtocolError(f"an index was expected and {type(message).__name__} came")
-        self._root_mtime_ns = min(max(message.mtime_ns, 0), MAX_TIME)
-        check = IndexCheck(
-            entries=message.entries,
-            total_bytes=message.bytes,
-            max_entries=self._rules.max_entries,
-            max_file_size=self._rules.max_file_size,
-            max_total_size=self._rules.max_total_size,
-            reserved=[file.path for file in task.rendered],
-        )
-        while True:
-            message, _ = await receive(self._channel)
-            if isinstance(message, IndexFile) and message.task == task.id and message.entries:
-                await trio.to_thread.run_sync(check.add, message.entries)
-            elif isinstance(message, IndexEnd) and message.task == task.id:
-                break
-            else:
-                raise RemoteProtocolError(
-                    f"the rest of an index was expected and {type(message).__name__} came"
-                )
-
-        def finish() -> tuple[Entry, ...]:
-            if message.tree != task.tree:
-                raise RemoteProtocolError("the index is of another tree than the task")
-            entries = check.finish(task.tree, ignore_permissions=task.ignore_permissions)
-            # An entry's directories stand before it, so each needs to be matched alone only.
-            for entry in entries if scope.ignore else ():
-                if scope.ignore.matches(entry.path, entry.kind == "directory"):
-                    raise RemoteProtocolError(f"the index names {entry.path!r}, which the task ignores")
-            return entries
-
-        return await trio.to_thread.run_sync(finish)
-
     async def _plan(self, index: Sequence[Entry], scope: Scope) -> Changes:
         task, view = self._task, self._view
         if self._target is not None:
@@ -285,7 +238,7 @@ class _Run:
             assert self._target is not None
             await self._lock(self._target)
         target = self._target
-        _check_room(target.fd, sum(write.entry.size for write in changes.writes))
+        check_room(target.fd, sum(write.entry.size for write in changes.writes))
         if changes or differing:
             await self._save_manifest(
                 list(self._view.ours.values()),
@@ -303,14 +256,17 @@ class _Run:
             on_local_edit=task.on_local_edit,
             ignore_permissions=task.ignore_permissions,
         )
+        application = Application(task, self._channel, self._rules, writer, self._view)
         try:
             if changes or differing:
-                await self._change(writer, index, changes, differing)
+                await application.run(index, changes, differing)
             kept = changes.kept | writer.kept
             await wait_for_clock(writer)
             placed = await trio.to_thread.run_sync(record, target.fd, index, self._view, writer, kept)
         finally:
+            self._received, self._reused = application.bytes_received, application.bytes_reused
             self._written, self._deleted = writer.written, writer.deleted
+            self._warnings += application.warnings
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(writer.close)
         if self._root_mtime_ns:
@@ -330,70 +286,6 @@ class _Run:
                 hint="it is tried again; set ignore_permissions if the file system has no modes",
             )
         return task.tree
-
-    async def _change(
-        self,
-        writer: Writer,
-        index: Sequence[Entry],
-        changes: Changes,
-        differing: Sequence[RenderedContent],
-    ) -> None:
-        await trio.to_thread.run_sync(writer.open_staging)
-        unlocked = await trio.to_thread.run_sync(writer.unlock_folders, _folders_of(changes))
-        await _in_batches(writer.save, changes.save_first)
-        await _in_batches(writer.clear, changes.remove_first)
-        await _in_batches(writer.make_folders, changes.folders)
-        await self._transfer(writer, index, changes)
-
-        await _in_batches(writer.make_links, changes.links)
-        if self._durable and writer.waiting:
-            # What is renamed must be on the disk before its new name is, or a crash loses both.
-            await trio.to_thread.run_sync(sync_file_system, writer.root_fd)
-        while writer.waiting:
-            await trio.to_thread.run_sync(writer.commit, BATCH)
-        await _in_batches(writer.touch, [entry for entry in changes.touch if entry.kind == "file"])
-        await _in_batches(writer.save, changes.save_last)
-        await _in_batches(writer.delete, changes.delete)
-        if differing:
-            self._warnings += await trio.to_thread.run_sync(
-                rendered.place, writer, differing, self._rules.owners
-            )
-        await trio.to_thread.run_sync(self._finish_folders, writer, index, unlocked)
-
-    def _finish_folders(self, writer: Writer, index: Sequence[Entry], unlocked: Sequence[Entry]) -> None:
-        """Gives all directories of the tree its times and modes; what was unlocked is locked again."""
-        folders = [entry for entry in index if entry.kind == "directory"]
-        modes = not self._task.ignore_permissions
-        of_index = {entry.path for entry in folders} if modes else set()
-        writer.finish_folders([entry for entry in unlocked if entry.path not in of_index], modes=True)
-        writer.finish_folders(folders, modes=modes)
-
-    async def _transfer(self, writer: Writer, index: Sequence[Entry], changes: Changes) -> None:
-        view = self._view
-
-        def prepare() -> Transfer:
-            contents = (
-                (path, found.size, blocks)
-                for path, found in view.found.items()
-                if found.kind == "file" and (blocks := view.blocks.get(path))
-            )
-            return Transfer(
-                self._channel,
-                self._task.id,
-                writer,
-                changes.writes,
-                {entry.path: ordinal for ordinal, entry in enumerate(index)},
-                find_sources(changes.writes, contents),
-                paced=self._task.durability == "paced",
-            )
-
-        if not changes.writes:
-            return
-        transfer = await trio.to_thread.run_sync(prepare)
-        try:
-            await transfer.run()
-        finally:
-            self._received, self._reused = transfer.bytes_received, transfer.bytes_reused
 
     # --- remembering ---------------------------------------------------------------------------
 
@@ -503,37 +395,4 @@ class _Run:
             local_edits=self._local_edits,
             warnings=tuple(warnings),
             after=tuple(self._after),
-        )
-
-
-async def _in_batches(work: Callable[[Sequence[Item]], object], items: Sequence[Item]) -> None:
-    """Hands `items` to worker threads in bounded pieces, one after the other."""
-    for start in range(0, len(items), BATCH):
-        await trio.to_thread.run_sync(work, items[start : start + BATCH])
-
-
-def _folders_of(changes: Changes) -> list[str]:
-    """The directories in which something will be placed or removed."""
-    paths = {
-        *changes.save_first,
-        *changes.remove_first,
-        *changes.save_last,
-        *changes.delete,
-        *(entry.path for entry in changes.folders),
-        *(write.entry.path for write in changes.writes),
-        *(write.entry.path for write in changes.links),
-    }
-    return sorted({parent_of(path) for path in paths} - {""})
-
-
-def _check_room(fd: int, needed: int) -> None:
-    """Refuses at once what can't fit, rather than fill the disk and fail then."""
-    status = os.fstatvfs(fd)
-    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
-    free = blocks * status.f_frsize
-    if needed > free:
-        raise TaskFailed(
-            "DiskFull",
-            f"{needed} bytes are to be written and the target's file system has room for {free}",
-            hint="free some space or make the tree smaller",
         )

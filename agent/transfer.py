@@ -5,9 +5,7 @@ and worker threads verify and write them. So memory is bounded by the window, wh
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
 
 import trio
@@ -20,17 +18,18 @@ from agent.blocks import (
     block_count,
     block_digest,
     block_length,
-    block_size_for,
 )
 from agent.changes import Write
-from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
+from agent.errors import RemoteProtocolError, TransferFailed
 from agent.failures import TaskFailed
 from agent.folders import Folders
 from agent.libc import sync_file_system
-from agent.scan import OPEN_FILE, WORKERS, read_exactly
+from agent.reuse import Reader, Source
+from agent.scan import WORKERS
+from agent.staging import Partial
 from agent.wire.channel import Channel
-from agent.wire.messages import DIGEST_SIZE, AnyMessage, BlockRequest, BlockResponseBin, Cancel
-from agent.writer import Partial, Writer
+from agent.wire.messages import AnyMessage, BlockRequest, BlockResponseBin, Cancel
+from agent.writer import Writer
 
 ANSWER_DEADLINE = 120.0
 """Seconds without any answer to what was asked, after which a task gives up."""
@@ -50,35 +49,6 @@ Result = TypeVar("Result")
 
 Wanted = tuple[int, int]
 """A block, as a request names it: the ordinal of its entry in the index, and its number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a block may be found in the target; it is verified before use."""
-
-    path: str
-    offset: int
-
-
-def find_sources(writes: Iterable[Write], contents: Iterable[tuple[str, int, bytes]]) -> dict[bytes, Source]:
-    """For each wanted block that some file of the target holds, one place where it is. Pure.
-
-    `contents` are (path, size, block digests) of files in the target.
-    """
-    wanted = {
-        blocks[at : at + DIGEST_SIZE]
-        for blocks in (write.entry.blocks for write in writes)
-        for at in range(0, len(blocks), DIGEST_SIZE)
-    }
-    sources: dict[bytes, Source] = {}
-    if not wanted:
-        return sources
-    for path, size, blocks in contents:
-        for at in range(0, len(blocks), DIGEST_SIZE):
-            digest = blocks[at : at + DIGEST_SIZE]
-            if digest in wanted and digest not in sources:
-                sources[digest] = Source(path, at // DIGEST_SIZE * block_size_for(size))
-    return sources
 
 
 async def receive(channel: Channel, *, deadline: float = ANSWER_DEADLINE) -> tuple[AnyMessage, bytes | None]:
@@ -248,7 +218,7 @@ class Transfer:
         """Copies verified blocks within the target; those that were not as expected, and files done."""
         unusable: list[Wanted] = []
         complete: list[int] = []
-        with Folders(self._writer.root_fd) as folders, _Reader(self._writer.root_fd, self._buffer) as reader:
+        with Folders(self._writer.root_fd) as folders, Reader(self._writer.root_fd, self._buffer) as reader:
             for ordinal, number, source in local:
                 write = self._writes[ordinal]
                 length = block_length(write.entry.size, number)
@@ -372,38 +342,3 @@ class Transfer:
 
 def _matches(content: bytes | bytearray | memoryview, write: Write, number: int) -> bool:
     return hashlib.sha256(content).digest() == block_digest(write.entry.blocks, number)
-
-
-class _Reader:
-    """Reads blocks of files in the target into one buffer, keeping the last file open."""
-
-    def __init__(self, root_fd: int, buffer: bytearray) -> None:
-        self._buffer = memoryview(buffer)
-        self._folders = Folders(root_fd)
-        self._path = ""
-        self._fd = -1
-
-    def __enter__(self) -> "_Reader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._shut()
-        self._folders.close()
-
-    def _shut(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def read(self, source: Source, length: int) -> memoryview | None:
-        """`length` bytes of a source, valid until the next call; None if they can't be had (any more)."""
-        try:
-            if source.path != self._path or self._fd < 0:
-                self._shut()
-                above, name = self._folders.locate(source.path)
-                self._fd = os.open(name, OPEN_FILE, dir_fd=above)
-                self._path = source.path
-            content = self._buffer[:length]
-            return content if read_exactly(self._fd, content, source.offset) else None
-        except (OSError, PathRefused):
-            return None

@@ -17,7 +17,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from agent.blocks import block_count, block_size_for
@@ -27,36 +27,12 @@ from agent.failures import TaskFailed
 from agent.folders import OPEN_FOLDER, Folders
 from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, STAGING, directory_entry
 from agent.owners import UNCHANGED
-from agent.scan import Found, look_at
+from agent.scan import Found, look_at, same_thing
+from agent.staging import Landed, Partial, sweep_staging, write_all
 from agent.wire.messages import Entry
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITER_BITS = 0o700
-
-
-@dataclass(slots=True, eq=False)
-class Partial:
-    """A file of several blocks that is being put together."""
-
-    write: Write
-    fd: int
-    name: str
-    missing: int
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def arrived(self) -> bool:
-        """Counts one block; whether it was the last."""
-        with self.lock:
-            self.missing -= 1
-            return self.missing == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """What was placed: enough to tell later whether it is still the same file."""
-
-    ino: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,61 +394,6 @@ class Writer:
                 os.unlink(name, dir_fd=above)
         self.deleted += 1
         return True
-
-
-def same_thing(now: Found | None, before: Found | None) -> bool:
-    """Whether nobody changed an entry's content since it was found.
-
-    The change time does not count: another name of the same inode that was removed alters it too.
-    """
-    if now is None or before is None:
-        return now is before
-    if now.kind != before.kind or now.ino != before.ino or now.dev != before.dev:
-        return False
-    if now.kind == "directory":
-        return True
-    return now.size == before.size and now.mtime_ns == before.mtime_ns and now.link == before.link
-
-
-def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> None:
-    """Writes all of `content` at `offset`; one `write` may take less."""
-    view = memoryview(content)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view, offset = view[count:], offset + count
-
-
-def sweep_staging(root_fd: int) -> None:
-    """Removes the staging directory, or whatever took its name."""
-    try:
-        fd = os.open(STAGING, OPEN_FOLDER, dir_fd=root_fd)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            os.unlink(STAGING, dir_fd=root_fd)
-            return
-        raise
-    try:
-        _remove_all(fd)
-    finally:
-        os.close(fd)
-    os.rmdir(STAGING, dir_fd=root_fd)
-
-
-def _remove_all(fd: int) -> None:
-    with os.scandir(fd) as items:
-        entries = [(item.name, item.is_dir(follow_symlinks=False)) for item in items]
-    for name, is_dir in entries:
-        if is_dir:
-            inner = os.open(name, OPEN_FOLDER, dir_fd=fd)
-            try:
-                _remove_all(inner)
-            finally:
-                os.close(inner)
-            os.rmdir(name, dir_fd=fd)
-        else:
-            os.unlink(name, dir_fd=fd)
 
 
 def _shorten(name: str, limit: int) -> str:

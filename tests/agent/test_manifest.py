@@ -23,8 +23,8 @@ from agent.manifest import (
     save,
     settle_doubts,
 )
+from agent.reuse import Source, find_sources
 from agent.scan import Found
-from agent.transfer import Source, find_sources
 from agent.wire.messages import Entry
 
 ROOT = (1, 2, 3)

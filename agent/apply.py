@@ -1,0 +1,136 @@
+"""Does the changes of a task, in the order that keeps each path at its old or its new content."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import trio
+
+from agent import rendered
+from agent.changes import Changes
+from agent.failures import TaskFailed
+from agent.index import parent_of
+from agent.libc import sync_file_system
+from agent.look import View
+from agent.reuse import find_sources
+from agent.rules import AgentRules
+from agent.transfer import Transfer
+from agent.wire.channel import Channel
+from agent.wire.messages import Entry, RenderedContent, Task
+from agent.writer import Writer
+
+BATCH = 512
+"""Entries that one call into a worker thread handles; cancellation waits for it."""
+
+Item = TypeVar("Item")
+
+
+class Application:
+    """One task's changes, made through `writer`; how far it came can be read off it at any time."""
+
+    def __init__(self, task: Task, channel: Channel, rules: AgentRules, writer: Writer, view: View) -> None:
+        self._task = task
+        self._channel = channel
+        self._rules = rules
+        self._writer = writer
+        self._view = view
+        self.bytes_received = 0
+        self.bytes_reused = 0
+        self.warnings: list[str] = []
+
+    async def run(
+        self, index: Sequence[Entry], changes: Changes, differing: Sequence[RenderedContent]
+    ) -> None:
+        """What is in the way goes first; then come directories, new files and links, and, once all of
+        them are complete, replacements; then what the tree no longer has; rendered files; and last the
+        times and modes of directories. Raises what the writer, the transfer and the channel raise."""
+        writer = self._writer
+        await trio.to_thread.run_sync(writer.open_staging)
+        unlocked = await trio.to_thread.run_sync(writer.unlock_folders, _folders_of(changes))
+        await _in_batches(writer.save, changes.save_first)
+        await _in_batches(writer.clear, changes.remove_first)
+        await _in_batches(writer.make_folders, changes.folders)
+        await self._transfer(index, changes)
+
+        await _in_batches(writer.make_links, changes.links)
+        if self._task.durability != "none" and writer.waiting:
+            # What is renamed must be on the disk before its new name is, or a crash loses both.
+            await trio.to_thread.run_sync(sync_file_system, writer.root_fd)
+        while writer.waiting:
+            await trio.to_thread.run_sync(writer.commit, BATCH)
+        await _in_batches(writer.touch, [entry for entry in changes.touch if entry.kind == "file"])
+        await _in_batches(writer.save, changes.save_last)
+        await _in_batches(writer.delete, changes.delete)
+        if differing:
+            self.warnings += await trio.to_thread.run_sync(
+                rendered.place, writer, differing, self._rules.owners
+            )
+        await trio.to_thread.run_sync(self._finish_folders, index, unlocked)
+
+    def _finish_folders(self, index: Sequence[Entry], unlocked: Sequence[Entry]) -> None:
+        """Gives all directories of the tree its times and modes; what was unlocked is locked again."""
+        folders = [entry for entry in index if entry.kind == "directory"]
+        modes = not self._task.ignore_permissions
+        of_index = {entry.path for entry in folders} if modes else set()
+        self._writer.finish_folders([entry for entry in unlocked if entry.path not in of_index], modes=True)
+        self._writer.finish_folders(folders, modes=modes)
+
+    async def _transfer(self, index: Sequence[Entry], changes: Changes) -> None:
+        view = self._view
+
+        def prepare() -> Transfer:
+            contents = (
+                (path, found.size, blocks)
+                for path, found in view.found.items()
+                if found.kind == "file" and (blocks := view.blocks.get(path))
+            )
+            return Transfer(
+                self._channel,
+                self._task.id,
+                self._writer,
+                changes.writes,
+                {entry.path: ordinal for ordinal, entry in enumerate(index)},
+                find_sources(changes.writes, contents),
+                paced=self._task.durability == "paced",
+            )
+
+        if not changes.writes:
+            return
+        transfer = await trio.to_thread.run_sync(prepare)
+        try:
+            await transfer.run()
+        finally:
+            self.bytes_received, self.bytes_reused = transfer.bytes_received, transfer.bytes_reused
+
+
+async def _in_batches(work: Callable[[Sequence[Item]], object], items: Sequence[Item]) -> None:
+    """Hands `items` to worker threads in bounded pieces, one after the other."""
+    for start in range(0, len(items), BATCH):
+        await trio.to_thread.run_sync(work, items[start : start + BATCH])
+
+
+def _folders_of(changes: Changes) -> list[str]:
+    """The directories in which something will be placed or removed."""
+    paths = {
+        *changes.save_first,
+        *changes.remove_first,
+        *changes.save_last,
+        *changes.delete,
+        *(entry.path for entry in changes.folders),
+        *(write.entry.path for write in changes.writes),
+        *(write.entry.path for write in changes.links),
+    }
+    return sorted({parent_of(path) for path in paths} - {""})
+
+
+def check_room(fd: int, needed: int) -> None:
+    """Refuses at once what can't fit, rather than fill the disk and fail then."""
+    status = os.fstatvfs(fd)
+    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    free = blocks * status.f_frsize
+    if needed > free:
+        raise TaskFailed(
+            "DiskFull",
+            f"{needed} bytes are to be written and the target's file system has room for {free}",
+            hint="free some space or make the tree smaller",
+        )
