@@ -42,7 +42,7 @@ def build_limits(findings: Findings) -> Limits:
 
 def build_repositories(findings: Findings) -> dict[str, Repository]:
     built: dict[str, Repository] = {}
-    shared = findings.data.get("shared_paths")
+    shared = findings.data.get("shared_paths") if findings.is_usable else None
     for name in shared if isinstance(shared, Map) else ():
         findings.refer(("shared_paths", name), "repositories", name)
     for name, entry in findings.entries("repositories"):

@@ -55,6 +55,11 @@ class Findings:
         """All names of a section, those with problems too, in the document's order."""
         return self._declared[section]
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether every problem so far is a resource's: the document's own parts are of the right form."""
+        return all(each.resource is not None for each in self._problems)
+
     def all_names(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield from self._declared.items()
 

@@ -86,10 +86,7 @@ def load(files: Mapping[str, bytes], *, root: str = SPEC_FILE) -> Loaded:
         findings.report(found.path, found.message, of_key=found.of_key)
     check_references(findings)
     spec = _build(findings)
-    problems = findings.problems
-    if any(each.resource is None for each in problems):
-        return Loaded(None, problems, findings.frozen())
-    return Loaded(spec, problems, findings.frozen())
+    return Loaded(spec if findings.is_usable else None, findings.problems, findings.frozen())
 
 
 def load_or_raise(files: Mapping[str, bytes], *, root: str = SPEC_FILE) -> Spec:
@@ -103,7 +100,7 @@ def load_or_raise(files: Mapping[str, bytes], *, root: str = SPEC_FILE) -> Spec:
 def _build(findings: Findings) -> Spec | None:
     """The spec without what is frozen; None where the document's own parts are not of the right form."""
     _check_spelling(findings)
-    usable = not any(each.resource is None for each in findings.problems)
+    usable = findings.is_usable
     repositories = build_repositories(findings)
     environments = build_environments(findings)
     sources = build_sources(findings)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from reconciler.spec.load import SPEC_FILE, load
 from reconciler.spec.schema import spec_schema, violations
 from tests.reconciler.spec.test_examples import example_files
 
@@ -117,6 +118,15 @@ def test_what_we_accept_is_what_the_plain_validator_accepts(document: Any) -> No
     if not trailing_break(document):
         assert (ours == []) == PLAIN.is_valid(document), ours
     assert len(ours) == len(set(ours))
+
+
+@settings(max_examples=200, deadline=None)
+@given(spoilt())
+def test_a_spoilt_spec_is_told_and_never_raises(document: Any) -> None:
+    document.pop("include", None)
+    result = load({SPEC_FILE: yaml.safe_dump(document, allow_unicode=True).encode()})
+    assert result.spec is not None or result.problems
+    assert bool(result.frozen) == any(problem.resource for problem in result.problems)
 
 
 def test_the_example_itself_is_valid_for_both() -> None:
