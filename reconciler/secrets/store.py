@@ -177,7 +177,11 @@ class SecretStore:
         except TrueupError as error:
             log.warning("%s Failed to fetch secrets: %s", self._mark(name), error)
             retry_after = error.retry_after if isinstance(error, SourceDown | SourceRefused) else None
-            return Failed(str(error), error.reason, error.retryable, retry_after)
+            text = str(error)
+            if not text.startswith(f"secret source {name}"):
+                # A credential that is missing knows nothing of the source that asks for it.
+                text = f"secret source {name}: {text}"
+            return Failed(text, error.reason, error.retryable, retry_after)
         # The age counts from the question: the answer may have been true then and not any more.
         return Fetched(values, asked, self._context.utc_now())
 
