@@ -126,3 +126,65 @@ def test_every_default_fits_its_own_field() -> None:
         if "default" in schema:
             whole = {**schema, "$defs": spec_schema()["$defs"]}
             assert list(Draft202012Validator(whole).iter_errors(schema["default"])) == [], path
+
+
+# --- the reference -----------------------------------------------------------------------------
+
+REFERENCE = (ROOT / "docs" / "spec.md").read_text()
+
+
+def test_the_reference_names_every_key() -> None:
+    for path, schema in ALL:
+        for key in schema.get("properties", {}):
+            assert re.search(rf"\b{key}\b", REFERENCE), f"{path}: {key}"
+
+
+def test_the_reference_shows_every_default_of_the_schema() -> None:
+    for path, schema in ALL:
+        default = schema.get("default")
+        if isinstance(default, str | int) and not isinstance(default, bool) and default:
+            assert str(default).lower() in REFERENCE.lower(), f"{path}: {default}"
+
+
+def test_the_defaults_of_the_schema_are_those_of_the_model() -> None:
+    """What an editor promises is what an omitted key comes to."""
+    root = (ROOT / "examples" / "minimal" / SPEC_FILE).read_text()
+    plain = load_or_raise({SPEC_FILE: (root + PROJECT.format(sync="{}")).encode()})
+    keys = spec_schema()["$defs"]["sync"]["properties"]
+    written = {key: each["default"] for key, each in keys.items() if "default" in each}
+    told = load_or_raise({SPEC_FILE: (root + PROJECT.format(sync=json.dumps(written))).encode()})
+    assert told.projects == plain.projects
+    assert told.hash == plain.hash
+
+
+PROJECT = "projects: {{site: {{repository: app, branch: main, sync: {sync}}}}}\n"
+
+
+def test_every_default_of_a_kind_is_what_an_omitted_key_comes_to() -> None:
+    for definition, section, base in (
+        ("secret_source", "secret_sources", {"infisical": {"project_id": "p", "environment_slug": "e"}}),
+        ("deploy", "deploy", {"invoke": {"task": "t"}, "agent": {"project": "site", "command": "c"}}),
+    ):
+        for branch in spec_schema()["$defs"][definition]["oneOf"]:
+            kind = branch["properties"]["kind"]["const"]
+            if kind in base:
+                needed = {"kind": kind, **base[kind]}
+                written = {
+                    key: each["default"] for key, each in branch["properties"].items() if "default" in each
+                }
+                assert meaning(section, needed) == meaning(section, {**needed, **written})
+
+
+def meaning(section: str, value: dict[str, Any]) -> str:
+    document: dict[str, Any] = {
+        "version": 1,
+        "repositories": {"app": {"url": "x"}},
+        "environments": {"staging": {}},
+        "projects": {"site": {"repository": "app", "branch": "main", "sync": {}}},
+    }
+    if section == "deploy":
+        document["services"] = {"web": {"repository": "app", "environments": ["staging"], "deploy": value}}
+    else:
+        login = {"client_id": {"env": "A"}, "client_secret": {"env": "B"}}
+        document[section] = {"x": {**value, **login}}
+    return load_or_raise({SPEC_FILE: json.dumps(document).encode()}).hash
