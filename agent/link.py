@@ -18,8 +18,9 @@ from agent.wire.messages import AnyMessage, Ping, Pong
 
 CONTROL_BACKLOG = 32
 
-READ_SIZE = 64 * 1024
-"""Bytes asked of the stream at once; larger reads were slower."""
+READ_SIZE = 256 * 1024
+"""Bytes asked of the stream at once. For a receiver of bulk data this took a third less CPU than 64 KiB,
+because each read costs a turn of the event loop; 512 KiB was no better."""
 
 _WRITE_SIZE = 256 * 1024
 """A payload is encrypted in pieces of this size: the ciphertext of a piece is in memory at once."""

@@ -2,8 +2,8 @@
 
 Unlike `trio.SSLStream` it sends the alert when it refuses a handshake, so that the peer can say why it
 was refused, and it takes all records that have arrived in one go instead of one (of 16 KiB) at a time,
-which doubles what bulk data reaches. It does less besides: there is no renegotiation in TLS 1.3, and
-ends are not negotiated, because the frames inside say whether anything is missing.
+which costs bulk data far fewer turns of the event loop. It does less besides: there is no renegotiation
+in TLS 1.3, and ends are not negotiated, because the frames inside say whether anything is missing.
 """
 
 import ssl
@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import trio
 
-_RECEIVE = 64 * 1024
+_RECEIVE = 256 * 1024
 
 
 class TLSStream(trio.abc.Stream):
@@ -49,6 +49,7 @@ class TLSStream(trio.abc.Stream):
         buffer = bytearray(max_bytes or _RECEIVE)
         view = memoryview(buffer)
         size = 0
+        waited = False
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
@@ -60,6 +61,7 @@ class TLSStream(trio.abc.Stream):
             except ssl.SSLWantReadError:
                 if not size:
                     await self._fill()
+                    waited = True
                     continue
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 pass
@@ -69,7 +71,8 @@ class TLSStream(trio.abc.Stream):
             break
         view.release()
         del buffer[size:]
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
         return buffer
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
