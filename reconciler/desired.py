@@ -53,8 +53,8 @@ class Facts:
     """By (unit, environment)."""
     branches: Mapping[tuple[str, str], Revision | Setback]
     """By (repository, branch)."""
-    commits: Mapping[str, CommitPaths]
-    ignore_files: Mapping[tuple[str, str], str | None]
+    commits: Mapping[str, CommitPaths | Setback]
+    ignore_files: Mapping[tuple[str, str], str | Setback | None]
     """Text of the ignore files that projects name, by (commit, path); None: not in that commit."""
     secrets: Mapping[SecretsKey, Mapping[str, SecretValue] | Setback]
     environ: Mapping[str, Secret | Setback]
@@ -174,6 +174,8 @@ def _desired_service(facts: Facts, service: Service) -> DesiredService:
         if isinstance(revision, Setback):
             return replace(resource, setback=revision)
         paths = facts.commits[revision.commit]
+        if isinstance(paths, Setback):
+            return replace(resource, setback=paths)
         merged = merge(
             env=service.env,
             secrets=_used_secrets(facts, service.secrets, service.environment),
@@ -286,6 +288,8 @@ def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> Desired
     if isinstance(revision, Setback):
         return replace(resource, setback=revision)
     paths = facts.commits[revision.commit]
+    if isinstance(paths, Setback):
+        return replace(resource, setback=paths)
     if project.build is None and not paths.has_directory(project.path):
         message = f"`{project.path}` does not exist in {revision}; correct projects.{project.id}.path"
         return replace(resource, setback=Setback(Reason.REVISION_NOT_FOUND, message))
@@ -293,6 +297,8 @@ def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> Desired
     ignore = (*(IGNORED_BY_DEFAULT if rules.ignore_defaults else ()), *rules.ignore_patterns)
     if rules.ignore_file is not None:
         text = facts.ignore_files[revision.commit, ignore_file_path(project)]
+        if isinstance(text, Setback):
+            return replace(resource, setback=text)
         if text is None:
             message = f"`{ignore_file_path(project)}` does not exist in {revision}; correct sync.ignore_file"
             return replace(resource, setback=Setback(Reason.REVISION_NOT_FOUND, message))

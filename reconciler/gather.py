@@ -64,7 +64,13 @@ async def gather_facts(
     )
     releases = _choose_releases(spec, views, recorded)
     branches = await _find_branches(spec, views)
-    commits = await _read_commits(views, spec, {**releases, **branches})
+    commits = await _read_commits(
+        repositories,
+        [
+            *((spec.repositories[spec.units[unit].repository].url, r) for (unit, _), r in releases.items()),
+            *((spec.repositories[repository].url, r) for (repository, _), r in branches.items()),
+        ],
+    )
     ignore_files = await _read_ignore_files(views, spec, releases, branches)
     return Facts(
         spec=spec,
@@ -165,23 +171,19 @@ async def _find_branches(
 
 
 async def _read_commits(
-    views: Mapping[str, View | Setback],
-    spec: Spec,
-    revisions: dict[tuple[str, str], Revision | Setback],
-) -> dict[str, CommitPaths]:
-    """The paths of each commit, each read once."""
-    mirrors: dict[str, Mirror] = {}
-    for (name, _), revision in revisions.items():
-        repository = spec.units[name].repository if name in spec.units else name
-        view = views[repository]
-        if isinstance(revision, Revision) and isinstance(view, View):
-            mirrors[revision.commit] = view.mirror
-    commits: dict[str, CommitPaths] = {}
+    repositories: Repositories, revisions: Iterable[tuple[str, Revision | Setback]]
+) -> dict[str, CommitPaths | Setback]:
+    """The paths of each commit that something runs, by (URL, revision); each read once."""
+    urls = {revision.commit: url for url, revision in revisions if isinstance(revision, Revision)}
+    commits: dict[str, CommitPaths | Setback] = {}
 
-    async def read(commit: str, mirror: Mirror) -> None:
-        commits[commit] = CommitPaths(await mirror.tree(commit))
+    async def read(commit: str, url: str) -> None:
+        try:
+            commits[commit] = await repositories.commit_paths(url, commit)
+        except TrueupError as error:
+            commits[commit] = Setback.of(error)
 
-    await _for_each(read, mirrors.items())
+    await _for_each(read, urls.items())
     return commits
 
 
@@ -190,16 +192,20 @@ async def _read_ignore_files(
     spec: Spec,
     releases: Mapping[tuple[str, str], Revision | Setback],
     branches: Mapping[tuple[str, str], Revision | Setback],
-) -> dict[tuple[str, str], str | None]:
-    found: dict[tuple[str, str], str | None] = {}
+) -> dict[tuple[str, str], str | Setback | None]:
+    found: dict[tuple[str, str], str | Setback | None] = {}
     for project in spec.projects.values():
         if project.sync.ignore_file is None or project.repository is None:
             continue
         view, revision = views[project.repository], project_revision(spec, project, releases, branches)
         if isinstance(view, View) and isinstance(revision, Revision):
             path = ignore_file_path(project)
-            content = await view.mirror.read_file(revision.commit, path, max_size=MAX_IGNORE_FILE)
-            found[revision.commit, path] = None if content is None else content.decode(errors="replace")
+            try:
+                content = await view.mirror.read_file(revision.commit, path, max_size=MAX_IGNORE_FILE)
+            except TrueupError as error:
+                found[revision.commit, path] = Setback.of(error)
+            else:
+                found[revision.commit, path] = None if content is None else content.decode(errors="replace")
     return found
 
 

@@ -25,6 +25,7 @@ from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
 from reconciler.settings import Settings
 from reconciler.spec.model import Spec
+from reconciler.spec_source import SpecCache
 from reconciler.status.branch import StatusBranch
 from reconciler.status.documents import Recorded
 from reconciler.sync.hub import Hub
@@ -59,6 +60,7 @@ class Primary:
     run_context: RunContext
     now: Callable[[], datetime]
     _resources: AsyncExitStack
+    specs: SpecCache = field(default_factory=SpecCache)
     _hub: Hub | None = None
     _stores: dict[str, SecretStore] = field(default_factory=dict)
 

@@ -8,6 +8,8 @@ import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+import trio
+
 from reconciler.apply import OnChange, Outcome, apply_plan
 from reconciler.desired import Desired, Facts, make_desired
 from reconciler.errors import Problem, SettingsError
@@ -115,7 +117,10 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
     recorded = with_results(await primary.status.read(), map(result_of, replayed))
     # load
     spec = await read_spec(
-        repositories.mirror(spec_url), settings.spec_branch, last_good=last_good_spec(recorded)
+        repositories.mirror(spec_url),
+        settings.spec_branch,
+        last_good=last_good_spec(recorded),
+        cache=primary.specs,
     )
     recorded = with_moves(recorded, spec.spec.moved)
     # desired
@@ -128,7 +133,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         settings=settings,
         key=primary.key,
     )
-    desired = make_desired(facts)
+    desired = await trio.to_thread.run_sync(make_desired, facts)
     _check_forced(forced, desired)
     # observe
     fleet = None

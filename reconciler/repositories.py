@@ -1,12 +1,16 @@
 """The mirrors of a state directory: one for each URL, looked at once in a pass however many use it."""
 
 import hashlib
+from collections import OrderedDict
 from pathlib import Path
 
 import trio
 
 from reconciler.git.mirror import Mirror, Refs
 from reconciler.git.process import GitOptions
+from reconciler.paths import CommitPaths
+
+KEPT_COMMITS = 64
 
 
 class Repositories:
@@ -17,6 +21,7 @@ class Repositories:
         self._options = options
         self._mirrors: dict[str, Mirror] = {}
         self._looks: dict[str, _Look] = {}
+        self._commits: OrderedDict[str, CommitPaths] = OrderedDict()
 
     def mirror(self, url: str) -> Mirror:
         """The mirror of a URL; raises `GitRefused` for one that may not be used."""
@@ -27,6 +32,14 @@ class Repositories:
 
     def begin_pass(self) -> None:
         self._looks.clear()
+
+    async def commit_paths(self, url: str, commit: str) -> CommitPaths:
+        """The files of a commit; those of the last few are kept with all digests made of them."""
+        known = self._commits.pop(commit, None) or CommitPaths(await self.mirror(url).tree(commit))
+        self._commits[commit] = known
+        while len(self._commits) > KEPT_COMMITS:
+            self._commits.popitem(last=False)
+        return known
 
     async def refresh(self, url: str) -> Refs:
         """The refs of a repository: one look over the network for each URL in a pass."""

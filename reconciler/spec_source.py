@@ -1,6 +1,9 @@
 """Reading the spec from git, at any commit; a broken head falls back to the last good revision."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
+
+import trio
 
 from reconciler.errors import Problem, SpecInvalid, UnknownRevision
 from reconciler.git.mirror import Mirror
@@ -9,6 +12,7 @@ from reconciler.spec.load import SPEC_FILE, Loaded, included_paths, load
 from reconciler.spec.model import Spec
 
 MAX_SPEC_FILE = 4 << 20
+KEPT_SPECS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,23 @@ class SpecAt:
         return self.head.is_frozen(resource) or self.used.is_frozen(resource)
 
 
-async def read_spec(mirror: Mirror, branch: str, *, last_good: str | None) -> SpecAt:
+class SpecCache:
+    """The specs of the last few commits: a commit never changes, and loading a large spec takes a while."""
+
+    def __init__(self) -> None:
+        self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+
+    async def load(self, mirror: Mirror, commit: str) -> Loaded:
+        loaded = self._loaded.pop(commit, None) or await load_at(mirror, commit)
+        self._loaded[commit] = loaded
+        while len(self._loaded) > KEPT_SPECS:
+            self._loaded.popitem(last=False)
+        return loaded
+
+
+async def read_spec(
+    mirror: Mirror, branch: str, *, last_good: str | None, cache: SpecCache | None = None
+) -> SpecAt:
     """The spec at the tip of the branch; raises `SpecInvalid` if neither it nor the last good one serves."""
     try:
         head = await mirror.commit_of(f"refs/heads/{branch}")
@@ -45,11 +65,12 @@ async def read_spec(mirror: Mirror, branch: str, *, last_good: str | None) -> Sp
         raise UnknownRevision(
             f"{shown(mirror.url)} has no branch {branch!r}", hint="push it, or name another one with --branch"
         ) from None
-    loaded = await load_at(mirror, head)
+    cache = cache if cache is not None else SpecCache()
+    loaded = await cache.load(mirror, head)
     if loaded.spec is not None:
         return SpecAt(loaded.spec, head, head, loaded, loaded, branch)
     if last_good is not None and last_good != head:
-        before = await load_at(mirror, last_good)
+        before = await cache.load(mirror, last_good)
         if before.spec is not None:
             return SpecAt(before.spec, last_good, head, loaded, before, branch)
     raise SpecInvalid(list(loaded.problems))
@@ -65,4 +86,4 @@ async def load_at(mirror: Mirror, commit: str) -> Loaded:
         content = await mirror.read_file(commit, path, max_size=MAX_SPEC_FILE)
         if content is not None:
             files[path] = content
-    return load(files)
+    return await trio.to_thread.run_sync(load, files)
