@@ -142,7 +142,9 @@ class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
     observed: bytes = b""
     """Tree digest of what was managed there before; empty where nothing was."""
     rendered_equal: bool = False
+    """Whether the rendered files are as asked: as found, or as left by a task that succeeded."""
     after_done: bool = False
+    """Whether the commands of `after` have succeeded since the last change; found or left likewise."""
     established: bytes = b""
     """Tree digest of what is there now; empty on failure."""
     files_written: int = 0

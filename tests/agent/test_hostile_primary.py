@@ -7,11 +7,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from agent.errors import TransferFailed
-from agent.index import directory_entry, file_entry, symlink_entry, tree_digest
+from agent.index import STAGING, directory_entry, file_entry, symlink_entry, tree_digest
+from agent.task import run_task
 from agent.wire.channel import Channel
 from agent.wire.messages import (
     AnyMessage,
@@ -27,7 +30,7 @@ from agent.wire.messages import (
     TaskReport,
 )
 from tests.agent.syncing import Host, read_tree, run_against, synchronise, write_tree
-from tests.channelpair import MemoryChannel
+from tests.channelpair import MemoryChannel, channel_pair
 
 Script = Callable[[Channel], Awaitable[None]]
 
@@ -285,8 +288,23 @@ async def test_a_session_cut_after_any_message_leaves_whole_files(host: Host, tm
         except* TransferFailed:
             pass
         found = read_tree(target.target)
+        assert STAGING not in found
         for path, content in found.items():
             assert content in (before.get(path, after.get(path)), after.get(path)), path
         outcome = await synchronise(source, target)
         assert outcome.state == "SUCCESS"
         assert read_tree(target.target) == after
+
+
+async def test_a_primary_that_falls_silent(host: Host, autojump_clock: MockClock) -> None:
+    async def script(channel: Channel) -> None:
+        await channel.receive()
+        await trio.sleep_forever()
+
+    primary, agent = channel_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(script, primary)
+        with pytest.raises(TransferFailed, match="sent nothing for 120 s"):
+            await run_task(host.task(b"\0" * 32), agent, rules=host.rules, state_dir=host.state)
+        nursery.cancel_scope.cancel()
+    assert not host.target.exists()
