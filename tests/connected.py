@@ -171,8 +171,9 @@ async def running_hub(
     serve: Serve = refuse_to_serve,
     on_paired: Callable[[str, bytes, bool], Awaitable[None]] | None = None,
     silence: float = 600.0,
+    port: int = 0,
 ) -> AsyncIterator[Setup]:
-    """A hub on a free port of loopback; a test that hangs fails after a minute."""
+    """A hub on loopback, on a free port unless one is given; a test that hangs fails after a minute."""
     paired: list[tuple[str, bytes, bool]] = []
 
     async def record(node: str, certificate: bytes, trust_on_first_use: bool) -> None:
@@ -181,7 +182,7 @@ async def running_hub(
         paired.append((node, certificate, trust_on_first_use))
 
     hub = Hub(
-        address=ListenAddress("127.0.0.1", 0),
+        address=ListenAddress("127.0.0.1", port),
         key=key or Ed25519PrivateKey.generate(),
         tls_dir=tmp_path / "hub-tls",
         on_paired=record,

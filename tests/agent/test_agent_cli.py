@@ -3,6 +3,7 @@
 import json
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import trio
 from agent.node_token import NodeToken
 from agent.settings import parse_config
 from reconciler.sync.enrolment import Enrolment
-from tests.agentprocess import agent_environment, agent_process, run_agent_command
+from tests.agentprocess import agent_command, agent_environment, agent_process, run_agent_command
 from tests.connected import DEADLINE, Setup, make_node, make_task, running_hub, until
 
 
@@ -177,6 +178,31 @@ async def test_nobody_at_any_address(tmp_path: Path, host: Host) -> None:
     assert joined.stderr.count("\n") == 1
     missing = await run_agent_command(*command)
     assert "there is no token" in missing.stderr
+
+
+async def test_join_waits_for_a_primary_that_is_not_there_yet(tmp_path: Path, host: Host) -> None:
+    """One that only makes passes listens only meanwhile; until it does, join says what it waits for."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    process = await trio.lowlevel.open_process(
+        agent_command(
+            *("join", "--node", "web-1", "--token", host.token.to_text(), "--primary", f"127.0.0.1:{port}"),
+            *("--config", str(host.config), "--state-dir", str(host.state)),
+        ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=agent_environment(),
+    )
+    assert process.stderr is not None
+    said = b""
+    async with process.stderr:
+        with trio.fail_after(30):
+            while b"Connection refused; trying again for 60 seconds" not in said:
+                said += await process.stderr.receive_some()
+        async with running_hub(tmp_path, [host.enrolment], port=port) as setup:
+            assert await process.wait() == 0
+            assert len(setup.paired) == 1
 
 
 async def test_the_seeds_variables_pair_and_run_without_a_file(tmp_path: Path, host: Host) -> None:

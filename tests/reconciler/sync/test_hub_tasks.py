@@ -12,7 +12,7 @@ import trio.testing
 from agent import tls
 from agent.errors import RemoteProtocolError, TransferFailed
 from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkLost
-from agent.routing import Session, TaskChannel
+from agent.routing import INBOX_LIMIT, Session, TaskChannel
 from agent.wire.channel import Channel
 from agent.wire.connection import Role
 from agent.wire.messages import (
@@ -494,3 +494,102 @@ async def test_a_cancel_of_an_unknown_task_is_harmless(tmp_path: Path) -> None:
         session = setup.hub._reception.sessions["web-1"]  # no public call sends one
         assert session.control.offer(Cancel(task="unknown"))
         assert (await setup.hub.run_task("web-1", make_task("t2"), None)).state == "SUCCESS"
+
+
+# --- backpressure ------------------------------------------------------------------------------
+
+
+async def test_a_slow_task_holds_up_neither_cancel_nor_the_next_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent's inbox is full, its bulk connection stands still; control goes on as ever."""
+    monkeypatch.setitem(INBOX_LIMIT, Role.AGENT, 100_000)
+    began, ended = trio.Event(), trio.Event()
+    sent = 0
+
+    async def runner(task: Task, channel: Channel) -> TaskReport:
+        if task.id != "slow":
+            return await succeed(task, channel)
+        await channel.send(SyncStart(task=task.id))
+        began.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async def serve(channel: Channel, source: TreeSource) -> TaskReport:
+        nonlocal sent
+        await channel.receive()
+        while True:
+            await channel.send(BlockResponseBin(task="slow", size=50_000, blocks=()), bytes(50_000))
+            sent += 50_000
+
+    async with hub_and_agent(tmp_path, runner, serve) as setup:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(setup.hub.run_task, "web-1", make_task("slow", observe=False), SOURCE)
+            await began.wait()
+            for number in range(5):
+                other = make_task(f"t{number}", target="/srv/other")
+                with trio.fail_after(10):
+                    assert (await setup.hub.run_task("web-1", other, None)).state == "SUCCESS"
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(10):
+            await ended.wait()
+            # What was under way for the task that ended is dropped, so that bulk flows again.
+            assert (await setup.hub.run_task("web-1", make_task("next"), None)).state == "SUCCESS"
+        assert setup.hub.connected() == {"web-1"}
+        assert sent > 0
+
+
+async def test_a_receiver_that_pauses_gets_everything_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(INBOX_LIMIT, Role.AGENT, 10_000)
+    count = 300
+
+    async def runner(task: Task, channel: Channel) -> TaskReport:
+        await channel.send(SyncStart(task=task.id))
+        for number in range(count):
+            await trio.lowlevel.checkpoint()
+            message, payload = await channel.receive()
+            assert isinstance(message, BlockResponseBin)
+            assert message.blocks == ((0, number, 9_000),)
+            assert payload == bytes([number % 256]) * 9_000
+        return TaskReport(task=task.id, state="SUCCESS")
+
+    async def serve(channel: Channel, source: TreeSource) -> TaskReport:
+        await channel.receive()
+        for number in range(count):
+            answer = BlockResponseBin(task="t1", size=9_000, blocks=((0, number, 9_000),))
+            await channel.send(answer, bytes([number % 256]) * 9_000)
+        report, _ = await channel.receive()
+        assert isinstance(report, TaskReport)
+        return report
+
+    async with hub_and_agent(tmp_path, runner, serve) as setup:
+        report = await setup.hub.run_task("web-1", make_task("t1", observe=False), SOURCE)
+        assert (report.state, report.message) == ("SUCCESS", "")
+
+
+async def test_an_agent_takes_no_more_tasks_than_it_can_remember(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.workers.MAX_WAITING", 2)
+    began, release = trio.Event(), trio.Event()
+    running = 0
+
+    async def runner(task: Task, channel: Channel) -> TaskReport:
+        nonlocal running
+        running += 1
+        if running == 2:
+            began.set()
+        await release.wait()
+        return await succeed(task, channel)
+
+    async with hub_and_agent(tmp_path, runner) as setup, trio.open_nursery() as nursery:
+        for name in ("t1", "t2"):
+            nursery.start_soon(setup.hub.run_task, "web-1", make_task(name, target=f"/srv/{name}"), None)
+        await began.wait()
+        refused = await setup.hub.run_task("web-1", make_task("t3"), None)
+        assert (refused.state, refused.reason) == ("FAILED", "Busy")
+        release.set()
