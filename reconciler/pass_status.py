@@ -149,9 +149,10 @@ def _frozen(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocu
     """Services and targets whose spec is wrong: what is recorded of them stays, but is not in order."""
     message = "the spec has an error here and it stays as it was; the summary lists the errors"
     documents: list[AnyDocument] = []
+    wanted = facts.desired.ids
     applied: list[ServiceStatus | SyncStatus] = [*recorded.services.values(), *recorded.syncs.values()]
     for document in applied:
-        if document.id not in facts.desired.ids and facts.is_frozen(document.id):
+        if document.id not in wanted and facts.is_frozen(document.id):
             conditions = set_condition(
                 document.conditions, ConditionType.READY, "False", Reason.SPEC_INVALID, message, now=now
             )

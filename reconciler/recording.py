@@ -4,6 +4,7 @@
 the journal keeps its results, and the next pass starts from documents that know of them.
 """
 
+import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -11,9 +12,9 @@ import msgspec
 
 from reconciler.apply import Details
 from reconciler.desired import DesiredService, DesiredSync
-from reconciler.hashing import Inputs, digest
+from reconciler.hashing import Inputs
 from reconciler.plan import Action, Step
-from reconciler.spec.model import Move
+from reconciler.spec.model import Move, Project, Service, SyncTarget
 from reconciler.status.conditions import ConditionType, Reason, remove_condition, set_condition
 from reconciler.status.documents import (
     AnyDocument,
@@ -73,9 +74,13 @@ def step_result(
 
 def generation(resource: DesiredService | DesiredSync) -> str:
     """Digest of what the spec says of a resource, for `observedGeneration`."""
-    if isinstance(resource, DesiredService):
-        return digest(msgspec.to_builtins(resource.service))[:16]
-    return digest(msgspec.to_builtins((resource.project, resource.target)))[:16]
+    said = resource.service if isinstance(resource, DesiredService) else (resource.project, resource.target)
+    return _generation(said)
+
+
+def _generation(said: Service | tuple[Project, SyncTarget]) -> str:
+    # msgspec's own text: this runs for each resource in each pass, and canonical JSON takes 20 times as long.
+    return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()[:16]
 
 
 def with_results(recorded: Recorded, results: Iterable[StepResult]) -> Recorded:
