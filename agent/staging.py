@@ -74,3 +74,8 @@ def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> 
     while view:
         count = os.pwrite(fd, view, offset)
         view, offset = view[count:], offset + count
+
+
+def shorten(name: str, limit: int) -> str:
+    """`name` cut to `limit` bytes, between characters."""
+    return os.fsencode(name)[:limit].decode(errors="ignore")

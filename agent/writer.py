@@ -28,7 +28,7 @@ from agent.folders import OPEN_FOLDER, Folders
 from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, STAGING, directory_entry
 from agent.owners import UNCHANGED
 from agent.scan import Found, look_at, same_thing
-from agent.staging import Landed, Partial, sweep_staging, write_all
+from agent.staging import Landed, Partial, shorten, sweep_staging, write_all
 from agent.wire.messages import Entry
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -219,7 +219,7 @@ class Writer:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         for number in itertools.count():
             mark = f"{BACKUP_MARK}{now}" + (f"-{number}" if number else "")
-            spare = _shorten(name, MAX_NAME_BYTES - len(mark)) + mark
+            spare = shorten(name, MAX_NAME_BYTES - len(mark)) + mark
             try:
                 os.link(name, spare, src_dir_fd=above, dst_dir_fd=above, follow_symlinks=False)
             except FileExistsError:
@@ -394,8 +394,3 @@ class Writer:
                 os.unlink(name, dir_fd=above)
         self.deleted += 1
         return True
-
-
-def _shorten(name: str, limit: int) -> str:
-    """`name` cut to `limit` bytes, between characters."""
-    return os.fsencode(name)[:limit].decode(errors="ignore")
