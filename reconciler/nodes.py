@@ -5,6 +5,7 @@ and with their credentials.
 """
 
 import getpass
+import json
 import socket
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,7 @@ async def add_node(
     key = load_key(settings)
     token = NodeToken.generate()
     entry = node_entry(token.public_text, _labels(labels))
+    _check_entry(name, entry)
     if dry_run:
         lines = ["add this to the spec, under `nodes:`", "", f"  {name}: {entry}", ""]
     else:
@@ -106,6 +108,14 @@ def _labels(pairs: Sequence[str]) -> Mapping[str, str]:
     return labels
 
 
+def _check_entry(name: str, entry: str) -> None:
+    """Refuse a name or a label that no spec may have, before anything is cloned or printed."""
+    alone = load({SPEC_FILE: f"version: 1\nnodes:\n  {json.dumps(name)}: {entry}\n".encode()})
+    if alone.problems:
+        said = "; ".join(problem.message for problem in alone.problems)
+        raise SettingsError(f"node {name!r} cannot be added: {said}")
+
+
 def _commit_node(settings: Settings, name: str, entry: str) -> str:
     import git
 
@@ -131,7 +141,7 @@ def _commit_node(settings: Settings, name: str, entry: str) -> str:
             raise SpecInvalid(list(before.problems))
         path.write_text(insert_node(path.read_text(), name, entry))
         problems = [
-            problem for problem in load(read_spec_files(path)).problems if f"nodes.{name}" in problem.where
+            problem for problem in load(read_spec_files(path)).problems if problem.resource == f"nodes/{name}"
         ]
         if problems:
             raise SpecInvalid(problems)

@@ -115,7 +115,13 @@ def open_repositories(settings: Settings) -> Repositories:
     """The mirrors in the state directory, which is made if it is not there."""
     for directory in (settings.state_dir, settings.state_dir / "mirrors"):
         # Code of one repository, run as the build user, must not read the mirrors of others.
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(
+                f"{directory} cannot be made: {error.strerror}",
+                hint="give a directory that can be written with --state-dir or TRUEUP_STATE_DIR",
+            ) from None
     options = GitOptions(
         allow_local=settings.allow_local_repos,
         ssh_command=settings.git_ssh_command,
