@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from textwrap import indent
 from typing import NamedTuple
 
 import click
@@ -18,8 +19,12 @@ import agent.cli
 from agent.failures import _REASONS, code_of
 from agent.settings import parse_config
 from reconciler.cli import cli
+from reconciler.errors import Problem
 from reconciler.settings import FLAGS, SECRETS
+from reconciler.spec.document import Map
 from reconciler.spec.load import load
+from reconciler.spec.schema import spec_schema, violations
+from reconciler.spec.yaml_reader import Budget, read_yaml
 from reconciler.status.conditions import ConditionType, Reason
 
 ROOT = Path(__file__).parent.parent
@@ -300,14 +305,20 @@ def test_the_reasons_said_to_be_unused_are_those() -> None:
 
 
 def test_examples_of_specs_are_valid() -> None:
-    """Blocks that are a whole spec load; the other ones are part of one."""
-    page = ROOT / "docs/spec.md"
-    if not page.exists():
-        pytest.skip("docs/spec.md is not there")
-    wholes = [
-        block for block in fenced(page, "yaml") if re.search(r"^version: 1$", block, flags=re.MULTILINE)
-    ]
-    assert wholes
-    for block in wholes:
-        loaded = load({"trueup.yaml": block.encode()})
-        assert not loaded.problems, "\n".join(map(str, loaded.problems))
+    """A block that is a whole spec loads; in a part of one, or of a service, only other parts are missing."""
+    for page in ("docs/spec.md", "docs/secrets.md"):
+        blocks = fenced(ROOT / page, "yaml")
+        assert blocks, page
+        for block in blocks:
+            if re.search(r"^version: 1$", block, flags=re.MULTILINE):
+                problems = [str(problem) for problem in load({"trueup.yaml": block.encode()}).problems]
+            else:
+                sections = spec_schema()["properties"]
+                if block.partition(":")[0] not in sections:
+                    block = f"services:\n  a:\n{indent(block, '    ')}"
+                read = read_yaml(page, f"version: 1\n{block}".encode(), Budget())
+                assert not isinstance(read, Problem), read
+                assert isinstance(read.data, Map)
+                messages = [violation.message for violation in violations(read.data, spec_schema())]
+                problems = [message for message in messages if " is missing; " not in message]
+            assert not problems, f"{page}:\n{block}\n{problems}"
