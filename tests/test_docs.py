@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,10 @@ import agent.cli
 from agent.failures import _REASONS, code_of
 from agent.settings import parse_config
 from reconciler.cli import cli
+from reconciler.console import pass_document
 from reconciler.errors import Problem
+from reconciler.plan import Action, Finding, Plan, Step, to_document
+from reconciler.reconcile import Pass
 from reconciler.settings import FLAGS, SECRETS
 from reconciler.spec.document import Map
 from reconciler.spec.load import load
@@ -165,6 +169,24 @@ def test_the_page_of_commands_has_each_verb_with_its_options() -> None:
                 assert common <= leaf.options, name
             expected[name] = set(leaf.options) - {"-h", "--help"} - common
     assert found == expected
+
+
+def test_the_json_of_a_plan_is_as_the_page_shows_it() -> None:
+    (block,) = fenced(ROOT / "docs/commands.md", "json")
+    shown = json.loads(block)
+    step = Step("services/staging/web", Action.DEPLOY, "changed: env A", "", ("env A",))
+    plan = Plan("main@sha1:0", (step,), (Finding("services/staging/api", "AwaitingRelease", ""),))
+    document = {**to_document(plan), "problems": []}
+    assert _keys(shown) == _keys(document)
+    added = pass_document(Pass(plan)).keys() - document.keys()
+    assert all(f"`{name}`" in sections(ROOT / "docs/commands.md")["trueup reconcile"] for name in added)
+
+
+def _keys(value: object) -> object:
+    """A document without its values: the keys of maps, and of the first item of lists."""
+    if isinstance(value, dict):
+        return {name: _keys(inner) for name, inner in value.items()}
+    return _keys(value[0]) if isinstance(value, list) and value else None
 
 
 # --- links, files, names -----------------------------------------------------------------------
