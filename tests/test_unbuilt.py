@@ -1,0 +1,178 @@
+"""Parts of the spec that are valid and not acted on yet: each is reported as such, and never as a success."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.node_token import NodeToken
+from tests.bad_world import Case, errors, make_case
+
+NOT_YET = "is valid, but this version of trueup does not act on it yet"
+
+ENVIRONMENTS = {
+    "windows": 'windows: [{allow: "Mon-Thu 09:00-17:00", timezone: Europe/Berlin}]',
+    "release.approval: manual": "release: {promote_from: staging, approval: manual}",
+    "release.soak": "release: {promote_from: staging, soak: 1h}",
+    "spec_from: release": "release: {promote_from: staging}, spec_from: release",
+    "on_failure: hold": "on_failure: hold",
+    "on_failure: rollback": "on_failure: rollback",
+}
+SERVICES = {
+    "deploy.kind: compose": "deploy: {kind: compose, file: api/compose.yaml}",
+    "deploy.kind: dokploy": (
+        "deploy: {kind: dokploy, compose_id: abc, server: 'https://dokploy.example', api_key: {env: KEY}}"
+    ),
+    "deploy.kind: agent": "deploy: {kind: agent, project: site, command: up}",
+    "health": "deploy: {kind: invoke, task: deploy}, health: {tcp: '127.0.0.1:1'}",
+}
+PROJECTS = {
+    "source (a directory on the primary)": "source: {directory: /srv/build}, sync: {nodes: [NODE]}",
+    "sync.strategy: release": "repository: app, branch: main, sync: {strategy: release, nodes: [NODE]}",
+    "sync.bandwidth": "repository: app, branch: main, sync: {bandwidth: 1MiB/s, nodes: [NODE]}",
+    "sync.files[].template": (
+        "repository: app, branch: main, sync: {nodes: [NODE], files: [{path: a, template: b.j2}]}"
+    ),
+}
+
+
+def name_of(table: dict[str, str], part: str) -> str:
+    return f"part-{list(table).index(part)}"
+
+
+def spec(case: Case) -> str:
+    """One of everything in the tables, and one service that is fine."""
+    invoke = "deploy: {kind: invoke, task: deploy}"
+    services = {name_of(SERVICES, part): ("staging", text) for part, text in SERVICES.items()}
+    services |= {
+        f"in-{name_of(ENVIRONMENTS, part)}": (name_of(ENVIRONMENTS, part), invoke) for part in ENVIRONMENTS
+    }
+    services |= {"fine": ("staging", invoke)}
+    projects = {name_of(PROJECTS, part): text for part, text in PROJECTS.items()}
+    projects |= {"site": "repository: app, branch: main, suspend: true, sync: {nodes: [NODE]}"}
+    lines = [
+        "environments:",
+        *(f"  {name_of(ENVIRONMENTS, part)}: {{{text}}}" for part, text in ENVIRONMENTS.items()),
+    ]
+    head = case.head.replace("environments:", "\n".join(lines)).rstrip()
+    lines = [
+        head,
+        "services:",
+        *(
+            f"  {name}: {{repository: app, environments: [{environment}], {text}}}"
+            for name, (environment, text) in services.items()
+        ),
+        "nodes:",
+        f'  web-1: {{token_key: "{NodeToken.generate().public_text}"}}',
+        "projects:",
+        *(
+            f"  {name}: {{{text.replace('NODE', f'{{node_id: web-1, target_path: /srv/{name}}}')}}}"
+            for name, text in projects.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def expected() -> dict[str, str]:
+    """By resource: the part that is to be named."""
+    found: dict[str, str] = {}
+    for part in ENVIRONMENTS:
+        name = name_of(ENVIRONMENTS, part)
+        found[f"environments/{name}"] = found[f"services/{name}/in-{name}"] = f"environments.{name}.{part}"
+    for part in SERVICES:
+        name = name_of(SERVICES, part)
+        found[f"services/staging/{name}"] = f"services.{name}.{part}"
+    for part in PROJECTS:
+        name = name_of(PROJECTS, part)
+        found[f"projects/branch/{name}/web-1/srv+{name}"] = f"projects.{name}.{part}"
+    return found
+
+
+async def test_parts_that_are_not_built_are_no_success(tmp_path: Path) -> None:
+    async with make_case(tmp_path) as case:
+        case.commit(spec(case))
+        ran = await case.reconcile("--wait-agents", "0s", expect=4)
+        assert set(ran.document["outcomes"]) == {"services/staging/fine"}
+        assert case.deployed() == {"fine": ["v1.0.0"]}
+        for resource, part in expected().items():
+            assert case.ready(resource) == ("False", "NotImplemented", f"{part} {NOT_YET}")
+        said = {line.split(": ")[1]: line for line in errors(ran)}
+        assert said == {
+            resource: f"error: {resource}: NotImplemented: {part} {NOT_YET}"
+            for resource, part in expected().items()
+        }
+        assert case.ready("summary")[0] == "False"
+        # Again: the same, and nothing new to record.
+        again = await case.reconcile("--wait-agents", "0s", expect=4)
+        assert again.document["statusCommit"] is None
+        planned = await case.plan("--detailed-exitcode", expect=1)
+        assert {finding["resource"] for finding in planned.document["findings"]} >= set(expected())
+
+
+TARGET = "{kind: github_actions, repo: org/a, token: {env: GH_PAT}, from: local, keys: [DB_PASSWORD]}"
+
+WHOLE_SPEC = {
+    "release.cut: reconciler": (
+        (", cut: external", ""),
+        "environments/staging",
+        "environments.staging.release.cut: reconciler (make the tags yourself and say `cut: external`)",
+    ),
+    "verify.signatures": (
+        ("branch: main}", "verify: {signatures: tag, allowed_signers: /etc/signers}}"),
+        "services/staging/api",
+        "repositories.app.verify.signatures: tag",
+    ),
+    "secret_targets": (
+        ("services:", f"secret_targets:\n  ci: {TARGET}\nservices:"),
+        "targets/ci",
+        "secret_targets.ci",
+    ),
+    "notifications": (
+        ("services:", "notifications: [{url: {env: NOTIFY_URL}}]\nservices:"),
+        "summary",
+        "notifications",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", WHOLE_SPEC)
+async def test_parts_of_the_whole_spec(tmp_path: Path, part: str) -> None:
+    (old, new), resource, named = WHOLE_SPEC[part]
+    async with make_case(tmp_path) as case:
+        assert old in case.good
+        case.commit(case.good.replace(old, new, 1))
+        ran = await case.reconcile(expect=4)
+        assert case.ready(resource) == ("False", "NotImplemented", f"{named} {NOT_YET}")
+        assert any(line.endswith(f"NotImplemented: {named} {NOT_YET}") for line in errors(ran))
+        again = await case.reconcile(expect=4)
+        assert (again.document["steps"], again.document["statusCommit"]) == ([], None)
+        # Without it all is well, and nothing of the report is left.
+        case.commit(case.good)
+        await case.reconcile(expect=0)
+        assert case.ready("summary")[0] == "True"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{kind: sops, file: secrets.yaml}",
+        "{kind: age, file: secrets.age, identity: {file: /etc/trueup/age.key}}",
+    ],
+)
+async def test_kinds_of_sources(tmp_path: Path, source: str) -> None:
+    async with make_case(tmp_path) as case:
+        case.head = case.head[: case.head.index("  local:")] + f"  local: {source}\n"
+        case.commit(case.good)
+        ran = await case.reconcile(expect=4)
+        [line] = errors(ran)
+        assert line.startswith("error: services/staging/database: NotImplemented: ")
+        assert case.ready("services/staging/database")[:2] == ("False", "NotImplemented")
+        assert case.deployed() == {"api": ["v1.0.0"]}
+
+
+async def test_a_manual_service_is_reported_and_never_applied(tmp_path: Path) -> None:
+    """It is built: doing nothing is what it is for."""
+    async with make_case(tmp_path) as case:
+        case.commit(case.good.replace("{kind: invoke, task: deploy}", "{kind: manual}", 1))
+        await case.reconcile(expect=0)
+        assert case.deployed() == {"api": ["v1.0.0"]}
+        assert case.ready("services/staging/database")[:2] == ("False", "Manual")
