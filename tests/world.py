@@ -152,7 +152,7 @@ class World:
         join = next(shlex.split(line) for line in ran.stdout.splitlines() if "trueup-agent join" in line)
         directory = self.root / "hosts" / node
         host = Host(node, directory, directory / "agent", directory / "agent.toml", join[1:])
-        host.srv.mkdir(parents=True)
+        host.srv.mkdir(parents=True, exist_ok=True)
         return host
 
     async def start_agent(self, host: Host, *, joined: bool = False) -> trio.Process:
