@@ -9,8 +9,10 @@ labels are other keys.
 import base64
 import binascii
 import hashlib
+import logging
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -20,6 +22,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from reconciler.errors import SettingsError
+
+log = logging.getLogger(__name__)
 
 PREFIX: Final = "trueup-master-1:"
 SIZE: Final = 32
@@ -149,6 +153,7 @@ def read_key_file(path: Path) -> MasterKey:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_TEXT + 1)
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except FileNotFoundError:
         raise SettingsError(
             f"there is no master key at {path}", hint="make one with `trueup key new`, or restore your backup"
@@ -157,6 +162,8 @@ def read_key_file(path: Path) -> MasterKey:
         raise SettingsError(f"the master key at {path} cannot be read: {error.strerror}") from None
     if len(content) > MAX_TEXT:
         raise SettingsError(f"{path} is too large for a master key", hint="name the file that holds the key")
+    if mode & 0o077:
+        log.warning("%s is open to other users (mode %04o); run: chmod 600 %s", path, mode, path)
     return MasterKey.from_text(content.decode("ascii", errors="replace"), where=str(path))
 
 

@@ -206,7 +206,10 @@ def read_secret(environ: Mapping[str, str], name: str) -> Secret | None:
 
 def _refuse_reserved(name: str) -> None:
     if name in _RESERVED:
-        raise SettingsError(f"{name} is the primary's own and is given to nothing that a spec names")
+        raise SettingsError(
+            f"{name} is the primary's own and is given to nothing that a spec names",
+            hint="take it out of the service's `environ`",
+        )
 
 
 class _Reader:

@@ -29,6 +29,11 @@ def deploy(c):
         log.write(os.environ["TRUEUP_TAG"] + "\\n")
 
 @task
+def broken(c):
+    print("the password is", os.environ["DB_PASSWORD"])
+    raise SystemExit(7)
+
+@task
 def hold(c):
     (Path({deployed!r}).parent / "held").open("rb").read()
 """

@@ -48,6 +48,15 @@ async def test_a_file_that_is_no_master_key(tmp_path: Path, text: str, told: str
         assert case.deployed() == {}
 
 
+async def test_a_master_key_that_others_can_read(tmp_path: Path) -> None:
+    async with make_case(tmp_path) as case:
+        case.commit(case.good)
+        key = case.world.state / "master.key"
+        key.chmod(0o640)
+        ran = await case.reconcile(expect=0)
+        assert f"{key} is open to other users (mode 0640); run: chmod 600 {key}" in ran.stderr
+
+
 async def test_another_master_key_is_not_taken_for_this_one(tmp_path: Path) -> None:
     async with make_case(tmp_path) as case:
         await case.deploy_all()
