@@ -108,7 +108,7 @@ def diff(
         raise TaskFailed(
             "EmptyTree",
             "the tree to place is empty",
-            hint="allow an empty tree for this project if that is meant",
+            hint="correct the project's path or build; to empty the target, take the project out of the spec",
         )
     return _Differ(index, seen, policy, ours, ignored, protected).run()
 

@@ -206,6 +206,11 @@ def key_show(settings: Any, reveal: bool) -> None:
         click.echo(line)
 
 
+primaries_option = click.option(
+    "--primary", "primaries", multiple=True, metavar="HOST:PORT", help="Where agents reach this primary."
+)
+
+
 @cli.group()
 def node() -> None:
     """The hosts that agents run on."""
@@ -215,9 +220,7 @@ def node() -> None:
 @click.argument("name")
 @with_settings
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label; may be repeated.")
-@click.option(
-    "--primary", "primaries", multiple=True, metavar="HOST:PORT", help="Where agents reach this primary."
-)
+@primaries_option
 @click.option("--dry-run", is_flag=True, help="Print the lines for the spec instead of committing them.")
 def node_add(
     settings: Any, name: str, labels: tuple[str, ...], primaries: tuple[str, ...], dry_run: bool
@@ -226,6 +229,29 @@ def node_add(
     from reconciler.nodes import add_node
 
     for line in _run(lambda: add_node(settings, name, labels=labels, primaries=primaries, dry_run=dry_run)):
+        click.echo(line)
+
+
+@node.command("rotate-token")
+@click.argument("name")
+@with_settings
+@primaries_option
+def node_rotate_token(settings: Any, name: str, primaries: tuple[str, ...]) -> None:
+    """Give a node a new token in the spec, and print the command to join with it."""
+    from reconciler.nodes import rotate_token
+
+    for line in _run(lambda: rotate_token(settings, name, primaries=primaries)):
+        click.echo(line)
+
+
+@node.command("repair")
+@click.argument("name")
+@with_settings
+def node_repair(settings: Any, name: str) -> None:
+    """Forget the certificate of a node, so that its host can join again with its token."""
+    from reconciler.nodes import repair_node
+
+    for line in _run(lambda: repair_node(settings, name)):
         click.echo(line)
 
 

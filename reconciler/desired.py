@@ -4,7 +4,7 @@ Everything that had to be looked up is in `Facts`; what could not be looked up i
 and travels with the resource instead of failing the others.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -57,6 +57,8 @@ class Facts:
     ignore_files: Mapping[tuple[str, str], str | Setback | None]
     """Text of the ignore files that projects name, by (commit, path); None: not in that commit."""
     secrets: Mapping[SecretsKey, Mapping[str, SecretValue] | Setback]
+    degraded: Collection[SecretsKey]
+    """Those of `secrets` that a stale value or a fallback serves because the source itself failed."""
     environ: Mapping[str, Secret | Setback]
     """The primary's own variables that services name, where they are set."""
     hash_key: bytes
@@ -73,6 +75,8 @@ class DesiredResource:
     hash: ConfigHash | None = None
     soft_inputs: frozenset[str] = frozenset()
     """Keyed inputs whose values are stale or from a fallback; their change alone causes no step."""
+    degraded: bool = False
+    """Some source is down and something else serves for it, so a keyed input that is gone proves nothing."""
     depends_on: tuple[str, ...] = ()
     setback: Setback | None = None
     heals_drift: bool = True
@@ -190,7 +194,6 @@ def _desired_service(facts: Facts, service: Service) -> DesiredService:
         "deploy": digest(msgspec.to_builtins(service.deploy)),
         **digest_by_pattern(paths, service.paths),
         **{f"shared {p}": paths.digest((p,)) for p in repository.shared_paths},
-        "variables": digest(sorted(merged.variables)),
     }
     split = _split(facts, resource.id, merged, service.env)
     inputs = Inputs({**public, **split.public}, split.keyed)
@@ -200,6 +203,7 @@ def _desired_service(facts: Facts, service: Service) -> DesiredService:
         inputs=inputs,
         hash=config_hash(inputs, facts.key_id),
         soft_inputs=split.soft,
+        degraded=any((use.source, service.environment) in facts.degraded for use in service.secrets),
         merged=merged,
         passed_on=split.passed_on,
     )
@@ -344,8 +348,7 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
         )
         split = _split(facts, resource.id, merged, file.env, prefix=f"{file.path} ")
         form = digest([file.format, file.template, file.mode, file.owner, file.group])
-        public |= {f"file {file.path}": form, f"file {file.path} names": digest(sorted(merged.variables))}
-        public |= split.public
+        public |= {f"file {file.path}": form, **split.public}
         keyed |= split.keyed
         soft |= split.soft
     inputs = Inputs(public, keyed)
@@ -355,6 +358,11 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
         inputs=inputs,
         hash=config_hash(inputs, facts.key_id),
         soft_inputs=frozenset(soft),
+        degraded=any(
+            (use.source, project.environment or "") in facts.degraded
+            for file in project.files
+            for use in file.secrets
+        ),
     )
 
 

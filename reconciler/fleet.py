@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import trio
 
-from agent.errors import TrueupError
+from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
 from agent.wire.messages import Task, TaskReport
 from reconciler.desired import DesiredSync
 from reconciler.errors import StepFailed
@@ -15,7 +15,19 @@ from reconciler.status.conditions import Reason
 from reconciler.sync.hub import AgentUnreachable, Hub
 from reconciler.sync.serving import TreeSource
 
-RETRYABLE_REASONS = frozenset({Reason.AGENT_UNREACHABLE, Reason.SYNC_FAILED, Reason.PROTOCOL_ERROR})
+RETRYABLE_REASONS = frozenset(
+    {
+        Reason.AGENT_UNREACHABLE,
+        Reason.SYNC_FAILED,
+        Reason.PROTOCOL_ERROR,
+        # The agents' own: the target or the source changed under the task, or something else uses it.
+        "Busy",
+        "SourceChanged",
+        "TargetBusy",
+        "TargetChanged",
+        "VerificationFailed",
+    }
+)
 
 
 class SyncFailed(StepFailed):
@@ -69,8 +81,8 @@ class Fleet:
                     return report
                 error: TrueupError = SyncFailed(report)
                 retryable = report.reason in RETRYABLE_REASONS
-            except AgentUnreachable as unreachable:
-                error, retryable = unreachable, True
+            except (AgentUnreachable, TransferFailed, RemoteProtocolError) as lost:
+                error, retryable = lost, True
             if not retryable or attempt == retry.attempts:
                 raise error
             await trio.sleep(delay)
@@ -92,7 +104,8 @@ class Fleet:
             strategy=target.strategy,
             tree=tree,
             rendered=sync.rendered,
-            ignore=sync.ignore,
+            # What a target leaves out is not trueup's there: not to be compared, nor deleted as foreign.
+            ignore=(*sync.ignore, *target.exclude),
             ignore_permissions=rules.ignore_permissions,
             delete_foreign=rules.delete_foreign,
             max_delete=rules.max_delete,

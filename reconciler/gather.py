@@ -18,6 +18,7 @@ from reconciler.paths import CommitPaths
 from reconciler.release.choose import choose_release
 from reconciler.release.current import Release
 from reconciler.repositories import Repositories
+from reconciler.secrets.freshness import SourceState
 from reconciler.secrets.known import KNOWN
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets.values import Secret, SecretValue
@@ -80,6 +81,7 @@ async def gather_facts(
         commits=commits,
         ignore_files=ignore_files,
         secrets=secrets,
+        degraded=_degraded(secrets, store),
         environ=_own_variables(spec, settings),
         hash_key=key.hash_key,
         key_id=key.key_id,
@@ -128,6 +130,16 @@ def _choose_releases(
         else:
             releases[unit_name, environment] = Setback.of(release)
     return releases
+
+
+def _degraded(secrets: Iterable[SecretsKey], store: SecretStore) -> frozenset[SecretsKey]:
+    """What was served by something else because its source failed: not one that the spec has disabled."""
+    failed = {
+        name
+        for name, freshness in store.freshness().items()
+        if freshness.reason is not None and freshness.state in (SourceState.STALE, SourceState.FALLBACK)
+    }
+    return frozenset(key for key in secrets if key[0] in failed)
 
 
 def recorded_release(recorded: Recorded, unit: str, environment: str) -> Release | None:

@@ -230,12 +230,14 @@ class Journal:
             )
 
     def interrupted(self) -> tuple[StepRecord, ...]:
-        """Steps that another process began and never ended, unless their resource succeeded since.
+        """Steps that another process began and never ended, or that failed and that the status branch does
+        not tell yet, unless their resource succeeded since.
 
         Nothing is known of what they established, whatever a status file says: they are to be done again.
         """
         rows = self._file.query(
-            f"SELECT {_STEP} FROM steps AS s WHERE outcome = '' AND run <> ? AND NOT EXISTS"  # noqa: S608
+            f"SELECT {_STEP} FROM steps AS s WHERE"  # noqa: S608
+            " (outcome = '' AND run <> ? OR outcome = 'failed' AND published = 0) AND NOT EXISTS"
             " (SELECT 1 FROM steps AS later WHERE later.resource = s.resource AND later.id > s.id"
             " AND later.outcome = 'succeeded') ORDER BY id",
             (self._run,),

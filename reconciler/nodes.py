@@ -1,4 +1,4 @@
-"""`trueup node add` and `list`: hosts in the spec, and what the status files know of them.
+"""`trueup node …`: hosts in the spec, and what the status files know of them.
 
 This is the operator's side: the commit is made in a clone of their own with GitPython, under their name
 and with their credentials.
@@ -8,8 +8,7 @@ import getpass
 import json
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,13 @@ from agent.node_token import NodeToken
 from reconciler.console import print_document, print_nodes
 from reconciler.errors import GitRefused, GitUnavailable, SettingsError, SpecInvalid
 from reconciler.git.urls import check_url
-from reconciler.primary import load_key, open_repositories, read_status
+from reconciler.keys import MasterKey
+from reconciler.pairing import without_pairing
+from reconciler.primary import load_key, open_primary, open_repositories, read_status
 from reconciler.settings import Settings
 from reconciler.spec.files import read_spec_files
 from reconciler.spec.load import SPEC_FILE, load
-from reconciler.spec_edit import insert_node, node_entry
+from reconciler.spec_edit import insert_node, node_entry, replace_token
 from reconciler.spec_source import read_spec
 
 if TYPE_CHECKING:
@@ -54,8 +55,48 @@ async def add_node(
     if dry_run:
         lines = ["add this to the spec, under `nodes:`", "", f"  {name}: {entry}", ""]
     else:
-        commit = await trio.to_thread.run_sync(partial(_commit_node, settings, name, entry))
+        commit = await _commit_spec(settings, f"Add node {name}", lambda text: insert_node(text, name, entry))
         lines = [f"committed {name} to the spec: {commit[:12]}", ""]
+    return [*lines, *_how_to_join(settings, key, name, token, primaries)]
+
+
+async def rotate_token(settings: Settings, name: str, *, primaries: Sequence[str]) -> list[str]:
+    """Give a node a new token in the spec; the old one ends with the next pass. Returns how to join.
+
+    The agent stays paired; with its old token it is refused, until it has joined again with the new one.
+    """
+    key = load_key(settings)
+    token = NodeToken.generate()
+    commit = await _commit_spec(
+        settings, f"Rotate the token of {name}", lambda text: replace_token(text, name, token.public_text)
+    )
+    await repair_node(settings, name)
+    return [
+        f"committed a new token for {name} to the spec: {commit[:12]}",
+        "",
+        *_how_to_join(settings, key, name, token, primaries),
+    ]
+
+
+async def repair_node(settings: Settings, name: str) -> list[str]:
+    """Forget the certificate that a node paired with, so that its host can join again with its token.
+
+    Raises SettingsError for a node that the status branch does not know.
+    """
+    async with open_primary(settings, exclusive=False) as primary:
+        await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
+        if f"nodes/{name}" not in (await primary.status.read()).nodes:
+            raise SettingsError(f"{name} has never paired", hint="see `trueup node list`")
+        commit = await primary.status.publish(
+            lambda recorded: without_pairing(recorded, name, now=primary.now()), f"Let {name} pair again"
+        )
+    done = "it was not paired" if commit is None else f"recorded: {commit[:12]}"
+    return [f"{name} may join again with its token ({done})"]
+
+
+def _how_to_join(
+    settings: Settings, key: MasterKey, name: str, token: NodeToken, primaries: Sequence[str]
+) -> list[str]:
     addresses = primaries or [f"{_this_host()}:{settings.tcp_addr.port}"]
     join = " ".join(
         [
@@ -67,7 +108,6 @@ async def add_node(
         ]
     )
     return [
-        *lines,
         "on the host, with --root for each directory that may be written and --allow for each command:",
         "",
         f"  {join}",
@@ -116,7 +156,12 @@ def _check_entry(name: str, entry: str) -> None:
         raise SettingsError(f"node {name!r} cannot be added: {said}")
 
 
-def _commit_node(settings: Settings, name: str, entry: str) -> str:
+async def _commit_spec(settings: Settings, message: str, edit: Callable[[str], str]) -> str:
+    """Edit the root file of the spec, and push that as one commit in the operator's name; its id."""
+    return await trio.to_thread.run_sync(_commit_in_clone, settings, message, edit)
+
+
+def _commit_in_clone(settings: Settings, message: str, edit: Callable[[str], str]) -> str:
     import git
 
     url = check_url(settings.require_spec_repo(), allow_local=settings.allow_local_repos)
@@ -139,15 +184,14 @@ def _commit_node(settings: Settings, name: str, entry: str) -> str:
         before = load(read_spec_files(path))
         if before.spec is None:
             raise SpecInvalid(list(before.problems))
-        path.write_text(insert_node(path.read_text(), name, entry))
-        problems = [
-            problem for problem in load(read_spec_files(path)).problems if problem.resource == f"nodes/{name}"
-        ]
-        if problems:
-            raise SpecInvalid(problems)
+        path.write_text(edit(path.read_text()))
+        known = {(problem.where, problem.message) for problem in before.problems}
+        after = load(read_spec_files(path)).problems
+        if added := [problem for problem in after if (problem.where, problem.message) not in known]:
+            raise SpecInvalid(added)
         clone.index.add([SPEC_FILE])
         actor = _actor(clone)
-        commit = clone.index.commit(f"Add node {name}", author=actor, committer=actor)
+        commit = clone.index.commit(message, author=actor, committer=actor)
         try:
             clone.git.push("origin", f"HEAD:refs/heads/{branch}", kill_after_timeout=CLONE_TIMEOUT)
         except git.GitCommandError as error:

@@ -105,8 +105,10 @@ async def _ask(
 
 
 def _serves_other(sync: DesiredSync, known: Present) -> bool:
-    """Whether a stale or fallback value differs from what was placed: it must not look like drift."""
-    return any(known.inputs.keyed.get(name) != sync.inputs.keyed.get(name) for name in sync.soft_inputs)
+    """Whether stale or fallback values differ from what was placed: that must not look like drift."""
+    served = sync.inputs.keyed
+    gone = sync.degraded and not known.inputs.keyed.keys() <= served.keys()
+    return gone or any(known.inputs.keyed.get(name) != served.get(name) for name in sync.soft_inputs)
 
 
 def _drift(report: TaskReport, status: SyncStatus, *, rendered_comparable: bool) -> str:

@@ -24,15 +24,25 @@ def enrolments(spec: Spec, recorded: Recorded) -> list[Enrolment]:
                 token_key=node.token_key,
                 pin=node.fingerprint,
                 certificate_der=certificate_der(status) if status is not None else None,
+                made_at=_token_age_start(status, node.token_key),
             )
         )
     return found
 
 
-def certificate_der(status: NodeStatus) -> bytes | None:
-    if not status.certificate:
+def _token_age_start(status: NodeStatus | None, token_key: str) -> float | None:
+    """When this token was first seen in the spec; None as long as no pass has recorded that."""
+    if status is None or status.token_since is None or status.token_key != token_key:
         return None
-    return tls.to_der(x509.load_pem_x509_certificate(status.certificate.encode()))
+    return status.token_since.timestamp()
+
+
+def certificate_der(status: NodeStatus) -> bytes | None:
+    """The certificate that a node paired with. None: not paired, or with one that nobody can read."""
+    try:
+        return tls.to_der(x509.load_pem_x509_certificate(status.certificate.encode()))
+    except ValueError:
+        return None
 
 
 def with_pairing(
@@ -56,6 +66,28 @@ def with_pairing(
             trust_on_first_use=trust_on_first_use,
             conditions=set_condition(
                 status.conditions, ConditionType.PAIRED, "True", reason, message, now=now
+            ),
+        )
+    )
+
+
+def without_pairing(recorded: Recorded, node: str, *, now: datetime) -> Recorded:
+    """The documents with a node's certificate forgotten; its token counts as new from now on."""
+    status = recorded.nodes.get(f"nodes/{node}")
+    if status is None:
+        return recorded
+    message = "its certificate was forgotten on purpose; it may join again"
+    return recorded.put(
+        msgspec.structs.replace(
+            status,
+            certificate="",
+            fingerprint="",
+            paired_at=None,
+            trust_on_first_use=False,
+            token_since=None,
+            token_key="",
+            conditions=set_condition(
+                status.conditions, ConditionType.PAIRED, "False", Reason.AWAITING_PAIRING, message, now=now
             ),
         )
     )

@@ -22,6 +22,7 @@ from reconciler.status.conditions import (
     Reason,
     condition_status,
     set_condition,
+    whole_second,
 )
 from reconciler.status.documents import (
     SUMMARY_ID,
@@ -211,8 +212,10 @@ def _environment_readiness(
 
 def _nodes(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
     documents: list[AnyDocument] = []
-    for name in facts.spec.nodes:
+    for name, node in facts.spec.nodes.items():
         status = recorded.nodes.get(f"nodes/{name}") or NodeStatus(id=f"nodes/{name}")
+        if status.token_key != node.token_key:
+            status = msgspec.structs.replace(status, token_key=node.token_key, token_since=whole_second(now))
         ready: tuple[ConditionStatus, str, str] | None = None
         if not status.certificate:
             ready = ("False", Reason.AWAITING_PAIRING, "its `trueup-agent join` has not been run")

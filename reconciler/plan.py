@@ -131,8 +131,8 @@ def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Prese
     keyed = tuple(
         name
         for name in changed_inputs(found.inputs.keyed, resource.inputs.keyed)
-        # A stale or fallback value alone never causes a step.
-        if name not in resource.soft_inputs
+        # A stale or fallback value alone never causes a step, nor does a key that a fallback does not have.
+        if name not in resource.soft_inputs and not (resource.degraded and name not in resource.inputs.keyed)
     )
     if public or keyed:
         changes = (*public, *(f"secret {name}" for name in keyed))

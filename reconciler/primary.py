@@ -59,6 +59,8 @@ class Primary:
     journal: Journal
     run_context: RunContext
     now: Callable[[], datetime]
+    alone: bool
+    """No other process is making a pass on this state directory."""
     _resources: AsyncExitStack
     specs: SpecCache = field(default_factory=SpecCache)
     _hub: Hub | None = None
@@ -83,10 +85,12 @@ class Primary:
             self._stores[key] = SecretStore(sources, context=context)
         return self._stores[key]
 
-    async def fleet(self, spec: Spec, recorded: Recorded, *, patience: float) -> Fleet | None:
+    async def fleet(self, spec: Spec, *, patience: float) -> Fleet | None:
         """The agents that this spec and the status branch know, the listener started; None without nodes."""
         if not spec.nodes:
             return None
+        # Read anew: a pairing since the pass began must not be undone by what the pass knew then.
+        recorded = await self.status.read()
         if self._hub is None:
             self._hub = await self._resources.enter_async_context(
                 Hub(
@@ -149,8 +153,15 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
     key = load_key(settings)
     repositories = open_repositories(settings)
     async with AsyncExitStack() as resources:
-        if exclusive:
-            resources.callback(os.close, _lock(settings.state_dir / "primary.lock"))
+        lock = _lock(settings.state_dir / "primary.lock")
+        if lock is not None and exclusive:
+            resources.callback(os.close, lock)
+        elif lock is not None:
+            os.close(lock)
+        elif exclusive:
+            raise SettingsError(
+                f"another trueup works on {settings.state_dir}", hint="wait for it, or give --state-dir"
+            )
         journal = resources.enter_context(Journal(settings.state_dir / "journal.sqlite"))
         status_mirror = repositories.mirror(settings.status_repo or url)
         primary = Primary(
@@ -161,6 +172,7 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
             journal=journal,
             run_context=RunContext.of(settings),
             now=utc_now,
+            alone=lock is not None,
             _resources=resources,
         )
         if exclusive:
@@ -169,13 +181,12 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
         yield primary
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path) -> int | None:
+    """The locked descriptor of a file; None while another process has it locked."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
-        raise SettingsError(
-            f"another trueup works on {path.parent}", hint="wait for it, or give --state-dir"
-        ) from None
+        return None
     return descriptor

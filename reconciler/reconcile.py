@@ -138,8 +138,9 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
     # observe
     fleet = None
     if patience is not None:
-        fleet = await primary.fleet(spec.spec, recorded, patience=patience)
-    interrupted = {record.resource for record in primary.journal.interrupted()}
+        fleet = await primary.fleet(spec.spec, patience=patience)
+    # What another process began and has not ended is interrupted only if it is not at work right now.
+    interrupted = {record.resource for record in primary.journal.interrupted()} if primary.alone else set()
     observed = await observe(desired, recorded, fleet, interrupted=interrupted)
     # plan
     ids = recorded.ids() - {SUMMARY_ID}

@@ -41,6 +41,24 @@ def insert_node(text: str, node: str, entry: str) -> str:
     return f"{text.rstrip()}\n\nnodes:\n  {line}\n"
 
 
+def replace_token(text: str, node: str, token_key: str) -> str:
+    """`text` with another `token_key` for a node; raises SettingsError if the node is not in this file."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    value = _child(_child(_child(root, "nodes"), node), "token_key")
+    if not isinstance(value, yaml.ScalarNode):
+        raise SettingsError(
+            f"the spec's root file has no node {node} with a token_key",
+            hint=f"where it stands in another file, put this there: token_key: {_scalar(token_key)}",
+        )
+    return f"{text[: value.start_mark.index]}{_scalar(token_key)}{text[value.end_mark.index :]}"
+
+
+def _child(node: yaml.Node | None, name: str) -> yaml.Node | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for key, value in node.value if key.value == name), None)
+
+
 def _into_mapping(text: str, mapping: yaml.MappingNode, line: str) -> str:
     start, end = mapping.start_mark, mapping.end_mark
     if not mapping.flow_style:

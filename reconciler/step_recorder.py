@@ -25,7 +25,7 @@ class JournalRecorder:
         self._resources: dict[str, DesiredService | DesiredSync] = {
             resource.id: resource for resource in desired.resources
         }
-        self._succeeded: list[int] = []
+        self._ended: list[int] = []
         self.results: list[StepResult] = []
 
     @classmethod
@@ -57,14 +57,14 @@ class JournalRecorder:
         await trio.to_thread.run_sync(
             lambda: self._journal.end_step(record, state, outcome.reason, outcome.message, _own_part(result))
         )
+        self._ended.append(record)
         if state == "succeeded":
-            self._succeeded.append(record)
             self.results.append(result)
 
     async def finish(self, outcomes: Iterable[Outcome], replayed: Iterable[StepRecord]) -> None:
         """The status branch tells everything now, what an earlier pass left untold included."""
         failed = any(outcome.state != "succeeded" for outcome in outcomes)
-        told = [*self._succeeded, *(record.id for record in replayed)]
+        told = [*self._ended, *(record.id for record in replayed)]
         await trio.to_thread.run_sync(self._journal.mark_published, told)
         await trio.to_thread.run_sync(self._journal.end_pass, self._pass, "failed" if failed else "succeeded")
 

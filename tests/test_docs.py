@@ -38,7 +38,6 @@ DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "exa
 NOT_BUILT = {
     "docs/secrets.md": {"trueup secrets"},
     "docs/spec.md": {"trueup approve"},
-    "docs/wire-protocol.md": {"trueup node repair", "trueup node rotate-token"},
 }
 NO_COMMAND = "trueup status v1"
 """The first line of what is signed, see `reconciler/status/signature.py`."""

@@ -132,6 +132,10 @@ class NodeStatus(Document, frozen=True, kw_only=True):
     trust_on_first_use: bool = False
     """Paired without a pin of the primary: a man in the middle could not have been noticed."""
     agent_version: str = ""
+    token_key: str = ""
+    """The public half of the node's token, as the spec had it last."""
+    token_since: Moment | None = None
+    """When that was first seen: a token that pairs nobody for a day expires."""
 
 
 class SourceStatus(Document, frozen=True, kw_only=True):

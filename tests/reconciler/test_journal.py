@@ -92,6 +92,9 @@ def test_interrupted_are_those_of_a_process_that_is_gone(path: Path) -> None:
         # Another failure leaves open what the interrupted one did; only success settles it.
         again = begin(second, "gone")
         second.end_step(again, "failed", "DeployFailed")
+        assert [record.id for record in second.interrupted()] == [gone, again]
+        # Once the status branch tells of a failure, it is known there.
+        second.mark_published([again])
         assert [record.id for record in second.interrupted()] == [gone]
         again = begin(second, "gone")
         second.end_step(again, "succeeded", "ReconciliationSucceeded")

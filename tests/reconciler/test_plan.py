@@ -74,6 +74,17 @@ def test_a_stale_value_goes_along_with_another_change() -> None:
     assert step.changes == ("env LOG",)
 
 
+def test_a_key_that_a_fallback_does_not_have_causes_no_step() -> None:
+    wanted = service("web", Inputs(INPUTS.public, {}), degraded=True)
+    assert plan(wanted, found={WEB: present()}).steps == ()
+
+
+def test_a_key_that_only_a_fallback_has_causes_no_step() -> None:
+    inputs = Inputs(INPUTS.public, {**INPUTS.keyed, "EXTRA": "s9"})
+    wanted = service("web", inputs, degraded=True, soft_inputs=frozenset({"EXTRA"}))
+    assert plan(wanted, found={WEB: present()}).steps == ()
+
+
 def test_could_not_look_is_not_absent() -> None:
     made = plan(service("web"), found={WEB: Unknown(Reason.AGENT_UNREACHABLE, "gone")})
     assert made.steps == ()

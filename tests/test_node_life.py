@@ -1,0 +1,90 @@
+"""A node's life over the command line: joined, impersonated, set up anew, given a new token."""
+
+from pathlib import Path
+
+import trio
+
+from tests.world import Host, World, make_world
+
+SPEC = """\
+version: 1
+repositories:
+  app: {{url: "{app}", branch: main}}
+projects:
+  site:
+    repository: app
+    branch: main
+    path: site
+    sync:
+      retry: {{attempts: 1}}
+      nodes: [{{node_id: web-1, target_path: "{target}"}}]
+nodes: {{}}
+"""
+
+
+async def joined_in_a_pass(world: World, host: Host) -> tuple[int, str]:
+    """Join while a pass listens; the exit code and what was said."""
+    answers: list[tuple[int, str]] = []
+
+    async def join() -> None:
+        ran = await world.join(host)
+        answers.append((ran.exit_code, ran.stderr))
+        passing.cancel_scope.cancel()
+
+    async with trio.open_nursery() as passing:
+        passing.start_soon(lambda: world.trueup("reconcile", "--wait-agents", "100s", expect=None))
+        passing.start_soon(join)
+    return answers[0]
+
+
+def another_host(world: World, host: Host, name: str) -> Host:
+    """A host that was given the same join command."""
+    directory = world.root / "hosts" / name
+    (directory / "srv").mkdir(parents=True)
+    return Host(host.node, directory, directory / "agent", directory / "agent.toml", host.join)
+
+
+async def test_a_node_is_joined_defended_repaired_and_rotated(tmp_path: Path) -> None:
+    async with make_world(tmp_path) as (world, relay):
+        world.app.commit({"site/index.html": "hello\n"})
+        target = tmp_path / "hosts" / "web-1" / "srv" / "site"
+        world.commit_spec(SPEC.format(app=world.app.url, target=target))
+        host = await world.add_host("web-1", relay.address)
+
+        # A wrong token is refused with a reason, and nothing is recorded of it.
+        stranger = another_host(world, host, "stranger")
+        stranger.join = [*host.join]
+        stranger.join[stranger.join.index("--token") + 1] = "trueup-token-1:" + "A" * 43
+        code, said = await joined_in_a_pass(world, stranger)
+        assert (code, "TokenRefused" in said) == (1, True), said
+
+        # A wrong pin is refused by the host itself: this is what a man in the middle looks like.
+        fooled = another_host(world, host, "fooled")
+        fooled.join = [*host.join]
+        fooled.join[fooled.join.index("--pin") + 1] = "0" * 64
+        code, said = await joined_in_a_pass(world, fooled)
+        assert (code, "fingerprint" in said) == (1, True), said
+
+        assert (await joined_in_a_pass(world, host))[0] == 0
+        # A second host with the same token is a stranger, until the operator says otherwise.
+        second = another_host(world, host, "second")
+        code, said = await joined_in_a_pass(world, second)
+        assert (code, "AlreadyPaired" in said, "trueup node repair web-1" in said) == (1, True, True), said
+        await world.trueup("node", "repair", "web-1")
+        assert (await joined_in_a_pass(world, second))[0] == 0
+
+        # The first one's certificate counts no more, whatever it still has.
+        await world.start_agent(host, joined=True)
+        done = await world.reconcile("--wait-agents", "3s", expect=4)
+        assert [finding["reason"] for finding in done["findings"]] == ["AgentUnreachable"]
+
+        # A new token: the old one pairs nobody.
+        ran = await world.trueup("node", "rotate-token", "web-1", "--primary", relay.address)
+        line = next(line.split() for line in ran.stdout.splitlines() if "trueup-agent join" in line)
+        code, said = await joined_in_a_pass(world, another_host(world, host, "third"))
+        assert (code, "TokenRefused" in said) == (1, True), said
+        fourth = another_host(world, host, "fourth")
+        fourth.join = line[1:]
+        assert (await joined_in_a_pass(world, fourth))[0] == 0
+        listed = await world.trueup("node", "list", "-o", "json")
+        assert [(node["node"], node["paired"]) for node in listed.document] == [("web-1", True)]
