@@ -134,7 +134,6 @@ def make_desired(facts: Facts) -> Desired:
     syncs = [
         _desired_sync(facts, project, target)
         for project in spec.projects.values()
-        if project.sync.enabled
         for target in project.sync.targets
     ]
     services = [_desired_service(facts, service) for service in spec.services]
@@ -142,7 +141,7 @@ def make_desired(facts: Facts) -> Desired:
     for sync in syncs:
         groups.setdefault(f"projects/{sync.project.scope}/{sync.project.id}", []).append(sync.id)
     resources: tuple[DesiredService | DesiredSync, ...] = (
-        *(replace(sync, depends_on=_expand(sync.depends_on, groups)) for sync in syncs),
+        *(replace(sync, depends_on=(*_expand(sync.depends_on, groups), *_build(sync))) for sync in syncs),
         *(replace(service, depends_on=_expand(service.depends_on, groups)) for service in services),
     )
     builds = {sync.id: build_id(sync.project) for sync in syncs if sync.project.build}
@@ -155,6 +154,11 @@ def make_desired(facts: Facts) -> Desired:
     return Desired(
         facts.spec_revision, resources, builds, others, spec.limits.max_prune, unbuilt_besides(spec)
     )
+
+
+def _build(sync: DesiredSync) -> tuple[str, ...]:
+    """Never expanded: a build has the id of its project, on whose targets others depend by that id."""
+    return (build_id(sync.project),) if sync.project.build else ()
 
 
 def _expand(depends_on: Iterable[str], groups: Mapping[str, list[str]]) -> tuple[str, ...]:
@@ -278,7 +282,7 @@ def _suspended(name: str) -> Setback:
 def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredSync:
     resource = DesiredSync(
         id=sync_id(project, target),
-        depends_on=(*project.depends_on, *((build_id(project),) if project.build else ())),
+        depends_on=project.depends_on,
         heals_drift=project.sync.on_drift == "heal",
         blocks_when_unknown=project.sync.on_unreachable == "block",
         project=project,
@@ -288,6 +292,9 @@ def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> Desired
         return replace(resource, setback=unbuilt)
     if project.suspend:
         return replace(resource, setback=_suspended(project.id))
+    if not project.sync.enabled:
+        message = f"the sync of {project.id} is off in the spec; remove `enabled: false`"
+        return replace(resource, setback=Setback(Reason.SUSPENDED, message, blocks=False))
     revision = project_revision(facts.spec, project, facts.releases, facts.branches)
     if isinstance(revision, Setback):
         return replace(resource, setback=revision)
