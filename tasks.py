@@ -138,7 +138,8 @@ def agent_alone(arguments: Sequence[str]) -> None:
     pip(alone, "install", "--require-hashes", "--requirement", "requirements/agent.lock")
     pip(alone, "install", "--no-deps", "--no-index", *wheels.glob("*.whl"))
     environment = {**os.environ, "TRUEUP_TEST_AGENT_PYTHON": str(alone / "bin/python")}
-    run(VENV / "bin/python", "-m", "pytest", "tests/test_agent_alone.py", *arguments, env=environment)
+    tests = ["tests/test_agent_alone.py", "tests/test_one_commit.py"]
+    run(VENV / "bin/python", "-m", "pytest", *tests, *arguments, env=environment)
 
 
 def ci(arguments: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ own, TLS over loopback. A host's agent reaches its primary through a relay that 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -20,6 +21,9 @@ import trio
 
 from tests.canaries import may_hold
 from tests.gitrepo import Content, GitRepo, git_environment
+
+AGENT_PYTHON = os.environ.get("TRUEUP_TEST_AGENT_PYTHON", sys.executable)
+"""The Python of the agents: `tasks.py agent-alone` names one that has the agent's own dependencies alone."""
 
 PATIENCE = 120
 """Seconds after which a process that should have ended fails its test; only a hang gets there."""
@@ -128,10 +132,10 @@ class World:
             )
         return ran
 
-    async def run(self, arguments: list[str], **environment: str) -> Ran:
+    async def run(self, arguments: list[str], *, python: str = sys.executable, **environment: str) -> Ran:
         with trio.fail_after(PATIENCE):
             done = await trio.run_process(
-                [sys.executable, *arguments],
+                [python, *arguments],
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,
@@ -182,13 +186,14 @@ class World:
                 *("--config", str(host.config), "--state-dir", str(host.state)),
                 *host.extra,
                 *options,
-            ]
+            ],
+            python=AGENT_PYTHON,
         )
 
     async def _run_agent(self, host: Host, task_status: trio.TaskStatus[trio.Process]) -> None:
         with (host.root / "agent.log").open("ab") as log:
             await trio.run_process(
-                [sys.executable, "-m", "agent", "run", "--config", str(host.config)],
+                [AGENT_PYTHON, "-m", "agent", "run", "--config", str(host.config)],
                 stdout=log,
                 stderr=log,
                 check=False,
