@@ -35,34 +35,42 @@ def connection_options(command: Command) -> Command:
     return command
 
 
+def make_settings(
+    *,
+    spec_repo: str | None,
+    branch: str | None,
+    state_dir: str | None,
+    verbose: int,
+    log_format: str | None,
+) -> Any:
+    """The settings made of flags and environment, with logging set up as they say."""
+    from reconciler.logs import configure_logging
+    from reconciler.secrets.known import KNOWN
+    from reconciler.settings import load_settings
+    from reconciler.spec.files import spec_repository_here
+
+    settings = load_settings(
+        os.environ,
+        {
+            "spec_repo": spec_repo or spec_repository_here(os.environ),
+            "branch": branch,
+            "state_dir": state_dir,
+            "log_format": log_format,
+        },
+    )
+    configure_logging(verbosity=verbose, log_format=settings.log_format, mask=KNOWN.mask)
+    return settings
+
+
+CONNECTION = ("spec_repo", "branch", "state_dir", "verbose", "log_format")
+
+
 def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Hands the command the settings made of flags and environment, logging set up."""
 
     @wraps(command)
-    def run(
-        *args: Any,
-        spec_repo: str | None,
-        branch: str | None,
-        state_dir: str | None,
-        verbose: int,
-        log_format: str | None,
-        **kwargs: Any,
-    ) -> Any:
-        from reconciler.logs import configure_logging
-        from reconciler.secrets.known import KNOWN
-        from reconciler.settings import load_settings
-        from reconciler.spec.files import spec_repository_here
-
-        settings = load_settings(
-            os.environ,
-            {
-                "spec_repo": spec_repo or spec_repository_here(os.environ),
-                "branch": branch,
-                "state_dir": state_dir,
-                "log_format": log_format,
-            },
-        )
-        configure_logging(verbosity=verbose, log_format=settings.log_format, mask=KNOWN.mask)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        settings = make_settings(**{name: kwargs.pop(name) for name in CONNECTION})
         return command(settings, *args, **kwargs)
 
     return connection_options(update_wrapper(run, command))
@@ -86,12 +94,18 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("spec", required=False, type=click.Path(path_type=Path))
-def validate(spec: Path | None) -> None:
-    """Check a spec file and all that it includes, from the files on disk."""
+@connection_options
+def validate(spec: Path | None, spec_repo: str | None, **connection: Any) -> None:
+    """Check a spec with all that it includes: the files at SPEC, or with --spec-repo what is pushed."""
+    from reconciler.setup import validate_pushed
     from reconciler.spec.files import read_spec_files
     from reconciler.spec.load import load_or_raise
 
-    loaded = load_or_raise(read_spec_files(spec or Path()))
+    if spec is None and spec_repo is not None:
+        settings = make_settings(spec_repo=spec_repo, **connection)
+        loaded = _run(lambda: validate_pushed(settings))
+    else:
+        loaded = load_or_raise(read_spec_files(spec or Path()))
     click.echo(
         f"valid: {len(loaded.services)} services, {len(loaded.projects)} projects, {len(loaded.nodes)} nodes"
     )

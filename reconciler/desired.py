@@ -80,7 +80,8 @@ class DesiredResource:
     depends_on: tuple[str, ...] = ()
     setback: Setback | None = None
     heals_drift: bool = True
-    blocks_when_unknown: bool = True
+    may_be_unreachable: bool = False
+    """A host that is away is skipped, and nothing waits for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,7 +285,7 @@ def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> Desired
         id=sync_id(project, target),
         depends_on=project.depends_on,
         heals_drift=project.sync.on_drift == "heal",
-        blocks_when_unknown=project.sync.on_unreachable == "block",
+        may_be_unreachable=project.sync.on_unreachable == "skip",
         project=project,
         target=target,
     )

@@ -1,7 +1,10 @@
 """The agents of a spec: who is enrolled, who is connected, and what is asked of them."""
 
+import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Final
 
 import trio
 
@@ -9,9 +12,10 @@ from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
 from agent.wire.messages import Task, TaskReport
 from reconciler.desired import DesiredSync
 from reconciler.errors import StepFailed
+from reconciler.journal import Journal
 from reconciler.observation import Unknown
 from reconciler.spec.model import Retry
-from reconciler.status.conditions import Reason
+from reconciler.status.conditions import Reason, bounded
 from reconciler.sync.hub import AgentUnreachable, Hub
 from reconciler.sync.serving import TreeSource
 
@@ -29,26 +33,35 @@ RETRYABLE_REASONS = frozenset(
     }
 )
 
+MAX_WARNINGS: Final = 50
+"""Warnings of one target in its status file."""
 
-class SyncFailed(StepFailed):
-    """The agent reported that it could not bring a target to its tree; the reason is the agent's."""
+_REASON = re.compile(r"[A-Z][A-Za-z]{2,63}")
 
-    def __init__(self, report: TaskReport) -> None:
-        super().__init__(report.message or "the agent could not complete the task")
-        self.agent_reason = report.reason
+
+class TaskFailed(StepFailed):
+    """An agent reported that it could not do what it was asked to; the reason is the agent's.
+
+    What an agent says ends in status files and on terminals, so it is taken as text of that form only.
+    """
+
+    def __init__(self, report: TaskReport, *, unnamed: Reason) -> None:
+        super().__init__(bounded(report.message) or "the agent could not complete the task")
+        self._reason = report.reason if _REASON.fullmatch(report.reason) else unnamed
         self.details = report_details(report)
 
     @property
     def reason(self) -> str:  # type: ignore[override]
-        return self.agent_reason or Reason.SYNC_FAILED
+        return self._reason
 
 
 class Fleet:
     """What a pass needs of the agents. Implements `observe.Agents`."""
 
-    def __init__(self, hub: Hub, *, patience: float) -> None:
+    def __init__(self, hub: Hub, journal: Journal, *, patience: float) -> None:
         """`patience`: seconds to wait, once a pass, for agents that are not connected."""
         self._hub = hub
+        self._journal = journal
         self._patience = patience
 
     async def wait_connected(self, nodes: Iterable[str]) -> set[str]:
@@ -68,36 +81,55 @@ class Fleet:
         )
 
     async def look(self, sync: DesiredSync, tree: bytes) -> TaskReport:
-        return await self._hub.run_task(sync.target.node, self._task(sync, tree, observe=True), None)
+        task = self._task(uuid.uuid4().hex, sync, tree, observe=True)
+        report = await self._hub.run_task(sync.target.node, task, None)
+        if report.state == "FAILED":
+            raise TaskFailed(report, unnamed=Reason.OBSERVATION_FAILED)
+        return report
 
     async def sync(self, sync: DesiredSync, source: TreeSource, retry: Retry) -> TaskReport:
-        """Bring a target to the tree of `source`; tries again while that can help."""
+        """Bring a target to the tree of `source`; tries again while that can help.
+
+        The journal has it as one task with its attempts. Raises what the last attempt ended with:
+        TaskFailed, AgentUnreachable and others; JournalUnavailable.
+        """
+        task = uuid.uuid4().hex
+        record = trio.to_thread.run_sync
+        await record(self._journal.create_task, task, sync.id, sync.target.node)
         delay = retry.backoff
-        for attempt in range(1, retry.attempts + 1):
+        while True:
+            number = await record(self._journal.begin_attempt, task)
             try:
-                task = self._task(sync, source.tree, observe=False)
-                report = await self._hub.run_task(sync.target.node, task, source)
-                if report.state == "SUCCESS":
-                    return report
-                error: TrueupError = SyncFailed(report)
-                retryable = report.reason in RETRYABLE_REASONS
-            except (AgentUnreachable, TransferFailed, RemoteProtocolError) as lost:
-                error, retryable = lost, True
-            if not retryable or attempt == retry.attempts:
-                raise error
-            await trio.sleep(delay)
-            delay = min(delay * 2, retry.max_backoff)
-            if not await self.wait_connected([sync.target.node]):
-                raise error
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                report = await self._attempt(f"{task}-{number}", sync, source)
+            except TrueupError as error:
+                failed = partial(
+                    self._journal.end_attempt, task, number, reason=error.reason, message=str(error)
+                )
+                if number < retry.attempts and _may_pass(error):
+                    await record(partial(failed, state="RETRYING"))
+                    await trio.sleep(delay)
+                    delay = min(delay * 2, retry.max_backoff)
+                    if await self.wait_connected([sync.target.node]):
+                        continue
+                await record(partial(failed, state="FAILED"))
+                raise
+            await record(self._journal.end_attempt, task, number, "SUCCESS")
+            return report
+
+    async def _attempt(self, id: str, sync: DesiredSync, source: TreeSource) -> TaskReport:
+        task = self._task(id, sync, source.tree, observe=False)
+        report = await self._hub.run_task(sync.target.node, task, source)
+        if report.state == "FAILED":
+            raise TaskFailed(report, unnamed=Reason.SYNC_FAILED)
+        return report
 
     @staticmethod
-    def _task(sync: DesiredSync, tree: bytes, *, observe: bool) -> Task:
+    def _task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool) -> Task:
         project, target = sync.project, sync.target
         assert target.strategy != "release"  # unbuilt, so it never gets here
         rules = project.sync
         return Task(
-            id=uuid.uuid4().hex,
+            id=id,
             project=project.id,
             target_path=target.target_path,
             observe=observe,
@@ -115,8 +147,15 @@ class Fleet:
         )
 
 
-def report_details(report: TaskReport) -> dict[str, str | int | bool | list[str]]:
-    """What of a report goes into the journal and the status file."""
+def _may_pass(error: TrueupError) -> bool:
+    """Whether the same task may succeed when it is tried again."""
+    if isinstance(error, TaskFailed):
+        return error.reason in RETRYABLE_REASONS
+    return isinstance(error, AgentUnreachable | TransferFailed | RemoteProtocolError)
+
+
+def report_details(report: TaskReport, unsent: Sequence[str] = ()) -> dict[str, str | int | bool | list[str]]:
+    """What of a report goes into the journal and the status file; `unsent` names what was not sent at all."""
     return {
         "tree": report.established.hex(),
         "files_written": report.files_written,
@@ -125,6 +164,6 @@ def report_details(report: TaskReport) -> dict[str, str | int | bool | list[str]
         "bytes_received": report.bytes_received,
         "bytes_reused": report.bytes_reused,
         "local_edits": report.local_edits,
-        "warnings": list(report.warnings),
-        "after": [f"{result.name}: exit code {result.exit_code}" for result in report.after],
+        "warnings": [bounded(warning) for warning in (*unsent, *report.warnings)][:MAX_WARNINGS],
+        "after": [f"{bounded(result.name)}: exit code {result.exit_code}" for result in report.after],
     }

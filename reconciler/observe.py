@@ -11,7 +11,6 @@ from reconciler.desired import Desired, DesiredSync
 from reconciler.errors import TrueupError
 from reconciler.hashing import Inputs
 from reconciler.observation import Absent, Observation, Present, Unknown
-from reconciler.status.conditions import Reason
 from reconciler.status.documents import Recorded, ServiceStatus, SyncStatus
 
 MAX_PARALLEL_LOOKS = 16
@@ -96,11 +95,13 @@ async def _ask(
     if not isinstance(known, Present) or status is None:
         return known  # nothing was placed there yet; the sync itself will look
     try:
-        report = await agents.look(sync, bytes.fromhex(status.tree_digest))
+        tree = bytes.fromhex(status.tree_digest)
+    except ValueError:
+        return Absent("its record does not say what was placed")
+    try:
+        report = await agents.look(sync, tree)
     except TrueupError as error:
         return Unknown(error.reason, str(error))
-    if report.state == "FAILED":
-        return Unknown(report.reason or Reason.OBSERVATION_FAILED, report.message)
     return replace(known, drift=_drift(report, status, rendered_comparable=not _serves_other(sync, known)))
 
 

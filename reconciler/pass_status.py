@@ -1,5 +1,6 @@
 """The status documents after a pass: conditions, revisions, releases, the summary. Pure."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from reconciler.apply import Outcome
 from reconciler.desired import Desired, DesiredService, DesiredSync, Revision
 from reconciler.errors import Problem
 from reconciler.observation import Setback
-from reconciler.plan import Finding, Plan
+from reconciler.plan import Action, Finding, Plan
 from reconciler.recording import generation
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.spec.model import Spec
@@ -42,7 +43,7 @@ from reconciler.status.documents import (
     bounded_problems,
     record_release,
 )
-from reconciler.unbuilt import NOTIFICATIONS
+from reconciler.unbuilt import NOTIFICATIONS, unbuilt_in_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,16 @@ class PassFacts:
 def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
     """Every resource's conditions and revisions after the pass."""
     findings = {finding.resource: finding for finding in facts.plan.findings}
+    deploying = {step.resource for step in facts.plan.steps if step.action is Action.DEPLOY}
     documents: list[AnyDocument] = [
-        _resource_status(recorded, resource, facts.outcomes.get(resource.id), findings.get(resource.id), now)
+        _resource_status(
+            recorded,
+            resource,
+            facts.outcomes.get(resource.id),
+            findings.get(resource.id),
+            deploying=resource.id in deploying,
+            now=now,
+        )
         for resource in facts.desired.resources
     ]
     documents += _environments(recorded, facts, now)
@@ -78,8 +87,27 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
     documents += _sources(recorded, facts, now)
     documents += _targets(recorded, facts, now)
     documents += _frozen(recorded, facts, now)
-    recorded = recorded.put(*documents)
-    return recorded.put(_summary(recorded, facts, findings.get(SUMMARY_ID), now))
+    after = recorded.put(*(_settled(recorded.get(document.id), document) for document in documents))
+    summary = _summary(after, facts, findings.get(SUMMARY_ID), now)
+    return after.put(_settled(recorded.summary, summary))
+
+
+def _settled(old: AnyDocument | None, new: AnyDocument) -> AnyDocument:
+    """`old`, if `new` differs only in numbers that messages hold.
+
+    A server that asks to wait 58 seconds and then 57, or a task whose last lines hold a time, would
+    otherwise cost a commit in every pass.
+    """
+    if old is None or len(old.conditions) != len(new.conditions):
+        return new
+    if msgspec.structs.replace(new, conditions=old.conditions) != old:
+        return new
+    for before, after in zip(old.conditions, new.conditions, strict=True):
+        if msgspec.structs.replace(after, message=before.message) != before:
+            return new
+        if NUMBER.sub("0", before.message) != NUMBER.sub("0", after.message):
+            return new
+    return old
 
 
 def _resource_status(
@@ -87,6 +115,8 @@ def _resource_status(
     resource: DesiredService | DesiredSync,
     outcome: Outcome | None,
     finding: Finding | None,
+    *,
+    deploying: bool,
     now: datetime,
 ) -> AnyDocument:
     status: ServiceStatus | SyncStatus
@@ -111,7 +141,7 @@ def _resource_status(
             at=now,
         )
         changes["history"] = add_history(status.history, entry)
-        if isinstance(resource, DesiredService):
+        if deploying:
             # How far it got is unknown: what was recorded before is not what runs there any more.
             changes["config_hash"] = ""
     elif outcome is None and finding is None:
@@ -133,6 +163,8 @@ def _resource_status(
     )
     return msgspec.structs.replace(status, **changes)
 
+
+NUMBER = re.compile(r"[0-9]+")
 
 STALLED = frozenset({Reason.NOT_IMPLEMENTED, Reason.SPEC_INVALID, Reason.GIT_REFUSED})
 """Reasons that no retry can mend: somebody has to change the spec."""
@@ -165,9 +197,13 @@ def _frozen(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocu
 
 
 def _environments(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
-    """Each environment with the releases that this pass worked with; they are now the recorded ones."""
+    """Each environment with the releases that this pass worked with; they are now the recorded ones.
+
+    Where a rule is not acted on yet, nothing runs and nothing is recorded: a version that knows windows and
+    approvals must not find a release there that nobody has let through.
+    """
     documents: list[AnyDocument] = []
-    for name in facts.spec.environments:
+    for name, environment in facts.spec.environments.items():
         status = recorded.environments.get(f"environments/{name}") or EnvironmentStatus(
             id=f"environments/{name}"
         )
@@ -177,7 +213,7 @@ def _environments(recorded: Recorded, facts: PassFacts, now: datetime) -> list[A
                 continue
             if isinstance(release, Setback):
                 troubles.append(release)
-            else:
+            elif unbuilt_in_environment(environment) is None:
                 status = record_release(
                     status,
                     unit,
@@ -231,7 +267,7 @@ def _nodes(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocum
 
 
 _SOURCE_STATES: Mapping[
-    SourceState, tuple[Literal["fresh", "stale", "fallback", "failed"], ConditionStatus, str]
+    SourceState, tuple[Literal["fresh", "stale", "fallback", "failed", "disabled"], ConditionStatus, str]
 ] = {
     SourceState.FRESH: ("fresh", "True", Reason.RECONCILIATION_SUCCEEDED),
     # Cached is fresh as far as people are concerned; telling them apart would cost a commit a pass.
@@ -252,10 +288,15 @@ def _sources(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDoc
         old = recorded.sources.get(id) or SourceStatus(id=id)
         state, ready, reason = _SOURCE_STATES[freshness.state]
         message = freshness.error or ""
+        keys = tuple(sorted(freshness.keys))
         if state == "failed":
             reason = freshness.reason or reason
+            keys = old.keys  # the last ones known: could not look is not empty
         elif state == "fallback":
             message = f"{freshness.served_by} serves instead: {message}"
+        if not freshness.enabled:
+            # What is switched off on purpose has not failed; whoever needs it without a fallback has.
+            state, ready, reason = "disabled", "False", Reason.SUSPENDED
         conditions = set_condition(
             old.conditions,
             ConditionType.READY,
@@ -269,7 +310,7 @@ def _sources(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDoc
                 old,
                 source_kind=facts.spec.secret_sources[name].kind,
                 state=state,
-                keys=tuple(sorted(freshness.keys)),
+                keys=keys,
                 conditions=conditions,
             )
         )

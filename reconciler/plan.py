@@ -4,7 +4,7 @@ The same inputs give the same plan, and the plan after a pass that applied it is
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from reconciler.desired import Desired, DesiredResource, DesiredSync
@@ -26,6 +26,9 @@ class Action(StrEnum):
 STAGE = {Action.BUILD: 0, Action.SYNC: 1, Action.DEPLOY: 2, Action.ADOPT: 3, Action.FORGET: 4}
 """Breaks ties between steps that do not depend on each other."""
 
+UNREACHABLE = frozenset({Reason.AGENT_UNREACHABLE, Reason.AWAITING_PAIRING})
+"""Reasons that say that a host is away, and nothing else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -37,7 +40,9 @@ class Step:
     hash: str = ""
     changes: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
-    """Resources of this plan whose step must have succeeded."""
+    """Resources of this plan that come first: their step must have succeeded, their finding blocks."""
+    may_be_unreachable: bool = False
+    """A host that goes away before it was done holds up nothing that depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def make_plan(
     frozen: Collection[str] = (),
     forced: Collection[str] = (),
 ) -> Plan:
-    """Compare what is wanted with what was found.
+    """Compare what is wanted with what was found, of which `observed` says something for every resource.
 
     `recorded` are the ids of all status files but the summary. Those that the spec no longer names are
     forgotten, except the `frozen` ones, whose spec is wrong at the moment. The `forced` ones get a step
@@ -84,8 +89,9 @@ def make_plan(
     steps: list[Step] = []
     findings: list[Finding] = []
     for resource in desired.resources:
-        outcome = _compare(resource, observed.get(resource.id, Absent()))
-        if outcome is None and resource.id in forced:
+        found = observed[resource.id]
+        outcome = _compare(resource, found)
+        if resource.id in forced and _can_be_forced(resource, found) and not _acts(outcome):
             outcome = _step(resource, "forced", ())
         if isinstance(outcome, Step):
             steps.append(outcome)
@@ -93,6 +99,7 @@ def make_plan(
             findings.append(outcome)
     findings += [Finding(id, setback.reason, setback.message) for id, setback in desired.unbuilt.items()]
     steps += _builds(desired, steps)
+    steps = _with_dependencies(desired, steps, findings)
     forgotten = sorted(set(recorded) - desired.ids - set(frozen))
     if forgotten and len(forgotten) > max(1, desired.max_prune * len(recorded)):
         findings.append(
@@ -114,7 +121,8 @@ def _compare(resource: DesiredResource, observation: Observation) -> Step | Find
     assert resource.hash is not None  # a resource without a setback has its hash
     match observation:
         case Unknown(reason, message):
-            return Finding(resource.id, reason, message, unknown=True, blocks=resource.blocks_when_unknown)
+            blocks = reason not in UNREACHABLE or not resource.may_be_unreachable
+            return Finding(resource.id, reason, message, unknown=True, blocks=blocks)
         case Absent(why):
             return _step(resource, why, ())
         case Present() as present:
@@ -146,7 +154,23 @@ def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Prese
 
 def _step(resource: DesiredResource, reason: str, changes: tuple[str, ...]) -> Step:
     action = Action.SYNC if isinstance(resource, DesiredSync) else Action.DEPLOY
-    return Step(resource.id, action, reason, str(resource.hash), changes, resource.depends_on)
+    return Step(
+        resource.id,
+        action,
+        reason,
+        str(resource.hash),
+        changes,
+        resource.depends_on,
+        resource.may_be_unreachable,
+    )
+
+
+def _acts(outcome: Step | Finding | None) -> bool:
+    return isinstance(outcome, Step) and outcome.action is not Action.ADOPT
+
+
+def _can_be_forced(resource: DesiredResource, found: Observation) -> bool:
+    return resource.setback is None and isinstance(found, Present)
 
 
 def _finding(resource: DesiredResource, setback: Setback) -> Finding:
@@ -164,6 +188,28 @@ def _builds(desired: Desired, steps: Iterable[Step]) -> list[Step]:
         Step(build, Action.BUILD, f"needed by {len(targets)} target{'s' if len(targets) > 1 else ''}")
         for build, targets in sorted(wanted.items())
     ]
+
+
+def _with_dependencies(desired: Desired, steps: list[Step], findings: Iterable[Finding]) -> list[Step]:
+    """The steps with what each has to wait for in this plan, also through resources that are in order."""
+    depends_on = {resource.id: resource.depends_on for resource in desired.resources}
+    waited_for = {step.resource for step in steps if step.action is not Action.ADOPT}
+    waited_for |= {finding.resource for finding in findings if finding.blocks}
+
+    def reached(step: Step) -> tuple[str, ...]:
+        found: list[str] = []
+        seen = {step.resource}
+        waiting = list(step.depends_on)
+        while waiting:
+            dependency = waiting.pop(0)
+            if dependency in waited_for and dependency not in found:
+                found.append(dependency)
+            elif dependency not in seen:
+                seen.add(dependency)
+                waiting += depends_on.get(dependency, ())
+        return tuple(found)
+
+    return [replace(step, depends_on=reached(step)) for step in steps]
 
 
 def _ordered(steps: Iterable[Step]) -> tuple[Step, ...]:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from reconciler.deploy.context import RunContext, sweep_homes
-from reconciler.errors import SettingsError
+from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.fleet import Fleet
 from reconciler.git.checkout import sweep
 from reconciler.git.process import GitOptions
@@ -27,6 +27,7 @@ from reconciler.settings import Settings
 from reconciler.spec.model import Spec
 from reconciler.spec_source import SpecCache
 from reconciler.status.branch import StatusBranch
+from reconciler.status.conditions import Reason
 from reconciler.status.documents import Recorded
 from reconciler.sync.hub import Hub
 
@@ -103,7 +104,7 @@ class Primary:
             )
         else:
             await self._hub.update(enrolments(spec, recorded))
-        return Fleet(self._hub, patience=patience)
+        return Fleet(self._hub, self.journal, patience=patience)
 
     async def _record_pairing(self, node: str, certificate: bytes, trust_on_first_use: bool) -> None:
         """Durable before the agent hears that it is paired: a successor must accept it too."""
@@ -113,6 +114,9 @@ class Primary:
             ),
             f"Pair {node}",
         )
+        reason = Reason.TRUST_ON_FIRST_USE if trust_on_first_use else Reason.PAIRED
+        with suppress(JournalUnavailable):  # history alone: the pairing stands
+            await trio.to_thread.run_sync(self.journal.record_event, "paired", f"nodes/{node}", reason)
 
 
 def open_repositories(settings: Settings) -> Repositories:
@@ -176,6 +180,7 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
             _resources=resources,
         )
         if exclusive:
+            await trio.to_thread.run_sync(journal.fail_interrupted_tasks)
             await sweep(primary.checkouts)
             await trio.to_thread.run_sync(sweep_homes, primary.run_context)
         yield primary
@@ -183,7 +188,13 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
 
 def _lock(path: Path) -> int | None:
     """The locked descriptor of a file; None while another process has it locked."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be opened: {error.strerror}",
+            hint="run trueup as the owner of the state directory, or give another with --state-dir",
+        ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

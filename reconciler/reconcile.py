@@ -5,7 +5,7 @@ repaired by the next one, which starts from what git, the status branch and the 
 """
 
 import difflib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -15,14 +15,16 @@ from reconciler.desired import Desired, Facts, make_desired
 from reconciler.errors import Problem, SettingsError
 from reconciler.fleet import Fleet
 from reconciler.gather import gather_facts
-from reconciler.journal import StepRecord
+from reconciler.journal import Journal, StepRecord
 from reconciler.observe import Observed, observe
 from reconciler.pass_status import PassFacts, last_good_spec, with_pass
-from reconciler.plan import Plan, make_plan
+from reconciler.plan import Action, Plan, make_plan
 from reconciler.primary import Primary
-from reconciler.recording import with_moves, with_results
+from reconciler.recording import moved, with_replayed, with_results
+from reconciler.spec.model import Move
 from reconciler.spec_source import SpecAt, read_spec
 from reconciler.status.documents import SUMMARY_ID, Recorded
+from reconciler.status.transitions import Transition, transitions
 from reconciler.step_recorder import JournalRecorder, result_of
 from reconciler.steps import Steps
 from reconciler.sync.sources import ProjectSources
@@ -85,19 +87,22 @@ async def reconcile(
             prepared.plan,
             steps.executors(),
             recorder,
-            max_parallel=spec.limits.max_parallel_steps,
+            slot=steps.slot,
             on_change=on_change,
         )
     # status
-    results = [*map(result_of, prepared.replayed), *recorder.results]
+    replayed = [result_of(record) for record in prepared.replayed]
     happened = _pass_facts(primary, prepared, outcomes)
+    told: list[Transition] = []
 
     def changed(recorded: Recorded) -> Recorded:
-        moved = with_moves(recorded, spec.moved)
-        return with_pass(with_results(moved, results), happened, primary.now())
+        known = with_replayed(recorded, replayed, spec.moved)
+        after = with_pass(with_results(known, recorder.results), happened, primary.now())
+        told[:] = transitions(recorded, after)
+        return after
 
     commit = await primary.status.publish(changed, _message(prepared, outcomes))
-    await recorder.finish(outcomes.values(), prepared.replayed)
+    await recorder.finish(outcomes.values(), prepared.replayed, told)
     return Pass(prepared.plan, outcomes, prepared.spec.problems, commit)
 
 
@@ -114,7 +119,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
     if settings.status_repo is not None:
         await repositories.refresh(settings.status_repo)
     replayed = primary.journal.unpublished()
-    recorded = with_results(await primary.status.read(), map(result_of, replayed))
+    recorded = await primary.status.read()
     # load
     spec = await read_spec(
         repositories.mirror(spec_url),
@@ -122,7 +127,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         last_good=last_good_spec(recorded),
         cache=primary.specs,
     )
-    recorded = with_moves(recorded, spec.spec.moved)
+    recorded = with_replayed(recorded, map(result_of, replayed), spec.spec.moved)
     # desired
     facts = await gather_facts(
         spec.spec,
@@ -140,7 +145,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
     if patience is not None:
         fleet = await primary.fleet(spec.spec, patience=patience)
     # What another process began and has not ended is interrupted only if it is not at work right now.
-    interrupted = {record.resource for record in primary.journal.interrupted()} if primary.alone else set()
+    interrupted = _interrupted(primary.journal, spec.spec.moved) if primary.alone else set()
     observed = await observe(desired, recorded, fleet, interrupted=interrupted)
     # plan
     ids = recorded.ids() - {SUMMARY_ID}
@@ -152,6 +157,12 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         forced=forced,
     )
     return Prepared(spec, facts, desired, observed, plan, replayed, fleet)
+
+
+def _interrupted(journal: Journal, moves: Sequence[Move]) -> set[str]:
+    """Resources that a step may have left anywhere. One that only records something touches nothing."""
+    acting = (Action.DEPLOY, Action.SYNC)
+    return {moved(record.resource, moves) for record in journal.interrupted() if record.action in acting}
 
 
 def _check_forced(forced: Collection[str], desired: Desired) -> None:

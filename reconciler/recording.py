@@ -5,7 +5,7 @@ the journal keeps its results, and the next pass starts from documents that know
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -154,6 +154,8 @@ def _adopted(recorded: Recorded, result: StepResult) -> tuple[AnyDocument, ...]:
         )
     adopted = msgspec.structs.replace(
         status,
+        last_attempted_revision=result.revision,
+        last_applied_revision=result.revision,
         config_hash=result.hash,
         inputs=InputDigests.of(Inputs(result.public, result.keyed)),
         conditions=conditions,
@@ -163,16 +165,33 @@ def _adopted(recorded: Recorded, result: StepResult) -> tuple[AnyDocument, ...]:
 
 def with_moves(recorded: Recorded, moves: Iterable[Move]) -> Recorded:
     """The documents of renamed resources under their new ids, so that a rename is not a delete."""
+    for document in list(recorded.documents()):
+        moved_id = moved(document.id, moves)
+        if moved_id != document.id and recorded.get(moved_id) is None:
+            renamed: AnyDocument = msgspec.structs.replace(document, id=moved_id)
+            recorded = recorded.without([document.id]).put(renamed)
+    return recorded
+
+
+def moved(resource: str, moves: Iterable[Move]) -> str:
+    """The id that a resource has after the renames of the spec."""
     for move in moves:
         kind, _, old = move.old.partition("/")
-        new = move.new.partition("/")[2]
-        for document in list(recorded.documents()):
-            parts = document.id.split("/")
-            position = 2 if kind in ("services", "projects") else 1
-            if len(parts) <= position or parts[0] != kind or parts[position] != old:
-                continue
-            moved_id = "/".join([*parts[:position], new, *parts[position + 1 :]])
-            if recorded.get(moved_id) is None:
-                moved: AnyDocument = msgspec.structs.replace(document, id=moved_id)
-                recorded = recorded.without([document.id]).put(moved)
-    return recorded
+        parts = resource.split("/")
+        position = 2 if kind in ("services", "projects") else 1
+        if len(parts) > position and parts[0] == kind and parts[position] == old:
+            new = move.new.partition("/")[2]
+            return "/".join([*parts[:position], new, *parts[position + 1 :]])
+    return resource
+
+
+def with_replayed(recorded: Recorded, replayed: Iterable[StepResult], moves: Sequence[Move]) -> Recorded:
+    """What is known at the start of a pass: renames done, and results told that no pass has published yet."""
+    results = [
+        # What was forgotten went under its old name; whatever has the new one is another thing.
+        result
+        if result.action == Action.FORGET
+        else msgspec.structs.replace(result, resource=moved(result.resource, moves))
+        for result in replayed
+    ]
+    return with_results(with_moves(recorded, moves), results)

@@ -1,13 +1,15 @@
-"""`trueup init` and `trueup key`: the first files of an installation."""
+"""`trueup init`, `key` and `validate`: what comes before the first pass."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.errors import SettingsError
+from reconciler.errors import SettingsError, SpecInvalid
 from reconciler.keys import MasterKey, write_key_file
-from reconciler.primary import key_path, load_key
+from reconciler.primary import key_path, load_key, open_repositories
 from reconciler.settings import Settings
 from reconciler.spec.load import SPEC_FILE
+from reconciler.spec.model import Spec
+from reconciler.spec_source import load_at
 from schema import read_schema
 
 SCHEMA_FILE = "schema/spec.v1.schema.json"
@@ -68,3 +70,16 @@ def describe_key(settings: Settings, *, reveal: bool) -> Iterator[str]:
     yield f"agents pin   {key.tls_fingerprint}"
     yield f"status key   {key.signing_public_text}"
     yield f"             {key.signing_fingerprint} (`Trueup-Key:` of status commits)"
+
+
+async def validate_pushed(settings: Settings) -> Spec:
+    """The spec that is pushed, wholly valid; raises `SpecInvalid` with every problem otherwise."""
+    repositories, url = open_repositories(settings), settings.require_spec_repo()
+    await repositories.refresh(url)
+    loaded = await load_at(
+        repositories.mirror(url),
+        await repositories.mirror(url).commit_of(f"refs/heads/{settings.spec_branch}"),
+    )
+    if loaded.spec is None or loaded.problems:
+        raise SpecInvalid(list(loaded.problems))
+    return loaded.spec

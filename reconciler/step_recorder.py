@@ -13,6 +13,7 @@ from reconciler.hashing import Inputs
 from reconciler.journal import Journal, StepRecord
 from reconciler.plan import Step
 from reconciler.recording import StepResult, step_result
+from reconciler.status.transitions import Transition
 
 
 class JournalRecorder:
@@ -61,11 +62,17 @@ class JournalRecorder:
         if state == "succeeded":
             self.results.append(result)
 
-    async def finish(self, outcomes: Iterable[Outcome], replayed: Iterable[StepRecord]) -> None:
+    async def finish(
+        self, outcomes: Iterable[Outcome], replayed: Iterable[StepRecord], changes: Iterable[Transition]
+    ) -> None:
         """The status branch tells everything now, what an earlier pass left untold included."""
         failed = any(outcome.state != "succeeded" for outcome in outcomes)
         told = [*self._ended, *(record.id for record in replayed)]
         await trio.to_thread.run_sync(self._journal.mark_published, told)
+        for change in changes:
+            await trio.to_thread.run_sync(
+                self._journal.record_event, change.kind, change.resource, change.reason, change.message
+            )
         await trio.to_thread.run_sync(self._journal.end_pass, self._pass, "failed" if failed else "succeeded")
 
 

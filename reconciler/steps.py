@@ -1,9 +1,11 @@
 """What each kind of step does. The plan has decided; here it happens."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
+import trio
 
 from reconciler.apply import Details, Executor
 from reconciler.deploy.context import RunContext
@@ -44,6 +46,8 @@ class Steps:
         self._checkouts = checkouts
         self._context = context
         self._projects = {build: sync for sync, build in desired.builds.items()}
+        self._tasks = trio.CapacityLimiter(spec.limits.max_parallel_tasks)
+        self._others = trio.CapacityLimiter(spec.limits.max_parallel_steps)
 
     def executors(self) -> Mapping[Action, Executor]:
         return {
@@ -54,6 +58,20 @@ class Steps:
             Action.FORGET: self._record_only,
         }
 
+    @asynccontextmanager
+    async def slot(self, step: Step) -> AsyncIterator[None]:
+        """Until a step may begin, and for as long as it runs: implements `apply.Slot`.
+
+        Targets have limits of their own, as they wait for hosts and not for this machine. A target that
+        waits for others of its project takes no place from the rest.
+        """
+        if step.action is Action.SYNC:
+            async with self._sources.limit(self._syncs[step.resource].project), self._tasks:
+                yield
+        else:
+            async with self._others:
+                yield
+
     async def _build(self, step: Step) -> Details:
         return await self._sources.build(self._syncs[self._projects[step.resource]])
 
@@ -61,10 +79,9 @@ class Steps:
         sync = self._syncs[step.resource]
         if self._fleet is None:
             raise StepFailed("this pass runs without agents")
-        async with self._sources.limit(sync.project):
-            source = await self._sources.tree(sync)
-            report = await self._fleet.sync(sync, source, sync.project.sync.retry)
-        return report_details(report)
+        source = await self._sources.tree(sync)
+        report = await self._fleet.sync(sync, source, sync.project.sync.retry)
+        return report_details(report, source.warnings)
 
     async def _deploy(self, step: Step) -> Details:
         desired = self._services[step.resource]

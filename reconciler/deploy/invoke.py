@@ -129,7 +129,7 @@ def _judge(run: TaskRun, completed: Completed, failed: type[TaskFailed]) -> None
     if completed.timed_out:
         raise TaskTimeout(
             f"{run.owner}: `invoke {run.task}` was ended after its timeout of {run.timeout:g}s",
-            hint=_ending(completed.output) or "it printed nothing",
+            hint=_ending(run, completed.output) or "it printed nothing",
             output=completed.output,
         )
     if completed.exit_code == 0:
@@ -148,13 +148,14 @@ def _judge(run: TaskRun, completed: Completed, failed: type[TaskFailed]) -> None
     )
     raise failed(
         f"{run.owner}: `invoke {run.task}` {how}{_at(run)}",
-        hint=_ending(completed.output) or "it printed nothing",
+        hint=_ending(run, completed.output) or "it printed nothing",
         output=completed.output,
     )
 
 
-def _ending(output: str) -> str:
-    text = last_lines(output)
+def _ending(run: TaskRun, output: str) -> str:
+    # The work tree has another name each time, and the same failure should read the same.
+    text = last_lines(output).replace(f"{run.checkout}/", "")
     return f"last lines: {text}" if text else ""
 
 

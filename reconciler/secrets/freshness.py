@@ -23,7 +23,7 @@ class SourceState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """One source as of its last use, whatever the environment."""
+    """One source as of its last use; where environments differ, as of the one where it does worst."""
 
     source: str
     kind: str
@@ -37,3 +37,5 @@ class Freshness:
     """A reason for status files, where this source itself failed."""
     error: str | None = None
     """Why, in one line."""
+    enabled: bool = True
+    """False where the spec or a setting switches it off."""

@@ -46,8 +46,8 @@ class SecretStore:
         self._circular = frozenset(_needing_themselves(self._specs))
         self._entries: dict[Hashable, CacheEntry] = {}
         self._views: dict[tuple[Hashable, ...], tuple[Fetched, Mapping[str, SecretValue]]] = {}
-        self._last: dict[str, tuple[_Served | None, tuple[Failed, ...]]] = {}
-        """By source: what served it last, and the failures on the way there."""
+        self._last: dict[str, dict[str, tuple[_Served | None, tuple[Failed, ...]]]] = {}
+        """By source and environment: what served it last, and the failures on the way there."""
         self._said: dict[str, SourceState] = {}
         """By source: the state that was logged last, so that a hundred readers make one line."""
 
@@ -68,16 +68,16 @@ class SecretStore:
         for name in self._chain(source):
             outcome = await self._own(name, environment, force=force and name == source)
             if isinstance(outcome, _Served):
-                self._last[name] = (outcome, (outcome.failure,) if outcome.failure else ())
+                self._keep(name, environment, outcome, (outcome.failure,) if outcome.failure else ())
                 if name != source:
-                    self._last[source] = (outcome, tuple(failures))
+                    self._keep(source, environment, outcome, failures)
                     self._say(source, SourceState.FALLBACK, failures, f": {name} serves")
                 return self._view(outcome, environment, is_fallback=not chosen)
             # What is switched off in the spec is no outage: then the fallback is what was asked for.
             chosen = chosen and not self._specs[name].enabled
-            self._last[name] = (None, (outcome,))
+            self._keep(name, environment, None, (outcome,))
             failures.append(outcome)
-        self._last[source] = (None, tuple(failures))
+        self._keep(source, environment, None, failures)
         raise _all_failed(source, environment, failures)
 
     async def refresh(self, source: str, environment: str) -> Mapping[str, SecretValue]:
@@ -91,14 +91,21 @@ class SecretStore:
         self._views.clear()
 
     def freshness(self) -> Mapping[str, Freshness]:
-        """What the last use of each source led to, by its name."""
-        return {name: self._freshness_of(name) for name in self._specs}
+        """What the last use of each source led to, by its name; it does not depend on who asked first."""
+        found = {}
+        for name, spec in self._specs.items():
+            by_environment = self._last.get(name, {})
+            each = [self._freshness_in(name, by_environment[key]) for key in sorted(by_environment)]
+            unused = Freshness(name, spec.kind, SourceState.UNUSED)
+            found[name] = replace(min(each, key=_goodness, default=unused), enabled=spec.enabled)
+        return found
 
-    def _freshness_of(self, name: str) -> Freshness:
+    def _keep(self, name: str, environment: str, served: _Served | None, failures: Sequence[Failed]) -> None:
+        self._last.setdefault(name, {})[environment] = (served, tuple(failures))
+
+    def _freshness_in(self, name: str, last: tuple[_Served | None, tuple[Failed, ...]]) -> Freshness:
         kind = self._specs[name].kind
-        if name not in self._last:
-            return Freshness(name, kind, SourceState.UNUSED)
-        served, failures = self._last[name]
+        served, failures = last
         reason = failures[0].reason if failures else None
         error = "; ".join(failure.text for failure in failures) or None
         if served is None:
@@ -238,6 +245,18 @@ class SecretStore:
         kind = self._specs[name].kind
         return "[Infisical]" if kind == "infisical" else f"[{kind}]"
 
+
+def _goodness(freshness: Freshness) -> int:
+    return _FROM_WORST.index(freshness.state)
+
+
+_FROM_WORST = (
+    SourceState.FAILED,
+    SourceState.FALLBACK,
+    SourceState.STALE,
+    SourceState.CACHED,
+    SourceState.FRESH,
+)
 
 _PHRASES = {
     SourceState.CACHED: "Using cached secrets",

@@ -11,6 +11,7 @@ from typing import Self
 import structlog
 import trio
 
+from agent.errors import PathRefused
 from reconciler.apply import Details
 from reconciler.deploy.build import BuildRequest, run_build
 from reconciler.deploy.context import RunContext
@@ -85,12 +86,7 @@ class ProjectSources:
         key = (*_key(sync), sync.ignore, target.include, target.exclude)
         async with self._lock(sync):
             if key not in self._trees:
-                directory = (await self._checkout(sync)) / project.path.strip("/")
-                if not directory.is_dir():
-                    raise StepFailed(
-                        f"`{project.path}` does not exist after the build of {sync.revision}",
-                        hint=f"correct projects.{project.id}.path or its build",
-                    )
+                directory = _below(await self._checkout(sync), sync)
                 self._trees[key] = await TreeSource.build(
                     directory,
                     ignore=sync.ignore,
@@ -113,6 +109,24 @@ class ProjectSources:
                 checkout(mirror, key[1], under=self._checkouts)
             )
         return self._directories[key]
+
+
+def _below(checkout: Path, sync: DesiredSync) -> Path:
+    """The project's directory. A build may leave a link there, but none that leads out of the checkout."""
+    project = sync.project
+    root = checkout.resolve()
+    directory = (root / project.path.strip("/")).resolve()
+    if not directory.is_relative_to(root):
+        raise PathRefused(
+            f"`{project.path}` leads out of the checkout of {sync.revision}",
+            hint=f"correct the build of projects.{project.id}: it must leave its result in the checkout",
+        )
+    if not directory.is_dir():
+        raise StepFailed(
+            f"`{project.path}` does not exist after the build of {sync.revision}",
+            hint=f"correct projects.{project.id}.path or its build",
+        )
+    return directory
 
 
 def _key(sync: DesiredSync) -> tuple[str, str]:
