@@ -36,7 +36,8 @@ async def run(plan: Plan, world: list[str], *, failing: str = "", parallel: int 
         return {"exit_code": 0}
 
     record = Record()
-    outcomes = await apply_plan(plan, {Action.DEPLOY: deploy}, record, max_parallel=parallel)
+    limiter = trio.CapacityLimiter(parallel)
+    outcomes = await apply_plan(plan, {Action.DEPLOY: deploy}, record, slot=lambda _step: limiter)
     for name in world:
         assert record.events.index(f"begin {name}") < record.events.index(f"succeeded {name}")
     return outcomes

@@ -30,7 +30,8 @@ def present(inputs: Inputs = INPUTS, key: str = KEY, drift: str = "") -> Present
 def plan(*resources: DesiredService, found: dict[str, Observation] | None = None, **options: object) -> Plan:
     desired = Desired("main@sha1:1", resources, builds={})
     options = {"recorded": (), **options}
-    return make_plan(desired, found or {}, **options)  # type: ignore[arg-type]
+    absent: dict[str, Observation] = {resource.id: Absent() for resource in resources}
+    return make_plan(desired, absent | (found or {}), **options)  # type: ignore[arg-type]
 
 
 WEB = "services/staging/web"
@@ -169,7 +170,7 @@ def test_one_build_for_all_targets_of_a_project() -> None:
         for node in ("one", "two")
     )
     desired = Desired("r", syncs, builds={sync.id: "projects/branch/site" for sync in syncs})
-    made = make_plan(desired, {}, recorded=())
+    made = make_plan(desired, {sync.id: Absent() for sync in syncs}, recorded=())
     assert [step.action for step in made.steps] == [Action.BUILD, Action.SYNC, Action.SYNC]
     found = {sync.id: present() for sync in syncs}
     assert make_plan(desired, found, recorded=()).steps == ()
