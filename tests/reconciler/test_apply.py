@@ -1,12 +1,17 @@
 """Applying a plan: order, concurrency, failures and the record, on trio's own clock."""
 
+import errno
+from dataclasses import replace
+
+import pytest
 import trio
 import trio.testing
 
 from reconciler.apply import Details, Outcome, apply_plan
-from reconciler.errors import StepFailed
+from reconciler.errors import JournalUnavailable, StepFailed
 from reconciler.plan import Action, Finding, Plan, Step
 from reconciler.status.conditions import Reason
+from reconciler.sync.hub import AgentUnreachable
 
 
 class Record:
@@ -90,3 +95,95 @@ async def test_dependencies_run_first(autojump_clock: trio.testing.MockClock) ->
     world: list[str] = []
     await run(Plan("r", (step("a"), step("b", "a"), step("c", "b")), ()), world)
     assert world == ["a", "b", "c"]
+
+
+async def test_a_host_that_goes_away_holds_up_nothing_where_it_may(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def deploy(step: Step) -> Details:
+        if step.resource in ("optional", "needed"):
+            raise AgentUnreachable("it went away")
+        return {}
+
+    steps = (
+        replace(step("optional"), may_be_unreachable=True),
+        step("needed"),
+        step("a", "optional"),
+        step("b", "needed"),
+    )
+    limiter = trio.CapacityLimiter(8)
+    outcomes = await apply_plan(
+        Plan("r", steps, ()), {Action.DEPLOY: deploy}, Record(), slot=lambda _step: limiter
+    )
+    assert {name: outcome.state for name, outcome in outcomes.items()} == {
+        "optional": "failed",
+        "needed": "failed",
+        "a": "succeeded",
+        "b": "blocked",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "message"),
+    [
+        (StepFailed("it broke"), "StepFailed", "it broke"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), "InternalError", "'/x': No space left"),
+        (OSError("no details"), "InternalError", "OSError"),
+        (ExceptionGroup("in a nursery", [StepFailed("it broke")]), "StepFailed", "it broke"),
+    ],
+)
+async def test_whatever_fails_in_a_step_fails_that_step_alone(
+    error: Exception, reason: str, message: str
+) -> None:
+    async def deploy(step: Step) -> Details:
+        if step.resource == "a":
+            raise error
+        return {}
+
+    limiter = trio.CapacityLimiter(1)
+    outcomes = await apply_plan(
+        Plan("r", (step("a"), step("b")), ()), {Action.DEPLOY: deploy}, Record(), slot=lambda _step: limiter
+    )
+    assert (outcomes["a"].state, outcomes["b"].state) == ("failed", "succeeded")
+    assert outcomes["a"].reason == reason
+    assert outcomes["a"].message.startswith(message)
+
+
+class FullDisk(Record):
+    """A journal that cannot be written any more when one of the steps begins, or ends."""
+
+    def __init__(self, *, at: str) -> None:
+        super().__init__()
+        self._at = at
+
+    async def begin(self, step: Step) -> int:
+        self._write(f"begin {step.resource}")
+        return await super().begin(step)
+
+    async def end(self, record: int, step: Step, outcome: Outcome) -> None:
+        self._write(f"end {step.resource}")
+        await super().end(record, step, outcome)
+
+    def _write(self, what: str) -> None:
+        if what == self._at:
+            raise JournalUnavailable("the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("at", "state", "acted"), [("begin a", "blocked", ["c"]), ("end a", "failed", ["a", "c"])]
+)
+async def test_a_journal_that_cannot_be_written_fails_the_step_and_not_the_pass(
+    at: str, state: str, acted: list[str]
+) -> None:
+    world: list[str] = []
+
+    async def deploy(step: Step) -> Details:
+        world.append(step.resource)
+        return {}
+
+    limiter = trio.CapacityLimiter(1)
+    plan = Plan("r", (step("a"), step("b", "a"), step("c")), ())
+    outcomes = await apply_plan(plan, {Action.DEPLOY: deploy}, FullDisk(at=at), slot=lambda _step: limiter)
+    assert sorted(world) == acted
+    assert (outcomes["a"].state, outcomes["a"].reason) == (state, "JournalUnavailable")
+    assert (outcomes["b"].state, outcomes["c"].state) == ("blocked", "succeeded")

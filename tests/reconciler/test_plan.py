@@ -157,6 +157,66 @@ def test_forced_resources_get_a_step() -> None:
     assert step.reason == "forced"
 
 
+@pytest.mark.parametrize(
+    "found",
+    [present(key="22222222"), present(drift="files differ")],
+)
+def test_force_acts_where_the_plan_would_only_record_or_report(found: Observation) -> None:
+    [step] = plan(service("web", heals_drift=False), found={WEB: found}, forced=[WEB]).steps
+    assert (step.action, step.reason) == (Action.DEPLOY, "forced")
+
+
+def test_force_looks_past_nothing() -> None:
+    unknown: dict[str, Observation] = {WEB: Unknown(Reason.AGENT_UNREACHABLE, "gone")}
+    assert plan(service("web"), found=unknown, forced=[WEB]).steps == ()
+    setback = Setback(Reason.SUSPENDED, "off", blocks=False)
+    assert plan(service("web", setback=setback), found={WEB: present()}, forced=[WEB]).steps == ()
+
+
+def test_a_step_waits_through_what_is_in_order() -> None:
+    resources = (
+        service("web", depends_on=("services/staging/api",)),
+        service("api", depends_on=("services/staging/off",)),
+        service(
+            "off", setback=Setback(Reason.SUSPENDED, "", blocks=False), depends_on=("services/staging/db",)
+        ),
+        service("db"),
+    )
+    made = plan(*resources, found={"services/staging/api": present()})
+    assert {step.resource[17:]: step.depends_on for step in made.steps} == {
+        "db": (),
+        "web": ("services/staging/db",),
+    }
+
+
+def test_what_blocks_is_waited_for_and_what_is_done_is_not() -> None:
+    down = Setback(Reason.SECRET_FETCH_FAILED, "down", unknown=True)
+    needs = ("services/staging/db", "services/staging/api")
+    made = plan(
+        service("web", depends_on=needs),
+        service("db", setback=down),
+        service("api"),
+        found={"services/staging/api": present()},
+    )
+    [step] = made.steps
+    assert step.depends_on == ("services/staging/db",)
+
+
+@pytest.mark.parametrize(
+    ("reason", "skips", "blocks"),
+    [
+        (Reason.AGENT_UNREACHABLE, True, False),
+        (Reason.AWAITING_PAIRING, True, False),
+        (Reason.AGENT_UNREACHABLE, False, True),
+        # The host is there and its target could not be looked at: that is no host to be skipped.
+        (Reason.OBSERVATION_FAILED, True, True),
+    ],
+)
+def test_only_a_host_that_is_away_is_skipped(reason: Reason, skips: bool, blocks: bool) -> None:
+    made = plan(service("web", may_be_unreachable=skips), found={WEB: Unknown(reason, "")})
+    assert (made.findings[0].blocks, made.has_unknown) == (blocks, True)
+
+
 def test_one_build_for_all_targets_of_a_project() -> None:
     syncs = tuple(
         DesiredSync(
