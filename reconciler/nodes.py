@@ -16,7 +16,7 @@ import trio
 
 from agent.node_token import NodeToken
 from reconciler.console import print_document, print_nodes
-from reconciler.errors import GitRefused, GitUnavailable, SettingsError, SpecInvalid
+from reconciler.errors import GitRefused, GitUnavailable, SettingsError, SpecInvalid, TrueupError
 from reconciler.git.urls import check_url
 from reconciler.keys import MasterKey
 from reconciler.pairing import without_pairing
@@ -63,16 +63,21 @@ async def add_node(
 async def rotate_token(settings: Settings, name: str, *, primaries: Sequence[str]) -> list[str]:
     """Give a node a new token in the spec; the old one ends with the next pass. Returns how to join.
 
-    The agent stays paired; with its old token it is refused, until it has joined again with the new one.
+    The agent is refused until it has joined again with the new one. Once the token is committed it is
+    returned, whatever fails after that: it stands nowhere else.
     """
     key = load_key(settings)
     token = NodeToken.generate()
     commit = await _commit_spec(
         settings, f"Rotate the token of {name}", lambda text: replace_token(text, name, token.public_text)
     )
-    await repair_node(settings, name)
+    lines = [f"committed a new token for {name} to the spec: {commit[:12]}"]
+    try:
+        await _forget_certificate(settings, name)
+    except TrueupError as error:
+        lines.append(f"its old certificate is still recorded ({error}); run `trueup node repair {name}`")
     return [
-        f"committed a new token for {name} to the spec: {commit[:12]}",
+        *lines,
         "",
         *_how_to_join(settings, key, name, token, primaries),
     ]
@@ -83,15 +88,21 @@ async def repair_node(settings: Settings, name: str) -> list[str]:
 
     Raises SettingsError for a node that the status branch does not know.
     """
-    async with open_primary(settings, exclusive=False) as primary:
-        await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
-        if f"nodes/{name}" not in (await primary.status.read()).nodes:
-            raise SettingsError(f"{name} has never paired", hint="see `trueup node list`")
-        commit = await primary.status.publish(
-            lambda recorded: without_pairing(recorded, name, now=primary.now()), f"Let {name} pair again"
-        )
+    known, commit = await _forget_certificate(settings, name)
+    if not known:
+        raise SettingsError(f"{name} has never paired", hint="see `trueup node list`")
     done = "it was not paired" if commit is None else f"recorded: {commit[:12]}"
     return [f"{name} may join again with its token ({done})"]
+
+
+async def _forget_certificate(settings: Settings, name: str) -> tuple[bool, str | None]:
+    """Whether the status branch knows the node, and the commit that forgets its certificate."""
+    async with open_primary(settings, exclusive=False) as primary:
+        await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
+        known = f"nodes/{name}" in (await primary.status.read()).nodes
+        return known, await primary.status.publish(
+            lambda recorded: without_pairing(recorded, name, now=primary.now()), f"Let {name} pair again"
+        )
 
 
 def _how_to_join(
@@ -179,7 +190,7 @@ def _commit_in_clone(settings: Settings, message: str, edit: Callable[[str], str
         except git.GitCommandError as error:
             raise GitUnavailable(f"the spec repository could not be cloned: {_said(error)}") from None
         path = Path(directory) / SPEC_FILE
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             raise SettingsError(f"{branch} has no {SPEC_FILE}", hint="write one with `trueup init`")
         before = load(read_spec_files(path))
         if before.spec is None:

@@ -51,7 +51,10 @@ class CommitPaths:
     def below(self, directory: str) -> str:
         """The digest of a directory, `.` for the root."""
         clean = directory.strip("/")
-        return self.digest((WHOLE_TREE,) if clean in ("", ".") else (f"{clean}/**",))
+        if clean in ("", "."):
+            return self.digest((WHOLE_TREE,))
+        # A plain path and no pattern: `[` in a directory's name must not match something else, or nothing.
+        return self.digest((_escaped(clean) + "/**",))
 
     def has_directory(self, directory: str) -> bool:
         clean = directory.strip("/")
@@ -82,6 +85,11 @@ def _anchored(pattern: str) -> str:
     """Patterns of a spec start at the root of the repository, which gitignore's do only with a slash."""
     negation, body = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
     return f"{negation}{body if body.startswith('/') else '/' + body}"
+
+
+def _escaped(path: str) -> str:
+    """A pattern that matches this path alone."""
+    return "".join(f"\\{character}" if character in "*?[\\" else character for character in path)
 
 
 def _literal_prefix(pattern: str) -> str:

@@ -70,10 +70,18 @@ async def read_spec(
     if loaded.spec is not None:
         return SpecAt(loaded.spec, head, head, loaded, loaded, branch)
     if last_good is not None and last_good != head:
-        before = await cache.load(mirror, last_good)
-        if before.spec is not None:
+        before = await _load_if_there(cache, mirror, last_good)
+        if before is not None and before.spec is not None:
             return SpecAt(before.spec, last_good, head, loaded, before, branch)
     raise SpecInvalid(list(loaded.problems))
+
+
+async def _load_if_there(cache: SpecCache, mirror: Mirror, commit: str) -> Loaded | None:
+    """None for a commit that a force-push took away: then there is nothing to fall back to."""
+    try:
+        return await cache.load(mirror, commit)
+    except UnknownRevision:
+        return None
 
 
 async def load_at(mirror: Mirror, commit: str) -> Loaded:
@@ -81,9 +89,7 @@ async def load_at(mirror: Mirror, commit: str) -> Loaded:
     root = await mirror.read_file(commit, SPEC_FILE, max_size=MAX_SPEC_FILE)
     if root is None:
         return load({})
-    files = {SPEC_FILE: root}
-    for path in included_paths(root, (entry.path for entry in await mirror.tree(commit))):
-        content = await mirror.read_file(commit, path, max_size=MAX_SPEC_FILE)
-        if content is not None:
-            files[path] = content
-    return await trio.to_thread.run_sync(load, files)
+    every_path = [entry.path for entry in await mirror.tree(commit)]
+    included = await trio.to_thread.run_sync(included_paths, root, every_path)
+    files = await mirror.read_files(commit, included, max_size=MAX_SPEC_FILE)
+    return await trio.to_thread.run_sync(load, {SPEC_FILE: root, **files})

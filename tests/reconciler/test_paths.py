@@ -70,3 +70,12 @@ def test_no_patterns_mean_the_whole_repository() -> None:
 )
 def test_directories(directory: str, there: bool) -> None:
     assert commit().has_directory(directory) is there
+
+
+def test_a_directory_is_taken_by_its_name_and_not_as_a_pattern() -> None:
+    def below(oid: str, directory: str) -> str:
+        entries = [TreeEntry(f"{directory}/x", 0o100644, "file", oid * 40, 1)]
+        return CommitPaths(entries).below(directory)
+
+    for directory in ("pages/[id]", "a*b", "what?", "back\\slash", "plain"):
+        assert below("1", directory) != below("2", directory), directory
