@@ -1,0 +1,156 @@
+"""The agents as a pass sees them, over real sessions: attempts, their record, and what agents say."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.wire.channel import Channel
+from agent.wire.messages import AfterResult, Task, TaskReport
+from agent.workers import Runner
+from reconciler.fleet import MAX_WARNINGS, Fleet, TaskFailed, report_details
+from reconciler.journal import Journal
+from reconciler.spec.model import Retry
+from reconciler.status.conditions import Reason
+from reconciler.sync.hub import AgentUnreachable
+from reconciler.sync.serving import TreeSource
+from tests.connected import connected, make_node, running_hub
+from tests.reconciler.facts import only_sync
+
+SYNC = only_sync(
+    "projects: {site: {repository: app, branch: main, path: site,"
+    " sync: {nodes: [{node_id: web-1, target_path: /srv/site, exclude: ['*.bak']}]}}}\n"
+)
+TREE = b"\1" * 32
+RETRY = Retry(attempts=3, backoff=0.001, max_backoff=0.002)
+
+
+class Script:
+    """An agent that reports what it was told to, one report for each task."""
+
+    def __init__(self, *reports: dict[str, object]) -> None:
+        self.reports = list(reports)
+        self.tasks: list[Task] = []
+
+    async def __call__(self, task: Task, channel: Channel) -> TaskReport:
+        self.tasks.append(task)
+        fields = {"state": "SUCCESS", "established": TREE, **self.reports.pop(0)}
+        return TaskReport(task=task.id, **fields)  # type: ignore[arg-type]
+
+
+FAILED: dict[str, object] = {"state": "FAILED", "reason": "SyncFailed", "message": "not this time"}
+FULL: dict[str, object] = {"state": "FAILED", "reason": "DiskFull", "message": "the disk is full"}
+
+
+async def serve(channel: Channel, source: TreeSource) -> TaskReport:
+    message, _ = await channel.receive()
+    assert isinstance(message, TaskReport)
+    return message
+
+
+@asynccontextmanager
+async def fleet(tmp_path: Path, runner: Runner | None) -> AsyncIterator[tuple[Fleet, Journal]]:
+    """A fleet of one node, whose agent is connected unless there is none."""
+    node = make_node(tmp_path)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        async with running_hub(tmp_path, [node.enrolment(paired=True)], serve=serve) as setup:
+            node.memory.remember_server(setup.hub.fingerprint)
+            agents = Fleet(setup.hub, journal, patience=0.05)
+            if runner is None:
+                yield agents, journal
+                return
+            async with connected(setup, node, runner):
+                yield agents, journal
+
+
+@pytest.fixture
+async def source(tmp_path: Path) -> TreeSource:
+    directory = tmp_path / "source"
+    directory.mkdir()
+    return await TreeSource.build(directory)
+
+
+def attempts(journal: Journal) -> tuple[str, str, list[tuple[int, str, str]]]:
+    [task] = journal.tasks()
+    assert (task.resource, task.node) == (SYNC.id, "web-1")
+    return task.node, task.state, [(each.number, each.state, each.reason) for each in task.attempts]
+
+
+async def test_a_sync_is_one_task_with_one_attempt(tmp_path: Path, source: TreeSource) -> None:
+    script = Script({})
+    async with fleet(tmp_path, script) as (agents, journal):
+        report = await agents.sync(SYNC, source, RETRY)
+        assert attempts(journal) == ("web-1", "SUCCESS", [(1, "SUCCESS", "")])
+    assert report.established == TREE
+    [task] = script.tasks
+    assert (task.target_path, task.tree, task.observe) == ("/srv/site", source.tree, False)
+    assert task.ignore == (".git", "runtime", "tmp", "*.bak")
+
+
+async def test_what_may_pass_is_tried_again(tmp_path: Path, source: TreeSource) -> None:
+    script = Script(FAILED, FAILED, {})
+    async with fleet(tmp_path, script) as (agents, journal):
+        await agents.sync(SYNC, source, RETRY)
+        assert attempts(journal)[1:] == (
+            "SUCCESS",
+            [(1, "RETRYING", "SyncFailed"), (2, "RETRYING", "SyncFailed"), (3, "SUCCESS", "")],
+        )
+    assert len({task.id for task in script.tasks}) == 3
+
+
+async def test_the_last_attempt_ends_the_task(tmp_path: Path, source: TreeSource) -> None:
+    async with fleet(tmp_path, Script(FAILED, FAILED, FAILED)) as (agents, journal):
+        with pytest.raises(TaskFailed, match="not this time"):
+            await agents.sync(SYNC, source, RETRY)
+        assert attempts(journal)[1:] == (
+            "FAILED",
+            [(1, "RETRYING", "SyncFailed"), (2, "RETRYING", "SyncFailed"), (3, "FAILED", "SyncFailed")],
+        )
+
+
+async def test_what_will_not_pass_is_not_tried_again(tmp_path: Path, source: TreeSource) -> None:
+    async with fleet(tmp_path, Script(FULL)) as (agents, journal):
+        with pytest.raises(TaskFailed) as caught:
+            await agents.sync(SYNC, source, RETRY)
+        assert caught.value.reason == "DiskFull"
+        assert attempts(journal)[1:] == ("FAILED", [(1, "FAILED", "DiskFull")])
+
+
+async def test_a_node_that_is_away(tmp_path: Path, source: TreeSource) -> None:
+    async with fleet(tmp_path, None) as (agents, journal):
+        assert await agents.wait_connected(["web-1"]) == set()
+        assert await agents.wait_connected([]) == set()
+        assert agents.why_not_connected("web-1").reason == Reason.AGENT_UNREACHABLE
+        assert agents.why_not_connected("stranger").reason == Reason.AWAITING_PAIRING
+        with pytest.raises(AgentUnreachable):
+            await agents.sync(SYNC, source, RETRY)
+        assert attempts(journal)[1:] == ("FAILED", [(1, "FAILED", "AgentUnreachable")])
+
+
+async def test_a_look_that_failed_is_an_error(tmp_path: Path) -> None:
+    script = Script({"observed": TREE}, {"state": "FAILED", "message": "it does not answer"})
+    async with fleet(tmp_path, script) as (agents, journal):
+        assert (await agents.look(SYNC, TREE)).observed == TREE
+        with pytest.raises(TaskFailed, match="it does not answer") as caught:
+            await agents.look(SYNC, TREE)
+        assert caught.value.reason == Reason.OBSERVATION_FAILED
+        assert journal.tasks() == ()
+    assert all(task.observe for task in script.tasks)
+
+
+@pytest.mark.parametrize("reason", ["", "[bold]", "\x1b[31mRed", "lower", "A" * 65, "With Space"])
+def test_an_agent_cannot_make_up_a_reason_that_is_none(reason: str) -> None:
+    report = TaskReport(task="t", state="FAILED", reason=reason, message="bad\x1b[31m\nnews")
+    error = TaskFailed(report, unnamed=Reason.SYNC_FAILED)
+    assert (error.reason, str(error)) == (Reason.SYNC_FAILED, "bad [31m news")
+
+
+def test_what_an_agent_says_is_bounded() -> None:
+    many = tuple(f"warning\n{number}" for number in range(100))
+    after = (AfterResult(name="re\x1bload", exit_code=1),)
+    details = report_details(TaskReport(task="t", state="SUCCESS", warnings=many, after=after), ["unsent"])
+    warnings = details["warnings"]
+    assert isinstance(warnings, list)
+    assert (len(warnings), warnings[:2]) == (MAX_WARNINGS, ["unsent", "warning 0"])
+    assert details["after"] == ["re load: exit code 1"]

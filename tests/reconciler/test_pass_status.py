@@ -1,0 +1,223 @@
+"""The status documents after a pass: who is ready, what is recorded, and that nothing new writes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from reconciler.apply import Outcome
+from reconciler.desired import make_desired
+from reconciler.errors import Problem
+from reconciler.observation import Absent, Observation, Present, Setback, Unknown
+from reconciler.pass_status import PassFacts, last_good_spec, with_pass
+from reconciler.plan import Action, make_plan
+from reconciler.recording import step_result, with_results
+from reconciler.secrets.freshness import Freshness, SourceState
+from reconciler.spec.load import SPEC_FILE, load_or_raise
+from reconciler.status.conditions import Condition, Reason, find_condition
+from reconciler.status.documents import NodeStatus, Recorded, ServiceStatus
+from reconciler.status.files import render_changes
+from tests.reconciler.facts import COMMIT, HEAD, facts
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+WEB, SITE = "services/staging/web", "projects/branch/site/web-1/srv+site"
+TEXT = """\
+services:
+  web: {repository: app, deploy: {kind: invoke, task: deploy}, environments: [staging]}
+projects:
+  site:
+    repository: app
+    branch: main
+    path: site
+    sync: {nodes: [{node_id: web-1, target_path: /srv/site}]}
+"""
+GOOD = {WEB: Outcome("succeeded"), SITE: Outcome("succeeded")}
+PAIRED = NodeStatus(id="nodes/web-1", certificate="PEM")
+
+
+def happened(
+    text: str = TEXT,
+    outcomes: Mapping[str, Outcome] = GOOD,
+    *,
+    found: Mapping[str, Observation] | None = None,
+    setbacks: Mapping[str, object] | None = None,
+    **changes: object,
+) -> PassFacts:
+    known = replace(facts(text), **(setbacks or {}))  # type: ignore[arg-type]
+    desired = make_desired(known)
+    absent: dict[str, Observation] = {resource.id: Absent() for resource in desired.resources}
+    made = PassFacts(
+        spec=known.spec,
+        spec_commit="5" * 40,
+        head_commit="5" * 40,
+        problems=(),
+        is_frozen=lambda _resource: False,
+        desired=desired,
+        plan=make_plan(desired, absent | dict(found or {}), recorded=()),
+        outcomes=outcomes,
+        releases=known.releases,
+        sources={"local": Freshness("local", "env_file", SourceState.FRESH, keys=("DB_URL",))},
+        asked={"web-1"},
+        connected={"web-1"},
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def after(facts: PassFacts, recorded: Recorded | None = None, now: datetime = NOW) -> Recorded:
+    return with_pass(recorded or Recorded().put(PAIRED), facts, now)
+
+
+def after_first() -> Recorded:
+    """After a pass that brought everything about."""
+    first = happened()
+    made = {resource.id: resource for resource in first.desired.resources}
+    results = [step_result(step, made[step.resource], {}, at=NOW) for step in first.plan.steps]
+    return after(first, with_results(Recorded().put(PAIRED), results))
+
+
+def ready(recorded: Recorded, id: str) -> Condition:
+    document = recorded.get(id)
+    assert document is not None, id
+    condition = find_condition(document.conditions, "Ready")
+    assert condition is not None
+    return condition
+
+
+def test_after_a_good_pass_all_are_ready_and_the_next_one_writes_nothing() -> None:
+    first = after_first()
+    assert {ready(first, id).status for id in first.ids()} == {"True"}
+    assert render_changes(first, after(happened(outcomes={}, found=in_place()), first, LATER)) == {}
+
+
+def in_place() -> dict[str, Observation]:
+    """As if everything were in place: no steps, no findings."""
+    made = make_desired(facts(TEXT))
+    return {resource.id: Present(str(resource.hash), resource.inputs) for resource in made.resources}
+
+
+def test_a_failed_deploy_voids_the_record_and_a_failed_sync_or_adoption_does_not() -> None:
+    recorded = Recorded().put(PAIRED, ServiceStatus(id=WEB, config_hash="v1:1:2:3"))
+    failed = Outcome("failed", "DeployFailed", "exit code 1")
+    assert after(happened(outcomes={WEB: failed, SITE: failed}), recorded).services[WEB].config_hash == ""
+    plan = happened().plan
+    adopting = replace(
+        plan, steps=tuple(replace(step, action=Action.ADOPT) for step in plan.steps if step.resource == WEB)
+    )
+    kept = after(happened(outcomes={WEB: failed}, plan=adopting), recorded)
+    assert kept.services[WEB].config_hash == "v1:1:2:3"
+
+
+def test_a_blocked_step_leaves_the_record_as_it_was() -> None:
+    recorded = Recorded().put(PAIRED, ServiceStatus(id=WEB, config_hash="v1:1:2:3"))
+    blocked = Outcome("blocked", Reason.DEPENDENCY_NOT_READY, "waits for db, which failed")
+    status = after(happened(outcomes={WEB: blocked}), recorded).services[WEB]
+    assert (status.config_hash, status.history) == ("v1:1:2:3", ())
+    assert find_condition(status.conditions, "Ready").status == "False"  # type: ignore[union-attr]
+
+
+def test_a_failure_that_only_counts_on_writes_nothing() -> None:
+    """A wait that a server asks for, or a time in the last lines of a task, is no news."""
+
+    def failed(message: str, reason: str = "DeployFailed") -> PassFacts:
+        return happened(outcomes={WEB: Outcome("failed", reason, message), SITE: Outcome("succeeded")})
+
+    first = after(failed("asks to wait 58 s"))
+    assert render_changes(first, after(failed("asks to wait 9 s"), first, LATER)) == {}
+    assert WEB + ".yaml" in render_changes(first, after(failed("asks for a login"), first, LATER))
+    assert WEB + ".yaml" in render_changes(first, after(failed("asks to wait 9 s", "Timeout"), first, LATER))
+
+
+def test_unknown_is_told_as_unknown() -> None:
+    found = {SITE: Unknown(Reason.AGENT_UNREACHABLE, "web-1 is away")}
+    told = after(happened(outcomes={WEB: Outcome("succeeded")}, found=found, connected=()))
+    assert (ready(told, SITE).status, ready(told, SITE).reason) == ("Unknown", "AgentUnreachable")
+    assert (ready(told, "nodes/web-1").status, ready(told, "summary").status) == ("Unknown", "False")
+    assert told.summary is not None
+    assert told.summary.counts["projects"].unknown == 1
+
+
+def test_nodes_that_nobody_needed_stay_as_they_were() -> None:
+    first = after_first()
+    quiet = happened(outcomes={}, found=in_place(), asked=(), connected=())
+    assert render_changes(first, after(quiet, first, LATER)) == {}
+    unpaired = after(happened(), Recorded().put(NodeStatus(id="nodes/web-1")))
+    assert ready(unpaired, "nodes/web-1").reason == Reason.AWAITING_PAIRING
+
+
+def test_the_releases_of_the_pass_are_the_recorded_ones() -> None:
+    [unit] = after(happened()).environments["environments/staging"].units.items()
+    assert (unit[0], unit[1].release.tag, unit[1].release.commit) == ("app", "v1.0.0", COMMIT)
+    down = Setback(Reason.REPOSITORY_UNAVAILABLE, "down", unknown=True)
+    releases = {("app", "staging"): down}
+    kept = after(happened(releases=releases, outcomes={}), after(happened()), LATER)
+    assert list(kept.environments["environments/staging"].units) == ["app"]
+    assert ready(kept, "environments/staging").status == "Unknown"
+
+
+@pytest.mark.parametrize("rule", ["windows: [Mon-Fri 09:00-17:00]", "spec_from: release", "on_failure: hold"])
+def test_where_a_rule_is_not_acted_on_no_release_is_let_through(rule: str) -> None:
+    head = HEAD.replace("release: {cut: external}", "release: {cut: external}, " + rule)
+    strict = load_or_raise({SPEC_FILE: (head + TEXT).encode()})
+    told = after(happened(outcomes={}, setbacks={"spec": strict}))
+    assert told.environments["environments/staging"].units == {}
+    assert ready(told, "environments/staging").reason == Reason.NOT_IMPLEMENTED
+
+
+def test_an_environment_in_which_nothing_runs_is_ready() -> None:
+    told = after(happened("", {}), Recorded())
+    assert ready(told, "environments/staging").status == "True"
+
+
+@pytest.mark.parametrize(
+    ("freshness", "state", "status", "reason", "keys"),
+    [
+        ({"state": SourceState.CACHED, "keys": ("A",)}, "fresh", "True", "ReconciliationSucceeded", ("A",)),
+        ({"state": SourceState.STALE, "keys": ("A",)}, "stale", "False", "StaleSecrets", ("A",)),
+        ({"state": SourceState.FALLBACK, "served_by": "b"}, "fallback", "False", "FallbackSecrets", ()),
+        (
+            {"state": SourceState.FAILED, "error": "down"},
+            "failed",
+            "Unknown",
+            "SecretFetchFailed",
+            ("DB_URL",),
+        ),
+        ({"state": SourceState.FALLBACK, "enabled": False}, "disabled", "False", "Suspended", ()),
+    ],
+)
+def test_sources(
+    freshness: dict[str, object], state: str, status: str, reason: str, keys: tuple[str, ...]
+) -> None:
+    told = after(
+        happened(sources={"local": Freshness("local", "env_file", **freshness)}),  # type: ignore[arg-type]
+        after(happened()),
+    )
+    source = told.sources["secrets/local"]
+    assert (source.state, source.keys) == (state, keys)
+    assert (ready(told, "secrets/local").status, ready(told, "secrets/local").reason) == (status, reason)
+
+
+def test_a_source_that_nobody_asked_stays_as_it_was() -> None:
+    first = after(happened())
+    unused = happened(sources={"local": Freshness("local", "env_file", SourceState.UNUSED)})
+    assert after(unused, first).sources == first.sources
+
+
+def test_what_is_frozen_says_so_and_stays() -> None:
+    problem = Problem("trueup.yaml", 3, 1, "services.gone", "it is wrong", "services/gone")
+    gone = ServiceStatus(id="services/staging/gone", config_hash="v1:1:2:3")
+    told = after(
+        happened(problems=(problem,), is_frozen=lambda id: id == gone.id, head_commit="6" * 40),
+        Recorded().put(PAIRED, gone),
+    )
+    assert told.services[gone.id].config_hash == "v1:1:2:3"
+    assert ready(told, gone.id).reason == Reason.SPEC_INVALID
+    assert told.summary is not None
+    assert told.summary.problems == ("trueup.yaml:3:1: services.gone: it is wrong",)
+    assert told.summary.last_attempted_revision == "6" * 40
+    assert last_good_spec(told) == "5" * 40
+
+
+def test_before_the_first_pass_there_is_no_last_good_spec() -> None:
+    assert last_good_spec(Recorded()) is None
