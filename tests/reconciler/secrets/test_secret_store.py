@@ -272,6 +272,26 @@ async def test_a_refusal_is_no_outage(filled: InfisicalDouble, mock_clock: MockC
     assert store.freshness()["prod"].state is SourceState.FAILED
 
 
+@pytest.mark.parametrize("order", [("production", "staging"), ("staging", "production")])
+async def test_what_a_source_is_in_does_not_depend_on_who_asked_last(
+    filled: InfisicalDouble, tmp_path: Path, order: tuple[str, str]
+) -> None:
+    """As the fallback of another source it may not serve in staging; in production it serves."""
+    missing = env_file(tmp_path / "missing.env", fallback=("prod",))
+    store = store_of(context_for(filled), infisical(filled, environments=("production",)), missing)
+    for environment in order:
+        if environment == "production":
+            await store.values("prod", environment)
+        else:
+            with pytest.raises(SourceRefused):
+                await store.values("local", environment)
+    assert store.freshness()["prod"].state is SourceState.FAILED
+    assert (
+        store.freshness()["prod"].error
+        == "secret source prod may not serve environment staging, only production"
+    )
+
+
 async def test_an_empty_answer_never_blanks(filled: InfisicalDouble, mock_clock: MockClock) -> None:
     store = store_of(context_for(filled), infisical(filled, cache_ttl=60.0))
     await store.values("prod", "production")
