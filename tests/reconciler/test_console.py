@@ -1,0 +1,94 @@
+"""What people and scripts read: tables that show text as it is, and documents that hold the same."""
+
+import json
+
+import pytest
+import yaml
+
+from reconciler.apply import Outcome
+from reconciler.console import pass_document, print_nodes, print_pass, print_plan, print_status
+from reconciler.errors import Problem, SettingsError
+from reconciler.plan import Action, Finding, Plan, Step
+from reconciler.reconcile import Pass
+from tests.reconciler.status.documents import one_of_each
+
+MARKUP = "[red]not markup[/red] [/]"
+STEP = Step("services/staging/web", Action.DEPLOY, f"changed: env {MARKUP}", "v1:1:2:3", ("env X",), ("a",))
+FINDING = Finding("projects/branch/site/web-1/srv", "AgentUnreachable", MARKUP, unknown=True)
+PLAN = Plan("main@sha1:1", (STEP,), (FINDING,))
+PROBLEM = Problem("trueup.yaml", 3, 5, "services.web", "is wrong", "services/web")
+
+Captured = pytest.CaptureFixture[str]
+
+
+def test_a_plan_as_a_table_and_as_a_document(capsys: Captured) -> None:
+    print_plan(PLAN, [], "table")
+    table = capsys.readouterr()
+    assert "deploy" in table.out
+    assert table.out.count(MARKUP) == 2
+    assert table.out.endswith("1 step\n")
+    for output, parse in (("json", json.loads), ("yaml", yaml.safe_load)):
+        print_plan(PLAN, [PROBLEM], output)
+        said = capsys.readouterr()
+        document = parse(said.out)
+        assert document["steps"][0]["reason"] == STEP.reason
+        assert document["findings"][0]["unknown"] is True
+        assert document["problems"] == ["trueup.yaml:3:5: services.web: is wrong"]
+        assert f"error: {FINDING.resource}: AgentUnreachable: {MARKUP}\n" in said.err
+        assert "error: trueup.yaml:3:5: services.web: is wrong\n" in said.err
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [(Plan("r", (), ()), "nothing to do\n"), (Plan("r", (), (FINDING,)), "nothing else to do\n")],
+)
+def test_a_plan_without_steps(plan: Plan, said: str, capsys: Captured) -> None:
+    print_plan(plan, [], "table")
+    assert capsys.readouterr().out.endswith(said)
+
+
+def test_a_pass_as_a_table_and_as_a_document(capsys: Captured) -> None:
+    failed = Pass(PLAN, {STEP.resource: Outcome("failed", "DeployFailed", MARKUP)}, (), "c" * 40)
+    print_pass(failed, "table")
+    table = capsys.readouterr().out
+    assert f"DeployFailed: {MARKUP}" in table
+    assert "status written: cccccccccccc" in table
+    print_pass(failed, "json")
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads(json.dumps(pass_document(failed)))
+    assert document["outcomes"][STEP.resource]["state"] == "failed"
+    assert document["statusCommit"] == "c" * 40
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (None, 7),
+        ("services", 1),
+        ("service", 1),
+        ("service/web", 1),
+        ("services/production/web", 1),
+        ("projects/web", 1),
+        ("nodes/web-1", 1),
+        ("summary", 1),
+    ],
+)
+def test_status_of_all_of_a_kind_or_of_one(asked: str | None, found: int, capsys: Captured) -> None:
+    print_status(one_of_each(), asked, "json")
+    assert len(json.loads(capsys.readouterr().out)) == found
+    print_status(one_of_each(), asked, "table")
+    assert "RESOURCE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("asked", ["services/none", "nonsense", "services/production/we"])
+def test_status_of_what_is_not_there(asked: str) -> None:
+    with pytest.raises(SettingsError, match="has nothing of"):
+        print_status(one_of_each(), asked, "table")
+
+
+def test_nodes(capsys: Captured) -> None:
+    row = {"node": "web-1", "labels": {"group": "web"}, "paired": True, "fingerprint": "cd" * 32}
+    print_nodes([{**row, "trustOnFirstUse": True}, {**row, "paired": False, "trustOnFirstUse": False}])
+    out = capsys.readouterr().out
+    assert "yes, unpinned" in out
+    assert "group=web" in out
