@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from agent.settings import (
     check_directory,
     check_fingerprint,
     check_node,
+    config_path,
     load_config,
     parse_allow,
     parse_config,
@@ -42,6 +44,9 @@ from agent.status import Board, Status, hold_lock, is_running, read_status
 from agent.version import agent_version
 from agent.wire.channel import Channel
 from agent.wire.messages import Task, TaskReport
+
+OPEN_FILES = 8192
+"""Descriptors that the agent allows itself: each task may hold 128 files and 64 directories a thread."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def join(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Pair this host with a primary; nothing is written to agent.toml unless that succeeded."""
-    path = Path(arguments.config or environ.get("TRUEUP_AGENT_CONFIG") or DEFAULT_CONFIG)
+    path = config_path(arguments.config, environ)
     config = _joined_config(arguments, path)
     token = _join_token(arguments, environ)
     _check_writable(path)
@@ -185,12 +190,25 @@ def _check_writable(path: Path) -> None:
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM or SIGINT; then exit 0."""
     config = load_config(arguments.config, environ)
+    own = [config_path(arguments.config, environ), config.state_dir, config.tls_dir]
+    if environ.get("SYNC_NODE_TOKEN_FILE"):
+        own.append(Path(environ["SYNC_NODE_TOKEN_FILE"]))
+    rules = msgspec.structs.replace(config.rules, private=tuple(map(str, own)))
+    _raise_open_files()
     lock = hold_lock(config.state_dir)
     try:
-        trio.run(_run, config)
+        trio.run(_run, replace(config, rules=rules))
     finally:
         os.close(lock)
     return 0
+
+
+def _raise_open_files() -> None:
+    """Lets this process open as many files as its tasks may need; 1024, the usual limit, is too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _run(config: AgentConfig) -> None:

@@ -1,5 +1,7 @@
 """Takes an index from the primary, which is not trusted with it."""
 
+from collections.abc import Collection
+
 import trio
 
 from agent.errors import RemoteProtocolError
@@ -12,12 +14,13 @@ from agent.wire.messages import Entry, IndexBegin, IndexEnd, IndexFile, SyncStar
 
 
 async def fetch_index(
-    channel: Channel, task: Task, rules: AgentRules, ignore: Ignore
+    channel: Channel, task: Task, rules: AgentRules, ignore: Ignore, *, reserved: Collection[str]
 ) -> tuple[tuple[Entry, ...], int]:
     """Asks for a task's index and takes it, checked entry by entry and then as a whole.
 
-    Gives the entries and the modification time of the tree's own directory. Raises PathRefused or
-    RemoteProtocolError for what must not be placed, TransferFailed once the session is gone.
+    `reserved` are paths that it may not name. Gives the entries and the modification time of the tree's
+    own directory. Raises PathRefused or RemoteProtocolError for what must not be placed, TransferFailed
+    once the session is gone.
     """
     await channel.send(SyncStart(task=task.id))
     message, _ = await receive(channel)
@@ -30,7 +33,7 @@ async def fetch_index(
         max_entries=rules.max_entries,
         max_file_size=rules.max_file_size,
         max_total_size=rules.max_total_size,
-        reserved=[file.path for file in task.rendered],
+        reserved=reserved,
     )
     while True:
         message, _ = await receive(channel)

@@ -183,8 +183,8 @@ def find_collision(paths: Iterable[str]) -> tuple[str, str] | None:
 class IndexCheck:
     """Takes an index batch by batch and refuses all that a well-behaved primary never sends.
 
-    Bounds are the agent's own rules. `reserved` are the paths of rendered files, which the tree must
-    leave alone. Raises PathRefused for a path, RemoteProtocolError for anything else.
+    Bounds are the agent's own rules. `reserved` are paths that the tree must leave alone: of rendered
+    files, and of the agent's own. Raises PathRefused for a path, RemoteProtocolError for anything else.
     """
 
     def __init__(
@@ -235,7 +235,7 @@ class IndexCheck:
         if above and self._kinds.get(above) != "directory":
             raise PathRefused(f"the index puts {path!r} below something that is no directory of it")
         if path in self._reserved or (path in self._above_reserved and entry.kind != "directory"):
-            raise PathRefused(f"the index names {path!r}, which a rendered file takes")
+            raise PathRefused(f"the index names {path!r}, which is a rendered file's or the agent's own")
         if not 0 <= entry.mode <= PERMISSIONS:
             raise RemoteProtocolError(f"the mode of {path!r} has more than permission bits")
         if not 0 <= entry.mtime_ns <= MAX_TIME:

@@ -27,9 +27,11 @@ from agent.wire.messages import Entry
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a task looks at. `reserved` are rendered files and other targets inside this one."""
+    """What a task looks at. `forbidden` are rendered files and the agent's own, which no index may name;
+    `reserved` are these and other targets inside this one."""
 
     ignore: Ignore
+    forbidden: frozenset[str]
     reserved: frozenset[str]
     delete_foreign: bool
     keep_edits: bool

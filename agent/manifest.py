@@ -98,7 +98,11 @@ def load(path: Path) -> Manifest | None:
             return _decoder.decode(content)
     except msgspec.MsgspecError:
         pass
-    raise TaskFailed(
+    raise _unreadable(path)
+
+
+def _unreadable(path: Path) -> TaskFailed:
+    return TaskFailed(
         "ManifestUnreadable",
         f"the record of what was placed is damaged or newer than this agent: {path}",
         hint="remove it: equal files are adopted, others are then treated as local edits",
@@ -125,13 +129,19 @@ def save(path: Path, manifest: Manifest, *, durable: bool) -> None:
 
 
 def other_targets(state_dir: Path, target: str) -> list[str]:
-    """Paths of other targets that lie inside `target`, relative to it; a task must not touch them."""
+    """Paths of other targets that lie inside `target`, relative to it; a task must not touch them.
+
+    Blocks; raises TaskFailed if a record can't be read, as nobody knows then whose it is.
+    """
     inside: list[str] = []
     for path in sorted((state_dir / "targets").glob("*.manifest")):
         try:
             other = msgspec.msgpack.decode(path.read_bytes(), type=_Header).target
-        except (FileNotFoundError, msgspec.MsgspecError):
-            continue  # gone, or its own next task will say that it is damaged
+        except FileNotFoundError:
+            continue
+        except msgspec.MsgspecError:
+            # It may be of a target inside this one, whose files would then pass for foreign.
+            raise _unreadable(path) from None
         if other.startswith(f"{target}/"):
             inside.append(other[len(target) + 1 :])
     return inside

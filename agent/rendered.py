@@ -34,6 +34,16 @@ def check_rendered(files: Sequence[RenderedContent]) -> None:
             raise PathRefused(f"the mode of rendered file {file.path!r} has more than permission bits")
 
 
+def check_apart(files: Sequence[RenderedContent], private: frozenset[str]) -> None:
+    """Raises PathRefused if a rendered file would be one of the agent's own `private` files, or in one."""
+    for file in files:
+        if not private.isdisjoint([file.path, *ancestors(file.path)]):
+            raise PathRefused(
+                f"rendered file {file.path!r} lies where this agent keeps its own files",
+                hint="name another path",
+            )
+
+
 def differing(
     root_fd: int, files: Sequence[RenderedContent], owners: Collection[str]
 ) -> list[RenderedContent]:

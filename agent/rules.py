@@ -12,10 +12,13 @@ class AgentRules(msgspec.Struct, frozen=True, kw_only=True):
 
     `roots` are absolute directories; only below them may a target lie. `owners` are the users and
     groups, by name, that rendered files may be given to. `commands` maps each name that a task's
-    `after` may use to the argument list that is run, without a shell. Sizes are bytes, times seconds.
+    `after` may use to the argument list that is run, without a shell. `private` are the agent's own
+    files and directories (configuration, keys, records), which no task may touch wherever the roots
+    are. Sizes are bytes, times seconds.
     """
 
     roots: tuple[str, ...]
+    private: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
     commands: Mapping[str, tuple[str, ...]] = {}
     max_file_size: int = 64 * GIB

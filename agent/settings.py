@@ -55,17 +55,22 @@ class AgentConfig:
     """From the environment; None: the one that `join` stored."""
 
 
+def config_path(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """Which file is read: the one that `--config` names, or TRUEUP_AGENT_CONFIG, or the one in /etc."""
+    return Path(path or environ.get("TRUEUP_AGENT_CONFIG") or DEFAULT_CONFIG)
+
+
 def load_config(path: Path | None, environ: Mapping[str, str]) -> AgentConfig:
     """The configuration from a file (`--config`, TRUEUP_AGENT_CONFIG, /etc) and the environment.
 
     Without a file the environment has to name node, endpoint and token. Raises SettingsError.
     """
-    named = path or (Path(environ["TRUEUP_AGENT_CONFIG"]) if environ.get("TRUEUP_AGENT_CONFIG") else None)
-    file = named or DEFAULT_CONFIG
+    file = config_path(path, environ)
+    named = path is not None or bool(environ.get("TRUEUP_AGENT_CONFIG"))
     try:
         config = parse_config(file.read_text("utf-8"), str(file))
     except FileNotFoundError:
-        if named is not None or not environ.get("SYNC_NODE_ID"):
+        if named or not environ.get("SYNC_NODE_ID"):
             raise SettingsError(
                 f"{file}: there is no such file",
                 hint="run `trueup-agent join`, or set SYNC_NODE_ID, SYNC_NODE_TOKEN and SYNC_TCP_ENDPOINT",

@@ -17,6 +17,7 @@ import trio
 from agent import tls
 from agent.address import Address
 from agent.errors import SettingsError
+from agent.logs import visible
 from agent.wire.messages import Task, TaskReport
 
 _log = logging.getLogger("trueup.agent")
@@ -82,7 +83,8 @@ class Board:
             return
         self._change(connected=False, since=now(), problem=problem)
         _log.warning("not connected", extra={"fields": {"problem": problem}})
-        notify(f"STATUS=not connected: {problem}")
+        # A line break in what a primary said would begin an assignment of its own, such as MAINPID=.
+        notify(f"STATUS=not connected: {visible(problem)}")
         await self._write()
 
     async def task_started(self, task: Task) -> None:
@@ -183,15 +185,17 @@ def is_running(state_dir: Path) -> bool:
 
 
 def notify(text: str) -> None:
-    """Tell systemd, if it asked to be told (sd_notify(3)); never fails."""
+    """Tell systemd, if it asked to be told (sd_notify(3)); never fails.
+
+    Each line is an assignment that systemd acts on: what somebody else said goes through `visible` first.
+    """
     name = os.environ.get("NOTIFY_SOCKET", "")
     if not name.startswith(("/", "@")):
         return
-    plain = "\n".join(line for line in text.splitlines() if line.isprintable())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
         channel.setblocking(False)
         try:
-            channel.sendto(plain.encode(), name.replace("@", "\0", 1) if name.startswith("@") else name)
+            channel.sendto(text.encode(), name.replace("@", "\0", 1) if name.startswith("@") else name)
         except OSError:
             return
 

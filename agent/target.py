@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.errors import PathRefused
@@ -51,6 +51,26 @@ def check_target(path: str, roots: Sequence[str]) -> tuple[str, list[str]]:
         )
     root = max(matching, key=len).rstrip("/")
     return root or "/", [name for name in path[len(root) :].split("/") if name]
+
+
+def private_inside(path: str, roots: Sequence[str], private: Iterable[str]) -> frozenset[str]:
+    """Those of the `private` paths that lie inside the target `path`, relative to it; blocks.
+
+    Raises PathRefused where the target is one of them or lies in one. Real paths are compared: a root
+    may be reached through symlinks, while below it `open_target` follows none.
+    """
+    root, names = check_target(path, roots)
+    here = os.path.join(os.path.realpath(root), *names)  # noqa: PTH118 - next to realpath, on text
+    inside: set[str] = set()
+    for own in map(os.path.realpath, private):
+        if here == own or here.startswith(f"{own}/"):
+            raise PathRefused(
+                f"target path {path!r} is where this agent keeps its own configuration, keys and records",
+                hint="name another directory",
+            )
+        if own.startswith(f"{here}/"):
+            inside.add(own[len(here) + 1 :])
+    return frozenset(inside)
 
 
 def open_target(path: str, roots: Sequence[str], *, create: bool) -> Target | None:

@@ -22,7 +22,7 @@ from agent.manifest import Manifest, Placed, load, manifest_path, other_targets,
 from agent.record import established_digest, record, wait_for_clock
 from agent.rules import AgentRules
 from agent.staging import sweep_staging
-from agent.target import Target, check_target, open_target
+from agent.target import Target, check_target, open_target, private_inside
 from agent.wire.channel import Channel
 from agent.wire.messages import (
     DIGEST_SIZE,
@@ -114,7 +114,9 @@ class _Run:
             index: Sequence[Entry] = observed_entries(self._view, scope)
             changes = Changes()
         else:
-            index, self._root_mtime_ns = await fetch_index(self._channel, task, self._rules, scope.ignore)
+            index, self._root_mtime_ns = await fetch_index(
+                self._channel, task, self._rules, scope.ignore, reserved=scope.forbidden
+            )
             changes = await self._plan(index, scope)
         established = await self._apply(index, changes, differing, equal=equal)
         await self._run_after()
@@ -137,16 +139,22 @@ class _Run:
     async def _look(self) -> Scope:
         """Opens the target, where there is one, and sees what of ours it holds."""
         task = self._task
+        private = await trio.to_thread.run_sync(
+            private_inside, task.target_path, self._rules.roots, self._rules.private
+        )
+        rendered.check_apart(task.rendered, private)
         self._target = await trio.to_thread.run_sync(self._open, False)
         if self._target is not None:
             await self._lock(self._target)
         self._manifest = await trio.to_thread.run_sync(load, self._manifest_path)
-        reserved = {file.path for file in task.rendered}
+        own = private | {file.path for file in task.rendered}
+        others: Iterable[str] = ()
         if task.delete_foreign:
-            reserved |= set(await trio.to_thread.run_sync(other_targets, self._state_dir, task.target_path))
+            others = await trio.to_thread.run_sync(other_targets, self._state_dir, task.target_path)
         scope = Scope(
-            ignore=Ignore(task.ignore),
-            reserved=frozenset(reserved),
+            ignore=await trio.to_thread.run_sync(Ignore, task.ignore),
+            forbidden=own,
+            reserved=own.union(others),
             delete_foreign=task.delete_foreign and task.strategy == "mirror",
             keep_edits=task.on_local_edit == "keep",
             ignore_permissions=task.ignore_permissions,

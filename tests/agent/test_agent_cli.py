@@ -256,6 +256,19 @@ async def test_a_mistake_found_while_running_is_one_line_too(tmp_path: Path, hos
         assert "Traceback" not in done.stderr
 
 
+async def test_no_task_touches_the_agents_own_files(tmp_path: Path, host: Host) -> None:
+    async with running_hub(tmp_path / "hub", [host.enrolment]) as setup:
+        await run_agent_command(*host.join(setup, "--root", str(tmp_path)))
+        async with agent_process(host.config) as agent:
+            await agent.wait_connected()
+            for number, own in enumerate((host.config.parent / "agent.toml", host.state, host.state / "tls")):
+                report = await setup.hub.run_task(
+                    "web-1", make_task(f"t{number}", target=str(own), observe=False), None
+                )
+                assert (report.state, report.reason) == ("FAILED", "PathRefused"), own
+            await agent.stop()
+
+
 async def test_systemd_is_told(tmp_path: Path, host: Host) -> None:
     path = tmp_path / "notify"
     async with running_hub(tmp_path, [host.enrolment]) as setup:

@@ -26,6 +26,7 @@ from agent.wire.messages import (
     IndexEnd,
     IndexFile,
     Ping,
+    RenderedContent,
     SyncStart,
     TaskReport,
 )
@@ -308,3 +309,58 @@ async def test_a_primary_that_falls_silent(host: Host, autojump_clock: MockClock
             await run_task(host.task(b"\0" * 32), agent, rules=host.rules, state_dir=host.state)
         nursery.cancel_scope.cancel()
     assert not host.target.exists()
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Host:
+    """A host whose root holds the agent's own files too, behind a symlink."""
+    wide = Host(tmp_path / "wide", name="top")
+    write_tree(wide.target, {"etc/agent.toml": b"roots = []", "var/tls/client.key": b"key"})
+    (wide.base / "config").symlink_to("srv/top/etc")
+    wide.allow(private=(str(wide.base / "config/agent.toml"), str(wide.target / "var")))
+    return wide
+
+
+@pytest.mark.parametrize("target", ["var", "var/tls", "var/new", "etc/agent.toml", "etc/agent.toml/x"])
+async def test_no_target_is_where_the_agent_keeps_its_own(wide: Host, target: str) -> None:
+    before = read_tree(wide.base)
+    task = wide.task(b"\0" * 32, target_path=str(wide.target / target))
+    report = await run_against(task, wide, sends([]))
+    assert (report.state, report.reason) == ("FAILED", "PathRefused")
+    assert read_tree(wide.base) == before
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [directory_entry("etc", mode=0o755, mtime_ns=1), a_file("etc/agent.toml", b"roots = ['/']")],
+        [a_file("etc")],
+        [symlink_entry("etc", mtime_ns=1, link="/tmp")],
+        [a_file("var")],
+        [directory_entry("var", mode=0o777, mtime_ns=1), a_file("var/x")],
+    ],
+)
+async def test_no_index_names_the_agents_own_files(wide: Host, entries: list[Entry]) -> None:
+    before = read_tree(wide.target)
+    task = wide.task(tree_digest(entries, ignore_permissions=False))
+    report = await run_against(task, wide, sends(entries))
+    assert (report.state, report.reason) == ("FAILED", "PathRefused")
+    assert read_tree(wide.target) == before
+
+
+@pytest.mark.parametrize("path", ["etc/agent.toml", "var", "var/tls/client.key"])
+async def test_no_rendered_file_is_one_of_the_agents_own(wide: Host, path: str) -> None:
+    before = read_tree(wide.target)
+    task = wide.task(b"\0" * 32, rendered=(RenderedContent(path=path, content=b"mine"),))
+    report = await run_against(task, wide, sends([]))
+    assert (report.state, report.reason) == ("FAILED", "PathRefused")
+    assert read_tree(wide.target) == before
+
+
+async def test_deleting_what_is_foreign_spares_the_agents_own(wide: Host, tmp_path: Path) -> None:
+    own = read_tree(wide.target)
+    write_tree(wide.target, {"foreign": b"x", "var2/x": b"y"})
+    source = write_tree(tmp_path / "source", {"a": b"1"})
+    assert (await synchronise(source, wide, delete_foreign=True)).state == "SUCCESS"
+    assert read_tree(wide.target) == own | {"a": b"1"}
+    assert (await synchronise(source, wide, delete_foreign=True)).from_agent.messages == ["TaskReport"]

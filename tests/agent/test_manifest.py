@@ -65,7 +65,6 @@ def test_targets_have_records_of_their_own(tmp_path: Path) -> None:
     assert manifest_path(tmp_path, "/srv/a") != manifest_path(tmp_path, "/srv/b")
     for target in ("/srv/a", "/srv/a/b", "/srv/a/c/d", "/srv/ab", "/srv"):
         save(manifest_path(tmp_path, target), manifest(target), durable=False)
-    (tmp_path / "targets/damaged.manifest").write_bytes(b"x")
     assert sorted(other_targets(tmp_path, "/srv/a")) == ["b", "c/d"]
     assert other_targets(tmp_path / "none", "/srv/a") == []
 
@@ -185,3 +184,13 @@ def test_an_interrupted_save_leaves_the_old_record(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="No space"):
         save(path, manifest(deleting=("x",)), durable=True)
     assert load(path) == manifest()
+
+
+def test_a_record_that_cannot_be_read_may_be_of_a_target_inside(tmp_path: Path) -> None:
+    inner = manifest_path(tmp_path, "/srv/app/inner")
+    inner.parent.mkdir(parents=True)
+    inner.write_bytes(b"\xff damaged")
+    with pytest.raises(TaskFailed) as caught:
+        other_targets(tmp_path, "/srv/app")
+    assert caught.value.code == "ManifestUnreadable"
+    assert str(inner) in str(caught.value)

@@ -1,5 +1,6 @@
 """An agent's life against a real hub: reconnecting, several addresses, epochs, and how long it waits."""
 
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from agent.address import Address
 from agent.backoff import FIRST, LONGEST, Backoff
 from agent.errors import SettingsError
-from agent.status import read_status
+from agent.status import Board, read_status
 from reconciler.sync.hub import AgentUnreachable
 from tests.connected import DEADLINE, Node, Setup, make_node, make_task, running_hub, succeed, until
 
@@ -277,3 +278,16 @@ async def test_a_runner_is_called_with_the_task_as_sent(tmp_path: Path, node: No
         await setup.hub.run_task("web-1", make_task("t1", target="/srv/x"), None)
         nursery.cancel_scope.cancel()
     assert seen == [make_task("t1", target="/srv/x")]
+
+
+async def test_what_a_primary_says_is_no_order_to_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notify"
+    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        await listening.bind(str(path))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        board = Board(tmp_path, node="web-1", version="1")
+        await board.disconnected("refused (TokenRefused): no\nMAINPID=1\x1b[2J")
+        told = (await listening.recv(4096)).decode()
+    assert told == "STATUS=not connected: refused (TokenRefused): no\\nMAINPID=1\\x1b[2J"
