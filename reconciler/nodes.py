@@ -189,28 +189,35 @@ def _commit_in_clone(settings: Settings, message: str, edit: Callable[[str], str
             )
         except git.GitCommandError as error:
             raise GitUnavailable(f"the spec repository could not be cloned: {_said(error)}") from None
-        path = Path(directory) / SPEC_FILE
-        if path.is_symlink() or not path.is_file():
-            raise SettingsError(f"{branch} has no {SPEC_FILE}", hint="write one with `trueup init`")
-        before = load(read_spec_files(path))
-        if before.spec is None:
-            raise SpecInvalid(list(before.problems))
-        path.write_text(edit(path.read_text()))
-        known = {(problem.where, problem.message) for problem in before.problems}
-        after = load(read_spec_files(path)).problems
-        if added := [problem for problem in after if (problem.where, problem.message) not in known]:
-            raise SpecInvalid(added)
-        clone.index.add([SPEC_FILE])
-        actor = _actor(clone)
-        commit = clone.index.commit(message, author=actor, committer=actor)
-        try:
-            clone.git.push("origin", f"HEAD:refs/heads/{branch}", kill_after_timeout=CLONE_TIMEOUT)
-        except git.GitCommandError as error:
-            raise GitRefused(
-                f"the commit could not be pushed to {branch}: {_said(error)}",
-                hint="if the branch is protected, use --dry-run and add the lines in a pull request",
-            ) from None
-        return str(commit.hexsha)
+        with clone:  # ends the git processes that it keeps
+            return _edited(clone, Path(directory) / SPEC_FILE, branch, message, edit)
+
+
+def _edited(clone: "git.Repo", path: Path, branch: str, message: str, edit: Callable[[str], str]) -> str:
+    """The id of the pushed commit in which the spec is edited. Nothing is pushed that adds a problem."""
+    import git
+
+    if path.is_symlink() or not path.is_file():
+        raise SettingsError(f"{branch} has no {SPEC_FILE}", hint="write one with `trueup init`")
+    before = load(read_spec_files(path))
+    if before.spec is None:
+        raise SpecInvalid(list(before.problems))
+    path.write_text(edit(path.read_text()))
+    known = {(problem.where, problem.message) for problem in before.problems}
+    after = load(read_spec_files(path)).problems
+    if added := [problem for problem in after if (problem.where, problem.message) not in known]:
+        raise SpecInvalid(added)
+    clone.index.add([SPEC_FILE])
+    actor = _actor(clone)
+    commit = clone.index.commit(message, author=actor, committer=actor)
+    try:
+        clone.git.push("origin", f"HEAD:refs/heads/{branch}", kill_after_timeout=CLONE_TIMEOUT)
+    except git.GitCommandError as error:
+        raise GitRefused(
+            f"the commit could not be pushed to {branch}: {_said(error)}",
+            hint="if the branch is protected, use --dry-run and add the lines in a pull request",
+        ) from None
+    return str(commit.hexsha)
 
 
 def _actor(clone: "git.Repo") -> "git.Actor":
