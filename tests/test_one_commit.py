@@ -13,6 +13,7 @@ import trio
 import yaml
 from jsonschema import Draft202012Validator
 
+from reconciler.journal import Journal
 from schema import read_schema
 from tests.canaries import canary, may_hold
 from tests.contracts.infisical_double import InfisicalDouble, server_error
@@ -175,6 +176,7 @@ async def test_from_a_commit_to_two_hosts_and_back(
             may_hold(host.srv / "site" / ".env")
         first = await first_pass(world, hosts)
         check_first_pass(world, hosts, first, double)
+        check_journal(world)
         await check_second_pass(world)
         await check_one_changed_file(world, relay, hosts)
         await check_removed_file(world, hosts)
@@ -225,6 +227,15 @@ def check_first_pass(world: World, hosts: list[Host], first: Any, double: Infisi
         *["services"] * 2,
         "summary.yaml",
     ]
+
+
+def check_journal(world: World) -> None:
+    """Each target is one task that succeeded, and each host's pairing an event."""
+    with Journal(world.state / "journal.sqlite") as journal:
+        tasks = [(task.node, task.state, len(task.attempts)) for task in journal.tasks()]
+        events = [(event.kind, event.resource, event.reason) for event in journal.recent_events()]
+    assert sorted(tasks) == [("web-1", "SUCCESS", 1), ("web-2", "SUCCESS", 1)]
+    assert sorted(events) == [("paired", f"nodes/{node}", "Paired") for node in ("web-1", "web-2")]
 
 
 def check_target(host: Host, source: Path) -> None:
