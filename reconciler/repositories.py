@@ -4,11 +4,15 @@ import hashlib
 from collections import OrderedDict
 from pathlib import Path
 
+import structlog
 import trio
 
 from reconciler.git.mirror import Mirror, Refs
 from reconciler.git.process import GitOptions
+from reconciler.git.urls import shown
 from reconciler.paths import CommitPaths
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 KEPT_COMMITS = 64
 
@@ -54,6 +58,8 @@ class Repositories:
                 except Exception as error:
                     look.error = error
                     raise
+                for branch in look.refs.rewound:
+                    log.warning("a branch lost commits: it was force-pushed", url=shown(url), branch=branch)
             return look.refs
 
 

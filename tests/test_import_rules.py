@@ -36,6 +36,7 @@ PURE = (
     "reconciler.spec.model",
     "reconciler.status.conditions",
     "reconciler.status.documents",
+    "reconciler.status.transitions",
 )
 IMPURE_MODULES = frozenset({
     *("asyncio", "fcntl", "glob", "http", "io", "logging", "mmap", "multiprocessing", "random", "secrets"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from reconciler.errors import GitRefused, GitUnavailable
 from reconciler.git.process import GitOptions
@@ -56,6 +57,20 @@ async def test_a_repository_that_is_away_is_asked_once_a_pass(
     assert errors[0] is errors[1]
     repositories.begin_pass()
     assert "main" in (await repositories.refresh(remote.url)).heads
+
+
+async def test_a_force_push_is_said_once(repositories: Repositories, remote: GitRepo) -> None:
+    first = remote.commit({"a": "1"})
+    remote.commit({"a": "2"})
+    await repositories.refresh(remote.url)
+    remote.git("update-ref", "refs/heads/main", first)
+    said = []
+    for _ in range(2):
+        repositories.begin_pass()
+        with capture_logs() as logs:
+            await repositories.refresh(remote.url)
+        said += [(each["log_level"], each["branch"]) for each in logs]
+    assert said == [("warning", "main")]
 
 
 def test_a_url_that_may_not_be_used_is_refused(tmp_path: Path) -> None:
