@@ -277,6 +277,18 @@ def node_add(
     trueup(context, "node", "add", name, *options, *(["--dry-run"] if dry_run else []))
 
 
+@task(iterable=["primary"])
+def node_rotate_token(context: Context, name: str, primary: list[str]) -> None:
+    """Give a node a new token in the spec, and print the command to join with it."""
+    trueup(context, "node", "rotate-token", name, *(f"--primary={address}" for address in primary))
+
+
+@task
+def node_repair(context: Context, name: str) -> None:
+    """Forget the certificate of a node, so that its host can join again with its token."""
+    trueup(context, "node", "repair", name)
+
+
 @task
 def node_list(context: Context, output: str = "table") -> None:
     """List the nodes of the spec and what the status files know of them."""
