@@ -1,8 +1,6 @@
 """Kind `infisical`: one folder of one environment of an Infisical project, read through infisicalsdk."""
 
-import ipaddress
 from collections.abc import Hashable, Mapping
-from urllib.parse import urlsplit
 
 import trio
 
@@ -11,6 +9,7 @@ from reconciler.secrets.infisical_answers import Failure, Token, Trouble
 from reconciler.secrets.infisical_login import Login, failed, in_thread
 from reconciler.secrets.source import HttpTimeouts, SourceContext
 from reconciler.secrets.values import Secret
+from reconciler.spec.addresses import secret_host_fault
 from reconciler.spec.model import InfisicalSettings, SecretSource
 
 
@@ -40,9 +39,8 @@ class InfisicalSource:
         )
 
     async def fetch(self, environment: str, /) -> Mapping[str, Secret]:
-        problem = _host_problem(self._host)
-        if problem is not None:
-            raise SourceRefused(f"{self._where}: {problem}", hint="mend host")
+        if (fault := secret_host_fault(self._host)) is not None:
+            raise SourceRefused(f"{self._where}: host {fault}", hint="mend host")
         with trio.move_on_after(self._context.timeouts.total):
             return await self._fetch(environment)
         raise SourceDown(f"{self._where}: no answer within {self._context.timeouts.total:g} s")
@@ -76,26 +74,3 @@ def _identity(settings: InfisicalSettings) -> Hashable:
         settings.identity_id,
         settings.jwt,
     )
-
-
-def _host_problem(host: str) -> str | None:
-    """Why nothing may be sent there. Plain HTTP would show every secret to the network."""
-    try:
-        parts = urlsplit(host)
-        name = parts.hostname
-    except ValueError:
-        return "host is not a URL"
-    if parts.scheme not in ("http", "https") or not name:
-        return "host is not an https:// URL"
-    if parts.query or parts.fragment or parts.username is not None:
-        return "host must be an address alone, without user, query or fragment"
-    if parts.scheme == "http" and not _is_loopback(name):
-        return "host is plain http, which is only allowed to this machine itself"
-    return None
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"

@@ -134,7 +134,9 @@ def _client(host: str, timeouts: HttpTimeouts) -> Iterator[Any]:
     session: requests.Session = client.api.session
     try:
         session.trust_env = False  # a .netrc would replace the token
-        session.mount(host, _Adapter(timeouts, tls=host.startswith("https:")))
+        # For every address: requests writes some hosts in another way (IDNA, `..`) than the spec does.
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, _Adapter(timeouts, tls=scheme == "https://"))
         yield client
     finally:
         session.close()

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from reconciler.errors import GitRefused
+from reconciler.git.urls import check_ref, check_url
 from reconciler.spec.convert import converted, converted_section
 from reconciler.spec.document import Map, Path, Seq, Value, shown
 from reconciler.spec.findings import Findings
@@ -48,6 +50,7 @@ def build_repositories(findings: Findings) -> dict[str, Repository]:
     for name, entry in findings.entries("repositories"):
         path = ("repositories", name)
         fields = plain(entry)
+        _check_address(findings, path, fields["url"])
         verify = fields.get("verify", {})
         if verify.get("signatures", "none") != "none" and "allowed_signers" not in verify:
             findings.report(
@@ -64,12 +67,28 @@ def build_repositories(findings: Findings) -> dict[str, Repository]:
                     "give each unit its own `tag_prefix`",
                 )
             prefixes[prefix] = unit
+            _check_prefix(findings, (*path, "units", unit, "tag_prefix"), prefix)
             units[unit] = {**part, "name": f"{name}/{unit}", "repository": name, "tag_prefix": prefix}
         paths = plain(shared[name]) if isinstance(shared, Map) and name in shared else ()
         if not findings.is_broken("repositories", name):
             whole = {**fields, "name": name, "units": units, "shared_paths": paths}
             built[name] = msgspec.convert(whole, Repository)
     return built
+
+
+def _check_address(findings: Findings, path: Path, url: str) -> None:
+    try:
+        # Whether repositories on the primary itself are allowed is its operator's decision, not the spec's.
+        check_url(url, allow_local=True)
+    except GitRefused as error:
+        findings.report((*path, "url"), str(error))
+
+
+def _check_prefix(findings: Findings, path: Path, prefix: str) -> None:
+    try:
+        check_ref(f"{prefix}v1.0.0")
+    except GitRefused:
+        findings.report(path, f"git accepts no tag such as {shown(prefix + 'v1.0.0')}; change `tag_prefix`")
 
 
 def units_of(repositories: Mapping[str, Repository]) -> dict[str, Unit]:

@@ -126,7 +126,7 @@ def _included(data: Map, files: Mapping[str, bytes], root: str, problems: list[P
     include = data.get("include")
     patterns: list[str] = []
     for index, pattern in enumerate(include if isinstance(include, Seq) else ()):
-        if not isinstance(pattern, str):
+        if not isinstance(pattern, str) or not pattern:
             continue  # the schema says so
         fault = pattern_fault(pattern)
         if fault is None and not matching([pattern], files, root):

@@ -261,7 +261,9 @@ def _choices(given: str, choices: Sequence[str]) -> str:
 
 
 def _const(_validator: Any, wanted: object, instance: Value, _schema: Schema) -> Found:
-    if type_of(instance) != type_of(wanted) or instance != wanted:
+    if type_of(instance) != type_of(wanted):
+        yield _error(f"is {_kinds(type_of(instance))}, and must be {_kinds(type_of(wanted))}: {wanted}")
+    elif instance != wanted:
         yield _error(f"is {shown(instance)}, and must be {wanted}")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.spec.addresses import secret_host_fault
 from reconciler.spec.convert import converted
 from reconciler.spec.document import Map, Path, Seq, shown
 from reconciler.spec.findings import Findings
@@ -62,6 +63,8 @@ def _check_login(findings: Findings, path: Path, entry: Map) -> None:
     for key in _LOGIN[auth]:
         if key not in entry:
             findings.report(path, f"`{key}` is missing; logging in by {auth} needs {_and(_LOGIN[auth])}")
+    if "host" in entry and (fault := secret_host_fault(str(entry["host"]))) is not None:
+        findings.report((*path, "host"), f"{fault}; write https://HOST")
 
 
 def _and(names: Iterable[str]) -> str:
@@ -220,10 +223,20 @@ def _check_target(findings: Findings, path: Path, fields: dict[str, Any]) -> Non
         elif name in names:
             findings.report(at, f"{shown(name)} is pushed twice; remove one")
         names.append(name)
-    for group, members in enumerate(fields.get("groups", ())):
-        for index, member in enumerate(members):
-            if member not in names:
-                advice = suggest(member, names) or "add it to `keys`"
-                findings.report(
-                    (*path, "groups", group, index), f"{shown(member)} is not pushed here; {advice}"
-                )
+    fields["keys"] = [*fields["keys"], *_grouped(findings, path, fields.get("groups", ()), names)]
+
+
+def _grouped(
+    findings: Findings, path: Path, groups: Sequence[Sequence[str]], names: Iterable[str]
+) -> list[dict[str, str]]:
+    """Members of groups that are not under `keys`: they are pushed too, under their own names."""
+    added: dict[str, dict[str, str]] = {}
+    known = set(names)
+    for group, members in enumerate(groups):
+        for index, name in enumerate(members):
+            if name.startswith("GITHUB_"):
+                at = (*path, "groups", group, index)
+                findings.report(at, f"{shown(name)}: the name of a secret may not begin with GITHUB_")
+            elif name not in known:
+                added[name] = {"key": name, "name": name}
+    return list(added.values())

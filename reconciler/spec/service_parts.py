@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 from pathspec import GitIgnoreSpec
 
+from reconciler.spec.addresses import port_fault, url_fault
 from reconciler.spec.convert import converted
 from reconciler.spec.document import Map, Path, Seq, shown
 from reconciler.spec.findings import Findings
-from reconciler.spec.model import AgentDeploy, DokployDeploy, Repository, Service, Unit
+from reconciler.spec.model import AgentDeploy, DokployDeploy, Health, Repository, Service, Unit
 from reconciler.spec.overlay import PROBES, overlay, without
 from reconciler.spec.schema import definition, suggest, violations
 from reconciler.spec.secret_parts import Uses
@@ -118,7 +119,10 @@ def _build(
         environment,
     )
     deploy = service.deploy
+    _check_health(findings, variant, service.health)
     if isinstance(deploy, DokployDeploy):
+        if (fault := url_fault(deploy.server)) is not None:
+            findings.report(variant.locate("deploy", "server"), f"{fault}; write https://HOST")
         uses.check_credential(variant.locate("deploy", "api_key"), deploy.api_key, environment)
     if isinstance(deploy, AgentDeploy):
         path = variant.locate("deploy", "project")
@@ -126,6 +130,20 @@ def _build(
         if needed is not None and needed not in service.depends_on:
             service = msgspec.structs.replace(service, depends_on=(*service.depends_on, needed))
     return service if unit is not None else None
+
+
+def _check_health(findings: Findings, variant: Variant, health: Health | None) -> None:
+    if health is None:
+        return
+    fault = None
+    if health.http is not None and (wrong := url_fault(health.http)) is not None:
+        fault = ("http", f"{wrong}; write https://HOST/PATH")
+    if health.tcp is not None and (wrong := port_fault(health.tcp)) is not None:
+        fault = ("tcp", wrong)
+    if fault is not None:
+        # A health that is a bare address has no keys.
+        steps = ("health", fault[0]) if isinstance(variant.merged["health"], Map) else ("health",)
+        findings.report(variant.locate(*steps), fault[1])
 
 
 def _dependencies(findings: Findings, variant: Variant, names: Any) -> list[str]:

@@ -250,16 +250,24 @@ async def test_the_whole_fetch_has_a_deadline(double: InfisicalDouble, mock_cloc
     ("host", "text"),
     [
         ("http://infisical.example", "plain http"),
-        ("ftp://infisical.example", "not an https:// URL"),
-        ("infisical.example", "not an https:// URL"),
+        ("ftp://infisical.example", "is no http:// or https:// address"),
+        ("infisical.example", "is no http:// or https:// address"),
         ("https://user@infisical.example", "address alone"),
         ("https://infisical.example/?x=1", "address alone"),
-        ("https://[::1", "not a URL"),
+        ("https://[::1", "its host or port is not valid"),
     ],
 )
 async def test_nothing_is_sent_to_such_a_host(double: InfisicalDouble, host: str, text: str) -> None:
     with pytest.raises(SourceRefused, match=text):
         await source_for(double, host=host).fetch("production")
+
+
+async def test_the_meaning_of_errors_holds_for_a_host_that_requests_writes_in_another_way(
+    double: InfisicalDouble,
+) -> None:
+    double.fail_with(faults.api_error(403, "PermissionDenied", "no"))
+    with pytest.raises(SourceRefused, match="no right to read this"):
+        await source_for(double, host=f"{double.url}/away/..").fetch("production")
 
 
 # --- logins ------------------------------------------------------------------------------------

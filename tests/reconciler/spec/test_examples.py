@@ -178,7 +178,7 @@ def test_every_default_of_a_kind_is_what_an_omitted_key_comes_to() -> None:
 def meaning(section: str, value: dict[str, Any]) -> str:
     document: dict[str, Any] = {
         "version": 1,
-        "repositories": {"app": {"url": "x"}},
+        "repositories": {"app": {"url": "git@h:x"}},
         "environments": {"staging": {}},
         "projects": {"site": {"repository": "app", "branch": "main", "sync": {}}},
     }

@@ -16,8 +16,8 @@ DOCUMENT = [
     ("- a\n", "trueup.yaml:1:1: is a list, and must be a map"),
     ("services: {}\n", "trueup.yaml:1:1: `version` is missing; it is needed here"),
     ("version: 2\n", "trueup.yaml:1:10: version: is `2`, and must be 1"),
-    ("version: '1'\n", "trueup.yaml:1:10: version: is `1`, and must be 1"),
-    ("version: true\n", "trueup.yaml:1:10: version: is `True`, and must be 1"),
+    ("version: '1'\n", "trueup.yaml:1:10: version: is a text, and must be a whole number: 1"),
+    ("version: true\n", "trueup.yaml:1:10: version: is true or false, and must be a whole number: 1"),
     (
         "version: 1\nservcies: {}\n",
         "trueup.yaml:2:1: servcies: unknown key `servcies`; did you mean `services`?",
@@ -97,10 +97,45 @@ RESOURCES = [
         "repositories:\n  r: {url: -oProxyCommand=x}",
         "repositories.r.url: this will not do; an address has no spaces",
     ),
-    ("repositories:\n  r: {url: x, verify: {signatures: tag}}", "verify: `allowed_signers` is missing"),
+    ("repositories:\n  r: {url: git@h:x, verify: {signatures: tag}}", "verify: `allowed_signers` is missing"),
     (
-        "repositories:\n  r: {url: x, units: {a: {tag_prefix: v}, b: {tag_prefix: v}}}",
+        "repositories:\n  r: {url: git@h:x, units: {a: {tag_prefix: v}, b: {tag_prefix: v}}}",
         "units.b: has the tag prefix `v`",
+    ),
+    (
+        "repositories:\n  r: {url: git@h:x, units: {a: {tag_prefix: a..b/}}}",
+        "units.a.tag_prefix: git accepts no tag such as `a..b/v1.0.0`; change",
+    ),
+    (
+        "repositories:\n  r: {url: 'ext::touch%20x'}",
+        ":12:12: repositories.r.url: repository URL 'ext::touch%20x' names a transport helper",
+    ),
+    ("repositories:\n  r: {url: git://h/x}", "uses the scheme 'git', which is not allowed; use https:// or"),
+    (
+        "repositories:\n  r: {url: http://h/x}",
+        "uses the scheme 'http', which is not allowed; use https:// or",
+    ),
+    ("repositories:\n  r: {url: ../x}", "'../x' is a relative path; write the absolute path, or a URL"),
+    ("repositories:\n  r: {url: git@h:x, branch: '@'}", "r.branch: `@` will not do; not a branch name"),
+    # path patterns
+    *(
+        (
+            f"services:\n  x: {{{OK}, paths: ['{pattern}']}}",
+            "paths[0]: `" + pattern + "` will not do; a path pattern is",
+        )
+        for pattern in ("!", "! ", "a\\", "a\\/b")
+    ),
+    # addresses
+    (
+        f"services:\n  x: {{{OK}, health: 'tcp://h:70000'}}",
+        "services.x.health: port 70000 is none; a port is",
+    ),
+    (f"services:\n  x: {{{OK}, health: {{tcp: 'h:0'}}}}", "services.x.health.tcp: port 0 is none"),
+    (f"services:\n  x: {{{OK}, health: 'https://:80'}}", "services.x.health: names no host; write"),
+    (f"services:\n  x: {{{OK}, health: {{http: 'http://['}}}}", "health.http: its host or port is not valid"),
+    (
+        "secret_sources:\n  x: {kind: infisical, project_id: p, environment_slug: e, auth: token, token: {env: A}, host: 'http://infisical.example'}",
+        "x.host: is plain http, which is only allowed to this machine itself; write",
     ),
     # secret sources
     (
@@ -188,8 +223,12 @@ RESOURCES = [
         "pushed twice",
     ),
     (
-        "secret_targets:\n  t: {kind: github_actions, repo: o/r, from: local, keys: [DB_USER, DB_PASS], groups: [[DB_USER, DB_PAS]]}",
-        "groups[0][1]: `DB_PAS` is not pushed here; did you mean `DB_PASS`?",
+        "secret_targets:\n  t: {kind: github_actions, repo: o/r, from: local, keys: [DB_USER], groups: [[DB_USER, GITHUB_X]]}",
+        "groups[0][1]: `GITHUB_X`: the name of a secret may not begin with GITHUB_",
+    ),
+    (
+        "secret_targets:\n  t: {kind: github_actions, repo: o/.., from: local, keys: [A]}",
+        "repo: `o/..` will not do; write owner/name",
     ),
     # environments
     (

@@ -155,7 +155,7 @@ def test_dependencies_become_ids_and_a_deploy_by_agent_waits_for_its_project() -
 
 UNITS = BASE.replace(
     "{url: git@host:org/app.git}",
-    '{url: x, units: {platform: {tag_prefix: "p-", paths: ["platform/**"]}, web: {paths: ["web/**", "*.css"]}}}',
+    '{url: "git@h:x", units: {platform: {tag_prefix: "p-", paths: ["platform/**"]}, web: {paths: ["web/**", "*.css"]}}}',
 )
 
 

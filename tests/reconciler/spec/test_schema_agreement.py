@@ -1,13 +1,17 @@
 """Our keywords tell errors in other words than the plain validator; they accept exactly what it accepts."""
 
 import copy
+import warnings
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from agent.ignore import Ignore
+from reconciler.paths import CommitPaths, digest_by_pattern
 from reconciler.spec.load import SPEC_FILE, load
 from reconciler.spec.schema import spec_schema, violations
 from tests.reconciler.spec.test_examples import example_files
@@ -132,3 +136,38 @@ def test_a_spoilt_spec_is_told_and_never_raises(document: Any) -> None:
 def test_the_example_itself_is_valid_for_both() -> None:
     assert PLAIN.is_valid(EXAMPLE)
     assert list(violations(EXAMPLE, spec_schema())) == []
+
+
+# --- patterns ----------------------------------------------------------------------------------
+
+LONG = 2**20
+REPEATED = ("a", "/", ".", ":", "a:", "a/", "/a", "../", "@", "1s", "-", "@{", "/.", "\\", "\\a")
+
+
+def patterns(schema: Any) -> set[str]:
+    if isinstance(schema, list):
+        return set().union(*map(patterns, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = {schema["pattern"]} if isinstance(schema.get("pattern"), str) else set()
+    return own.union(*map(patterns, schema.values()))
+
+
+@pytest.mark.timeout(300)
+def test_no_text_makes_a_pattern_think_for_long() -> None:
+    """It takes seconds; with a pattern whose time grows with the square of the text, half an hour."""
+    for pattern in patterns(dict(spec_schema())):
+        for unit in REPEATED:
+            for start in ("", "ssh://"):
+                text = (start + unit * LONG)[:LONG] + "\x01"
+                list(violations(text, {"type": "string", "pattern": pattern, "x-echo": False}))
+
+
+@given(st.text(alphabet="!/\\*[]a #", min_size=1, max_size=12))
+@settings(max_examples=500)
+def test_every_path_pattern_that_is_valid_can_be_used(pattern: str) -> None:
+    if not list(violations(pattern, spec_schema()["$defs"]["pattern"])):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # `[[`, which will mean the same as now
+            Ignore([pattern])
+            digest_by_pattern(CommitPaths(()), [pattern])

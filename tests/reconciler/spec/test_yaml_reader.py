@@ -90,6 +90,7 @@ def test_keys_are_texts_whatever_they_look_like() -> None:
         (b"a: \x00", "f.yaml:1:4: the character U+0000 may not stand in YAML"),
         (b"a: b\n\x1bc: d", "f.yaml:2:1: the character U+001B"),
         ("a: \u202ecba".encode(), "f.yaml:1:4: the character U+202E"),
+        ("a: \u061ccba".encode(), "f.yaml:1:4: the character U+061C"),
         (b'a: "\\0"', "f.yaml:1:4: a NUL"),
         (b"a: *nowhere", "f.yaml:1:4: the alias `*nowhere` has no complete anchor before it"),
         (b"a: &a [*a]", "f.yaml:1:8: the alias `*a` has no complete anchor before it"),
