@@ -1,13 +1,14 @@
 """Why a source gave no values: down, refusing, or answering with something that must not be used.
 
-The difference decides what may serve instead. Only an outage lets an old value serve; a refusal is an answer.
+The difference tells who must act: an outage passes, a refusal waits for a person. What may serve meanwhile is
+the same for both, an old value up to `max_stale` and then the fallbacks.
 """
 
 from reconciler.errors import SecretSourceUnavailable, TrueupError
 
 
 class SourceDown(SecretSourceUnavailable):
-    """The source could not be asked, or its answer proves nothing: a stale value may serve for a while.
+    """The source could not be asked, or its answer proves nothing: asking again later may help.
 
     `retry_after`: seconds that the source asked us to wait, where it said so.
     """

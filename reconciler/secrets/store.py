@@ -165,7 +165,7 @@ class SecretStore:
             self._said.pop(name, None)
             return _Served(name, outcome, SourceState.FRESH)
         good = entry.last_good
-        if outcome.down and good is not None and (age := trio.current_time() - good.at) <= spec.max_stale:
+        if good is not None and (age := trio.current_time() - good.at) <= spec.max_stale:
             self._say(name, SourceState.STALE, [outcome], f", {age:.0f} s old")
             return _Served(name, good, SourceState.STALE, outcome)
         return outcome

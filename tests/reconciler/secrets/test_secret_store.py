@@ -262,11 +262,19 @@ async def test_a_waiting_time_is_kept(filled: InfisicalDouble, mock_clock: MockC
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-async def test_a_refusal_is_no_outage(filled: InfisicalDouble, mock_clock: MockClock, status: int) -> None:
-    store = store_of(context_for(filled), infisical(filled, cache_ttl=60.0))
+async def test_an_old_value_serves_through_a_refusal_until_max_stale(
+    filled: InfisicalDouble, mock_clock: MockClock, status: int
+) -> None:
+    store = store_of(context_for(filled), infisical(filled, cache_ttl=60.0, max_stale=600.0))
     await store.values("prod", "production")
-    filled.fail_with(faults.api_error(status, "Refused", "no"), times=2)
+    filled.fail_with(faults.api_error(status, "Refused", "no"), times=10)
     mock_clock.jump(61)
+    values = await store.values("prod", "production")
+    assert plain(values) == {"KEY": VALUE}
+    assert not any(value.may_cause_change for value in values.values())
+    assert store.freshness()["prod"].state is SourceState.STALE
+    assert f"status {status}" in (store.freshness()["prod"].error or "")
+    mock_clock.jump(600)
     with pytest.raises(SourceRefused, match=f"status {status}"):
         await store.values("prod", "production")
     assert store.freshness()["prod"].state is SourceState.FAILED
