@@ -24,7 +24,8 @@ _FILE = re.compile(r"file:///[^?#]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SCHEMES: Final = ("file", "git", "http", "https", "ssh")
 _HELPER = re.compile(r"[A-Za-z0-9+.-]*::")
-_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
+_USERINFO = re.compile(r"(?<=://)(?:[^/?#\s]*|[^/?#\s:]*:[^?#\s'\"]*)@")
+_QUERY = re.compile(r"(://[^?\s'\"]*)\?[^\s'\"]*")
 _SCP_PASSWORD = re.compile(r"[^/@:\s]+:[^/@\s]+@")
 
 # Characters that make a name read as another one: line ends, other controls, direction marks.
@@ -34,8 +35,8 @@ _REF_FORBIDDEN = re.compile(r"[ ~^:?*\[\\]|\.\.|@\{|//")
 
 
 def redact(text: str) -> str:
-    """`text` with the user part of every URL in it taken out: `https://***@host/path`."""
-    return _USERINFO.sub("***@", text)
+    """`text` with the user part and the query of every URL in it taken out: `https://***@host/path?***`."""
+    return _QUERY.sub(r"\1?***", _USERINFO.sub("***@", text))
 
 
 def shown(url: str) -> str:

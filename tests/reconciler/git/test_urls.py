@@ -81,7 +81,15 @@ def test_everything_else_is_refused_with_one_line(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["https://user:{}@host/r", "https://{}@host/r", "ssh://u:{}@h/r", "u:{}@host:r"]
+    "form",
+    [
+        "https://user:{}@host/r",
+        "https://{}@host/r",
+        "https://user:a/{}@host/r",
+        "https://host/r?access_token={}",
+        "ssh://u:{}@h/r",
+        "u:{}@host:r",
+    ],
 )
 def test_credentials_in_a_url_are_refused_and_never_shown(form: str) -> None:
     secret = canary("git-url")
@@ -94,6 +102,10 @@ def test_credentials_in_a_url_are_refused_and_never_shown(form: str) -> None:
 def test_redact_takes_the_user_part_out_of_every_url() -> None:
     text = "fatal: unable to access 'https://u:p@h/x': see http://t@h2/y and ssh://git@h/z"
     assert redact(text) == "fatal: unable to access 'https://***@h/x': see http://***@h2/y and ssh://***@h/z"
+    assert (
+        redact("fatal: unable to access 'https://h/x?key=1'") == "fatal: unable to access 'https://h/x?***'"
+    )
+    assert redact("https://h:8443/x: no such user: me@h") == "https://h:8443/x: no such user: me@h"
 
 
 @given(st.text(max_size=40))
