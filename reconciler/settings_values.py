@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-_DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)(?P<unit>ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+from reconciler.spec.values import parse_duration as parse_any_duration
+
+MAX_DURATION = 1e12
+"""Seconds; beyond it clocks lose their milliseconds."""
+
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off"})
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^:\[\]\s/]*)):(?P<port>[0-9]{1,5})")
@@ -38,10 +41,12 @@ def parse_address(text: str) -> Address:
 
 
 def parse_duration(text: str) -> float:
-    """`500ms`, `60s`, `5m`, `24h`, `7d` as seconds; more than none."""
-    found = _DURATION.fullmatch(text)
-    seconds = float(found["number"]) * _SECONDS[found["unit"]] if found is not None else 0.0
-    if seconds <= 0:
+    """A duration as a spec has it, such as `500ms`, `60s`, `1h30m`, as seconds; more than none."""
+    try:
+        seconds = parse_any_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < MAX_DURATION:
         raise ValueError("a duration such as 60s, 5m or 24h")
     return seconds
 

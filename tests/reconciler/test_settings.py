@@ -287,7 +287,15 @@ def test_no_spec_repository() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("60s", 60), ("5m", 300), ("24h", 86400), ("7d", 604800), ("1.5s", 1.5), ("250ms", 0.25)],
+    [
+        ("60s", 60),
+        ("5m", 300),
+        ("24h", 86400),
+        ("7d", 604800),
+        ("1.5s", 1.5),
+        ("250ms", 0.25),
+        ("1h30m", 5400),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
