@@ -158,7 +158,8 @@ class _Demo:
             "-c",
             "init.defaultBranch=main",
         ]
-        subprocess.run(["git", *identity, *arguments], check=True, env=self.environment)
+        if subprocess.run(["git", *identity, *arguments], check=False, env=self.environment).returncode:
+            raise DemoFailed(f"`git {shlex.join(arguments)}` failed", hint="the demo needs git 2.30 or later")
 
     # --- commands ---
 

@@ -38,11 +38,17 @@ def _token_age_start(status: NodeStatus | None, token_key: str) -> float | None:
 
 
 def certificate_der(status: NodeStatus) -> bytes | None:
-    """The certificate that a node paired with. None: not paired, or with one that nobody can read."""
+    """The certificate that a node paired with; None: not paired.
+
+    One that cannot be read is given back as it is: it fits no agent, so that nobody can connect or pair
+    again as this node until an operator says so with `trueup node repair`.
+    """
+    if not status.certificate:
+        return None
     try:
         return tls.to_der(x509.load_pem_x509_certificate(status.certificate.encode()))
     except ValueError:
-        return None
+        return status.certificate.encode()
 
 
 def with_pairing(
