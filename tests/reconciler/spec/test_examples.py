@@ -10,8 +10,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from reconciler.spec.load import SPEC_FILE, included_paths, load, load_or_raise
+from reconciler.spec.model import SyncTarget
 from reconciler.spec.schema import spec_schema
 from reconciler.spec.starter import starter_spec
+from reconciler.unbuilt import unbuilt_besides, unbuilt_in_project, unbuilt_in_service
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if path.is_dir())
@@ -28,6 +30,21 @@ def example_files(name: str) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_valid(name: str) -> None:
     assert load(example_files(name)).problems == ()
+
+
+@pytest.mark.parametrize("name", ["minimal", "compose-two-hosts"])
+def test_an_example_that_people_copy_needs_nothing_that_is_not_built(name: str) -> None:
+    spec = load_or_raise(example_files(name))
+    target = SyncTarget(node="web-1", target_path="/srv/app", strategy="mirror")
+    parts = [
+        *unbuilt_besides(spec).values(),
+        *(
+            unbuilt_in_service(each, spec.environments[each.environment], spec.repositories[each.repository])
+            for each in spec.services
+        ),
+        *(unbuilt_in_project(each, target, spec) for each in spec.projects.values()),
+    ]
+    assert set(parts) == {None}
 
 
 def test_the_examples_are_the_three_that_the_docs_name() -> None:
