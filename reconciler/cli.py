@@ -98,14 +98,15 @@ def cli() -> None:
 def validate(spec: Path | None, spec_repo: str | None, **connection: Any) -> None:
     """Check a spec with all that it includes: the files at SPEC, or with --spec-repo what is pushed."""
     from reconciler.setup import validate_pushed
-    from reconciler.spec.files import read_spec_files
+    from reconciler.spec.files import read_spec_files, root_file
     from reconciler.spec.load import load_or_raise
 
     if spec is None and spec_repo is not None:
         settings = make_settings(spec_repo=spec_repo, **connection)
         loaded = _run(lambda: validate_pushed(settings))
     else:
-        loaded = load_or_raise(read_spec_files(spec or Path()))
+        root = root_file(spec or Path())
+        loaded = load_or_raise(read_spec_files(root), root=root.name)
     click.echo(
         f"valid: {len(loaded.services)} services, {len(loaded.projects)} projects, {len(loaded.nodes)} nodes"
     )

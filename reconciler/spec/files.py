@@ -7,16 +7,21 @@ from reconciler.errors import Problem, SettingsError, SpecInvalid
 from reconciler.spec.load import SPEC_FILE, included_paths
 
 
-def read_spec_files(spec: Path) -> dict[str, bytes]:
-    """The files of the spec at `spec`, a file or the directory that holds one, by path relative to it.
+def root_file(spec: Path) -> Path:
+    """The first file of the spec at `spec`, which is that file or the directory that holds it."""
+    return spec / SPEC_FILE if spec.is_dir() else spec
 
-    The root file is always under the name `trueup.yaml`. Raises SpecInvalid if it is not there, and
+
+def read_spec_files(spec: Path) -> dict[str, bytes]:
+    """The files of the spec at `spec`, a file or the directory that holds one, by path from its directory.
+
+    The root file is under its own name, see `root_file`. Raises SpecInvalid if it is not there, and
     SettingsError if a file cannot be read.
     """
-    root = spec / SPEC_FILE if spec.is_dir() else spec
+    root = root_file(spec)
     try:
-        files = {SPEC_FILE: root.read_bytes()}
-        for path in included_paths(files[SPEC_FILE], _files_below(root.parent)):
+        files = {root.name: root.read_bytes()}
+        for path in included_paths(files[root.name], _files_below(root.parent), root=root.name):
             files[path] = (root.parent / path).read_bytes()
     except FileNotFoundError as error:
         raise _missing(root, error) from None
@@ -33,8 +38,9 @@ def _missing(root: Path, error: FileNotFoundError) -> SpecInvalid | SettingsErro
 
 
 def _files_below(directory: Path) -> Iterable[str]:
+    """Links are left out: a pass does not follow them either, and they may lead anywhere."""
     for path in directory.rglob("*"):
-        if path.is_file() and ".git" not in path.relative_to(directory).parts:
+        if path.is_file() and not path.is_symlink() and ".git" not in path.relative_to(directory).parts:
             yield path.relative_to(directory).as_posix()
 
 
