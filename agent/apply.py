@@ -7,11 +7,12 @@ from typing import TypeVar
 import trio
 
 from agent import rendered
-from agent.changes import Changes
+from agent.changes import Changes, Write
 from agent.failures import TaskFailed
 from agent.index import parent_of
 from agent.libc import sync_file_system
 from agent.look import View
+from agent.pulse import FLUSH_SECONDS, quiet
 from agent.reuse import find_sources
 from agent.rules import AgentRules
 from agent.transfer import Transfer
@@ -55,7 +56,8 @@ class Application:
         await _in_batches(writer.make_links, changes.links)
         if self._task.durability != "none" and writer.waiting:
             # What is renamed must be on the disk before its new name is, or a crash loses both.
-            await trio.to_thread.run_sync(sync_file_system, writer.root_fd)
+            with quiet(FLUSH_SECONDS):
+                await trio.to_thread.run_sync(sync_file_system, writer.root_fd)
         while writer.waiting:
             await trio.to_thread.run_sync(writer.commit, BATCH)
         await _in_batches(writer.touch, [entry for entry in changes.touch if entry.kind == "file"])
@@ -123,8 +125,9 @@ def _folders_of(changes: Changes) -> list[str]:
     return sorted({parent_of(path) for path in paths} - {""})
 
 
-def check_room(fd: int, needed: int) -> None:
-    """Refuses at once what can't fit, rather than fill the disk and fail then."""
+def check_room(fd: int, writes: Sequence[Write]) -> None:
+    """Refuses at once what can't fit, rather than fill the disk and fail then; blocks."""
+    needed = sum(write.entry.size for write in writes)
     status = os.fstatvfs(fd)
     blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
     free = blocks * status.f_frsize
@@ -134,3 +137,8 @@ def check_room(fd: int, needed: int) -> None:
             f"{needed} bytes are to be written and the target's file system has room for {free}",
             hint="free some space or make the tree smaller",
         )
+
+
+def set_time(fd: int, mtime_ns: int) -> None:
+    """Gives the target's own directory the time of the tree's; blocks."""
+    os.utime(fd, ns=(mtime_ns, mtime_ns))

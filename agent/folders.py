@@ -11,6 +11,7 @@ from collections import OrderedDict
 from types import TracebackType
 
 from agent.errors import PathRefused
+from agent.pulse import beat
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags that open a directory and nothing else."""
@@ -44,6 +45,7 @@ class Folders:
 
     def fd(self, folder: str) -> int:
         """The descriptor of `folder`; empty means the root. Valid until the next call."""
+        beat()
         if not folder:
             return self._root_fd
         held = self._open.get(folder)

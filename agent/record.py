@@ -79,5 +79,6 @@ def _with_mode(entry: Entry, found: Found) -> Entry:
     return msgspec.structs.replace(entry, mode=found.mode & PERMISSIONS)
 
 
-def established_digest(placed: Iterable[Placed], *, ignore_permissions: bool) -> bytes:
+def established_digest(placed: Iterable[Placed], ignore_permissions: bool) -> bytes:
+    """The tree digest of what is placed."""
     return tree_digest((item.entry for item in placed), ignore_permissions=ignore_permissions)

@@ -63,6 +63,8 @@ class TaskChannel:
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
         self._ended: TrueupError | None = None
+        self.asked = False
+        """Whether this end has said anything on the bulk connection."""
 
     async def send(self, message: AnyMessage, payload: bytes | bytearray | memoryview | None = None) -> None:
         """See `Channel.send`."""
@@ -70,7 +72,9 @@ class TaskChannel:
             raise LocalProtocolError(f"a {type(message).__name__} of another task on this task's channel")
         if self._ended is not None:
             raise TransferFailed(str(self._ended))
-        link = self._session.control if isinstance(message, ON_CONTROL) else self._session.bulk
+        control = isinstance(message, ON_CONTROL)
+        link = self._session.control if control else self._session.bulk
+        self.asked = self.asked or not control
         try:
             self.traffic.sent += await link.send(message, payload or None)
         except LinkLost as error:
@@ -208,6 +212,9 @@ class Session:
             if isinstance(message, SyncStart | BlockRequest):
                 self.control.offer(Cancel(task=message.task, reason="there is no such task"))
             return
+        if self.role is Role.AGENT and not owner.asked:
+            # A primary that fills the inboxes of tasks that wait would have all of our memory.
+            raise RemoteProtocolError("the primary sent what no task has asked for")
         if not owner.fits(received):
             if self.role is Role.PRIMARY:
                 raise RemoteProtocolError("the peer has more requests outstanding than are allowed")

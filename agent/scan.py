@@ -19,6 +19,7 @@ from agent.errors import PathRefused
 from agent.folders import Folders
 from agent.ignore import Ignore
 from agent.index import reserved_name
+from agent.pulse import beat
 
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """Flags that open a regular file to read; non-blocking so that a FIFO put in its place can't hang us."""
@@ -239,6 +240,7 @@ def hash_range(fd: int, size: int, first: int, last: int) -> bytes | None:
     buffer = memoryview(bytearray(min(block_size, size)))
     digests: list[bytes] = []
     for number in range(first, last):
+        beat()
         length = min(block_size, size - number * block_size)
         view = buffer[:length]
         if not read_exactly(fd, view, number * block_size):

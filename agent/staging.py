@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from agent.changes import Write
 from agent.folders import OPEN_FOLDER
 from agent.index import STAGING
+from agent.pulse import beat
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +73,7 @@ def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> 
     """Writes all of `content` at `offset`; one `write` may take less."""
     view = memoryview(content)
     while view:
+        beat()
         count = os.pwrite(fd, view, offset)
         view, offset = view[count:], offset + count
 

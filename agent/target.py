@@ -1,15 +1,23 @@
 """Opens a task's target: below a root that this host allows, without following a symlink."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import trio
 
 from agent.errors import PathRefused
 from agent.failures import TaskFailed
 from agent.folders import OPEN_FOLDER
 from agent.libc import birth_time
 from agent.manifest import Identity
+
+LOCK_DEADLINE = 15.0
+"""Seconds to wait for another task on the same target, such as one that was just called off."""
+
+_LOCK_INTERVAL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +26,25 @@ class Target:
 
     path: str
     fd: int
+    identity: Identity
+    """Device, inode and time of birth of the directory, which change when it is replaced."""
 
-    @property
-    def identity(self) -> Identity:
-        """Device, inode and time of birth of the directory, which change when it is replaced."""
-        status = os.fstat(self.fd)
-        return status.st_dev, status.st_ino, birth_time(self.fd)
+    async def lock(self, *, shared: bool) -> None:
+        """Keeps other tasks off this target for as long as its descriptor is open.
+
+        Raises TaskFailed when another one keeps it for LOCK_DEADLINE.
+        """
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        with trio.move_on_after(LOCK_DEADLINE):
+            while True:
+                try:
+                    fcntl.flock(self.fd, how | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    await trio.sleep(_LOCK_INTERVAL)
+        raise TaskFailed(
+            "TargetBusy", f"another task is at work in {self.path!r}", hint="it is tried again later"
+        )
 
     def close(self) -> None:
         os.close(self.fd)
@@ -96,8 +117,10 @@ def open_target(path: str, roots: Sequence[str], *, create: bool) -> Target | No
                 return None
             os.close(fd)
             fd = below
-        opened, fd = fd, -1
-        return Target(path, opened)
+        status = os.fstat(fd)
+        target = Target(path, fd, (status.st_dev, status.st_ino, birth_time(fd)))
+        fd = -1
+        return target
     finally:
         if fd >= 0:
             os.close(fd)

@@ -1,6 +1,5 @@
 """One task from its message to its report: look, compare, fetch, place, remember, run what comes after."""
 
-import fcntl
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import trio
 
 from agent import rendered
-from agent.apply import Application, check_room
+from agent.apply import Application, check_room, set_time
 from agent.changes import Changes, Policy, diff
 from agent.commands import check_commands, command_environment, run_command
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
@@ -19,6 +18,7 @@ from agent.index import by_path
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, look_for, observed_digest, observed_entries
 from agent.manifest import Manifest, Placed, load, manifest_path, other_targets, save
+from agent.pulse import FLUSH_SECONDS, quiet
 from agent.record import established_digest, record, wait_for_clock
 from agent.rules import AgentRules
 from agent.staging import sweep_staging
@@ -34,10 +34,6 @@ from agent.wire.messages import (
 )
 from agent.writer import Writer
 
-LOCK_DEADLINE = 15.0
-"""Seconds to wait for another task on the same target, such as one that was just called off."""
-
-_LOCK_INTERVAL = 0.05
 MAX_WARNINGS = 50
 _MAX_WARNING = 400
 
@@ -111,7 +107,7 @@ class _Run:
             await self._refresh_manifest(scope)
             return self._report("SUCCESS", established=self._observed)
         if equal:
-            index: Sequence[Entry] = observed_entries(self._view, scope)
+            index: Sequence[Entry] = await trio.to_thread.run_sync(observed_entries, self._view, scope)
             changes = Changes()
         else:
             index, self._root_mtime_ns = await fetch_index(
@@ -145,7 +141,7 @@ class _Run:
         rendered.check_apart(task.rendered, private)
         self._target = await trio.to_thread.run_sync(self._open, False)
         if self._target is not None:
-            await self._lock(self._target)
+            await self._target.lock(shared=self._task.observe)
         self._manifest = await trio.to_thread.run_sync(load, self._manifest_path)
         own = private | {file.path for file in task.rendered}
         others: Iterable[str] = ()
@@ -173,20 +169,6 @@ class _Run:
     def _open(self, create: bool) -> Target | None:
         return open_target(self._task.target_path, self._rules.roots, create=create)
 
-    async def _lock(self, target: Target) -> None:
-        """Keeps other tasks off this target for as long as its descriptor is open."""
-        how = fcntl.LOCK_SH if self._task.observe else fcntl.LOCK_EX
-        with trio.move_on_after(LOCK_DEADLINE):
-            while True:
-                try:
-                    fcntl.flock(target.fd, how | fcntl.LOCK_NB)
-                    return
-                except BlockingIOError:
-                    await trio.sleep(_LOCK_INTERVAL)
-        raise TaskFailed(
-            "TargetBusy", f"another task is at work in {target.path!r}", hint="it is tried again later"
-        )
-
     async def _look_at_rendered(self) -> list[RenderedContent]:
         files = list(self._task.rendered)
         if self._target is not None and files:
@@ -199,7 +181,8 @@ class _Run:
     async def _plan(self, index: Sequence[Entry], scope: Scope) -> Changes:
         task, view = self._task, self._view
         if self._target is not None:
-            await look_for(view, self._target.fd, by_path(index), scope)
+            wanted = await trio.to_thread.run_sync(by_path, index)
+            await look_for(view, self._target.fd, wanted, scope)
         policy = Policy(
             strategy=task.strategy,
             delete_foreign=scope.delete_foreign,
@@ -209,24 +192,16 @@ class _Run:
             ignore_permissions=task.ignore_permissions,
         )
 
-        def plan() -> Changes:
-            return diff(
-                index,
-                view.seen(),
-                policy,
-                ours=view.ours,
-                ignored=view.ignored,
-                protected=view.protected(scope),
+        def plan() -> tuple[Changes, int]:
+            protected = view.protected(scope)
+            changes = diff(
+                index, view.seen(), policy, ours=view.ours, ignored=view.ignored, protected=protected
             )
+            left = view.found.keys() - {entry.path for entry in index} - protected
+            return changes, len(left.difference(changes.delete, changes.remove_first))
 
-        changes = await trio.to_thread.run_sync(plan)
+        changes, self._foreign = await trio.to_thread.run_sync(plan)
         self._local_edits = changes.local_edits
-        going = {*changes.delete, *changes.remove_first}
-        wanted = {entry.path for entry in index}
-        protected = view.protected(scope)
-        self._foreign = sum(
-            1 for path in view.found if path not in wanted and path not in going and path not in protected
-        )
         return changes
 
     # --- doing it ------------------------------------------------------------------------------
@@ -244,9 +219,9 @@ class _Run:
         if self._target is None:
             self._target = await trio.to_thread.run_sync(self._open, True)
             assert self._target is not None
-            await self._lock(self._target)
+            await self._target.lock(shared=self._task.observe)
         target = self._target
-        check_room(target.fd, sum(write.entry.size for write in changes.writes))
+        await trio.to_thread.run_sync(check_room, target.fd, changes.writes)
         if changes or differing:
             await self._save_manifest(
                 list(self._view.ours.values()),
@@ -278,11 +253,12 @@ class _Run:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(writer.close)
         if self._root_mtime_ns:
-            os.utime(target.fd, ns=(self._root_mtime_ns, self._root_mtime_ns))
+            await trio.to_thread.run_sync(set_time, target.fd, self._root_mtime_ns)
         if self._durable and (changes or differing):
-            await trio.to_thread.run_sync(sync_file_system, target.fd)
+            with quiet(FLUSH_SECONDS):
+                await trio.to_thread.run_sync(sync_file_system, target.fd)
         self._warn_about(writer, kept)
-        established = established_digest(placed, ignore_permissions=task.ignore_permissions)
+        established = await trio.to_thread.run_sync(established_digest, placed, task.ignore_permissions)
         await self._save_manifest(
             placed, after_due=not self._after_done or bool(changes or differing), tree=established
         )
@@ -310,7 +286,7 @@ class _Run:
             and not view.read_any
         ):
             return
-        index = observed_entries(view, scope)
+        index = await trio.to_thread.run_sync(observed_entries, view, scope)
         writer = Writer(target.fd, view.found)
         placed = await trio.to_thread.run_sync(record, target.fd, index, view, writer, ())
         await self._save_manifest(placed, after_due=False, tree=self._observed)
@@ -351,14 +327,15 @@ class _Run:
             return
         assert self._target is not None and self._manifest is not None
         for name in task.after:
-            result = await run_command(
-                name,
-                self._rules.commands[name],
-                directory_fd=self._target.fd,
-                environment=command_environment(task.project, task.target_path),
-                seconds=self._rules.command_timeout,
-                hide=self._hide,
-            )
+            with quiet(self._rules.command_timeout + 60):
+                result = await run_command(
+                    name,
+                    self._rules.commands[name],
+                    directory_fd=self._target.fd,
+                    environment=command_environment(task.project, task.target_path),
+                    seconds=self._rules.command_timeout,
+                    hide=self._hide,
+                )
             self._after.append(result)
             if result.exit_code != 0:
                 raise TaskFailed(

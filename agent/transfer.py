@@ -24,6 +24,7 @@ from agent.errors import RemoteProtocolError, TransferFailed
 from agent.failures import TaskFailed
 from agent.folders import Folders
 from agent.libc import sync_file_system
+from agent.pulse import FLUSH_SECONDS, quiet
 from agent.reuse import Reader, Source
 from agent.scan import WORKERS
 from agent.staging import Partial
@@ -286,7 +287,8 @@ class Transfer:
                 self._unpaced += len(payload)
                 if self._paced and self._unpaced >= PACE_BYTES:
                     self._unpaced = 0
-                    await self._in_thread(sync_file_system, self._writer.root_fd)
+                    with quiet(FLUSH_SECONDS):
+                        await self._in_thread(sync_file_system, self._writer.root_fd)
                 async with self._changed:
                     self._storing -= 1
                     self._in_window -= sum(

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from agent.errors import LocalProtocolError, TransferFailed
+from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
 from agent.failures import code_of, line_of
+from agent.pulse import Pulse
 from agent.routing import Session, TaskChannel
 from agent.status import Board
 from agent.wire.channel import Channel
-from agent.wire.messages import Cancel, Task, TaskReport
+from agent.wire.messages import Cancel, Task, TaskProgress, TaskReport
 
 Runner = Callable[[Task, Channel], Awaitable[TaskReport]]
 """Brings a target to a tree; `agent.task.run_task` with this host's rules."""
@@ -21,6 +22,10 @@ _log = logging.getLogger("trueup.agent")
 MAX_TASKS = 4
 MAX_WAITING = 256
 """Tasks that may be there at once, those that wait for a free place or for their target included."""
+
+
+TELL_SECONDS = 60.0
+"""Between two signs that a task gets on; after ten times as long without one a primary gives it up."""
 
 
 class Workers:
@@ -38,14 +43,18 @@ class Workers:
         self._places = trio.Semaphore(limit)
         self._targets: dict[str, tuple[trio.Lock, int]] = {}
         self._scopes: dict[tuple[int, str], tuple[trio.CancelScope, list[str]]] = {}
+        self._got_on = float("-inf")
+        """When any task was last seen to get on: those that wait for it get on too."""
 
     def start(self, session: Session, task: Task, channel: TaskChannel) -> None:
         """Begin a task, or refuse it where too many wait already; never blocks."""
         key = (id(session), task.id)
         if len(self._scopes) >= MAX_WAITING:
             refused = _failed(task, "Busy", f"more than {MAX_WAITING} tasks wait at this agent")
-            session.control.offer(refused)
             session.close(channel)
+            if not session.control.offer(refused):
+                # The primary would wait for an answer that never comes.
+                session.end(RemoteProtocolError("the primary sends tasks faster than it takes answers"))
             return
         scope = trio.CancelScope()
         self._scopes[key] = (scope, [])
@@ -77,20 +86,41 @@ class Workers:
         report = None
         try:
             with scope:
-                lock, users = self._targets.get(task.target_path, (trio.Lock(), 0))
-                self._targets[task.target_path] = (lock, users + 1)
-                try:
-                    # The target first: who waits for it takes no place from others.
-                    async with lock, self._places:
-                        report = await self._work(task, channel)
-                finally:
-                    self._leave(task.target_path)
+                async with trio.open_nursery() as nursery:
+                    pulse = Pulse()
+                    nursery.start_soon(self._tell, session, task, pulse)
+                    report = await self._wait_and_work(task, channel, pulse)
+                    nursery.cancel_scope.cancel()
             if report is None:
                 report = _failed(task, "Cancelled", reasons[0] if reasons else "the connection was lost")
             await self._report(channel, report)
         finally:
             del self._scopes[key]
             session.close(channel)
+
+    async def _wait_and_work(self, task: Task, channel: TaskChannel, pulse: Pulse) -> TaskReport:
+        lock, users = self._targets.get(task.target_path, (trio.Lock(), 0))
+        self._targets[task.target_path] = (lock, users + 1)
+        try:
+            # The target first: who waits for it takes no place from others.
+            async with lock, self._places:
+                pulse.install()
+                return await self._work(task, channel)
+        finally:
+            self._leave(task.target_path)
+
+    async def _tell(self, session: Session, task: Task, pulse: Pulse) -> None:
+        """Says now and then that a task gets on, or that one does for which it waits."""
+        while True:
+            beats = pulse.beats
+            await trio.sleep(TELL_SECONDS)
+            now = trio.current_time()
+            gets_on = pulse.beats != beats or now < pulse.quiet_until
+            if gets_on:
+                self._got_on = now
+            waits = pulse.beats == 0 and now - self._got_on <= 2 * TELL_SECONDS
+            if gets_on or waits:
+                session.control.offer(TaskProgress(task=task.id))
 
     async def _work(self, task: Task, channel: TaskChannel) -> TaskReport:
         await self._board.task_started(task)

@@ -31,6 +31,7 @@ from agent.wire.messages import (
     Pong,
     SyncStart,
     Task,
+    TaskProgress,
     TaskReport,
 )
 
@@ -73,6 +74,7 @@ TRANSITIONS: dict[tuple[Phase, Role, type[Message]], Phase] = {
     (Phase.CONTROL, _A, Ping): Phase.CONTROL,
     (Phase.CONTROL, _A, Pong): Phase.CONTROL,
     (Phase.CONTROL, _A, TaskReport): Phase.CONTROL,
+    (Phase.CONTROL, _A, TaskProgress): Phase.CONTROL,
     (Phase.BULK, _P, Ping): Phase.BULK,
     (Phase.BULK, _P, Pong): Phase.BULK,
     (Phase.BULK, _P, IndexBegin): Phase.BULK,
@@ -86,7 +88,7 @@ TRANSITIONS: dict[tuple[Phase, Role, type[Message]], Phase] = {
 }
 """(where the connection stands, who speaks, what is said) -> where it stands then; all else is an error."""
 
-ON_CONTROL: tuple[type[Message], ...] = (Task, Cancel, TaskReport)
+ON_CONTROL: tuple[type[Message], ...] = (Task, Cancel, TaskReport, TaskProgress)
 """Task messages that travel on the control connection; all others travel on the bulk one."""
 
 _SESSION = frozenset({Phase.CONTROL, Phase.BULK})

@@ -158,6 +158,12 @@ class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
     after: tuple[AfterResult, ...] = ()
 
 
+class TaskProgress(Message, frozen=True, kw_only=True, tag="task_progress"):
+    """Agent to primary: nothing else was said about the task for a while, and it gets on."""
+
+    task: str
+
+
 # --- bulk connection ---------------------------------------------------------------------------
 
 
@@ -230,6 +236,7 @@ AnyMessage = (
     | Task
     | Cancel
     | TaskReport
+    | TaskProgress
     | SyncStart
     | IndexBegin
     | IndexFile

@@ -16,33 +16,29 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import tls
-from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed, TrueupError
+from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
 from agent.routing import TaskChannel, Traffic
 from agent.wire.channel import Channel
 from agent.wire.frames import CONTROL_LIMIT
-from agent.wire.messages import AnyMessage, Cancel, Task, TaskReport
+from agent.wire.messages import Cancel, Task, TaskReport
 from reconciler.errors import StepFailed
 from reconciler.settings_values import Address
 from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.listener import Listener, open_listeners
 from reconciler.sync.reception import OnPaired, Reception
 from reconciler.sync.serving import TreeSource, serve_task
+from reconciler.sync.watch import SILENCE, AgentUnreachable, Watched
 
-SILENCE = 600.0
-"""Seconds without a word about a task, from an agent that is alive, after which the task is given up."""
+__all__ = ["LONGEST", "AgentUnreachable", "Hub", "Serve"]
+
+LONGEST = 24 * 3600.0
+"""Seconds that a task may take in all: an agent that always gets on must not hold up a pass for ever."""
 
 _KEPT_TRAFFIC = 1000
 
 Serve = Callable[[Channel, TreeSource], Awaitable[TaskReport]]
 
 _log = logging.getLogger("trueup.sync")
-
-
-class AgentUnreachable(TrueupError):
-    """The node's agent is not connected, or went away before it reported; nobody knows what it did."""
-
-    reason = "AgentUnreachable"
-    retryable = True
 
 
 class Hub:
@@ -156,7 +152,8 @@ class Hub:
 
         `source` is what an agent that needs something is served from; it is not needed to observe.
         Cancelling this cancels the task at the agent. Raises AgentUnreachable if the node is not
-        connected, goes away or falls silent, and StepFailed if the task is too large to be sent.
+        connected, goes away, stops getting on or takes longer than a day, and StepFailed if the task is
+        too large to be sent.
         """
         session = self._reception.sessions.get(node)
         if session is None:
@@ -170,9 +167,15 @@ class Hub:
             self._traffic.popitem(last=False)
         finished = False
         try:
-            report = await self._converse(node, channel, task, source)
-            finished = True
-            return report
+            with trio.move_on_after(LONGEST):
+                report = await self._converse(node, channel, task, source)
+                finished = True
+                return report
+            raise AgentUnreachable(
+                f"the agent of the node {node} did not end the task for {task.target_path} within"
+                f" {LONGEST / 3600:g} hours",
+                hint="what it has placed stays; the next attempt carries on",
+            )
         except TransferFailed as error:
             if session.lost is None:
                 raise
@@ -201,7 +204,7 @@ class Hub:
                 f"the task for {task.target_path} on {node} is larger than {CONTROL_LIMIT} bytes",
                 hint="make its rendered files smaller, or sync them as part of the tree",
             ) from None
-        watched = _Watched(channel, node, self._silence)
+        watched = Watched(channel, node, self._silence)
         if source is not None:
             return await self._serve(watched, source)
         message, _ = await watched.receive()
@@ -210,26 +213,6 @@ class Hub:
         raise RemoteProtocolError(
             f"the agent of the node {node} answered the task with a {type(message).__name__}",
             hint="update agent and primary to the same version",
-        )
-
-
-class _Watched:
-    """A channel whose peer may not be silent for ever."""
-
-    def __init__(self, channel: Channel, node: str, silence: float) -> None:
-        self._channel = channel
-        self._node = node
-        self._silence = silence
-
-    async def send(self, message: AnyMessage, payload: bytes | bytearray | memoryview | None = None) -> None:
-        await self._channel.send(message, payload)
-
-    async def receive(self) -> tuple[AnyMessage, bytes | None]:
-        with trio.move_on_after(self._silence):
-            return await self._channel.receive()
-        raise AgentUnreachable(
-            f"the agent of the node {self._node} said nothing about the task for {self._silence:g} seconds",
-            hint="look at its log; a disk may hang",
         )
 
 

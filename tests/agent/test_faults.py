@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import trio
 
-from agent import task as task_module
 from agent.blocks import MIN_BLOCK
 from agent.index import STAGING
 from agent.libc import sync_file_system
@@ -217,7 +216,7 @@ async def test_two_tasks_on_one_target_take_turns(tmp_path: Path) -> None:
 
 
 async def test_a_target_that_stays_busy_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_module, "LOCK_DEADLINE", 0.2)
+    monkeypatch.setattr("agent.target.LOCK_DEADLINE", 0.2)
     host = Host(tmp_path / "host")
     host.target.mkdir()
     fd = os.open(host.target, os.O_RDONLY)

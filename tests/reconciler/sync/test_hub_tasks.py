@@ -25,6 +25,7 @@ from agent.wire.messages import (
     RenderedContent,
     SyncStart,
     Task,
+    TaskProgress,
     TaskReport,
 )
 from agent.workers import Runner
@@ -300,9 +301,28 @@ async def test_an_agent_that_says_nothing_about_a_task(tmp_path: Path) -> None:
         return await succeed(task, channel)
 
     async with hub_and_agent(tmp_path, runner, silence=0.05) as setup:
-        with pytest.raises(AgentUnreachable, match="said nothing"):
+        with pytest.raises(AgentUnreachable, match="did not get on"):
             await setup.hub.run_task("web-1", make_task("t1"), None)
         assert (await setup.hub.run_task("web-1", make_task("t2"), None)).state == "SUCCESS"
+
+
+async def test_an_agent_that_never_ends_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reconciler.sync.hub.LONGEST", 0.05)
+    cancelled = trio.Event()
+
+    async def runner(task: Task, channel: Channel) -> TaskReport:
+        try:
+            while True:
+                await channel.send(TaskProgress(task=task.id))
+                await trio.sleep(0.01)
+        finally:
+            cancelled.set()
+
+    async with hub_and_agent(tmp_path, runner) as setup:
+        with pytest.raises(AgentUnreachable, match="did not end the task"):
+            await setup.hub.run_task("web-1", make_task("t1"), None)
+        with trio.fail_after(10):
+            await cancelled.wait()
 
 
 async def test_a_newer_session_replaces_the_older(tmp_path: Path) -> None:
