@@ -67,13 +67,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def join(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Pair this host with a primary; nothing is written to agent.toml unless that succeeded."""
+    # Killed anywhere, the same command again carries on: the certificate stays the one that the primary
+    # may have recorded, and whoever is recorded already is accepted again.
     path = config_path(arguments.config, environ)
     config = _joined_config(arguments, path)
     token = _join_token(arguments, environ)
-    _check_writable(path)
     pinned = config.fingerprint is not None
     lock = hold_lock(config.state_dir)
     try:
+        _check_writable(path)
         address, fingerprint = trio.run(_pair_in_time, config, token, arguments.wait)
         config = replace(config, fingerprint=fingerprint)
         tls.write_private(path, render_config(config).encode())
@@ -175,9 +177,7 @@ def _check_writable(path: Path) -> None:
     """Find out before pairing, not after, that the configuration cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.with_name(f".{path.name}.probe")
-        tls.write_private(probe, b"")
-        probe.unlink()
+        tls.check_writable(path)
     except OSError as error:
         raise SettingsError(
             f"{path}: cannot be written: {error.strerror}", hint="run this as root, or give --config"

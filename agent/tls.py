@@ -155,12 +155,12 @@ def hello_statement(server_fp: str, agent_fp: str, node: str, session: bytes) ->
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, at no moment otherwise, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(
-        temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-    )
+    """Write a file that only its owner may read, at no moment otherwise, whole or not at all.
+
+    What a killed writer leaves has one name, and the next writer of the same file takes it away; so no
+    secret stays behind in it. Two must not write the same file at once.
+    """
+    temporary, descriptor = _open_temporary(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -175,6 +175,20 @@ def write_private(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether `write_private` could write `path`; OSError if not. Leaves nothing."""
+    temporary, descriptor = _open_temporary(path)
+    os.close(descriptor)
+    temporary.unlink()
+
+
+def _open_temporary(path: Path) -> tuple[Path, int]:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    return temporary, os.open(temporary, flags, 0o600)
 
 
 def make_private_directory(path: Path) -> None:

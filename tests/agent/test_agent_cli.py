@@ -1,9 +1,11 @@
 """`trueup-agent` as people run it: real processes against a real hub."""
 
 import json
+import signal
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,39 @@ async def test_a_join_that_fails_says_one_line_and_writes_no_configuration(
         assert "canthisbe" not in joined.stderr
         assert not host.config.exists()
         assert setup.paired == []
+
+
+async def test_a_join_killed_anywhere_is_mended_by_the_same_command(tmp_path: Path) -> None:
+    finished = False
+    async with running_hub(tmp_path / "hub") as setup:
+        for kill_at in range(1, 100):
+            base = tmp_path / str(kill_at)
+            base.mkdir()
+            host = Host(base)
+            await setup.hub.update([host.enrolment])
+            join = host.join(setup, "--pin", setup.hub.fingerprint, "--root", str(host.root))
+            with trio.fail_after(30):
+                killed = await trio.run_process(
+                    [sys.executable, "-m", "tests.agent.killed_join", str(kill_at), *join],
+                    capture_stdout=True,
+                    capture_stderr=True,
+                    check=False,
+                    cwd=Path(__file__).parents[2],
+                    env=agent_environment(),
+                )
+            if killed.returncode == 0:
+                finished = True
+                break
+            assert killed.returncode == -signal.SIGKILL, killed.stderr
+            paired = len(setup.paired)
+            again = await run_agent_command(*join)
+            assert again.returncode == 0, (kill_at, again.stderr)
+            assert len(setup.paired) <= paired + 1
+            assert parse_config(host.config.read_text(), "x").fingerprint == setup.hub.fingerprint
+            left = {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
+            secret = {f"state/tls/{name}" for name in ("client.key", "client.crt", "server.fp", "token")}
+            assert left == {"etc/agent.toml", "state/agent.lock"} | secret, kill_at
+    assert finished
 
 
 async def test_a_wrong_token_says_what_to_do(tmp_path: Path, host: Host) -> None:
