@@ -36,6 +36,11 @@ MAX_FILE_SIZE = 64 * 1024**3
 MAX_TIME = 2**62
 """Nanoseconds since the epoch, in the year 2116: what every file system takes."""
 
+_TEXT_FREE = 1024 * 1024
+_TEXT_PER_ENTRY = 256
+"""Bytes of paths and links that an index may hold in all: a MiB, and so many for each entry. Without a
+bound two million entries of the longest kind would take 16 GiB of memory."""
+
 BATCH_BYTES = 512 * 1024
 """An `IndexFile` message holds entries of about this size, half a control frame."""
 
@@ -180,6 +185,14 @@ def find_collision(paths: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def names_collide(one: str, other: str) -> PathRefused:
+    """What to say of two paths that `find_collision` found."""
+    return PathRefused(
+        f"{one!r} and {other!r} differ only in case or Unicode form, and would be one file on some hosts",
+        hint="rename one of them in the repository, or leave one out with ignore_patterns or exclude",
+    )
+
+
 class IndexCheck:
     """Takes an index batch by batch and refuses all that a well-behaved primary never sends.
 
@@ -214,6 +227,7 @@ class IndexCheck:
         self._above_reserved = frozenset(above for path in reserved for above in ancestors(path))
         self._kinds: dict[str, str] = {}
         self._bytes = 0
+        self._text_left = _TEXT_FREE + _TEXT_PER_ENTRY * entries
         self._last = ""
         self.entries: list[Entry] = []
 
@@ -231,6 +245,9 @@ class IndexCheck:
             raise RemoteProtocolError("the index holds more entries than it announced")
         if path <= self._last:
             raise RemoteProtocolError(f"the index is not in order at {path!r}, or names it twice")
+        self._text_left -= len(path) + len(entry.link)
+        if self._text_left < 0:
+            raise RemoteProtocolError("the paths and links of the index are too long")
         above = parent_of(path)
         if above and self._kinds.get(above) != "directory":
             raise PathRefused(f"the index puts {path!r} below something that is no directory of it")
@@ -267,7 +284,7 @@ class IndexCheck:
             raise RemoteProtocolError("the index holds less than it announced")
         collision = find_collision(self._kinds)
         if collision:
-            raise PathRefused(f"{collision[0]!r} and {collision[1]!r} differ only in case or Unicode form")
+            raise names_collide(*collision)
         if tree_digest(self.entries, ignore_permissions=ignore_permissions) != tree:
             raise RemoteProtocolError("the index is not of the tree that the task names")
         return tuple(self.entries)

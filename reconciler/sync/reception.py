@@ -158,6 +158,8 @@ class Reception:
         return await self._accept_bulk(caller, hello, opening)
 
     async def _accept_control(self, caller: Caller, hello: Hello) -> Continue:
+        # One at a time for a node: one that opens and opens holds no more of our connections.
+        self._close_openings(hello.node)
         session = secrets.token_bytes(16)
         link = caller.link
         control = Link(link.stream, link.connection, timing=CONTROL_TIMING, backlog=CONTROL_BACKLOG)
@@ -166,7 +168,7 @@ class Reception:
         try:
             await control.write(self._accepted(hello, session))
         except BaseException:
-            del self._openings[session]
+            self._openings.pop(session, None)
             raise
         return lambda: self._run_session(caller, session, opening)
 
@@ -219,6 +221,9 @@ class Reception:
         if session is not None:
             session.end(revoked)
             self._changed()
+        self._close_openings(node)
+
+    def _close_openings(self, node: str) -> None:
         for key, opening in list(self._openings.items()):
             if opening.node == node:
                 del self._openings[key]

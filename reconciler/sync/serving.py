@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from agent.index import (
     directory_entry,
     file_entry,
     find_collision,
+    names_collide,
     split_batches,
     symlink_entry,
     tree_digest,
@@ -135,7 +136,9 @@ async def _build(
     directory: Path, root_fd: int, selection: _Selection, ignore_permissions: bool
 ) -> TreeSource:
     def walk() -> dict[str, Found]:
-        return selection.choose(scan(root_fd, selection.leave_out, reserved=selection.reserved).found)
+        found = selection.choose(scan(root_fd, selection.leave_out, reserved=selection.reserved).found)
+        _check_sendable(found)
+        return found
 
     found = await trio.to_thread.run_sync(walk)
     warnings = [
@@ -143,18 +146,6 @@ async def _build(
         for path, there in sorted(found.items())
         if there.kind == "other"
     ]
-    for path, there in found.items():
-        check_path(path)
-        if there.kind == "file" and there.size > MAX_FILE_SIZE:
-            raise PathRefused(f"{path!r} has {there.size} bytes; at most {MAX_FILE_SIZE} can be sent")
-        if there.kind == "symlink":
-            _check_link(path, there.link)
-    collision = find_collision(path for path in found)
-    if collision:
-        raise PathRefused(
-            f"{collision[0]!r} and {collision[1]!r} differ only in case or Unicode form",
-            hint="rename or ignore one of them",
-        )
     files = sorted((path, there) for path, there in found.items() if there.kind == "file")
     contents = await hash_files(root_fd, files)
 
@@ -186,6 +177,19 @@ async def _build(
         )
 
     return await trio.to_thread.run_sync(finish)
+
+
+def _check_sendable(found: Mapping[str, Found]) -> None:
+    """Raises PathRefused for what no agent would take."""
+    for path, there in found.items():
+        check_path(path)
+        if there.kind == "file" and there.size > MAX_FILE_SIZE:
+            raise PathRefused(f"{path!r} has {there.size} bytes; at most {MAX_FILE_SIZE} can be sent")
+        if there.kind == "symlink":
+            _check_link(path, there.link)
+    collision = find_collision(found)
+    if collision:
+        raise names_collide(*collision)
 
 
 def _time(found: Found) -> int:

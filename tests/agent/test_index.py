@@ -200,6 +200,17 @@ def test_bounds_are_the_hosts_own() -> None:
         start(2, 3).add([a_file("a", b"xx"), a_file("b", b"xx")])
 
 
+def test_long_names_do_not_add_up_to_all_memory() -> None:
+    many = 20_000
+    checker = IndexCheck(
+        entries=many, total_bytes=0, max_entries=many, max_file_size=1, max_total_size=1, reserved=()
+    )
+    with pytest.raises(RemoteProtocolError, match="too long"):
+        checker.add(a_link(f"{number:06}", "x" * 4000) for number in range(many))
+    few = IndexCheck(entries=100, total_bytes=0, max_entries=many, max_file_size=1, max_total_size=1)
+    few.add(a_link(f"{number:06}", "x" * 4000) for number in range(100))
+
+
 def test_an_index_of_another_tree_is_refused() -> None:
     checker = IndexCheck(entries=1, total_bytes=1, max_entries=1, max_file_size=1, max_total_size=1)
     checker.add([a_file("a")])

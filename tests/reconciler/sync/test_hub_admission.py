@@ -20,8 +20,8 @@ from agent.dial import PAIR_PREFACE, SESSION_PREFACE
 from agent.errors import ConnectionRefused
 from agent.link import LinkLost
 from agent.node_token import NodeToken
-from agent.wire.messages import HelloAck
-from reconciler.sync.enrolment import TOKEN_LIFETIME
+from agent.wire.messages import Hello, HelloAck
+from reconciler.sync.enrolment import TOKEN_LIFETIME, Roster, judge_hello
 from reconciler.sync.listener import MAX_UNAUTHENTICATED
 from tests.certificates import LONG_AGO, odd_certificate
 from tests.connected import Node, Setup, connected, make_node, running_hub, until
@@ -374,6 +374,36 @@ async def test_a_change_of_rights_ends_the_session_at_once(tmp_path: Path, chang
             assert "web-2" in setup.hub.connected()
             await setup.hub.update(everyone)
             assert await setup.hub.wait_connected(["web-1"], 10) == {"web-1"}
+
+
+async def test_a_node_opens_one_session_at_a_time(tmp_path: Path) -> None:
+    """An agent that opens and opens would else hold every descriptor of the primary."""
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
+        opened = []
+        for _ in range(5):
+            control, accepted = await setup.hello(node)
+            assert isinstance(accepted, HelloAck)
+            assert accepted.accepted
+            opened.append((control, accepted.session))
+        with trio.fail_after(5):
+            for control, _ in opened[:-1]:
+                with pytest.raises(LinkLost):
+                    await control.read()
+        _, late = await setup.hello(node, session=opened[0][1])
+        assert isinstance(late, HelloAck)
+        assert late.reason == "SessionUnknown"
+        _bulk, last = await setup.hello(node, session=opened[-1][1])
+        assert isinstance(last, HelloAck)
+        assert last.accepted
+        assert await setup.hub.wait_connected(["web-1"], 10) == {"web-1"}
+
+
+def test_a_refusal_quotes_no_unknown_peer() -> None:
+    hello = Hello(node="x\n2026 ERROR forged", protocols=(1,), agent_version="1", signature=b"")
+    refusal = judge_hello(hello, None, Roster(), server_fp="00")
+    assert refusal is not None
+    assert refusal.message.isprintable()
 
 
 async def test_a_session_that_is_being_opened_is_revoked_too(tmp_path: Path) -> None:
