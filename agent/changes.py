@@ -11,6 +11,9 @@ from agent.failures import TaskFailed
 from agent.index import PERMISSIONS
 from agent.wire.messages import Entry
 
+ALWAYS_DELETED = 2
+"""Deletions that every `max_delete` but 0 allows: a file that was renamed, and its directory."""
+
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
     """One thing in a target. `kind` is an `Entry`'s, or "other".
@@ -283,10 +286,12 @@ class _Differ:
             for path in paths
             if path in self._ours and path not in wanted
         )
-        if going > self._policy.max_delete * len(self._ours):
+        share = self._policy.max_delete
+        # In a small tree a share is nothing: renaming its only file would be a deletion of all.
+        if going > (max(share * len(self._ours), ALWAYS_DELETED) if share else 0):
             raise TaskFailed(
                 "TooManyDeletions",
                 f"{going} of {len(self._ours)} placed entries would be deleted, "
-                f"and max_delete allows {self._policy.max_delete:.0%}",
+                f"and max_delete allows {share:.0%}",
                 hint="raise max_delete for this project if that is meant",
             )

@@ -84,7 +84,7 @@ async def run_command(
     except OSError as error:
         return AfterResult(name=name, exit_code=NOT_STARTED, output=f"could not be started: {error.strerror}")
     assert process.stdout is not None
-    held = bytearray()
+    held = _Tail()
     ended = False
     try:
         async with trio.open_nursery() as nursery:
@@ -103,7 +103,7 @@ async def run_command(
                 await process.wait()
         with trio.CancelScope(shield=True):
             await process.stdout.aclose()
-    output = hide(held.decode(errors="replace"))
+    output = await trio.to_thread.run_sync(hide, held.text())
     if not ended:
         output += f"\nstopped after {seconds:.0f} s"
     return AfterResult(
@@ -113,10 +113,27 @@ async def run_command(
     )
 
 
-async def _collect(stream: trio.abc.ReceiveStream, held: bytearray) -> None:
+class _Tail:
+    """The last lines of an output."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._cut = False
+
+    def add(self, chunk: bytes | bytearray) -> None:
+        self._held += chunk
+        self._cut = self._cut or len(self._held) > _HELD_OUTPUT
+        del self._held[:-_HELD_OUTPUT]
+
+    def text(self) -> str:
+        """Whole lines only: the rest of one that was cut may be the rest of a secret, which none knows."""
+        text = self._held.decode(errors="replace")
+        return text.partition("\n")[2] if self._cut else text
+
+
+async def _collect(stream: trio.abc.ReceiveStream, held: _Tail) -> None:
     while chunk := await stream.receive_some(65536):
-        held += chunk
-        del held[:-_HELD_OUTPUT]
+        held.add(chunk)
 
 
 def _kill_group(pid: int) -> None:

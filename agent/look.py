@@ -20,7 +20,7 @@ from agent.index import (
     symlink_entry,
     tree_digest,
 )
-from agent.manifest import Identity, Manifest, Placed, doubtful, settle_doubts
+from agent.manifest import Identity, Manifest, Placed, doubtful, settle_doubts, torn
 from agent.scan import Found, hash_files, scan
 from agent.wire.messages import Entry
 
@@ -59,6 +59,8 @@ class View:
     """The digests of files whose content is known; None for one that changed while it was read."""
     edited: set[str] = field(default_factory=set)
     """Paths of ours where something else stands now; one where nothing stands is no edit."""
+    torn: set[str] = field(default_factory=set)
+    """Paths of ours that a crash left incomplete."""
     known: bool = False
     """Whether there is a manifest, so that there is something to compare."""
     read_any: bool = False
@@ -93,7 +95,10 @@ class View:
         return found.link == entry.link
 
     def seen(self) -> dict[str, Seen]:
-        """All that was found, as `changes.diff` wants it."""
+        """All that was found, as `changes.diff` wants it.
+
+        A local edit that was kept is nobody's to delete: trueup may never have placed anything there.
+        """
         ours, edited, blocks = self.ours, self.edited, self.blocks
         return {
             path: Seen(
@@ -103,7 +108,7 @@ class View:
                 found.mtime_ns,
                 blocks.get(path),
                 found.link,
-                path in ours,
+                path in ours and not (ours[path].kept and path in edited),
                 path in edited,
             )
             for path, found in self.found.items()
@@ -129,6 +134,7 @@ async def look(root_fd: int, identity: Identity, manifest: Manifest | None, scop
             await read_contents(view, root_fd, doubts)
             on_disk = {path: now for path in doubts if (now := view.entry_of(path)) is not None}
             settled = settle_doubts(manifest, identity, on_disk)
+            view.torn = torn(manifest, identity, on_disk)
         else:
             settled = {placed.entry.path: placed for placed in manifest.placed}
         await trio.to_thread.run_sync(_take_ours, view, scope, settled)
@@ -230,7 +236,9 @@ def _find_edits(view: View) -> None:
         view.edited = set()
         return
     view.edited = {
-        path for path, placed in view.ours.items() if path in view.found and not view.holds(placed.entry)
+        path
+        for path, placed in view.ours.items()
+        if path in view.found and path not in view.torn and not view.holds(placed.entry)
     }
 
 

@@ -43,7 +43,7 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One entry that is ours. `kept` means that a local edit stands there by policy `keep`."""
+    """One entry that is ours. `kept` means that something else stood there and was left by policy `keep`."""
 
     entry: Entry
     stamp: Stamp | None = None
@@ -159,8 +159,8 @@ def settle_doubts(manifest: Manifest, root: Identity, on_disk: Mapping[str, Entr
     """What is ours, by path, after a task that may have been killed, or in a root that was replaced.
 
     `on_disk` holds, for each doubtful path, what is there now; nothing for one that is gone. Content
-    decides: what holds what we were about to write is ours; what we were about to delete is ours only
-    if it still holds what we wrote, as somebody may have put a new file there since.
+    decides: what holds what we were about to write, or its `torn` beginning, is ours; what we were about
+    to delete is ours only if it still holds what we wrote, as somebody may have put a new file there since.
     """
     ours = {placed.entry.path: placed for placed in manifest.placed}
     suspects: Iterable[str] = manifest.deleting if manifest.root == root else list(ours)
@@ -168,8 +168,29 @@ def settle_doubts(manifest: Manifest, root: Identity, on_disk: Mapping[str, Entr
         now = on_disk.get(path)
         if path in ours and (now is None or not same_content(now, ours[path].entry)):
             del ours[path]
+    cut = torn(manifest, root, on_disk)
     for entry in manifest.pending:
         now = on_disk.get(entry.path)
-        if now is not None and same_content(now, entry):
+        if entry.path in cut or (now is not None and same_content(now, entry)):
             ours[entry.path] = Placed(entry)
     return ours
+
+
+def torn(manifest: Manifest, root: Identity, on_disk: Mapping[str, Entry]) -> set[str]:
+    """The paths of new files that a crash of the host cut short: named, and not all on the disk yet.
+
+    Such a file is known by being shorter than what was to be written and having its very time, which a
+    file is given before its name and loses when somebody writes to it. It is no local edit.
+    """
+    if manifest.root != root:
+        return set()
+    listed = {placed.entry.path for placed in manifest.placed}
+    return {
+        entry.path
+        for entry in manifest.pending
+        if entry.path not in listed
+        and (now := on_disk.get(entry.path)) is not None
+        and now.kind == entry.kind == "file"
+        and now.size < entry.size
+        and now.mtime_ns == entry.mtime_ns
+    }

@@ -254,6 +254,8 @@ class Writer:
                 if (uid, gid) != (UNCHANGED, UNCHANGED):
                     os.fchown(fd, uid, gid)
                 os.fchmod(fd, mode & PERMISSIONS)
+                # These are few, and placed after everything else went to the disk.
+                os.fsync(fd)
             finally:
                 os.close(fd)
             os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=above)

@@ -167,14 +167,28 @@ def test_an_empty_tree_needs_leave() -> None:
 
 @pytest.mark.parametrize(("max_delete", "refused"), [(0.0, True), (0.49, True), (0.5, False), (1.0, False)])
 def test_too_many_deletions(max_delete: float, refused: bool) -> None:
-    found = {path: seen(a_file(path)) for path in "abcd"}
+    found = {path: seen(a_file(path)) for path in "abcdefgh"}
+    index = [a_file(path) for path in "abcd"]
     policy = Policy(max_delete=max_delete)
     if not refused:
-        assert len(plan([a_file("a"), a_file("b")], found, policy=policy).delete) == 2
+        assert len(plan(index, found, policy=policy).delete) == 4
         return
     with pytest.raises(TaskFailed) as caught:
-        plan([a_file("a"), a_file("b")], found, policy=policy)
+        plan(index, found, policy=policy)
     assert caught.value.code == "TooManyDeletions"
+
+
+def test_the_only_file_may_be_renamed() -> None:
+    alone = plan([a_file("new")], {"old": seen(a_file("old"))}, policy=Policy(max_delete=0.5))
+    assert alone.delete == ("old",)
+    found = {"d": seen(a_folder("d")), "d/old": seen(a_file("d/old"))}
+    assert plan([a_file("new")], found, policy=Policy(max_delete=0.01)).delete == ("d/old", "d")
+    with pytest.raises(TaskFailed) as caught:
+        plan([a_file("new")], {"old": seen(a_file("old"))}, policy=Policy(max_delete=0.0))
+    assert caught.value.code == "TooManyDeletions"
+    found["d/other"] = seen(a_file("d/other"))
+    with pytest.raises(TaskFailed):
+        plan([a_file("new")], found, policy=Policy(max_delete=0.5))
 
 
 def test_deletions_are_counted_against_what_is_ours_alone() -> None:

@@ -5,6 +5,7 @@ import os
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from agent.manifest import (
     other_targets,
     save,
     settle_doubts,
+    torn,
 )
 from agent.reuse import Source, find_sources
 from agent.scan import Found
@@ -32,7 +34,11 @@ ROOT = (1, 2, 3)
 
 def a_file(path: str, content: bytes) -> Entry:
     return file_entry(
-        path, mode=0o644, size=len(content), mtime_ns=1, blocks=hashlib.sha256(content).digest()
+        path,
+        mode=0o644,
+        size=len(content),
+        mtime_ns=int.from_bytes(content),
+        blocks=hashlib.sha256(content).digest(),
     )
 
 
@@ -194,3 +200,17 @@ def test_a_record_that_cannot_be_read_may_be_of_a_target_inside(tmp_path: Path) 
         other_targets(tmp_path, "/srv/app")
     assert caught.value.code == "ManifestUnreadable"
     assert str(inner) in str(caught.value)
+
+
+def test_a_file_that_a_crash_cut_short_is_ours() -> None:
+    whole = a_file("a", b"next")
+    cut = file_entry("a", mode=0o644, size=2, mtime_ns=whole.mtime_ns, blocks=hashlib.sha256(b"ne").digest())
+    touched = msgspec.structs.replace(cut, mtime_ns=whole.mtime_ns + 1)
+    left = manifest(pending=(whole,))
+    assert settle_doubts(left, ROOT, {"a": cut}) == {"a": Placed(whole)}
+    assert torn(left, ROOT, {"a": cut}) == {"a"}
+    for root, now in ((ROOT, touched), ((9, 9, 9), cut), (ROOT, whole)):
+        assert torn(left, root, {"a": now}) == set()
+    assert settle_doubts(left, ROOT, {"a": touched}) == {}
+    replacing = manifest(placed=(Placed(cut),), pending=(whole,))
+    assert settle_doubts(replacing, ROOT, {"a": cut}) == {"a": Placed(cut)}

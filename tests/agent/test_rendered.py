@@ -317,3 +317,22 @@ def test_hiding_takes_whole_values() -> None:
     files = [a_file(content="A=short\nTOKEN='a much longer value'\njust-a-line-of-text\n")]
     shown = hide("got a much longer value and short and just-a-line-of-text", files)
     assert shown == "got *** and short and ***"
+
+
+async def test_a_secret_cut_in_two_by_the_bound_is_not_shown(tmp_path: Path) -> None:
+    """Hiding makes the output so short that its very beginning, the rest of a secret, would be shown."""
+    secret = "a-secret-that-is-long-" * 40
+    fd = os.open(tmp_path, os.O_RDONLY)
+    program = f"import sys; [print({secret!r}) for _ in range(200)]"
+    result = await run_command(
+        "c",
+        [sys.executable, "-c", program],
+        directory_fd=fd,
+        environment={},
+        seconds=30,
+        hide=lambda text: text.replace(secret, "***"),
+    )
+    os.close(fd)
+    assert result.exit_code == 0
+    assert "***" in result.output
+    assert "secret" not in result.output

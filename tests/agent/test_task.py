@@ -6,12 +6,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.blocks import MIN_BLOCK
 from agent.index import BACKUP_MARK, STAGING
+from agent.manifest import load, manifest_path, save
 from tests.agent.syncing import Host, Tree, modes, observe, read_tree, synchronise, write_tree
 
 TREE: Tree = {
@@ -283,6 +285,36 @@ async def test_a_kept_edit_is_never_deleted(source: Path, host: Host) -> None:
     assert (host.target / "index.html").read_bytes() == b"edited"
     assert (await synchronise(source, host)).from_agent.messages == ["TaskReport"]
     assert (host.target / "index.html").read_bytes() == b"edited"
+
+
+async def test_what_was_foreign_and_kept_is_never_deleted(source: Path, host: Host) -> None:
+    """It stood there before trueup came: not even `overwrite` makes it something that trueup placed."""
+    write_tree(host.target, {"index.html": b"theirs"})
+    await synchronise(source, host, on_local_edit="keep")
+    (source / "index.html").unlink()
+    assert (await synchronise(source, host, on_local_edit="overwrite")).state == "SUCCESS"
+    assert (host.target / "index.html").read_bytes() == b"theirs"
+    assert (await synchronise(source, host)).from_agent.messages == ["TaskReport"]
+
+
+@pytest.mark.parametrize("on_local_edit", ["keep", "backup", "overwrite"])
+async def test_a_new_file_cut_short_by_a_crash_is_written_again(
+    source: Path, host: Host, on_local_edit: str
+) -> None:
+    """The name was on the disk, the content was not: as a power cut right after the rename leaves it."""
+    await synchronise(source, host)
+    path = manifest_path(host.state, str(host.target))
+    done = load(path)
+    assert done is not None
+    (entry,) = [placed.entry for placed in done.placed if placed.entry.path == "index.html"]
+    rest = tuple(placed for placed in done.placed if placed.entry != entry)
+    save(path, msgspec.structs.replace(done, placed=rest, pending=(entry,), tree=b""), durable=False)
+    os.truncate(host.target / "index.html", 0)
+    os.utime(host.target / "index.html", ns=(entry.mtime_ns, entry.mtime_ns))
+    outcome = await synchronise(source, host, on_local_edit=on_local_edit)
+    assert outcome.state == "SUCCESS"
+    assert outcome.report.local_edits == 0
+    assert read_tree(host.target) == read_tree(source)
 
 
 async def test_guards(source: Path, host: Host, tmp_path: Path) -> None:

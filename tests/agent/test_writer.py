@@ -207,3 +207,22 @@ def test_whatever_is_in_the_way_of_staging_goes(root: Path, tmp_path: Path, left
     os.close(fd)
     assert list(root.iterdir()) == []
     assert read_tree(outside) == {"keep": b"1"}
+
+
+def test_a_rendered_file_is_on_the_disk_before_it_has_its_name(
+    make: Make, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave an empty file in place of the old one."""
+    write_tree(root, {".env": b"old"})
+    writer = make()
+    at_sync: list[bytes] = []
+    sync = os.fsync
+
+    def watched(fd: int) -> None:
+        at_sync.append((root / ".env").read_bytes())
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    writer.put_rendered(".env", b"new", mode=0o600, uid=-1, gid=-1)
+    assert at_sync == [b"old"]
+    assert (root / ".env").read_bytes() == b"new"
