@@ -37,6 +37,7 @@ from agent.settings import (
     load_config,
     parse_allow,
     parse_config,
+    private_paths,
     render_config,
     secret_setting,
 )
@@ -190,10 +191,7 @@ def _check_writable(path: Path) -> None:
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM or SIGINT; then exit 0."""
     config = load_config(arguments.config, environ)
-    own = [config_path(arguments.config, environ), config.state_dir, config.tls_dir]
-    if environ.get("SYNC_NODE_TOKEN_FILE"):
-        own.append(Path(environ["SYNC_NODE_TOKEN_FILE"]))
-    rules = msgspec.structs.replace(config.rules, private=tuple(map(str, own)))
+    rules = msgspec.structs.replace(config.rules, private=private_paths(config, arguments.config, environ))
     _raise_open_files()
     lock = hold_lock(config.state_dir)
     try:

@@ -83,6 +83,14 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> AgentConfig:
     return _from_environment(config, environ)
 
 
+def private_paths(config: AgentConfig, path: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The agent's own files and directories: what `AgentRules.private` is for."""
+    paths = [config_path(path, environ), config.state_dir, config.tls_dir]
+    if environ.get("SYNC_NODE_TOKEN_FILE"):
+        paths.append(Path(environ["SYNC_NODE_TOKEN_FILE"]))
+    return tuple(map(str, paths))
+
+
 def secret_setting(name: str, environ: Mapping[str, str]) -> str | None:
     """The value of a secret variable, or of the file that NAME_FILE names; None where neither is set."""
     value, file = environ.get(name), environ.get(f"{name}_FILE")
