@@ -7,6 +7,7 @@ make a visit to every host necessary.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
 from cryptography.x509 import Certificate
@@ -15,7 +16,7 @@ from agent import tls
 from agent.address import Address
 from agent.backoff import Backoff
 from agent.dial import HANDSHAKE_DEADLINE, SESSION_PREFACE, Dial, dial
-from agent.errors import ConnectionRefused, RemoteProtocolError, TrueupError
+from agent.errors import ConnectionRefused, RemoteProtocolError, SettingsError, TrueupError
 from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkLost, Timing
 from agent.memory import Memory
 from agent.node_token import NodeToken
@@ -26,6 +27,8 @@ from agent.version import agent_version
 from agent.wire.connection import Connection, Phase, Role
 from agent.wire.messages import PROTOCOL_VERSIONS, Cancel, Hello, HelloAck, Task
 from agent.workers import MAX_TASKS, Runner, Workers
+
+T = TypeVar("T")
 
 GOOD_SESSION = 30.0
 """Seconds after which a session counts as good, so that the next attempt starts over with short waits."""
@@ -141,7 +144,7 @@ class Agent:
             pin=identity.pin,
             dial=self._dial,
         )
-        await trio.to_thread.run_sync(self._memory.remember_server, fingerprint)
+        await self._remember(address, self._memory.remember_server, fingerprint)
         await self._board.paired(address, fingerprint)
         return fingerprint
 
@@ -194,4 +197,11 @@ class Agent:
                 hint="stop it, or take its address from the agent's configuration",
             )
         if epoch > newest:
-            await trio.to_thread.run_sync(self._memory.remember_epoch, epoch)
+            await self._remember(address, self._memory.remember_epoch, epoch)
+
+    async def _remember(self, address: Address, write: Callable[[T], None], value: T) -> None:
+        """Without it there is no session; a disk that is full now may have room at the next attempt."""
+        try:
+            await trio.to_thread.run_sync(write, value)
+        except SettingsError as error:
+            raise LinkLost(f"{address}: {error}") from error

@@ -22,6 +22,9 @@ from agent.wire.messages import Task, TaskReport
 
 _log = logging.getLogger("trueup.agent")
 
+MAX_FIELD = 500
+"""Characters of what a primary said that go into one field of a log line: it may say a MiB at a time."""
+
 
 class LastTask(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     id: str
@@ -114,9 +117,9 @@ class Board:
 
     def _task(self, task: Task, state: str, reason: str = "", message: str = "") -> LastTask:
         return LastTask(
-            id=task.id,
-            project=task.project,
-            target_path=task.target_path,
+            id=task.id[:MAX_FIELD],
+            project=task.project[:MAX_FIELD],
+            target_path=task.target_path[:MAX_FIELD],
             state=state,
             reason=reason,
             message=message,
@@ -202,4 +205,5 @@ def notify(text: str) -> None:
 
 def _fields(task: Task) -> dict[str, str]:
     what = "observe" if task.observe else task.strategy
-    return {"task": task.id, "project": task.project, "target": task.target_path, "what": what}
+    said = {"task": task.id, "project": task.project, "target": task.target_path, "what": what}
+    return {key: value[:MAX_FIELD] for key, value in said.items()}

@@ -34,6 +34,7 @@ from agent.wire.messages import (
 )
 from agent.writer import Writer
 
+MAX_PROJECT = 255
 MAX_WARNINGS = 50
 _MAX_WARNING = 400
 
@@ -122,6 +123,9 @@ class _Run:
     def _check_task(self) -> None:
         """Refuses, before anything is looked at, what this host would not do in the end."""
         task = self._task
+        if not task.project.isprintable() or len(task.project) > MAX_PROJECT:
+            # Commands get it in their environment.
+            raise RemoteProtocolError("the name of the task's project is no name")
         check_target(task.target_path, self._rules.roots)
         rendered.check_rendered(task.rendered)
         if task.observe:

@@ -246,7 +246,17 @@ async def test_an_index_may_not_name_what_the_task_ignores_or_renders(host: Host
     assert (await run_against(task, host, sends(entries))).reason == "ProtocolError"
 
 
-@pytest.mark.parametrize("changes", [{"max_delete": 2.0}, {"max_delete": -1.0}, {"tree": b"short"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_delete": 2.0},
+        {"max_delete": -1.0},
+        {"tree": b"short"},
+        {"project": "a\0b"},
+        {"project": "a\nb"},
+        {"project": "x" * 10_000},
+    ],
+)
 async def test_tasks_that_make_no_sense(host: Host, changes: dict[str, object]) -> None:
     task = msgspec.structs.replace(host.task(b"\0" * 32), **changes)
 

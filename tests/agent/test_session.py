@@ -1,15 +1,20 @@
 """An agent's life against a real hub: reconnecting, several addresses, epochs, and how long it waits."""
 
+import errno
+import logging
+import os
 import socket
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent import tls
 from agent.address import Address
 from agent.backoff import FIRST, LONGEST, Backoff
 from agent.errors import SettingsError
@@ -291,3 +296,52 @@ async def test_what_a_primary_says_is_no_order_to_systemd(
         await board.disconnected("refused (TokenRefused): no\nMAINPID=1\x1b[2J")
         told = (await listening.recv(4096)).decode()
     assert told == "STATUS=not connected: refused (TokenRefused): no\\nMAINPID=1\\x1b[2J"
+
+
+async def test_a_disk_that_is_full_for_a_while_does_not_end_the_agent(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = tls.write_private
+    full = True
+    tried = trio.Event()
+
+    def write_private(path: Path, content: bytes) -> None:
+        if full and path.name in ("epoch", "server.fp"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, content)
+
+    async def sleep(seconds: float) -> None:
+        tried.set()
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(tls, "write_private", write_private)
+    async with (
+        running_hub(tmp_path, [node.enrolment()], epoch=5) as setup,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(setup.agent(node, sleep=sleep).run)
+        await tried.wait()
+        assert "No space left on device" in problem_of(node)
+        full = False
+        assert await setup.hub.wait_connected(["web-1"], DEADLINE) == {"web-1"}
+        assert node.memory.epoch() == 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_primary_cannot_fill_the_log_with_one_task(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    board = Board(tmp_path, node="web-1", version="1")
+    logger = logging.getLogger("trueup.agent")
+    logger.addHandler(caplog.handler)
+    task = msgspec.structs.replace(make_task("t" * 10**6), project="p" * 10**6)
+    try:
+        with caplog.at_level(logging.INFO, "trueup.agent"):
+            await board.task_started(task)
+            await board.task_ended(task, await succeed(task, None))  # type: ignore[arg-type]
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert all(len(str(record.__dict__)) < 5000 for record in caplog.records)
+    status = read_status(tmp_path)
+    assert status is not None
+    assert len(str(status)) < 5000
