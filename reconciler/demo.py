@@ -158,7 +158,9 @@ class _Demo:
             "-c",
             "init.defaultBranch=main",
         ]
-        if subprocess.run(["git", *identity, *arguments], check=False, env=self.environment).returncode:
+        # Without a pager: on a terminal it would wait for somebody to leave it.
+        command = ["git", "--no-pager", *identity, *arguments]
+        if subprocess.run(command, check=False, env=self.environment).returncode:
             raise DemoFailed(f"`git {shlex.join(arguments)}` failed", hint="the demo needs git 2.30 or later")
 
     # --- commands ---

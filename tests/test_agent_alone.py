@@ -90,3 +90,11 @@ def test_the_command_explains_itself(agent_python: Path, tmp_path: Path, verb: l
     result = run(agent_python, "-c", program, *verb, "--help", where=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "usage" in result.stdout.lower()
+
+
+def test_the_other_command_says_what_is_missing(agent_python: Path, tmp_path: Path) -> None:
+    """The package brings both commands, and a host has the dependencies of one."""
+    program = f"import sys; sys.path.append({str(ROOT)!r}); from reconciler.__main__ import main; main()"
+    result = run(agent_python, "-c", program, "plan", where=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(r"error: trueup needs \w+, .*pip install 'trueup\[reconciler\]'\n", result.stderr)

@@ -7,7 +7,7 @@ _STARTER = """\
 ##
 ##   trueup validate     checks it, with file, line and column of whatever is wrong
 ##   trueup plan         shows what would change, and why
-##   trueup reconcile    does it once;  trueup serve  keeps doing it
+##   trueup reconcile    does it, once: let a timer run it
 ##
 ## Lines with one # are examples: remove the # and edit. They are valid together, as they stand.
 ## No secret value belongs in this file. Say where one is found: {env: NAME}, {file: PATH} or
@@ -18,14 +18,13 @@ version: 1
 ## Further files of this repository, with the same sections as this one.
 # include: [services/*.yaml]
 
-## Stages. Each has its own release of each repository.
+## Stages. Each runs the highest release tag of each repository, such as v1.2.3. A tag that is for one
+## stage only says so in its message, as the last line: Environment: staging
 environments:
   staging:
     release: {from: main, cut: external}     # tags are made by you or a workflow
 #   production:
-#     release: {promote_from: staging, approval: manual, soak: 1h}
-#     windows: [{allow: "Mon-Thu 09:00-17:00", timezone: UTC}]
-#     on_failure: rollback                   # rollback | hold | continue
+#     release: {from: main, cut: external}
 
 ## Git repositories that services and projects come from.
 # repositories:
@@ -51,8 +50,7 @@ environments:
 #     paths: ["api/**"]
 #     secrets: [vault]
 #     env: {LOG_LEVEL: info}
-#     deploy: {kind: invoke, task: api.deploy}     # invoke | compose | dokploy | agent | manual
-#     health: {http: "https://api.example.com/health", timeout: 60s}
+#     deploy: {kind: invoke, task: api.deploy}     # `invoke api.deploy` in the repository; or manual
 #     environments: [staging, production]
 
 ## Hosts. `trueup node add web-1 --label group=web` adds one here and prints the agent's join command.
@@ -65,9 +63,9 @@ nodes: {}
 #     environment: production      # its release there; or  branch: main
 #     path: site
 #     sync:
-#       strategy: mirror           # mirror | overlay | release
+#       strategy: mirror           # overlay: nothing is ever deleted there
 #       nodes:
-#         - {labels: {group: web}, target_path: /srv/site}
+#         - {labels: {group: web}, target_path: /srv/site}     # or  node_id: web-1
 #       files:                     # made in memory, never in git
 #         - {path: .env, format: dotenv, mode: "0600", secrets: [vault]}
 #       after: [restart-web]       # a command that the node's own configuration allows
