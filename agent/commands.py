@@ -113,6 +113,13 @@ async def run_command(
     )
 
 
+def last_lines(output: str, *, lines: int = 3, limit: int = 300) -> str:
+    """The end of an output on one line, for a message."""
+    wanted = [" ".join(line.split()) for line in output.splitlines() if line.strip()][-lines:]
+    text = " | ".join(wanted)
+    return text if len(text) <= limit else "…" + text[-(limit - 1) :]
+
+
 class _Tail:
     """The last lines of an output."""
 

@@ -9,7 +9,7 @@ import trio
 from agent import rendered
 from agent.apply import Application, check_room, set_time
 from agent.changes import Changes, Policy, diff
-from agent.commands import check_commands, command_environment, run_command
+from agent.commands import check_commands, command_environment, last_lines, run_command
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, single
 from agent.fetch import fetch_index
@@ -344,8 +344,9 @@ class _Run:
             if result.exit_code != 0:
                 raise TaskFailed(
                     "CommandFailed",
-                    f"the files are in place and the command {name!r} ended with {result.exit_code}",
-                    hint="its output is in the report; it runs again with the next attempt",
+                    f"the files are in place and the command {name!r} ended with {result.exit_code}"
+                    f" ({last_lines(result.output) or 'it printed nothing'})",
+                    hint="it runs again with the next attempt",
                 )
         await self._save_manifest(self._manifest.placed, after_due=False, tree=self._manifest.tree)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from agent.commands import MAX_OUTPUT, run_command
+from agent.commands import MAX_OUTPUT, last_lines, run_command
 from agent.errors import PathRefused
 from agent.owners import UNCHANGED, resolve_owner
 from agent.rendered import check_rendered, hide
@@ -210,7 +210,25 @@ async def test_secrets_that_a_command_prints_are_hidden(source: Path, host: Host
     outcome = await synchronise(source, host, after=("show",), rendered=[a_file()])
     assert outcome.state == "FAILED CommandFailed"
     assert "***" in outcome.report.after[0].output
+    assert "ended with 3 (" in outcome.report.message
+    assert "***" in outcome.report.message
     assert SECRET not in repr(outcome.report)
+
+
+async def test_why_a_command_failed_is_in_the_message(source: Path, host: Host) -> None:
+    allow(
+        host,
+        up="print('1'); print('2'); print('no such  network\\n'); print('gave up'); exit(7)",
+        quiet="exit(1)",
+    )
+    outcome = await synchronise(source, host, after=("up",))
+    assert "'up' ended with 7 (2 | no such network | gave up)" in outcome.report.message
+    outcome = await synchronise(source, host, after=("quiet",))
+    assert "'quiet' ended with 1 (it printed nothing)" in outcome.report.message
+    host.allow(commands={"up": ("/no/such/program",)})
+    outcome = await synchronise(source, host, after=("up",))
+    assert "'up' ended with 127 (could not be started: No such file or directory)" in outcome.report.message
+    assert last_lines("x" * 1000) == "…" + "x" * 299
 
 
 async def run(code: str, tmp_path: Path, seconds: float = 60) -> tuple[int, str]:
