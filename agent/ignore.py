@@ -1,6 +1,6 @@
 """gitignore patterns over paths of a tree, through pathspec. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pathspec import GitIgnoreSpec
 
@@ -9,6 +9,21 @@ from agent.index import ancestors
 
 DEFAULT_IGNORES = (".git", "runtime/", "tmp/")
 """What `ignore_defaults: true` leaves out."""
+
+
+MAX_STARS = 3
+"""`*` in one part of a path. Matching takes time exponential in their number: a minute for five."""
+
+
+def check_patterns(patterns: Iterable[str]) -> None:
+    """Raises SettingsError for a pattern that would take too long to match."""
+    for pattern in patterns:
+        if any(part.strip("*") and part.count("*") > MAX_STARS for part in pattern.split("/")):
+            shown = pattern if len(pattern) <= 60 else f"{pattern[:60]}…"
+            raise SettingsError(
+                f"the pattern {shown!r} has more than {MAX_STARS} `*` in one part of a path",
+                hint="write it with fewer, or as several patterns",
+            )
 
 
 class Ignore:
@@ -21,6 +36,7 @@ class Ignore:
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = tuple(lines)
+        check_patterns(lines)
         try:
             self._spec = GitIgnoreSpec.from_lines(lines)
         except ValueError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from agent.ignore import DEFAULT_IGNORES, check_patterns
 from agent.wire.messages import RenderedContent
 from reconciler.errors import TrueupError
 from reconciler.hashing import ConfigHash, Inputs, config_hash, digest, fingerprint
@@ -38,9 +39,6 @@ class Revision:
 
 SecretsKey = tuple[str, str]
 """(source, environment)"""
-
-IGNORED_BY_DEFAULT = (".git", "runtime", "tmp")
-"""gitignore lines of every project that does not say `ignore_defaults: false`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +183,7 @@ def _desired_service(facts: Facts, service: Service) -> DesiredService:
         paths = facts.commits[revision.commit]
         if isinstance(paths, Setback):
             return replace(resource, setback=paths)
+        check_patterns([*service.paths, *repository.shared_paths])
         merged = merge(
             env=service.env,
             secrets=_used_secrets(facts, service.secrets, service.environment),
@@ -306,7 +305,7 @@ def _desired_sync(facts: Facts, project: Project, target: SyncTarget) -> Desired
         message = f"`{project.path}` does not exist in {revision}; correct projects.{project.id}.path"
         return replace(resource, setback=Setback(Reason.REVISION_NOT_FOUND, message))
     rules = project.sync
-    ignore = (*(IGNORED_BY_DEFAULT if rules.ignore_defaults else ()), *rules.ignore_patterns)
+    ignore = (*(DEFAULT_IGNORES if rules.ignore_defaults else ()), *rules.ignore_patterns)
     if rules.ignore_file is not None:
         text = facts.ignore_files[revision.commit, ignore_file_path(project)]
         if isinstance(text, Setback):

@@ -78,13 +78,7 @@ def digest_by_pattern(paths: CommitPaths, patterns: Sequence[str]) -> dict[str, 
 
 @lru_cache(maxsize=4096)
 def _compiled(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines(_anchored(pattern) for pattern in patterns)
-
-
-def _anchored(pattern: str) -> str:
-    """Patterns of a spec start at the root of the repository, which gitignore's do only with a slash."""
-    negation, body = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
-    return f"{negation}{body if body.startswith('/') else '/' + body}"
+    return pathspec.GitIgnoreSpec.from_lines(patterns)
 
 
 def _escaped(path: str) -> str:
@@ -93,8 +87,12 @@ def _escaped(path: str) -> str:
 
 
 def _literal_prefix(pattern: str) -> str:
+    """What every path that the pattern can match begins with; nothing for one that matches at any depth."""
     body = pattern.removeprefix("/")
+    if "/" not in pattern.rstrip("/"):
+        return ""  # gitignore's rule: only a slash at the beginning or in the middle ties it to the root
     for index, character in enumerate(body):
         if character in "*?[\\":
             return body[:index]
-    return body
+    # A directory stands for all below it.
+    return body.rstrip("/")

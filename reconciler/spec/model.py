@@ -260,7 +260,7 @@ class Service(Model, frozen=True, kw_only=True):
     repository: str
     unit: str
     paths: tuple[str, ...] = ()
-    """gitwildmatch patterns from the root of the repository; empty: the whole repository."""
+    """gitignore patterns over the paths of the repository; empty: the whole repository."""
     secrets: tuple[SecretUse, ...] = ()
     env: dict[str, str] = {}
     precedence: tuple[Precedence, ...] = DEFAULT_PRECEDENCE

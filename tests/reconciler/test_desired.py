@@ -137,7 +137,7 @@ def test_a_target_is_made_of_its_tree_its_rules_and_its_files() -> None:
     assert (site.id, site.setback) == (SITE_ID, None)
     assert sorted(site.inputs.public) == ["after", "file .env", "path site", "rules", "target"]
     assert sorted(site.inputs.keyed) == [".env DB_URL"]
-    assert site.ignore == (".git", "runtime", "tmp")
+    assert site.ignore == (".git", "runtime/", "tmp/")
     assert "the url" not in repr(site)
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from agent.errors import SettingsError
+from agent.ignore import check_patterns
 from reconciler.git.objects import TreeEntry
 from reconciler.paths import CommitPaths, digest_by_pattern
 
@@ -31,20 +33,22 @@ def commit(changed: str = "") -> CommitPaths:
     [
         (["**"], PATHS),
         (["web/**"], ["web/docs/index.md", "web/index.html"]),
-        (["web"], ["web/docs/index.md", "web/index.html"]),
+        (["web"], ["web/docs/index.md", "web/index.html", "x/web/decoy"]),
+        (["/web"], ["web/docs/index.md", "web/index.html"]),
         (["/web/*.html"], ["web/index.html"]),
         (
             ["platform/0?.*/compose.yaml"],
             ["platform/01.postgres/compose.yaml", "platform/02.redis/compose.yaml"],
         ),
         (["web/**", "!web/docs/**"], ["web/index.html"]),
-        (["*.md"], ["README.md"]),
+        (["*.md"], ["README.md", "web/docs/index.md"]),
+        (["/*.md"], ["README.md"]),
         (["**/*.md"], ["README.md", "web/docs/index.md"]),
         (["libs/**", "README.md"], ["README.md", "libs/log.py"]),
         (["nothing/**"], []),
     ],
 )
-def test_patterns_start_at_the_root(patterns: list[str], matched: list[str]) -> None:
+def test_patterns_are_those_of_gitignore(patterns: list[str], matched: list[str]) -> None:
     assert [entry.path for entry in commit().matching(patterns)] == matched
 
 
@@ -79,3 +83,9 @@ def test_a_directory_is_taken_by_its_name_and_not_as_a_pattern() -> None:
 
     for directory in ("pages/[id]", "a*b", "what?", "back\\slash", "plain"):
         assert below("1", directory) != below("2", directory), directory
+
+
+def test_a_pattern_that_would_take_for_ever_is_refused() -> None:
+    check_patterns(["a/**/b/*.min.*.js", "**", "***", "*/*/*/*/*"])
+    with pytest.raises(SettingsError, match="more than 3"):
+        check_patterns(["web/**", "*a*a*a*a*b"])
