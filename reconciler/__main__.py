@@ -13,7 +13,7 @@ def main() -> None:
             raise
         sys.stderr.write(
             f"error: trueup needs {missing}, and only what the agent needs is installed here; "
-            "run: pip install 'trueup[reconciler]'\n"
+            "run in a checkout: pip install '.[reconciler]'\n"
         )
         sys.exit(1)
     run()
