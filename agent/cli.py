@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import resource
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,7 @@ def join(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # may have recorded, and whoever is recorded already is accepted again.
     path = config_path(arguments.config, environ)
     config = _joined_config(arguments, path)
-    token = _join_token(arguments, environ)
+    token = _join_token(arguments, environ, Memory(config.state_dir, config.tls_dir))
     pinned = config.fingerprint is not None
     lock = hold_lock(config.state_dir)
     try:
@@ -85,7 +86,8 @@ def join(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     finally:
         os.close(lock)
     _say(f"paired node {config.node} with the primary at {address}")
-    _say(f"wrote {path}; start the agent with: trueup-agent run")
+    named = f" --config {shlex.quote(str(path))}" if arguments.config is not None else ""
+    _say(f"wrote {path}; start the agent with: trueup-agent run{named}")
     if not config.rules.roots:
         _warn(f"no --root was given: until {path} names one, nothing may be written on this host")
     if not pinned:
@@ -126,11 +128,13 @@ def _joined_config(arguments: argparse.Namespace, path: Path) -> AgentConfig:
     )
 
 
-def _join_token(arguments: argparse.Namespace, environ: Mapping[str, str]) -> NodeToken:
+def _join_token(arguments: argparse.Namespace, environ: Mapping[str, str], memory: Memory) -> NodeToken:
     if arguments.token is not None:
         return NodeToken.from_text(arguments.token, where="--token")
     text = secret_setting("SYNC_NODE_TOKEN", environ)
     if text is None:
+        if (stored := memory.token()) is not None:
+            return stored
         raise SettingsError(
             "there is no token", hint="give --token, or set SYNC_NODE_TOKEN or SYNC_NODE_TOKEN_FILE"
         )
@@ -150,7 +154,9 @@ async def _pair_in_time(config: AgentConfig, token: NodeToken, patience: float) 
             if trio.current_time() + delay > deadline:
                 raise
             if not told:
-                _warn(f"{error.message}; trying again for {patience:g} seconds")
+                _warn(
+                    f"{error.message}; trying for {patience:g} seconds: a primary listens while it reconciles"
+                )
                 told = True
             await trio.sleep(delay)
 
@@ -171,7 +177,9 @@ async def _pair_somewhere(config: AgentConfig, token: NodeToken) -> tuple[Addres
         await trio.to_thread.run_sync(memory.remember_token, token)
         await trio.to_thread.run_sync(memory.remember_server, fingerprint)
         return address, fingerprint
-    raise LinkLost("; ".join(problems), hint="start the primary, check address and firewall, and join again")
+    raise LinkLost(
+        "; ".join(problems), hint="start `trueup reconcile` there, check address and firewall, and join again"
+    )
 
 
 def _check_writable(path: Path) -> None:

@@ -24,17 +24,25 @@ class Memory:
     def identity(self, node: str) -> Certificate:
         """The agent's own certificate, made at the first call; SettingsError if it is another node's."""
         found = tls.load_identity(self.tls_dir, "client")
+        name = found and found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+        if found is not None and name != tls.agent_subject(node) and not self._has_paired():
+            # It never served: the join that made it had a mistyped name. The certificate goes first, as a
+            # key without one is made anew should this be cut short.
+            self._remove(self.tls_dir / "client.crt")
+            found = None
         if found is None:
             return tls.write_identity(
                 self.tls_dir, "client", Ed25519PrivateKey.generate(), tls.agent_subject(node)
             )
-        name = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
         if name != tls.agent_subject(node):
             raise SettingsError(
                 f"{self.tls_dir}: this key was made for another node ({name!r})",
                 hint="give each node a state directory of its own with --state-dir",
             )
         return found
+
+    def _has_paired(self) -> bool:
+        return self.token() is not None or self.server() is not None
 
     def token(self) -> NodeToken | None:
         text = self._read(self.tls_dir / "token")
@@ -72,6 +80,12 @@ class Memory:
             raise SettingsError(f"{path}: is damaged") from None
         except OSError as error:
             raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+
+    def _remove(self, path: Path) -> None:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise SettingsError(f"{path}: cannot be removed: {error.strerror}") from None
 
     def _write(self, path: Path, text: str) -> None:
         try:

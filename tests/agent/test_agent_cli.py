@@ -54,7 +54,10 @@ async def test_join_run_status_stop(tmp_path: Path, host: Host) -> None:
         flags = ["--pin", setup.hub.fingerprint, "--root", str(host.root), "--owner", "app"]
         joined = await run_agent_command(*host.join(setup, *flags, "--allow", "hello=echo 'to you'"))
         assert joined.returncode == 0, joined.stderr
-        assert f"wrote {host.config}" in joined.stdout
+        assert (
+            f"wrote {host.config}; start the agent with: trueup-agent run --config {host.config}"
+            in joined.stdout
+        )
         assert joined.stderr == ""
         assert setup.paired[0][2] is False
 
@@ -128,6 +131,28 @@ async def test_joining_again_keeps_what_is_not_said_anew(tmp_path: Path, host: H
         assert second.rules.commands == {"a": ("b", "c")}
         assert second.rules.owners == ("app",)
         assert len(setup.paired) == 1
+
+
+async def test_a_host_that_has_paired_needs_no_token_to_join_again(tmp_path: Path, host: Host) -> None:
+    async with running_hub(tmp_path, [host.enrolment]) as setup:
+        await run_agent_command(*host.join(setup))
+        command = [
+            *("join", "--primary", str(setup.address), "--node", "web-1", "--config", str(host.config)),
+            *("--root", str(host.root)),
+        ]
+        again = await run_agent_command(*command)
+        assert again.returncode == 0, again.stderr
+        assert parse_config(host.config.read_text(), "x").rules.roots == (str(host.root),)
+
+
+async def test_a_mistyped_node_name_leaves_nothing_behind(tmp_path: Path, host: Host) -> None:
+    async with running_hub(tmp_path, [host.enrolment]) as setup:
+        mistyped = await run_agent_command(*host.join(setup, "--node", "wbe-1"))
+        assert (mistyped.returncode, "TokenRefused" in mistyped.stderr) == (1, True)
+        joined = await run_agent_command(*host.join(setup))
+        assert joined.returncode == 0, joined.stderr
+        other = await run_agent_command(*host.join(setup, "--node", "web-2", "--config", str(tmp_path / "b")))
+        assert "this key was made for another node" in other.stderr, "its own key is in use"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +234,10 @@ async def test_nobody_at_any_address(tmp_path: Path, host: Host) -> None:
     command += ["--primary", f"127.0.0.1:{port}"]
     joined = await run_agent_command(*command, "--wait", "0", environ=environ)
     assert joined.returncode == 1
-    assert f"127.0.0.1:{port}: cannot be reached: Connection refused; start the primary" in joined.stderr
+    assert (
+        f"127.0.0.1:{port}: cannot be reached: Connection refused; start `trueup reconcile` there"
+        in joined.stderr
+    )
     assert joined.stderr.count("\n") == 1
     missing = await run_agent_command(*command)
     assert "there is no token" in missing.stderr
@@ -233,7 +261,7 @@ async def test_join_waits_for_a_primary_that_is_not_there_yet(tmp_path: Path, ho
     said = b""
     async with process.stderr:
         with trio.fail_after(30):
-            while b"Connection refused; trying again for 60 seconds" not in said:
+            while b"Connection refused; trying for 60 seconds" not in said:
                 said += await process.stderr.receive_some()
         async with running_hub(tmp_path, [host.enrolment], port=port) as setup:
             assert await process.wait() == 0
@@ -296,6 +324,7 @@ async def test_no_task_touches_the_agents_own_files(tmp_path: Path, host: Host) 
         await run_agent_command(*host.join(setup, "--root", str(tmp_path)))
         async with agent_process(host.config) as agent:
             await agent.wait_connected()
+            await setup.hub.wait_connected(["web-1"], DEADLINE)
             for number, own in enumerate((host.config.parent / "agent.toml", host.state, host.state / "tls")):
                 report = await setup.hub.run_task(
                     "web-1", make_task(f"t{number}", target=str(own), observe=False), None
