@@ -97,4 +97,4 @@ def test_the_other_command_says_what_is_missing(agent_python: Path, tmp_path: Pa
     program = f"import sys; sys.path.append({str(ROOT)!r}); from reconciler.__main__ import main; main()"
     result = run(agent_python, "-c", program, "plan", where=tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
-    assert re.fullmatch(r"error: trueup needs \w+, .*pip install 'trueup\[reconciler\]'\n", result.stderr)
+    assert re.fullmatch(r"error: trueup needs \w+, .*pip install '\.\[reconciler\]'\n", result.stderr)
