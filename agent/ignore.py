@@ -18,7 +18,7 @@ MAX_STARS = 3
 def check_patterns(patterns: Iterable[str]) -> None:
     """Raises SettingsError for a pattern that would take too long to match."""
     for pattern in patterns:
-        if any(part.strip("*") and part.count("*") > MAX_STARS for part in pattern.split("/")):
+        if any(part.count("*") > MAX_STARS for part in pattern.split("/")):
             shown = pattern if len(pattern) <= 60 else f"{pattern[:60]}…"
             raise SettingsError(
                 f"the pattern {shown!r} has more than {MAX_STARS} `*` in one part of a path",

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.wire.channel import Channel
 from agent.wire.messages import AfterResult, Task, TaskReport
@@ -85,7 +86,7 @@ async def test_a_sync_is_one_task_with_one_attempt(tmp_path: Path, source: TreeS
     assert report.established == TREE
     [task] = script.tasks
     assert (task.target_path, task.tree, task.observe) == ("/srv/site", source.tree, False)
-    assert task.ignore == (".git", "runtime", "tmp", "*.bak")
+    assert task.ignore == (".git", "runtime/", "tmp/", "*.bak")
 
 
 async def test_what_may_pass_is_tried_again(tmp_path: Path, source: TreeSource) -> None:
@@ -126,6 +127,16 @@ async def test_a_node_that_is_away(tmp_path: Path, source: TreeSource) -> None:
         with pytest.raises(AgentUnreachable):
             await agents.sync(SYNC, source, RETRY)
         assert attempts(journal)[1:] == ("FAILED", [(1, "FAILED", "AgentUnreachable")])
+
+
+async def test_a_long_wait_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reconciler.fleet.QUIET", 0.001)
+    async with fleet(tmp_path, None) as (agents, _):
+        with capture_logs() as logs:
+            assert await agents.wait_connected(["web-1", "web-2"]) == set()
+    assert [(entry["event"], entry["nodes"]) for entry in logs] == [
+        ("waiting for agents, 0.05s at most", "web-1, web-2")
+    ]
 
 
 async def test_a_look_that_failed_is_an_error(tmp_path: Path) -> None:
