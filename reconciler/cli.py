@@ -97,6 +97,7 @@ def cli() -> None:
 @connection_options
 def validate(spec: Path | None, spec_repo: str | None, **connection: Any) -> None:
     """Check a spec with all that it includes: the files at SPEC, or with --spec-repo what is pushed."""
+    from reconciler.notes import notes_of_spec
     from reconciler.setup import validate_pushed
     from reconciler.spec.files import read_spec_files, root_file
     from reconciler.spec.load import load_or_raise
@@ -107,9 +108,17 @@ def validate(spec: Path | None, spec_repo: str | None, **connection: Any) -> Non
     else:
         root = root_file(spec or Path())
         loaded = load_or_raise(read_spec_files(root), root=root.name)
-    click.echo(
-        f"valid: {len(loaded.services)} services, {len(loaded.projects)} projects, {len(loaded.nodes)} nodes"
+    for note in notes_of_spec(loaded):
+        click.echo(f"note: {note}", err=True)
+    counts = (
+        f"{len(named)} {kind}{'' if len(named) == 1 else 's'}"
+        for kind, named in (
+            ("service", loaded.services),
+            ("project", loaded.projects),
+            ("node", loaded.nodes),
+        )
     )
+    click.echo(f"valid: {', '.join(counts)}")
 
 
 @cli.command()

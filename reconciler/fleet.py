@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
 
+import structlog
 import trio
 
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
@@ -18,6 +19,8 @@ from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason, bounded
 from reconciler.sync.hub import AgentUnreachable, Hub
 from reconciler.sync.serving import TreeSource
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 RETRYABLE_REASONS = frozenset(
     {
@@ -32,6 +35,9 @@ RETRYABLE_REASONS = frozenset(
         "VerificationFailed",
     }
 )
+
+QUIET: Final = 2.0
+"""Seconds of waiting for agents before the log says so."""
 
 MAX_WARNINGS: Final = 50
 """Warnings of one target in its status file."""
@@ -68,7 +74,14 @@ class Fleet:
         wanted = set(nodes)
         if not wanted:
             return set()
-        return await self._hub.wait_connected(wanted, self._patience)
+        soon = min(QUIET, self._patience)
+        connected = await self._hub.wait_connected(wanted, soon)
+        if connected == wanted or self._patience <= soon:
+            return connected
+        log.info(
+            f"waiting for agents, {self._patience:g}s at most", nodes=", ".join(sorted(wanted - connected))
+        )
+        return await self._hub.wait_connected(wanted, self._patience - soon)
 
     def why_not_connected(self, node: str) -> Unknown:
         if not self._hub.is_paired(node):

@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
 import trio
 
 from reconciler.apply import OnChange, Outcome, apply_plan
@@ -16,6 +17,7 @@ from reconciler.errors import Problem, SettingsError
 from reconciler.fleet import Fleet
 from reconciler.gather import gather_facts
 from reconciler.journal import Journal, StepRecord
+from reconciler.notes import notes_of_pass
 from reconciler.observe import Observed, observe
 from reconciler.pass_status import PassFacts, last_good_spec, with_pass
 from reconciler.plan import Action, Plan, make_plan
@@ -28,6 +30,8 @@ from reconciler.status.transitions import Transition, transitions
 from reconciler.step_recorder import JournalRecorder, result_of
 from reconciler.steps import Steps
 from reconciler.sync.sources import ProjectSources
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,8 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
     )
     desired = await trio.to_thread.run_sync(make_desired, facts)
     _check_forced(forced, desired)
+    for note in notes_of_pass(spec.spec, desired, recorded):
+        log.warning(note)
     # observe
     fleet = None
     if patience is not None:

@@ -29,6 +29,7 @@ PURE = (
     "agent.wire.messages",
     "reconciler.desired",
     "reconciler.hashing",
+    "reconciler.notes",
     "reconciler.plan",
     "reconciler.release.versions",
     "reconciler.secrets.merge",
