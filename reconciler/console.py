@@ -18,7 +18,7 @@ from rich.text import Text
 
 from reconciler.apply import Outcome
 from reconciler.errors import Problem, SettingsError
-from reconciler.plan import Plan, Step, to_document
+from reconciler.plan import Action, Plan, Step, to_document
 from reconciler.reconcile import Pass
 from reconciler.status.conditions import ConditionType, find_condition
 from reconciler.status.documents import AnyDocument, Applied, Recorded
@@ -64,15 +64,13 @@ def print_pass(done: Pass, output: str) -> None:
         print_document(pass_document(done), output)
         return
     if done.plan.steps:
-        table = _table("OUTCOME", "ACTION", "RESOURCE", "DETAIL")
+        table = _table("OUTCOME", "ACTION", "RESOURCE", "WHY")
         for step in done.plan.steps:
             outcome = done.outcomes[step.resource]
-            detail = step.reason if outcome.state == "succeeded" else f"{outcome.reason}: {outcome.message}"
+            succeeded = outcome.state == "succeeded"
+            why = _with_counts(step, outcome) if succeeded else f"{outcome.reason}: {outcome.message}"
             table.add_row(
-                Text(outcome.state, COLOURS[outcome.state]),
-                step.action.value,
-                Text(step.resource),
-                Text(detail),
+                Text(outcome.state, COLOURS[outcome.state]), step.action.value, Text(step.resource), Text(why)
             )
         _print(table)
     if done.plan.findings:
@@ -84,6 +82,17 @@ def print_pass(done: Pass, output: str) -> None:
         click.echo("nothing else to do" if done.plan.findings or done.problems else "nothing to do")
     if done.status_commit is not None:
         click.echo(f"status written: {done.status_commit[:12]}")
+
+
+def _with_counts(step: Step, outcome: Outcome) -> str:
+    """Why there was a step, and what it changed where that can be counted."""
+    if step.action is not Action.SYNC:
+        return step.reason
+    written, deleted = outcome.details.get("files_written", 0), outcome.details.get("files_deleted", 0)
+    warnings = outcome.details.get("warnings")
+    said = [f"{written} written, {deleted} deleted"]
+    said += [f"warning: {warning}" for warning in warnings] if isinstance(warnings, list) else []
+    return "; ".join([step.reason, *said])
 
 
 def pass_document(done: Pass) -> dict[str, object]:
@@ -126,6 +135,9 @@ def print_status(recorded: Recorded, resource: str | None, output: str) -> None:
     documents = _selected(recorded, resource)
     if output != "table":
         print_document([msgspec.to_builtins(document) for document in documents], output)
+        return
+    if not documents:
+        click.echo("no status yet: no pass has written any")
         return
     table = _table("RESOURCE", "READY", "REASON", "APPLIED", "MESSAGE")
     for document in documents:

@@ -5,11 +5,12 @@ import json
 import pytest
 import yaml
 
-from reconciler.apply import Outcome
+from reconciler.apply import Details, Outcome
 from reconciler.console import pass_document, print_nodes, print_pass, print_plan, print_status
 from reconciler.errors import Problem, SettingsError
 from reconciler.plan import Action, Finding, Plan, Step
 from reconciler.reconcile import Pass
+from reconciler.status.documents import Recorded
 from tests.reconciler.status.documents import one_of_each
 
 MARKUP = "[red]not markup[/red] [/]"
@@ -58,6 +59,25 @@ def test_a_pass_as_a_table_and_as_a_document(capsys: Captured) -> None:
     assert document == json.loads(json.dumps(pass_document(failed)))
     assert document["outcomes"][STEP.resource]["state"] == "failed"
     assert document["statusCommit"] == "c" * 40
+
+
+def test_what_a_sync_changed_is_counted(capsys: Captured) -> None:
+    step = Step("projects/branch/site/web-1/srv", Action.SYNC, "changed: path site")
+    details: Details = {
+        "files_written": 3,
+        "files_deleted": 1,
+        "warnings": ["the local edit of 'a' was kept"],
+    }
+    print_pass(Pass(Plan("r", (step,), ()), {step.resource: Outcome("succeeded", details=details)}), "table")
+    said = "changed: path site; 3 written, 1 deleted; warning: the local edit of 'a' was kept"
+    assert said in capsys.readouterr().out
+
+
+def test_no_status_at_all(capsys: Captured) -> None:
+    print_status(Recorded(), None, "table")
+    assert capsys.readouterr().out == "no status yet: no pass has written any\n"
+    print_status(Recorded(), None, "json")
+    assert json.loads(capsys.readouterr().out) == []
 
 
 @pytest.mark.parametrize(
