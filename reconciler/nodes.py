@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from agent.address import Address
 from agent.node_token import NodeToken
 from reconciler.console import print_document, print_nodes
 from reconciler.errors import GitRefused, GitUnavailable, SettingsError, SpecInvalid, TrueupError
@@ -49,6 +50,7 @@ async def add_node(
     could not be pushed; then nothing has changed.
     """
     key = load_key(settings)
+    _addresses(primaries)  # before anything is committed
     token = NodeToken.generate()
     entry = node_entry(token.public_text, _labels(labels))
     _check_entry(name, entry)
@@ -67,6 +69,7 @@ async def rotate_token(settings: Settings, name: str, *, primaries: Sequence[str
     returned, whatever fails after that: it stands nowhere else.
     """
     key = load_key(settings)
+    _addresses(primaries)  # before anything is committed
     token = NodeToken.generate()
     commit = await _commit_spec(
         settings, f"Rotate the token of {name}", lambda text: replace_token(text, name, token.public_text)
@@ -108,7 +111,7 @@ async def _forget_certificate(settings: Settings, name: str) -> tuple[bool, str 
 def _how_to_join(
     settings: Settings, key: MasterKey, name: str, token: NodeToken, primaries: Sequence[str]
 ) -> list[str]:
-    addresses = primaries or [f"{_this_host()}:{settings.tcp_addr.port}"]
+    addresses = _addresses(primaries) or [f"{_this_host()}:{settings.tcp_addr.port}"]
     join = " ".join(
         [
             "trueup-agent join",
@@ -123,7 +126,8 @@ def _how_to_join(
         "",
         f"  {join}",
         "",
-        "the token is shown only here; it pairs one host",
+        "run it while `trueup reconcile` runs here, as agents are listened to only then; with --wait SECONDS",
+        "it waits for the next pass. The token is shown only here; it pairs one host, within 24 hours",
     ]
 
 
@@ -157,6 +161,11 @@ def _labels(pairs: Sequence[str]) -> Mapping[str, str]:
             raise SettingsError(f"--label {pair!r} is not accepted; give KEY=VALUE")
         labels[key] = value
     return labels
+
+
+def _addresses(primaries: Sequence[str]) -> list[str]:
+    """As a join command takes them; SettingsError for what is no address."""
+    return [str(Address.parse(primary)) for primary in primaries]
 
 
 def _check_entry(name: str, entry: str) -> None:

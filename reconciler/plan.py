@@ -111,8 +111,13 @@ def make_plan(
             )
         )
     else:
-        steps += [Step(resource, Action.FORGET, "no longer in the spec") for resource in forgotten]
+        steps += [Step(resource, Action.FORGET, _why_forgotten(resource)) for resource in forgotten]
     return Plan(desired.spec_revision, _ordered(steps), tuple(findings))
+
+
+def _why_forgotten(resource: str) -> str:
+    stays = {"projects": "; its files stay on the host", "services": "; what it deployed stays"}
+    return "no longer in the spec" + stays.get(resource.partition("/")[0], "")
 
 
 def _compare(resource: DesiredResource, observation: Observation) -> Step | Finding | None:

@@ -138,6 +138,13 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
         problem += "; indent with spaces, and quote a value that starts with @, `, % or a tab"
     if "mapping values are not allowed" in problem:
         problem += "; quote a value that contains `: `, or mend the indentation"
+    if problem.startswith(("did not find expected", "expected")):  # libyaml's words, and the Python parser's
+        flow = "flow" in (error.context or "")
+        problem += (
+            "; separate with a comma, or close the bracket"
+            if flow
+            else "; mend the indentation here or above"
+        )
     if error.context and error.context_mark and error.problem_mark:
         line = error.context_mark.line
         if line != error.problem_mark.line:

@@ -63,6 +63,18 @@ async def test_a_node_is_one_commit_of_its_public_half(settings: Settings, remot
     parse_token_key(node.token_key).verify(token.sign(b"statement"), b"statement")
 
 
+async def test_an_address_that_is_none_is_refused_before_the_commit(
+    settings: Settings, remote: GitRepo
+) -> None:
+    for call in (
+        add_node(settings, "web-1", labels=[], primaries=["localhost"], dry_run=False),
+        rotate_token(settings, "old", primaries=["p.example:9001", "p.example:http"]),
+    ):
+        with pytest.raises(SettingsError, match="is not HOST:PORT"):
+            await call
+    assert len(remote.log()) == 1
+
+
 async def test_a_dry_run_commits_nothing(settings: Settings, remote: GitRepo) -> None:
     lines = await add(settings, "web-1", dry_run=True)
     assert any("token_key" in line for line in lines)

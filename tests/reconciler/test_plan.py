@@ -142,7 +142,8 @@ def test_what_left_the_spec_is_forgotten_but_not_what_is_frozen() -> None:
         recorded=[WEB, "services/staging/api", "services/staging/gone", "services/staging/broken"],
         frozen=["services/staging/broken"],
     )
-    assert [step.resource for step in made.steps if step.action is Action.FORGET] == ["services/staging/gone"]
+    forgotten = [(step.resource, step.reason) for step in made.steps if step.action is Action.FORGET]
+    assert forgotten == [("services/staging/gone", "no longer in the spec; what it deployed stays")]
 
 
 def test_an_empty_spec_forgets_nothing() -> None:

@@ -113,6 +113,18 @@ def test_what_cannot_be_read_is_one_clear_line(content: bytes, expected: str, lo
 
 
 @PARSERS
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (b"a:\n  b: 1\n c: 2", "; mend the indentation here or above (while"),
+        (b"a: [1\nb: 2", "; separate with a comma, or close the bracket"),
+    ],
+)
+def test_a_mistake_of_form_comes_with_advice(content: bytes, advice: str, loader: type) -> None:
+    assert advice in refusal(content, loader)
+
+
+@PARSERS
 @pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "a:\n"])
 def test_depth_ends_at_the_limit(opening: str, loader: type) -> None:
     def nested(levels: int) -> bytes:
