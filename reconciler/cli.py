@@ -160,7 +160,7 @@ def reconcile(settings: Any, output: str, forced: tuple[str, ...], wait_agents: 
 
     async def run() -> int:
         async with open_primary(settings) as primary:
-            with Progress() as progress:
+            with Progress(shown=settings.log_format == "text") as progress:
                 done = await run_pass(
                     primary, patience=patience, forced=forced, on_plan=progress.expect, on_change=progress
                 )

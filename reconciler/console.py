@@ -221,20 +221,19 @@ def _print(table: Table) -> None:
 class Progress:
     """A bar over the steps of a pass where a terminal is attached; elsewhere the log tells."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool = True) -> None:
         self._progress = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, highlight=False),
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=not shown or not sys.stderr.isatty(),
         )
         self._task = self._progress.add_task("applying", total=0)
         self._running: dict[str, Step] = {}
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -244,6 +243,8 @@ class Progress:
 
     def expect(self, plan: Plan) -> None:
         self._progress.update(self._task, total=len(plan.steps))
+        if plan.steps:
+            self._progress.start()
 
     def __call__(self, step: Step, outcome: Outcome | None) -> None:
         if outcome is None:

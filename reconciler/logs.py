@@ -78,7 +78,7 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = _Handler(out)
+    handler = _Handler(stream)
     handler.setFormatter(
         _MaskedFormatter(
             mask,
@@ -151,6 +151,16 @@ class _Redact:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
+        self._follows = stream is None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._follows:
+            # Whatever it is by now: a bar of progress takes its place, to keep lines out of the bar.
+            self.stream = sys.stderr
+        super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """A line that cannot be written is lost: logging's own way prints its unmasked arguments."""
 

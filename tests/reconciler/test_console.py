@@ -1,6 +1,12 @@
 """What people and scripts read: tables that show text as it is, and documents that hold the same."""
 
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
 
 import pytest
 import yaml
@@ -112,3 +118,43 @@ def test_nodes(capsys: Captured) -> None:
     out = capsys.readouterr().out
     assert "yes, unpinned" in out
     assert "group=web" in out
+
+
+BAR = """
+from reconciler.apply import Outcome
+from reconciler.console import Progress
+from reconciler.logs import configure_logging, get_logger
+from reconciler.plan import Action, Plan, Step
+
+step = Step("services/staging/web", Action.DEPLOY, "not applied yet")
+configure_logging()
+with Progress() as progress:
+    get_logger("test").info("before the plan")
+    progress.expect(Plan("r", (step,), ()))
+    progress(step, None)
+    get_logger("test").info("a task printed this")
+    progress(step, Outcome("succeeded"))
+"""
+
+
+def test_a_bar_and_the_log_share_a_terminal() -> None:
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", BAR], stderr=end, env={**os.environ, "TERM": "xterm"}
+    ) as process:
+        os.close(end)
+        shown = b""
+        with suppress(OSError):  # what a terminal says that nobody has open any more
+            while chunk := os.read(terminal, 65536):
+                shown += chunk
+        os.close(terminal)
+        assert process.wait(timeout=60) == 0, shown
+    # A bar is drawn, erased and drawn again; what is between two erasures or line ends is one line.
+    lines = [
+        re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"\x1b\[2K|[\r\n]", shown.decode())
+    ]
+    assert any("0/1" in line for line in lines)
+    assert not any("0/0" in line for line in lines)
+    for event in ("before the plan", "a task printed this"):
+        [line] = [line for line in lines if event in line]
+        assert re.match(r"\d{4}-\d\d-\d\dT", line), line
