@@ -119,8 +119,8 @@ async def test_a_timeout_ends_the_whole_tree(tmp_path: Path, mock_clock: trio.te
 async def test_a_tree_that_goes_when_asked_is_not_killed(
     tmp_path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
-    # The sleeper is in the group before anybody is asked to go; one that is born later would hold the pipe.
-    script = "trap 'echo tidied up > marker; exit 3' TERM; sleep 1000 & echo ready; wait"
+    # The sleeper says ready itself: before its exec it would still have the shell's handler, and survive.
+    script = "trap 'echo tidied up > marker; exit 3' TERM; sh -c 'echo ready; exec sleep 1000' & wait"
     done = await run(
         "sh",
         "-c",
