@@ -140,8 +140,13 @@ def test_an_identity_is_made_once(tmp_path: Path) -> None:
     memory = Memory(tmp_path, tmp_path / "tls")
     first = memory.identity("web-1")
     assert memory.identity("web-1") == first
+    # As long as it never paired, another name makes another identity; afterwards it is refused.
+    second = memory.identity("web-2")
+    assert second != first
+    memory.remember_server("0" * 64)
+    assert memory.identity("web-2") == second
     with pytest.raises(SettingsError, match="another node"):
-        memory.identity("web-2")
+        memory.identity("web-1")
 
 
 def test_a_crash_between_key_and_certificate_heals(tmp_path: Path) -> None:
