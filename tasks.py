@@ -64,7 +64,7 @@ def ensure_environment(kind: str) -> None:
     if not _starts(VENV):
         make_venv(VENV)
     stamp.unlink(missing_ok=True)
-    pip(VENV, "install", "--require-hashes", "--requirement", f"requirements/{kind}.lock")
+    pip(VENV, "install", "--no-deps", "--require-hashes", "--requirement", f"requirements/{kind}.lock")
     pip(VENV, "install", "--no-deps", "--no-build-isolation", "--editable", ".")
     stamp.write_text(_fingerprint(kind))
 
@@ -135,7 +135,7 @@ def agent_alone(arguments: Sequence[str]) -> None:
     shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would pack what an older build left there
     pip(VENV, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, ".")
     make_venv(alone)
-    pip(alone, "install", "--require-hashes", "--requirement", "requirements/agent.lock")
+    pip(alone, "install", "--no-deps", "--require-hashes", "--requirement", "requirements/agent.lock")
     pip(alone, "install", "--no-deps", "--no-index", *wheels.glob("*.whl"))
     environment = {**os.environ, "TRUEUP_TEST_AGENT_PYTHON": str(alone / "bin/python")}
     tests = ["tests/test_agent_alone.py", "tests/test_one_commit.py"]
