@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 import msgspec
 
@@ -15,7 +14,8 @@ from reconciler.errors import Problem
 from reconciler.observation import Setback
 from reconciler.plan import Action, Finding, Plan
 from reconciler.recording import generation
-from reconciler.secrets.freshness import Freshness, SourceState
+from reconciler.secret_status import with_sources, with_targets
+from reconciler.secrets.freshness import Freshness
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import (
     ConditionStatus,
@@ -35,10 +35,8 @@ from reconciler.status.documents import (
     Recorded,
     Release,
     ServiceStatus,
-    SourceStatus,
     Summary,
     SyncStatus,
-    TargetStatus,
     add_history,
     bounded_problems,
     record_release,
@@ -84,8 +82,8 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
     ]
     documents += _environments(recorded, facts, now)
     documents += _nodes(recorded, facts, now)
-    documents += _sources(recorded, facts, now)
-    documents += _targets(recorded, facts, now)
+    documents += with_sources(recorded, facts.spec, facts.sources, now)
+    documents += with_targets(recorded, facts.spec, facts.desired.unbuilt, now)
     documents += _frozen(recorded, facts, now)
     after = recorded.put(*(_settled(recorded.get(document.id), document) for document in documents))
     summary = _summary(after, facts, findings.get(SUMMARY_ID), now)
@@ -263,70 +261,6 @@ def _nodes(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocum
             conditions = set_condition(status.conditions, ConditionType.READY, *ready, now=now)
             status = msgspec.structs.replace(status, conditions=conditions)
         documents.append(status)
-    return documents
-
-
-_SOURCE_STATES: Mapping[
-    SourceState, tuple[Literal["fresh", "stale", "fallback", "failed", "disabled"], ConditionStatus, str]
-] = {
-    SourceState.FRESH: ("fresh", "True", Reason.RECONCILIATION_SUCCEEDED),
-    # Cached is fresh as far as people are concerned; telling them apart would cost a commit a pass.
-    SourceState.CACHED: ("fresh", "True", Reason.RECONCILIATION_SUCCEEDED),
-    SourceState.STALE: ("stale", "False", Reason.STALE_SECRETS),
-    SourceState.FALLBACK: ("fallback", "False", Reason.FALLBACK_SECRETS),
-    SourceState.FAILED: ("failed", "Unknown", Reason.SECRET_FETCH_FAILED),
-}
-
-
-def _sources(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
-    """The sources that this pass asked; of the others nothing new is known."""
-    documents: list[AnyDocument] = []
-    for name, freshness in facts.sources.items():
-        if freshness.state not in _SOURCE_STATES:
-            continue
-        id = f"secrets/{name}"
-        old = recorded.sources.get(id) or SourceStatus(id=id)
-        state, ready, reason = _SOURCE_STATES[freshness.state]
-        message = freshness.error or ""
-        keys = tuple(sorted(freshness.keys))
-        if state == "failed":
-            reason = freshness.reason or reason
-            keys = old.keys  # the last ones known: could not look is not empty
-        elif state == "fallback":
-            message = f"{freshness.served_by} serves instead: {message}"
-        if not freshness.enabled:
-            # What is switched off on purpose has not failed; whoever needs it without a fallback has.
-            state, ready, reason = "disabled", "False", Reason.SUSPENDED
-        conditions = set_condition(
-            old.conditions,
-            ConditionType.READY,
-            ready,
-            reason,
-            message,
-            now=now,
-        )
-        documents.append(
-            msgspec.structs.replace(
-                old,
-                source_kind=facts.spec.secret_sources[name].kind,
-                state=state,
-                keys=keys,
-                conditions=conditions,
-            )
-        )
-    return documents
-
-
-def _targets(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
-    documents: list[AnyDocument] = []
-    for name, target in facts.spec.secret_targets.items():
-        id = f"targets/{name}"
-        old = recorded.targets.get(id) or TargetStatus(id=id)
-        setback = facts.desired.unbuilt[id]
-        conditions = set_condition(
-            old.conditions, ConditionType.READY, "False", setback.reason, setback.message, now=now
-        )
-        documents.append(msgspec.structs.replace(old, target_kind=target.kind, conditions=conditions))
     return documents
 
 

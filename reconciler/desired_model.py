@@ -1,0 +1,185 @@
+"""What is wanted, as data: the facts of a pass, and for each resource its inputs and hash. Pure.
+
+Also what services and projects share on the way there: splitting an environment into what may be published
+and what only its fingerprint may be.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.wire.messages import RenderedContent
+from reconciler.hashing import ConfigHash, Inputs, digest, fingerprint
+from reconciler.observation import Setback
+from reconciler.paths import CommitPaths
+from reconciler.secrets.merge import Merged
+from reconciler.secrets.values import Secret, SecretValue
+from reconciler.spec.model import Project, SecretUse, Service, Spec, SyncTarget
+from reconciler.status.conditions import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What a unit runs: the commit, and the tag or branch through which it was chosen."""
+
+    ref: str
+    commit: str
+    spec_revision: str | None = None
+    """The commit of the spec that a release was made with, where its tag says so."""
+
+    def __str__(self) -> str:
+        return f"{self.ref}@sha1:{self.commit}"
+
+
+SecretsKey = tuple[str, str]
+"""(source, environment)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything looked up in git and in the secret sources for one pass."""
+
+    spec: Spec
+    spec_revision: str
+    releases: Mapping[tuple[str, str], Revision | Setback]
+    """By (unit, environment)."""
+    branches: Mapping[tuple[str, str], Revision | Setback]
+    """By (repository, branch)."""
+    commits: Mapping[str, CommitPaths | Setback]
+    ignore_files: Mapping[tuple[str, str], str | Setback | None]
+    """Text of the ignore files that projects name, by (commit, path); None: not in that commit."""
+    secrets: Mapping[SecretsKey, Mapping[str, SecretValue] | Setback]
+    degraded: Collection[SecretsKey]
+    """Those of `secrets` that a stale value or a fallback serves because the source itself failed."""
+    environ: Mapping[str, Secret | Setback]
+    """The primary's own variables that services name, where they are set."""
+    hash_key: bytes
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredResource:
+    """What services and sync targets have in common. Without a `setback`, `revision` and `hash` are set."""
+
+    id: str
+    revision: Revision | None = None
+    inputs: Inputs = field(default_factory=Inputs)
+    hash: ConfigHash | None = None
+    soft_inputs: frozenset[str] = frozenset()
+    """Keyed inputs whose values are stale or from a fallback; their change alone causes no step."""
+    degraded: bool = False
+    """Some source is down and something else serves for it, so a keyed input that is gone proves nothing."""
+    depends_on: tuple[str, ...] = ()
+    setback: Setback | None = None
+    heals_drift: bool = True
+    may_be_unreachable: bool = False
+    """A host that is away is skipped, and nothing waits for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredService(DesiredResource):
+    """One service in one environment."""
+
+    service: Service
+    merged: Merged = field(default_factory=lambda: Merged({}, ()))
+    """Its environment."""
+    passed_on: tuple[Secret, ...] = ()
+    """Those of its values that are the primary's own variables: of no source, and yet maybe secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredSync(DesiredResource):
+    """One project at one path on one node."""
+
+    project: Project
+    target: SyncTarget
+    rendered: tuple[RenderedContent, ...] = ()
+    ignore: tuple[str, ...] = ()
+    """gitignore lines: what is neither sent nor deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    spec_revision: str
+    resources: tuple[DesiredService | DesiredSync, ...]
+    builds: Mapping[str, str]
+    """Sync target id -> id of the build it needs first."""
+    others: tuple[str, ...] = ()
+    """Ids of what the spec names besides: environments, nodes, secret sources and targets."""
+    max_prune: float = 0.5
+    unbuilt: Mapping[str, Setback] = field(default_factory=dict)
+    """By id: what of the others, and of the notifications, is valid and not acted on yet."""
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(resource.id for resource in self.resources) | frozenset(self.others)
+
+    def services(self) -> dict[str, DesiredService]:
+        return {one.id: one for one in self.resources if isinstance(one, DesiredService)}
+
+    def syncs(self) -> dict[str, DesiredSync]:
+        return {one.id: one for one in self.resources if isinstance(one, DesiredSync)}
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The inputs that an environment adds: values of the spec in the open, all others by fingerprint."""
+
+    public: dict[str, str]
+    keyed: dict[str, str]
+    soft: frozenset[str]
+    passed_on: tuple[Secret, ...]
+
+
+def split_inputs(
+    facts: Facts, target: str, merged: Merged, env: Mapping[str, str], prefix: str = ""
+) -> Split:
+    public: dict[str, str] = {}
+    keyed: dict[str, str] = {}
+    soft: set[str] = set()
+    passed_on: list[Secret] = []
+    for variable, value in merged.variables.items():
+        name = prefix + variable
+        if isinstance(value, SecretValue):
+            plain = value.value.reveal()
+            if not value.may_cause_change:
+                soft.add(name)
+        elif env.get(variable) == value:
+            public[f"{prefix}env {variable}"] = digest(value)
+            continue
+        else:
+            plain = value
+            passed_on.append(Secret(value))
+        keyed[name] = fingerprint(facts.hash_key, target=target, name=name, value=plain)
+    return Split(public, keyed, frozenset(soft), tuple(passed_on))
+
+
+class SetbackRaised(Exception):
+    def __init__(self, setback: Setback) -> None:
+        self.setback = setback
+
+
+def used_secrets(
+    facts: Facts, uses: Iterable[SecretUse], environment: str
+) -> list[tuple[SecretUse, Mapping[str, SecretValue]]]:
+    found: list[tuple[SecretUse, Mapping[str, SecretValue]]] = []
+    for use in uses:
+        values = facts.secrets[use.source, environment]
+        if isinstance(values, Setback):
+            raise SetbackRaised(values)
+        found.append((use, values))
+    return found
+
+
+def own_variables(facts: Facts, names: Iterable[str]) -> dict[str, str]:
+    passed: dict[str, str] = {}
+    for name in names:
+        value = facts.environ.get(name)
+        if isinstance(value, Setback):
+            raise SetbackRaised(value)
+        if value is not None:
+            passed[name] = value.reveal()
+    return passed
+
+
+def suspended(name: str) -> Setback:
+    return Setback(Reason.SUSPENDED, f"{name} is suspended in the spec; remove `suspend: true`", blocks=False)

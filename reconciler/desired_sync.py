@@ -1,0 +1,141 @@
+"""The desired state of a sync target: one project at one path on one node. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import msgspec
+
+from agent.ignore import DEFAULT_IGNORES
+from agent.wire.messages import RenderedContent
+from reconciler.desired_model import (
+    DesiredSync,
+    Facts,
+    Revision,
+    SetbackRaised,
+    split_inputs,
+    suspended,
+    used_secrets,
+)
+from reconciler.errors import TrueupError
+from reconciler.hashing import Inputs, config_hash, digest
+from reconciler.identity import sync_id
+from reconciler.observation import Setback
+from reconciler.secrets.merge import merge
+from reconciler.secrets.render import render
+from reconciler.spec.model import Precedence, Project, Spec, SyncTarget
+from reconciler.status.conditions import Reason
+from reconciler.unbuilt import unbuilt_in_project
+
+
+def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredSync:
+    resource = DesiredSync(
+        id=sync_id(project, target),
+        depends_on=project.depends_on,
+        heals_drift=project.sync.on_drift == "heal",
+        may_be_unreachable=project.sync.on_unreachable == "skip",
+        project=project,
+        target=target,
+    )
+    if (unbuilt := unbuilt_in_project(project, target, facts.spec)) is not None:
+        return replace(resource, setback=unbuilt)
+    if project.suspend:
+        return replace(resource, setback=suspended(project.id))
+    if not project.sync.enabled:
+        message = f"the sync of {project.id} is off in the spec; remove `enabled: false`"
+        return replace(resource, setback=Setback(Reason.SUSPENDED, message, blocks=False))
+    revision = project_revision(facts.spec, project, facts.releases, facts.branches)
+    if isinstance(revision, Setback):
+        return replace(resource, setback=revision)
+    paths = facts.commits[revision.commit]
+    if isinstance(paths, Setback):
+        return replace(resource, setback=paths)
+    if project.build is None and not paths.has_directory(project.path):
+        message = f"`{project.path}` does not exist in {revision}; correct projects.{project.id}.path"
+        return replace(resource, setback=Setback(Reason.REVISION_NOT_FOUND, message))
+    rules = project.sync
+    ignore = (*(DEFAULT_IGNORES if rules.ignore_defaults else ()), *rules.ignore_patterns)
+    if rules.ignore_file is not None:
+        text = facts.ignore_files[revision.commit, ignore_file_path(project)]
+        if isinstance(text, Setback):
+            return replace(resource, setback=text)
+        if text is None:
+            message = f"`{ignore_file_path(project)}` does not exist in {revision}; correct sync.ignore_file"
+            return replace(resource, setback=Setback(Reason.REVISION_NOT_FOUND, message))
+        ignore += tuple(text.splitlines())
+    public = {
+        # A build may read anything of its checkout.
+        f"path {project.path}": paths.below("." if project.build else project.path),
+        "target": digest(msgspec.to_builtins(target)),
+        "rules": digest([ignore, rules.ignore_permissions, rules.delete_foreign]),
+        "after": digest(project.after),
+    }
+    if project.build is not None:
+        public["build"] = digest(project.build.task)
+    resource = replace(resource, revision=revision, inputs=Inputs(public, {}), ignore=ignore)
+    try:
+        return _with_files(facts, resource, project)
+    except SetbackRaised as raised:
+        return replace(resource, setback=raised.setback)
+    except TrueupError as error:
+        return replace(resource, setback=Setback.of(error))
+
+
+def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> DesiredSync:
+    """With the files that are rendered in memory, and the hash over everything."""
+    rendered: list[RenderedContent] = []
+    public, keyed = dict(resource.inputs.public), dict(resource.inputs.keyed)
+    soft: set[str] = set()
+    for file in project.files:
+        merged = merge(
+            env=file.env,
+            secrets=used_secrets(facts, file.secrets, project.environment or ""),
+            environ={},
+            precedence=(Precedence.ENV, Precedence.SECRETS),
+        )
+        rendered.append(
+            RenderedContent(
+                path=file.path,
+                content=render(file, merged),
+                mode=file.mode,
+                owner=file.owner or "",
+                group=file.group or "",
+            )
+        )
+        split = split_inputs(facts, resource.id, merged, file.env, prefix=f"{file.path} ")
+        form = digest([file.format, file.template, file.mode, file.owner, file.group])
+        public |= {f"file {file.path}": form, **split.public}
+        keyed |= split.keyed
+        soft |= split.soft
+    inputs = Inputs(public, keyed)
+    return replace(
+        resource,
+        rendered=tuple(rendered),
+        inputs=inputs,
+        hash=config_hash(inputs, facts.key_id),
+        soft_inputs=frozenset(soft),
+        degraded=any(
+            (use.source, project.environment or "") in facts.degraded
+            for file in project.files
+            for use in file.secrets
+        ),
+    )
+
+
+def ignore_file_path(project: Project) -> str:
+    """Where a project's ignore file stands in its repository."""
+    directory = project.path.strip("/")
+    name = project.sync.ignore_file or ""
+    return name if directory in ("", ".") else f"{directory}/{name}"
+
+
+def project_revision(
+    spec: Spec,
+    project: Project,
+    releases: Mapping[tuple[str, str], Revision | Setback],
+    branches: Mapping[tuple[str, str], Revision | Setback],
+) -> Revision | Setback:
+    """What a project of a repository is at: its unit's release in its environment, or the tip of a branch."""
+    assert project.repository is not None  # a directory is unbuilt, and reported before
+    if project.environment is not None and project.unit is not None:
+        return releases[project.unit, project.environment]
+    return branches[project.repository, project.branch or spec.repositories[project.repository].branch]

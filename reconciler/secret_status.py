@@ -1,0 +1,80 @@
+"""The status documents of secret sources and targets after a pass. Pure."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from reconciler.observation import Setback
+from reconciler.secrets.freshness import Freshness, SourceState
+from reconciler.spec.model import Spec
+from reconciler.status.conditions import ConditionStatus, ConditionType, Reason, set_condition
+from reconciler.status.documents import AnyDocument, Recorded, SourceStatus, TargetStatus
+
+_SOURCE_STATES: Mapping[
+    SourceState, tuple[Literal["fresh", "stale", "fallback", "failed", "disabled"], ConditionStatus, str]
+] = {
+    SourceState.FRESH: ("fresh", "True", Reason.RECONCILIATION_SUCCEEDED),
+    # Cached is fresh as far as people are concerned; telling them apart would cost a commit a pass.
+    SourceState.CACHED: ("fresh", "True", Reason.RECONCILIATION_SUCCEEDED),
+    SourceState.STALE: ("stale", "False", Reason.STALE_SECRETS),
+    SourceState.FALLBACK: ("fallback", "False", Reason.FALLBACK_SECRETS),
+    SourceState.FAILED: ("failed", "Unknown", Reason.SECRET_FETCH_FAILED),
+}
+
+
+def with_sources(
+    recorded: Recorded, spec: Spec, sources: Mapping[str, Freshness], now: datetime
+) -> list[AnyDocument]:
+    """The sources that this pass asked; of the others nothing new is known."""
+    documents: list[AnyDocument] = []
+    for name, freshness in sources.items():
+        if freshness.state not in _SOURCE_STATES:
+            continue
+        id = f"secrets/{name}"
+        old = recorded.sources.get(id) or SourceStatus(id=id)
+        state, ready, reason = _SOURCE_STATES[freshness.state]
+        message = freshness.error or ""
+        keys = tuple(sorted(freshness.keys))
+        if state == "failed":
+            reason = freshness.reason or reason
+            keys = old.keys  # the last ones known: could not look is not empty
+        elif state == "fallback":
+            message = f"{freshness.served_by} serves instead: {message}"
+        if not freshness.enabled:
+            # What is switched off on purpose has not failed; whoever needs it without a fallback has.
+            state, ready, reason = "disabled", "False", Reason.SUSPENDED
+        conditions = set_condition(
+            old.conditions,
+            ConditionType.READY,
+            ready,
+            reason,
+            message,
+            now=now,
+        )
+        documents.append(
+            msgspec.structs.replace(
+                old,
+                source_kind=spec.secret_sources[name].kind,
+                state=state,
+                keys=keys,
+                conditions=conditions,
+            )
+        )
+    return documents
+
+
+def with_targets(
+    recorded: Recorded, spec: Spec, unbuilt: Mapping[str, Setback], now: datetime
+) -> list[AnyDocument]:
+    documents: list[AnyDocument] = []
+    for name, target in spec.secret_targets.items():
+        id = f"targets/{name}"
+        old = recorded.targets.get(id) or TargetStatus(id=id)
+        setback = unbuilt[id]
+        conditions = set_condition(
+            old.conditions, ConditionType.READY, "False", setback.reason, setback.message, now=now
+        )
+        documents.append(msgspec.structs.replace(old, target_kind=target.kind, conditions=conditions))
+    return documents
