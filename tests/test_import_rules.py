@@ -32,6 +32,7 @@ PURE = (
     "reconciler.notes",
     "reconciler.plan",
     "reconciler.release.versions",
+    "reconciler.secrets.circular",
     "reconciler.secrets.merge",
     "reconciler.spec.load",
     "reconciler.spec.model",

@@ -51,6 +51,8 @@ class CacheEntry:
     def __init__(self) -> None:
         self.last_good: Fetched | None = None
         self.last_failure: Failed | None = None
+        self.last_success: datetime | None = None
+        """UTC. It is for people, and so a cleared cache keeps it."""
         self._failures = 0
         self._retry_at = 0.0
         self._flight: _Flight | None = None
@@ -95,6 +97,7 @@ class CacheEntry:
     def _keep(self, outcome: Fetched | Failed) -> None:
         if isinstance(outcome, Fetched):
             self.last_good, self.last_failure = outcome, None
+            self.last_success = outcome.retrieved_at
             self._failures, self._retry_at = 0, 0.0
             return
         self.last_failure = outcome

@@ -39,3 +39,5 @@ class Freshness:
     """Why, in one line."""
     enabled: bool = True
     """False where the spec or a setting switches it off."""
+    last_success: datetime | None = None
+    """When this source itself last answered with values, UTC; known also while it fails."""

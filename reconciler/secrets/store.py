@@ -5,18 +5,21 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import trio
-from msgspec import structs
 
-from reconciler.errors import NotYetImplemented, SecretMissing, TrueupError
+from reconciler.errors import NotYetImplemented, SecretMissing, SettingsError, TrueupError
 from reconciler.secrets.cache import CacheEntry, Failed, Fetched
+from reconciler.secrets.circular import needing_themselves
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.secrets.kinds import REGISTRY
 from reconciler.secrets.source import Source, SourceContext
 from reconciler.secrets.values import Secret, SecretValue
-from reconciler.spec.model import SecretCredential, SecretSource
+from reconciler.spec.model import SecretSource
 
 log = logging.getLogger(__name__)
+
+MAX_TTL = 3600.0
+"""Seconds: the longest `cache_ttl`, and the longest `ttl` of one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,10 @@ class SecretStore:
         self._sources: dict[str, Source] = {
             name: REGISTRY[source.kind](source, self._context) for name, source in self._specs.items()
         }
-        self._circular = frozenset(_needing_themselves(self._specs))
+        self._circular = frozenset(needing_themselves(self._specs))
         self._entries: dict[Hashable, CacheEntry] = {}
+        self._asked: dict[str, set[Hashable]] = {name: set() for name in self._specs}
+        """By source: the entries that it has used."""
         self._views: dict[tuple[Hashable, ...], tuple[Fetched, Mapping[str, SecretValue]]] = {}
         self._last: dict[str, dict[str, tuple[_Served | None, tuple[Failed, ...]]]] = {}
         """By source and environment: what served it last, and the failures on the way there."""
@@ -52,21 +57,24 @@ class SecretStore:
         """By source: the state that was logged last, so that a hundred readers make one line."""
 
     async def values(
-        self, source: str, environment: str, *, force: bool = False
+        self, source: str, environment: str, *, force: bool = False, ttl: float | None = None
     ) -> Mapping[str, SecretValue]:
         """All values of a source for an environment, each with its provenance.
 
-        `force` asks the source itself, whatever is in memory and however recently it failed. An answer out
+        `force` asks the source itself, whatever is in memory and however recently it failed. `ttl` stands
+        for the `cache_ttl` of the source and its fallbacks, for this call: 0 to 3600 seconds. An answer out
         of memory comes without a pause. Raises SourceDown or SourceRefused (both SecretSourceUnavailable)
-        with every attempt in one line, and NotYetImplemented.
+        with every attempt in one line, NotYetImplemented, and SettingsError for a `ttl` out of range.
         """
+        if ttl is not None and not 0 <= ttl <= MAX_TTL:
+            raise SettingsError(f"a ttl of {ttl:g} s is not accepted; give 0 to {MAX_TTL:.0f} seconds")
         if source not in self._specs:
-            raise SourceRefused(f"there is no secret source {source}", hint="add it under secret_sources")
+            raise _no_such(source)
         self._refuse_other_environments(source, environment)
         failures: list[Failed] = []
         chosen = True
         for name in self._chain(source):
-            outcome = await self._own(name, environment, force=force and name == source)
+            outcome = await self._own(name, environment, force=force and name == source, ttl=ttl)
             if isinstance(outcome, _Served):
                 self._keep(name, environment, outcome, (outcome.failure,) if outcome.failure else ())
                 if name != source:
@@ -84,18 +92,28 @@ class SecretStore:
         """The values after a new call to the source; otherwise as `values`."""
         return await self.values(source, environment, force=True)
 
-    def clear_cache(self) -> None:
-        """Forget all values, stale ones too, and all failures. Answers under way are not kept either."""
-        for entry in self._entries.values():
-            entry.clear()
+    def clear_cache(self, source: str | None = None) -> int:
+        """Forget all values of a source, or of all, stale ones and failures too; says how many lists it had.
+
+        Answers under way are not kept either. Sources that ask the same question share what is forgotten.
+        Raises SourceRefused where there is no such source.
+        """
+        if source is not None and source not in self._specs:
+            raise _no_such(source)
+        dropped = 0
+        for key, entry in self._entries.items():
+            if source is None or key in self._asked[source]:
+                dropped += entry.last_good is not None
+                entry.clear()
         self._views.clear()
+        return dropped
 
     def freshness(self) -> Mapping[str, Freshness]:
         """What the last use of each source led to, by its name; it does not depend on who asked first."""
         found = {}
         for name, spec in self._specs.items():
             by_environment = self._last.get(name, {})
-            each = [self._freshness_in(name, by_environment[key]) for key in sorted(by_environment)]
+            each = [self._freshness_in(name, key, by_environment[key]) for key in sorted(by_environment)]
             unused = Freshness(name, spec.kind, SourceState.UNUSED)
             found[name] = replace(min(each, key=_goodness, default=unused), enabled=spec.enabled)
         return found
@@ -103,13 +121,16 @@ class SecretStore:
     def _keep(self, name: str, environment: str, served: _Served | None, failures: Sequence[Failed]) -> None:
         self._last.setdefault(name, {})[environment] = (served, tuple(failures))
 
-    def _freshness_in(self, name: str, last: tuple[_Served | None, tuple[Failed, ...]]) -> Freshness:
+    def _freshness_in(
+        self, name: str, environment: str, last: tuple[_Served | None, tuple[Failed, ...]]
+    ) -> Freshness:
         kind = self._specs[name].kind
+        success = self._entry(name, environment).last_success
         served, failures = last
         reason = failures[0].reason if failures else None
         error = "; ".join(failure.text for failure in failures) or None
         if served is None:
-            return Freshness(name, kind, SourceState.FAILED, reason=reason, error=error)
+            return Freshness(name, kind, SourceState.FAILED, reason=reason, error=error, last_success=success)
         return Freshness(
             name,
             kind,
@@ -119,6 +140,7 @@ class SecretStore:
             served_by=served.name,
             reason=reason,
             error=error,
+            last_success=success,
         )
 
     def _chain(self, source: str) -> Iterator[str]:
@@ -144,7 +166,7 @@ class SecretStore:
         asked = f"environment {environment}" if environment else "what belongs to no environment"
         return f"secret source {name} may not serve {asked}, only {', '.join(allowed)}"
 
-    async def _own(self, name: str, environment: str, *, force: bool) -> _Served | Failed:
+    async def _own(self, name: str, environment: str, *, force: bool, ttl: float | None) -> _Served | Failed:
         """What this source itself can serve, without its fallbacks."""
         spec = self._specs[name]
         if not spec.enabled:
@@ -155,7 +177,7 @@ class SecretStore:
             return _refused(f"secret source {name}: its credentials come, in the end, from itself")
         entry = self._entry(name, environment)
         good, now = entry.last_good, trio.current_time()
-        if not force and good is not None and now - good.at < spec.cache_ttl:
+        if not force and good is not None and now - good.at < (spec.cache_ttl if ttl is None else ttl):
             self._say(name, SourceState.CACHED)
             return _Served(name, good, SourceState.CACHED)
         outcome: Fetched | Failed | None = None if force else entry.backing_off()
@@ -172,6 +194,7 @@ class SecretStore:
 
     def _entry(self, name: str, environment: str) -> CacheEntry:
         key = (self._specs[name].kind, self._sources[name].cache_key(environment))
+        self._asked[name].add(key)
         return self._entries.setdefault(key, CacheEntry())
 
     async def _call(self, name: str, environment: str) -> Fetched | Failed:
@@ -265,6 +288,10 @@ _PHRASES = {
 }
 
 
+def _no_such(source: str) -> SourceRefused:
+    return SourceRefused(f"there is no secret source {source}", hint="add it under secret_sources")
+
+
 def _refused(text: str) -> Failed:
     return Failed(text, SourceRefused.reason, down=False)
 
@@ -279,27 +306,3 @@ def _all_failed(source: str, environment: str, failures: Sequence[Failed]) -> So
         text = f"nothing serves secret source {source} in environment {environment}: {listed}"
     kind = SourceDown if any(failure.down for failure in failures) else SourceRefused
     return kind(text, retry_after=min(waits, default=None))
-
-
-def _needing_themselves(specs: Mapping[str, SecretSource]) -> Iterator[str]:
-    """Sources for whose credentials one would have to ask them, directly or through others.
-
-    Asking would wait for itself for ever. Sources with equal settings count as one: they share calls.
-    """
-    for name, spec in specs.items():
-        seen: set[str] = set()
-        waiting = list(_credential_sources(spec))
-        while waiting:
-            other = waiting.pop()
-            if other in seen or other not in specs:
-                continue
-            seen.add(other)
-            waiting += (*_credential_sources(specs[other]), *specs[other].fallback)
-        if any(specs[other].settings == spec.settings for other in seen):
-            yield name
-
-
-def _credential_sources(spec: SecretSource) -> Iterator[str]:
-    for value in structs.asdict(spec.settings).values():
-        if isinstance(value, SecretCredential):
-            yield value.source

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from reconciler.errors import NotYetImplemented
+from reconciler.errors import NotYetImplemented, SettingsError
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.secrets.store import SecretStore
@@ -176,6 +176,41 @@ async def test_refresh_and_clear(filled: InfisicalDouble, mock_clock: MockClock)
     store.clear_cache()
     with pytest.raises(SourceDown):
         await store.values("prod", "production")
+
+
+async def test_clearing_one_source_leaves_the_others(filled: InfisicalDouble, tmp_path: Path) -> None:
+    filled.secrets[filled.project, "prod", "/other"] = {"KEY": "other"}
+    store = store_of(
+        context_for(filled),
+        infisical(filled, "one"),
+        infisical(filled, "two", secret_path="/other"),
+        infisical(filled, "unused", secret_path="/unused"),
+    )
+    for source in ("one", "two"):
+        await store.values(source, "production")
+    assert store.clear_cache("unused") == 0
+    assert store.clear_cache("one") == 1
+    assert provenance(await store.values("two", "production"))[0] == "cache"
+    assert provenance(await store.values("one", "production"))[0] == "infisical"
+    assert store.clear_cache() == 2
+    assert store.clear_cache() == 0
+    with pytest.raises(SourceRefused, match="there is no secret source other"):
+        store.clear_cache("other")
+
+
+async def test_a_ttl_for_one_call(filled: InfisicalDouble, mock_clock: MockClock) -> None:
+    store = store_of(context_for(filled), infisical(filled, cache_ttl=60.0))
+    await store.values("prod", "production")
+    mock_clock.jump(30)
+    assert provenance(await store.values("prod", "production", ttl=31))[0] == "cache"
+    assert provenance(await store.values("prod", "production", ttl=30))[0] == "infisical"
+    assert provenance(await store.values("prod", "production", ttl=0))[0] == "infisical"
+    mock_clock.jump(3599)
+    assert provenance(await store.values("prod", "production", ttl=3600))[0] == "cache"
+    assert filled.calls("list") == 3
+    for wrong in (-1.0, 3600.1, float("nan")):
+        with pytest.raises(SettingsError, match="give 0 to 3600 seconds"):
+            await store.values("prod", "production", ttl=wrong)
 
 
 async def test_a_refresh_does_not_join_a_call_that_began_before(filled: InfisicalDouble) -> None:
@@ -441,7 +476,7 @@ async def test_freshness_tells_names_times_and_causes(filled: InfisicalDouble, m
         "own": Freshness("own", "environ", SourceState.UNUSED),
     }
     await store.values("prod", "production")
-    fresh = Freshness("prod", "infisical", SourceState.FRESH, NOW, ("KEY",), "prod")
+    fresh = Freshness("prod", "infisical", SourceState.FRESH, NOW, ("KEY",), "prod", last_success=NOW)
     assert store.freshness()["prod"] == fresh
     await store.values("prod", "production")
     assert store.freshness()["prod"].state is SourceState.CACHED
@@ -453,7 +488,29 @@ async def test_freshness_tells_names_times_and_causes(filled: InfisicalDouble, m
     assert stale.error is not None
     assert "it has a fault (status 500" in stale.error
     await store.values("own", "production")
-    assert store.freshness()["own"] == Freshness("own", "environ", SourceState.FRESH, NOW, ("ID",), "own")
+    assert store.freshness()["own"] == Freshness(
+        "own", "environ", SourceState.FRESH, NOW, ("ID",), "own", last_success=NOW
+    )
+
+
+async def test_the_last_success_is_known_while_a_source_fails(
+    filled: InfisicalDouble, mock_clock: MockClock
+) -> None:
+    store = store_of(context_for(filled), infisical(filled, max_stale=0.0))
+    filled.fail_with(faults.server_error())
+    with pytest.raises(SourceDown):
+        await store.values("prod", "production")
+    assert store.freshness()["prod"].last_success is None
+    mock_clock.jump(1)
+    await store.values("prod", "production")
+    mock_clock.jump(301)
+    filled.fail_with(faults.server_error())
+    with pytest.raises(SourceDown):
+        await store.values("prod", "production")
+    failed = store.freshness()["prod"]
+    assert (failed.state, failed.retrieved_at, failed.last_success) == (SourceState.FAILED, None, NOW)
+    store.clear_cache()
+    assert store.freshness()["prod"].last_success == NOW
 
 
 async def test_failures_are_logged_with_the_source(
