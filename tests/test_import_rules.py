@@ -65,7 +65,10 @@ MAY_READ_THE_ENVIRONMENT = {
 }
 
 # Slow to import, or not needed by most verbs: `trueup --help` must not pay for them.
-HEAVY = ("boto3", "git", "hypothesis", "infisical_sdk", "invoke", "jsonschema", "requests", "rich")
+HEAVY = (
+    *("boto3", "git", "httpx", "hypercorn", "hypothesis", "infisical_sdk", "invoke", "jsonschema"),
+    *("requests", "rich", "starlette"),
+)
 
 
 def sources() -> list[Path]:

@@ -1,0 +1,167 @@
+"""Asks a running primary: over the socket in its state directory, or at `TRUEUP_SERVER` with a token."""
+
+import json
+import os
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from reconciler.errors import SettingsError, TrueupError
+from reconciler.logs import printable
+from reconciler.settings import Settings
+from reconciler.spec.addresses import secret_host_fault
+from reconciler.status.conditions import bounded
+
+if TYPE_CHECKING:
+    import httpx
+
+SOCKET_NAME: Final = "trueup.sock"
+MAX_SOCKET_PATH: Final = 107
+"""Bytes that the address of a Unix socket holds, without the NUL at its end: unix(7)."""
+
+CONNECT_DEADLINE: Final = 10.0
+DEADLINE: Final = 180.0
+"""Seconds for a whole request: a primary may have to ask a source and all its fallbacks."""
+
+MAX_ANSWER: Final = 16 * 1024 * 1024
+"""Bytes of an answer."""
+
+
+class NoPrimary(TrueupError):
+    """Nothing serves where a running primary is needed."""
+
+    reason = "NoPrimary"
+
+
+class PrimaryUnreachable(TrueupError):
+    """A primary is there and gave no answer that could be used."""
+
+    reason = "PrimaryUnreachable"
+    retryable = True
+
+
+class PrimaryRefused(TrueupError):
+    """A running primary answered and did not do what it was asked; `status` is HTTP's."""
+
+    reason = "PrimaryRefused"
+
+    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+def socket_path(settings: Settings) -> str:
+    """Where a primary on this state directory listens. Raises SettingsError where no socket can be."""
+    path = str(settings.state_dir / SOCKET_NAME)
+    length = len(os.fsencode(path))
+    if length > MAX_SOCKET_PATH:
+        raise SettingsError(
+            f"{path} is too long for a socket: {length} bytes, and {MAX_SOCKET_PATH} are possible",
+            hint="give a shorter --state-dir or TRUEUP_STATE_DIR",
+        )
+    return path
+
+
+async def request(
+    settings: Settings,
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    deadline: float = DEADLINE,
+) -> Any:
+    """One request to the running primary, such as `POST /api/secrets/cache/clear`; gives its document.
+
+    Raises NoPrimary where none runs, PrimaryRefused with the primary's own words for an error that it
+    answers, PrimaryUnreachable, and SettingsError for an address that no token may be sent to.
+    """
+    import httpx
+
+    if settings.server is None:
+        address = socket_path(settings)
+        transport = httpx.AsyncHTTPTransport(uds=address)
+        base, headers = "http://primary", {}
+        absent = NoPrimary(
+            f"no running primary at {address}",
+            hint="start `trueup serve`, or name one elsewhere with TRUEUP_SERVER and TRUEUP_TOKEN",
+        )
+    else:
+        address = base = settings.server
+        transport = httpx.AsyncHTTPTransport(verify=ssl.create_default_context())
+        headers = _authorization(settings)
+        absent = NoPrimary(
+            f"no running primary at {address}", hint="check TRUEUP_SERVER, and that `trueup serve` runs there"
+        )
+    # Nothing of this machine's own proxies and .netrc: the token is for the primary alone.
+    client = httpx.AsyncClient(transport=transport, base_url=base, headers=headers, trust_env=False)
+    try:
+        with trio.fail_after(deadline):
+            async with client:
+                timeout = httpx.Timeout(deadline, connect=CONNECT_DEADLINE)
+                async with client.stream(method, path, params=params, timeout=timeout) as answer:
+                    return _judged(answer.status_code, await _read(answer, address), address)
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        if _is_denied(error):
+            raise SettingsError(
+                f"{address} is not yours to use", hint="run this as the user that `trueup serve` runs as"
+            ) from None
+        raise absent from None
+    except (httpx.TimeoutException, trio.TooSlowError):
+        raise PrimaryUnreachable(f"the primary at {address} did not answer within {deadline:g} s") from None
+    except httpx.HTTPError as error:
+        raise PrimaryUnreachable(
+            f"the connection to the primary at {address} broke ({type(error).__name__})",
+            hint="look at the log of `trueup serve`",
+        ) from None
+
+
+def _authorization(settings: Settings) -> dict[str, str]:
+    assert settings.server is not None
+    if settings.token is None:
+        raise SettingsError(
+            "TRUEUP_SERVER is set and TRUEUP_TOKEN is not",
+            hint="set the token that the primary there knows, or leave TRUEUP_SERVER out to use its socket",
+        )
+    if (fault := secret_host_fault(settings.server)) is not None:
+        raise SettingsError(f"TRUEUP_SERVER: {settings.server} {fault}")
+    return {"Authorization": f"Bearer {settings.token.reveal()}"}
+
+
+def _is_denied(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PermissionError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
+
+
+async def _read(answer: "httpx.Response", address: str) -> bytes:
+    content, size = b"", 0
+    # Read to its end even if it is of no use: httpx leaves generators open that are given up in between.
+    async for chunk in answer.aiter_bytes():
+        size += len(chunk)
+        content += chunk if size <= MAX_ANSWER else b""
+    if size > MAX_ANSWER:
+        raise PrimaryUnreachable(f"the primary at {address} answered with more than {MAX_ANSWER} bytes")
+    return content
+
+
+def _judged(status: int, content: bytes, address: str) -> Any:
+    """The document of a good answer; PrimaryRefused with what a bad one says."""
+    try:
+        document = json.loads(content)
+    except ValueError:
+        document = None
+    if 200 <= status < 300 and document is not None:
+        return document
+    said = document.get("message") if isinstance(document, dict) else None
+    if isinstance(said, str) and said:
+        raise PrimaryRefused(bounded(printable(said)), status=status)
+    if status == 401:
+        raise PrimaryRefused(
+            f"the primary at {address} does not accept TRUEUP_TOKEN",
+            status=status,
+            hint="set a token that it knows",
+        )
+    raise PrimaryRefused(f"the primary at {address} answered with status {status}", status=status)
