@@ -135,7 +135,7 @@ def plan(settings: Any, output: str, detailed_exitcode: bool) -> None:
     async def run() -> int:
         async with open_primary(settings, exclusive=False) as primary:
             prepared = await prepare(primary, patience=None)
-        print_plan(prepared.plan, prepared.spec.problems, output)
+        print_plan(prepared.plan, prepared.spec.problems, prepared.notes, output)
         return plan_exit_code(prepared.plan, prepared.spec.problems, detailed=detailed_exitcode)
 
     _exit(_run(run))

@@ -33,12 +33,12 @@ COLOURS = {
 }
 
 
-def print_plan(plan: Plan, problems: Sequence[Problem], output: str) -> None:
-    """Each step with its reason, then what cannot be planned and why."""
+def print_plan(plan: Plan, problems: Sequence[Problem], notes: Sequence[str], output: str) -> None:
+    """Each step with its reason, then what cannot be planned and why, then what is worth a look."""
     report_problems(problems, plan)
     if output != "table":
         report_findings(plan)
-        print_document({**to_document(plan), "problems": [str(problem) for problem in problems]}, output)
+        print_document(plan_document(plan, problems, notes), output)
         return
     if plan.steps:
         table = _table("ACTION", "RESOURCE", "REASON")
@@ -54,6 +54,16 @@ def print_plan(plan: Plan, problems: Sequence[Problem], output: str) -> None:
         click.echo("nothing else to do" if plan.findings or problems else "nothing to do")
     else:
         click.echo(f"{len(plan.steps)} step{'s' if len(plan.steps) > 1 else ''}")
+    report_notes(notes)
+
+
+def plan_document(plan: Plan, problems: Sequence[Problem], notes: Sequence[str]) -> dict[str, object]:
+    """A plan as one JSON document."""
+    return {
+        **to_document(plan),
+        "problems": [str(problem) for problem in problems],
+        "notes": list(notes),
+    }
 
 
 def print_pass(done: Pass, output: str) -> None:
@@ -98,8 +108,7 @@ def _with_counts(step: Step, outcome: Outcome) -> str:
 def pass_document(done: Pass) -> dict[str, object]:
     """A pass as one JSON document."""
     return {
-        **to_document(done.plan),
-        "problems": [str(problem) for problem in done.problems],
+        **plan_document(done.plan, done.problems, done.notes),
         "outcomes": {
             resource: {
                 "state": outcome.state,
@@ -121,6 +130,12 @@ def report_problems(problems: Sequence[Problem], plan: Plan) -> None:
         click.echo(f"the last good spec stays active: {plan.spec_revision}", err=True)
     elif problems:
         click.echo("what these concern stays as it was; everything else goes on", err=True)
+
+
+def report_notes(notes: Sequence[str]) -> None:
+    """What is valid and worth a look, on standard error: no script that reads the answer minds it."""
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
 
 
 def report_findings(plan: Plan) -> None:

@@ -11,7 +11,7 @@ from agent.wire.messages import RenderedContent
 from reconciler.hashing import ConfigHash, Inputs, digest, fingerprint
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
-from reconciler.secrets.merge import Merged
+from reconciler.secrets.merge import Collision, Merged
 from reconciler.secrets.values import Secret, SecretValue
 from reconciler.spec.model import Project, SecretUse, Service, Spec, SyncTarget
 from reconciler.status.conditions import Reason
@@ -93,6 +93,8 @@ class DesiredSync(DesiredResource):
     project: Project
     target: SyncTarget
     rendered: tuple[RenderedContent, ...] = ()
+    collisions: Mapping[str, tuple[Collision, ...]] = field(default_factory=dict)
+    """By rendered file: its variables that several places give."""
     ignore: tuple[str, ...] = ()
     """gitignore lines: what is neither sent nor deleted."""
 

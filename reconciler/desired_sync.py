@@ -20,7 +20,7 @@ from reconciler.errors import TrueupError
 from reconciler.hashing import Inputs, config_hash, digest
 from reconciler.identity import sync_id
 from reconciler.observation import Setback
-from reconciler.secrets.merge import merge
+from reconciler.secrets.merge import Collision, merge
 from reconciler.secrets.render import render
 from reconciler.spec.model import Precedence, Project, Spec, SyncTarget
 from reconciler.status.conditions import Reason
@@ -83,6 +83,7 @@ def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredS
 def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> DesiredSync:
     """With the files that are rendered in memory, and the hash over everything."""
     rendered: list[RenderedContent] = []
+    collisions: dict[str, tuple[Collision, ...]] = {}
     public, keyed = dict(resource.inputs.public), dict(resource.inputs.keyed)
     soft: set[str] = set()
     for file in project.files:
@@ -92,6 +93,7 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
             environ={},
             precedence=(Precedence.ENV, Precedence.SECRETS),
         )
+        collisions[file.path] = merged.collisions
         rendered.append(
             RenderedContent(
                 path=file.path,
@@ -110,6 +112,7 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
     return replace(
         resource,
         rendered=tuple(rendered),
+        collisions=collisions,
         inputs=inputs,
         hash=config_hash(inputs, facts.key_id),
         soft_inputs=frozenset(soft),

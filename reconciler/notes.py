@@ -1,8 +1,11 @@
-"""What is valid and yet probably not meant, in words for people: logged, and never a reason to act. Pure."""
+"""What is valid and worth a look, in words for people: printed or logged, and never a reason to act. Pure."""
+
+from collections.abc import Iterable, Iterator
 
 from reconciler.desired import Desired
 from reconciler.hashing import digest
-from reconciler.spec.model import Spec
+from reconciler.secrets.merge import Collision, declared_collisions
+from reconciler.spec.model import DEFAULT_PRECEDENCE, Spec
 from reconciler.status.documents import Recorded
 
 _NO_FILES = digest([])
@@ -10,17 +13,65 @@ _NO_FILES = digest([])
 
 def notes_of_spec(spec: Spec) -> list[str]:
     """What can be told from the spec alone."""
-    return [
-        f"projects.{project.id} is synced nowhere: its sync.nodes choose no node of the spec; "
-        "give a node the labels that they name"
-        for project in spec.projects.values()
-        if project.sync.enabled and not project.suspend and not project.sync.targets
-    ]
+    return [*_synced_nowhere(spec), *_declared_collisions(spec)]
+
+
+def _synced_nowhere(spec: Spec) -> Iterator[str]:
+    for project in spec.projects.values():
+        if project.sync.enabled and not project.suspend and not project.sync.targets:
+            yield (
+                f"projects.{project.id} is synced nowhere: its sync.nodes choose no node of the spec; "
+                "give a node the labels that they name"
+            )
+
+
+def _declared_collisions(spec: Spec) -> Iterator[str]:
+    for service in spec.services:
+        yield from _told(
+            service.id,
+            declared_collisions(
+                env=service.env,
+                secrets=service.secrets,
+                environ=service.environ,
+                precedence=service.precedence,
+            ),
+        )
+    for project in spec.projects.values():
+        for file in project.files:
+            found = declared_collisions(
+                env=file.env, secrets=file.secrets, environ=(), precedence=DEFAULT_PRECEDENCE
+            )
+            yield from _told(f"projects.{project.id}, file {file.path}", found)
+
+
+def _collisions(desired: Desired) -> Iterator[str]:
+    """Those of the values that there are; a project's once, however many targets it has."""
+    for service in desired.services().values():
+        yield from _told(service.id, service.merged.collisions)
+    files = {
+        f"projects.{sync.project.id}, file {path}": found
+        for sync in desired.syncs().values()
+        for path, found in sync.collisions.items()
+    }
+    for where, found in files.items():
+        yield from _told(where, found)
+
+
+def _told(where: str, collisions: Iterable[Collision]) -> Iterator[str]:
+    """One note for a place, the names grouped by who won: two whole sources may share hundreds."""
+    names: dict[str, list[str]] = {}
+    for collision in collisions:
+        names.setdefault(f"{collision.winner} wins over {', '.join(collision.losers)}", []).append(
+            collision.name
+        )
+    if names:
+        each = (f"{who} for {', '.join(names[who])}" for who in names)
+        yield f"{where}: some variables are given more than once: {'; '.join(each)}"
 
 
 def notes_of_pass(spec: Spec, desired: Desired, recorded: Recorded) -> list[str]:
-    """What can be told once the releases are known."""
-    notes = notes_of_spec(spec)
+    """What can be told once releases and values are known. Names only, never values."""
+    notes = [*_synced_nowhere(spec), *_collisions(desired)]
     for service in desired.services().values():
         for name, found in service.inputs.public.items():
             kind, _, pattern = name.partition(" ")

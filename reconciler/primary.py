@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -66,6 +66,7 @@ class Primary:
     specs: SpecCache = field(default_factory=SpecCache)
     _hub: Hub | None = None
     _stores: dict[str, SecretStore] = field(default_factory=dict)
+    _noted: frozenset[str] = frozenset()
 
     @property
     def checkouts(self) -> Path:
@@ -85,6 +86,12 @@ class Primary:
             context = SourceContext.from_environ(self.settings.readable_environ())
             self._stores[key] = SecretStore(sources, context=context)
         return self._stores[key]
+
+    def new_notes(self, notes: Collection[str]) -> list[str]:
+        """Those that the last pass of this process did not have: each is logged once, not in every pass."""
+        new = [note for note in notes if note not in self._noted]
+        self._noted = frozenset(notes)
+        return new
 
     async def fleet(self, spec: Spec, *, patience: float) -> Fleet | None:
         """The agents that this spec and the status branch know, the listener started; None without nodes."""

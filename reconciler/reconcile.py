@@ -46,6 +46,8 @@ class Prepared:
     replayed: tuple[StepRecord, ...] = ()
     """Steps that an earlier process finished and did not get into the status branch."""
     fleet: Fleet | None = None
+    notes: tuple[str, ...] = ()
+    """What is valid and worth a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Pass:
     problems: tuple[Problem, ...] = ()
     status_commit: str | None = None
     """None: nothing changed, and so nothing was committed."""
+    notes: tuple[str, ...] = ()
 
 
 async def reconcile(
@@ -73,6 +76,8 @@ async def reconcile(
     nothing to work with; what goes wrong with one resource is in the result.
     """
     prepared = await prepare(primary, patience=patience, forced=forced)
+    for note in primary.new_notes(prepared.notes):
+        log.info(f"note: {note}")
     on_plan(prepared.plan)
     spec = prepared.spec.spec
     # apply
@@ -107,7 +112,7 @@ async def reconcile(
 
     commit = await primary.status.publish(changed, _message(prepared, outcomes))
     await recorder.finish(outcomes.values(), prepared.replayed, told)
-    return Pass(prepared.plan, outcomes, prepared.spec.problems, commit)
+    return Pass(prepared.plan, outcomes, prepared.spec.problems, commit, prepared.notes)
 
 
 async def prepare(primary: Primary, *, patience: float | None, forced: Collection[str] = ()) -> Prepared:
@@ -144,8 +149,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
     )
     desired = await trio.to_thread.run_sync(make_desired, facts)
     _check_forced(forced, desired)
-    for note in notes_of_pass(spec.spec, desired, recorded):
-        log.warning(note)
+    notes = tuple(notes_of_pass(spec.spec, desired, recorded))
     # observe
     fleet = None
     if patience is not None:
@@ -162,7 +166,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         frozen=[resource for resource in ids if spec.is_frozen(resource)],
         forced=forced,
     )
-    return Prepared(spec, facts, desired, observed, plan, replayed, fleet)
+    return Prepared(spec, facts, desired, observed, plan, replayed, fleet, notes)
 
 
 def _interrupted(journal: Journal, moves: Sequence[Move]) -> set[str]:

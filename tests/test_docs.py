@@ -20,9 +20,9 @@ import agent.cli
 from agent.failures import _REASONS, code_of
 from agent.settings import parse_config
 from reconciler.cli import cli
-from reconciler.console import pass_document
+from reconciler.console import pass_document, plan_document
 from reconciler.errors import Problem
-from reconciler.plan import Action, Finding, Plan, Step, to_document
+from reconciler.plan import Action, Finding, Plan, Step
 from reconciler.reconcile import Pass
 from reconciler.settings import FLAGS, SECRETS
 from reconciler.spec.document import Map
@@ -175,7 +175,7 @@ def test_the_json_of_a_plan_is_as_the_page_shows_it() -> None:
     shown = json.loads(block)
     step = Step("services/staging/web", Action.DEPLOY, "changed: env A", "", ("env A",))
     plan = Plan("main@sha1:0", (step,), (Finding("services/staging/api", "AwaitingRelease", ""),))
-    document = {**to_document(plan), "problems": []}
+    document = plan_document(plan, (), ())
     assert _keys(shown) == _keys(document)
     added = pass_document(Pass(plan)).keys() - document.keys()
     assert all(f"`{name}`" in sections(ROOT / "docs/commands.md")["trueup reconcile"] for name in added)

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reconciler.errors import SecretMissing
@@ -79,22 +79,64 @@ def merge(
     prefix. `environ` holds only what may pass. Raises SecretMissing for a key that a source does not
     have and VariableUnusable for a name or a value that cannot be a variable.
     """
+    strongest_last = _ranked(
+        {
+            Precedence.ENV: [(name, _Candidate("env", name, value)) for name, value in env.items()],
+            Precedence.SECRETS: [pair for use, values in secrets for pair in _from_source(use, values)],
+            Precedence.ENVIRON: [
+                (name, _Candidate("environ", name, value)) for name, value in environ.items()
+            ],
+        },
+        precedence,
+    )
+    for name, candidates in strongest_last.items():
+        for candidate in candidates:
+            _check(name, candidate)
+    names = sorted(strongest_last)
+    return Merged({name: strongest_last[name][-1].value for name in names}, _collisions(strongest_last))
+
+
+def declared_collisions(
+    *,
+    env: Iterable[str],
+    secrets: Iterable[SecretUse],
+    environ: Iterable[str],
+    precedence: Sequence[Precedence] = DEFAULT_PRECEDENCE,
+) -> tuple[Collision, ...]:
+    """The collisions that can be told from the spec alone: of names that it writes out."""
+    listed = [(use, [*use.keys, *use.rename]) for use in secrets]
+    return _collisions(
+        _ranked(
+            {
+                Precedence.ENV: [(name, _Candidate("env", name, "")) for name in env],
+                Precedence.SECRETS: [
+                    (_name(use, key), _Candidate(f"secrets/{use.source}", key, ""))
+                    for use, keys in listed
+                    for key in dict.fromkeys(keys)
+                ],
+                Precedence.ENVIRON: [(name, _Candidate("environ", name, "")) for name in environ],
+            },
+            precedence,
+        )
+    )
+
+
+def _ranked(
+    offered: Mapping[Precedence, Iterable[tuple[str, _Candidate]]], precedence: Sequence[Precedence]
+) -> dict[str, list[_Candidate]]:
+    """The candidates of each variable, the weakest first."""
     order = [*precedence, *(kind for kind in DEFAULT_PRECEDENCE if kind not in precedence)]
-    offered: dict[Precedence, list[tuple[str, _Candidate]]] = {
-        Precedence.ENV: [(name, _Candidate("env", name, value)) for name, value in env.items()],
-        Precedence.SECRETS: [pair for use, values in secrets for pair in _from_source(use, values)],
-        Precedence.ENVIRON: [(name, _Candidate("environ", name, value)) for name, value in environ.items()],
-    }
     strongest_last: dict[str, list[_Candidate]] = {}
     for kind in reversed(order):
         for name, candidate in offered[kind]:
-            _check(name, candidate)
             strongest_last.setdefault(name, []).append(candidate)
-    variables: dict[str, str | SecretValue] = {}
+    return strongest_last
+
+
+def _collisions(strongest_last: Mapping[str, Sequence[_Candidate]]) -> tuple[Collision, ...]:
     collisions: list[Collision] = []
     for name in sorted(strongest_last):
         *others, winner = strongest_last[name]
-        variables[name] = winner.value
         losers = [
             other.place
             for other in reversed(others)
@@ -102,7 +144,7 @@ def merge(
         ]
         if losers:
             collisions.append(Collision(name, winner.place, tuple(dict.fromkeys(losers))))
-    return Merged(variables, tuple(collisions))
+    return tuple(collisions)
 
 
 def _from_source(use: SecretUse, values: Mapping[str, SecretValue]) -> Iterator[tuple[str, _Candidate]]:
@@ -113,16 +155,16 @@ def _from_source(use: SecretUse, values: Mapping[str, SecretValue]) -> Iterator[
     for key in wanted:
         if key not in values:
             raise SecretMissing(_missing(use.source, key, values), hint=_near(key, values))
-        if key in use.rename:
-            name = use.rename[key]
-        elif KEY.fullmatch(key):
-            name = use.prefix + key
-        else:
+        if key not in use.rename and not KEY.fullmatch(key):
             raise VariableUnusable(
                 f"secret source {use.source}: the key {key!r} is not of the form {KEY.pattern}",
                 hint="give it a name under `rename`, or list the wanted ones under `keys`",
             )
-        yield name, _Candidate(f"secrets/{use.source}", key, values[key])
+        yield _name(use, key), _Candidate(f"secrets/{use.source}", key, values[key])
+
+
+def _name(use: SecretUse, key: str) -> str:
+    return use.rename[key] if key in use.rename else use.prefix + key
 
 
 def _missing(source: str, key: str, values: Mapping[str, SecretValue]) -> str:

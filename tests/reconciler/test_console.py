@@ -29,13 +29,13 @@ Captured = pytest.CaptureFixture[str]
 
 
 def test_a_plan_as_a_table_and_as_a_document(capsys: Captured) -> None:
-    print_plan(PLAN, [], "table")
+    print_plan(PLAN, [], [], "table")
     table = capsys.readouterr()
     assert "deploy" in table.out
     assert table.out.count(MARKUP) == 2
     assert table.out.endswith("1 step\n")
     for output, parse in (("json", json.loads), ("yaml", yaml.safe_load)):
-        print_plan(PLAN, [PROBLEM], output)
+        print_plan(PLAN, [PROBLEM], [], output)
         said = capsys.readouterr()
         document = parse(said.out)
         assert document["steps"][0]["reason"] == STEP.reason
@@ -50,7 +50,7 @@ def test_a_plan_as_a_table_and_as_a_document(capsys: Captured) -> None:
     [(Plan("r", (), ()), "nothing to do\n"), (Plan("r", (), (FINDING,)), "nothing else to do\n")],
 )
 def test_a_plan_without_steps(plan: Plan, said: str, capsys: Captured) -> None:
-    print_plan(plan, [], "table")
+    print_plan(plan, [], [], "table")
     assert capsys.readouterr().out.endswith(said)
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from reconciler.errors import SettingsError, TrueupError
 from reconciler.journal import Journal
@@ -208,3 +209,22 @@ async def test_a_lock_that_cannot_be_opened(installed: Installation) -> None:
     (installed.settings.state_dir / "primary.lock").mkdir()
     with pytest.raises(SettingsError, match="cannot be opened"):
         await installed.one_pass()
+
+
+async def test_a_note_is_logged_once_for_each_change_and_told_by_every_pass(tmp_path: Path) -> None:
+    place = Installation(tmp_path)
+    deploy = "deploy: {kind: invoke, task: deploy}, environments: [staging]"
+    odd = f"  %s: {{repository: app, paths: [nope], {deploy}}}\n"
+    place.commit_spec(more=odd % "odd")
+
+    async def logged(primary: Primary) -> list[str]:
+        with capture_logs() as lines:
+            done = await reconcile(primary, patience=0)
+        assert any("`nope`" in note for note in done.notes)
+        return [line["event"].split(":")[1] for line in lines if "`nope`" in line["event"]]
+
+    async with place.primary() as primary:
+        assert await logged(primary) == [" services/staging/odd"]
+        assert await logged(primary) == []
+        place.commit_spec(more=odd % "odd" + odd % "new")
+        assert await logged(primary) == [" services/staging/new"]

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.errors import SecretMissing
 from reconciler.secrets.errors import VariableUnusable
-from reconciler.secrets.merge import Collision, Merged, merge
+from reconciler.secrets.merge import Collision, Merged, declared_collisions, merge
 from reconciler.secrets.values import Secret, SecretValue
 from reconciler.spec.model import Precedence, SecretUse
 from tests.canaries import canary
@@ -59,6 +59,14 @@ def test_precedence_decides_and_the_collision_is_told(
     assert merged.plain() == {"X": winner}
     assert merged.collisions == (Collision("X", winner, losers),)
     assert str(merged.collisions[0]) == f"X: {winner} wins over {', '.join(losers)}"
+
+
+def test_collisions_that_names_alone_tell() -> None:
+    uses = [use("one", "A", "B", prefix="DB_", B="X"), use("two", "X", "X"), use("three")]
+    assert declared_collisions(env=["X"], secrets=uses, environ=["DB_A"], precedence=(SECRETS, ENV)) == (
+        Collision("DB_A", "secrets/one", ("environ",)),
+        Collision("X", "secrets/two", ("secrets/one", "env")),
+    )
 
 
 def test_the_last_source_wins() -> None:
