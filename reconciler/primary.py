@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import trio
@@ -21,10 +22,12 @@ from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
 from reconciler.pairing import enrolments, with_pairing
 from reconciler.repositories import Repositories
+from reconciler.secrets.cache import SecretCache
+from reconciler.secrets.refresh import OnChange, nobody
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
 from reconciler.settings import Settings
-from reconciler.spec.model import Spec
+from reconciler.spec.model import SecretSource, Spec
 from reconciler.spec_source import SpecCache
 from reconciler.status.branch import StatusBranch
 from reconciler.status.conditions import Reason
@@ -43,6 +46,17 @@ def load_key(settings: Settings) -> MasterKey:
     if settings.master_key is not None:
         return MasterKey.from_text(settings.master_key.reveal())
     return read_key_file(key_path(settings))
+
+
+def as_settings_say(source: SecretSource, settings: Settings) -> SecretSource:
+    """What this machine's settings change about a source of the spec."""
+    if source.kind != "infisical":
+        return source
+    if not settings.infisical_enabled:
+        source = msgspec.structs.replace(source, enabled=False)
+    if (interval := settings.infisical_sync_interval) is not None:
+        source = msgspec.structs.replace(source, refresh_interval=interval)
+    return source
 
 
 def utc_now() -> datetime:
@@ -65,7 +79,10 @@ class Primary:
     _resources: AsyncExitStack
     specs: SpecCache = field(default_factory=SpecCache)
     _hub: Hub | None = None
-    _stores: dict[str, SecretStore] = field(default_factory=dict)
+    _secret_cache: SecretCache = field(default_factory=SecretCache)
+    _store: tuple[str, SecretStore] | None = None
+    """With the digest of the sources that it was made from."""
+    _store_replaced: trio.Event = field(default_factory=trio.Event)
     _noted: frozenset[str] = frozenset()
 
     @property
@@ -73,19 +90,27 @@ class Primary:
         return self.settings.state_dir / "checkouts"
 
     def secret_store(self, spec: Spec) -> SecretStore:
-        """The sources of a spec with their cache, which lives as long as they stay the same."""
-        sources = spec.secret_sources
-        if not self.settings.infisical_enabled:
-            sources = {
-                name: msgspec.structs.replace(source, enabled=False) if source.kind == "infisical" else source
-                for name, source in sources.items()
-            }
+        """The sources of a spec. What they fetched outlives a change of the spec that still asks for it."""
+        sources = {
+            name: as_settings_say(source, self.settings) for name, source in spec.secret_sources.items()
+        }
         key = digest(msgspec.to_builtins(sources))
-        if key not in self._stores:
-            self._stores.clear()
+        if self._store is None or self._store[0] != key:
             context = SourceContext.from_environ(self.settings.readable_environ())
-            self._stores[key] = SecretStore(sources, context=context)
-        return self._stores[key]
+            self._store = key, SecretStore(sources, context=context, cache=self._secret_cache)
+            self._store_replaced.set()
+            self._store_replaced = trio.Event()
+        return self._store[1]
+
+    async def keep_secrets_fresh(self, on_change: OnChange = nobody) -> NoReturn:
+        """Fetch secrets ahead of need, for ever, for the sources of whatever spec is the current one."""
+        while True:
+            replaced, store = self._store_replaced, self._store
+            async with trio.open_nursery() as nursery:
+                if store is not None:
+                    nursery.start_soon(store[1].keep_fresh, on_change)
+                await replaced.wait()
+                nursery.cancel_scope.cancel()
 
     def new_notes(self, notes: Collection[str]) -> list[str]:
         """Those that the last pass of this process did not have: each is logged once, not in every pass."""

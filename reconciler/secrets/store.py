@@ -1,17 +1,20 @@
 """The one place that secrets are read from: memory, the source, an old value, fallbacks, in this order."""
 
 import logging
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import random
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import trio
 
 from reconciler.errors import NotYetImplemented, SecretMissing, SettingsError, TrueupError
-from reconciler.secrets.cache import CacheEntry, Failed, Fetched
+from reconciler.secrets.cache import CacheEntry, Failed, Fetched, Question, SecretCache
 from reconciler.secrets.circular import needing_themselves
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.secrets.kinds import REGISTRY
+from reconciler.secrets.refresh import OnChange, Refresher, nobody
 from reconciler.secrets.source import Source, SourceContext
 from reconciler.secrets.values import Secret, SecretValue
 from reconciler.spec.model import SecretSource
@@ -34,22 +37,28 @@ class _Served:
 
 
 class SecretStore:
-    """All secret sources of a spec. Values live in memory only, as long as the store does.
+    """All secret sources of a spec. Values live in memory, as long as its cache does.
 
     A list is fetched once for each question (host, identity, project, environment, path, flags), however
     many sources and readers ask it, and for all that ask at the same time in one call.
     """
 
-    def __init__(self, sources: Mapping[str, SecretSource], *, context: SourceContext) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, SecretSource],
+        *,
+        context: SourceContext,
+        cache: SecretCache | None = None,
+    ) -> None:
+        """`cache`: that of the store before this one, which keeps what these sources may still ask."""
         self._specs = dict(sources)
         self._context = replace(context, credentials=context.credentials.with_lookup(self._lookup))
         self._sources: dict[str, Source] = {
             name: REGISTRY[source.kind](source, self._context) for name, source in self._specs.items()
         }
         self._circular = frozenset(needing_themselves(self._specs))
-        self._entries: dict[Hashable, CacheEntry] = {}
-        self._asked: dict[str, set[Hashable]] = {name: set() for name in self._specs}
-        """By source: the entries that it has used."""
+        self._cache = cache or SecretCache()
+        self._cache.keep_only({question for name in self._specs for question in self._questions(name)})
         self._views: dict[tuple[Hashable, ...], tuple[Fetched, Mapping[str, SecretValue]]] = {}
         self._last: dict[str, dict[str, tuple[_Served | None, tuple[Failed, ...]]]] = {}
         """By source and environment: what served it last, and the failures on the way there."""
@@ -100,13 +109,30 @@ class SecretStore:
         """
         if source is not None and source not in self._specs:
             raise _no_such(source)
+        questions = self._cache.entries.keys() if source is None else self._questions(source)
         dropped = 0
-        for key, entry in self._entries.items():
-            if source is None or key in self._asked[source]:
-                dropped += entry.last_good is not None
-                entry.clear()
+        for entry in [self._cache.entry(question) for question in questions]:
+            dropped += entry.last_good is not None
+            entry.clear()
         self._views.clear()
         return dropped
+
+    async def keep_fresh(
+        self, on_change: OnChange = nobody, *, draw: Callable[[], float] = random.random
+    ) -> NoReturn:
+        """Fetch what is read before it expires, for ever. `on_change` is told where that brings other values.
+
+        A list is due at the smaller of `refresh_interval` and 0.8 of `cache_ttl` after its last fetch, or up
+        to a fifth earlier, as `draw` says. A failure leaves what there is, and its waiting time is kept.
+        """
+        await Refresher(self._cache, self, on_change, draw).run()
+
+    def spec_of(self, source: str) -> SecretSource | None:
+        return self._specs.get(source)
+
+    async def fetch(self, entry: CacheEntry, source: str, environment: str) -> Fetched | Failed:
+        """A new call for this entry, or the one that is under way; for the refresher."""
+        return await entry.fetch(lambda: self._call(entry, source, environment), newer=False)
 
     def freshness(self) -> Mapping[str, Freshness]:
         """What the last use of each source led to, by its name; it does not depend on who asked first."""
@@ -177,12 +203,15 @@ class SecretStore:
             return _refused(f"secret source {name}: its credentials come, in the end, from itself")
         entry = self._entry(name, environment)
         good, now = entry.last_good, trio.current_time()
+        self._cache.environments.add(environment)
+        entry.readers[name, environment] = now
         if not force and good is not None and now - good.at < (spec.cache_ttl if ttl is None else ttl):
             self._say(name, SourceState.CACHED)
             return _Served(name, good, SourceState.CACHED)
         outcome: Fetched | Failed | None = None if force else entry.backing_off()
         if outcome is None:
-            outcome = await entry.fetch(lambda: self._call(name, environment), newer=force)
+            outcome = await entry.fetch(lambda: self._call(entry, name, environment), newer=force)
+            self._cache.changed.unpark_all()
         if isinstance(outcome, Fetched):
             self._said.pop(name, None)
             return _Served(name, outcome, SourceState.FRESH)
@@ -193,11 +222,15 @@ class SecretStore:
         return outcome
 
     def _entry(self, name: str, environment: str) -> CacheEntry:
-        key = (self._specs[name].kind, self._sources[name].cache_key(environment))
-        self._asked[name].add(key)
-        return self._entries.setdefault(key, CacheEntry())
+        return self._cache.entry((self._specs[name].kind, self._sources[name].cache_key(environment)))
 
-    async def _call(self, name: str, environment: str) -> Fetched | Failed:
+    def _questions(self, name: str) -> set[Question]:
+        """All that a source may have been asked."""
+        kind, source = self._specs[name].kind, self._sources[name]
+        environments = {"", *self._specs[name].environments, *self._cache.environments}
+        return {(kind, source.cache_key(environment)) for environment in environments}
+
+    async def _call(self, entry: CacheEntry, name: str, environment: str) -> Fetched | Failed:
         log.info("%s Fetching fresh secrets: source %s", self._mark(name), name)
         asked = trio.current_time()
         try:
@@ -205,7 +238,11 @@ class SecretStore:
         except NotYetImplemented:
             raise
         except TrueupError as error:
-            log.warning("%s Failed to fetch secrets: %s", self._mark(name), error)
+            # Whoever tries again, in the background too: one line for each kind of failure.
+            known = entry.last_failure
+            again = known is not None and (known.reason, known.down) == (error.reason, error.retryable)
+            level = logging.DEBUG if again else logging.WARNING
+            log.log(level, "%s Failed to fetch secrets: %s", self._mark(name), error)
             retry_after = error.retry_after if isinstance(error, SourceDown | SourceRefused) else None
             text = str(error)
             if not text.startswith(f"secret source {name}"):
