@@ -178,6 +178,11 @@ def load_settings(
     return settings
 
 
+def process_environ() -> Mapping[str, str]:
+    """The variables of this process, as they change: for a library's caller who names no others."""
+    return os.environ
+
+
 def read_secret(environ: Mapping[str, str], name: str) -> Secret | None:
     """A secret from the variable NAME or from the file named by NAME_FILE, without its last newline.
 

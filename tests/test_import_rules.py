@@ -189,7 +189,7 @@ def test_no_file_has_grown_past_one_subject() -> None:
     assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
 
 
-@pytest.mark.parametrize("module", ["reconciler.cli", "agent.cli"])
+@pytest.mark.parametrize("module", ["reconciler.cli", "reconciler.secrets.client", "agent.cli"])
 def test_commands_start_without_the_heavy_libraries(module: str) -> None:
     program = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     result = subprocess.run(

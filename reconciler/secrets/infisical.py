@@ -38,6 +38,13 @@ class InfisicalSource:
             frozenset(settings.tags),
         )
 
+    async def log_in(self, environment: str, /) -> None:
+        """Have a token ready for the next `fetch`. Raises what it raises."""
+        with trio.move_on_after(self._context.timeouts.total):
+            await self._login.token(self._where, environment)
+            return
+        raise SourceDown(f"{self._where}: no answer within {self._context.timeouts.total:g} s")
+
     async def fetch(self, environment: str, /) -> Mapping[str, Secret]:
         if (fault := secret_host_fault(self._host)) is not None:
             raise SourceRefused(f"{self._where}: host {fault}", hint="mend host")

@@ -1,10 +1,12 @@
 """Secret values: a type that shows `***` wherever it is printed, and where a value came from."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 MASK = "***"
+
+_NO_OFFSET = timedelta(0)
 
 
 class Secret:
@@ -42,7 +44,8 @@ class SecretValue:
     """One secret with its provenance.
 
     `source` is the kind that delivered it: `infisical`, `cache`, `env_file`, `environ`, ...
-    `origin` is the name of the source in the spec. `is_cached` is never true of a fresh value. `is_stale` and
+    `origin` is the name of the source in the spec. `is_cached` is true of what came from `cache` and of
+    nothing else: a contradiction is refused with ValueError, as is a time that is not in UTC. `is_stale` and
     `is_fallback` mark a value that may serve, but that must not cause a deploy by itself.
     """
 
@@ -50,11 +53,17 @@ class SecretValue:
     value: Secret
     environment: str
     source: str
-    origin: str
     is_cached: bool
     retrieved_at: datetime
+    origin: str = ""
     is_stale: bool = False
     is_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_cached != (self.source == "cache"):
+            raise ValueError(f"{self.key}: source {self.source!r} with is_cached={self.is_cached}")
+        if self.retrieved_at.utcoffset() != _NO_OFFSET:
+            raise ValueError(f"{self.key}: retrieved_at is not in UTC")
 
     @property
     def may_cause_change(self) -> bool:

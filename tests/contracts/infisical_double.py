@@ -33,6 +33,9 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
 HIDDEN = "<hidden-by-infisical>"
 BAD_LOGINS_BEFORE_LOCKOUT = 3
 
+PATIENCE = 60
+"""Seconds after which what a test waits for will not come any more."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -121,6 +124,7 @@ class InfisicalDouble:
         self._tokens: dict[str, Literal["valid", "expired", "revoked"]] = {}
         self._numbers = count(1)
         self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
         self._released = threading.Event()
         self._server = _Server(self)
         self._scheme = "http" if tls is None else "https"
@@ -176,6 +180,11 @@ class InfisicalDouble:
     def calls(self, on: On) -> int:
         return sum(request.on == on for request in self.requests)
 
+    def wait_for_calls(self, on: On, number: int = 1) -> None:
+        """Until so many requests of that kind have arrived; they may still wait for their answer."""
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: self.calls(on) >= number, PATIENCE)
+
     def _set_tokens(self, state: Literal["expired", "revoked"]) -> None:
         with self._lock:
             self._tokens = dict.fromkeys(self._tokens, state)
@@ -184,6 +193,7 @@ class InfisicalDouble:
         """The answer to one request; called in a server thread."""
         with self._lock:
             self.requests.append(request)
+            self._arrived.notify_all()
             queued = next((queued for queued in self._faults if queued[0] == request.on), None)
             if queued is not None:
                 self._faults.remove(queued)

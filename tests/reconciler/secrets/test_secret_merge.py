@@ -17,7 +17,7 @@ ENV, SECRETS, ENVIRON = Precedence.ENV, Precedence.SECRETS, Precedence.ENVIRON
 
 def values(origin: str = "prod", **plain: str) -> Mapping[str, SecretValue]:
     return {
-        key: SecretValue(key, Secret(value), "production", "infisical", origin, False, NOW)
+        key: SecretValue(key, Secret(value), "production", "infisical", False, NOW, origin)
         for key, value in plain.items()
     }
 

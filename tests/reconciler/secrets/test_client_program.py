@@ -1,0 +1,53 @@
+"""The program that docs/python-client.md shows, run as one of its own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.canaries import canary
+from tests.contracts.infisical_double import InfisicalDouble
+
+ROOT = Path(__file__).parents[3]
+
+
+def run(program: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_the_program_of_the_page(double: InfisicalDouble) -> None:
+    page = (ROOT / "docs/python-client.md").read_text()
+    [program] = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    double.secrets[double.project, "staging", "/"] = {"DB_PASSWORD": canary("db-password")}
+    ran = run(
+        program,
+        INFISICAL_ENABLED="true",
+        INFISICAL_HOST=double.url,
+        INFISICAL_PROJECT_ID=double.project,
+        INFISICAL_ENVIRONMENT="staging",
+        INFISICAL_CLIENT_ID=double.client_id,
+        INFISICAL_CLIENT_SECRET=double.client_secret,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines() == [
+        "DB_PASSWORD comes from infisical, and prints as ***",
+        "Secret NO_SUCH_KEY not found",
+    ]
+    switched_off = run(program, DB_PASSWORD=canary("db-password"))
+    assert "DB_PASSWORD comes from env_file, and prints as ***" in switched_off.stdout
+
+
+def test_a_program_that_forgets_to_close_ends_all_the_same(double: InfisicalDouble) -> None:
+    double.secrets[double.project, "dev", "/"] = {"KEY": canary("key")}
+    program = (
+        "import os\n"
+        "from reconciler.secrets.client import *\n"
+        f"config = InfisicalConfig(True, {double.url!r}, {double.project!r}, 'dev', {double.client_id!r},"
+        " os.environ['GIVEN'])\n"
+        "client = InfisicalClient(config)\n"
+        "print(client.get_secret('KEY').source)\n"
+    )
+    ran = run(program, GIVEN=double.client_secret)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "infisical\n", "")
