@@ -125,6 +125,7 @@ def _desired_service(facts: Facts, service: Service) -> DesiredService:
         inputs=inputs,
         hash=config_hash(inputs, facts.key_id),
         soft_inputs=split.soft,
+        keys=split.keys,
         degraded=any((use.source, service.environment) in facts.degraded for use in service.secrets),
         merged=merged,
         passed_on=split.passed_on,

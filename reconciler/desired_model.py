@@ -66,6 +66,8 @@ class DesiredResource:
     hash: ConfigHash | None = None
     soft_inputs: frozenset[str] = frozenset()
     """Keyed inputs whose values are stale or from a fallback; their change alone causes no step."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """The key in its source of each keyed input that has another name there."""
     degraded: bool = False
     """Some source is down and something else serves for it, so a keyed input that is gone proves nothing."""
     depends_on: tuple[str, ...] = ()
@@ -129,6 +131,7 @@ class Split:
     public: dict[str, str]
     keyed: dict[str, str]
     soft: frozenset[str]
+    keys: dict[str, str]
     passed_on: tuple[Secret, ...]
 
 
@@ -138,6 +141,7 @@ def split_inputs(
     public: dict[str, str] = {}
     keyed: dict[str, str] = {}
     soft: set[str] = set()
+    keys: dict[str, str] = {}
     passed_on: list[Secret] = []
     for variable, value in merged.variables.items():
         name = prefix + variable
@@ -145,6 +149,8 @@ def split_inputs(
             plain = value.value.reveal()
             if not value.may_cause_change:
                 soft.add(name)
+            if value.key != variable:
+                keys[name] = value.key
         elif env.get(variable) == value:
             public[f"{prefix}env {variable}"] = digest(value)
             continue
@@ -152,7 +158,7 @@ def split_inputs(
             plain = value
             passed_on.append(Secret(value))
         keyed[name] = fingerprint(facts.hash_key, target=target, name=name, value=plain)
-    return Split(public, keyed, frozenset(soft), tuple(passed_on))
+    return Split(public, keyed, frozenset(soft), keys, tuple(passed_on))
 
 
 class SetbackRaised(Exception):

@@ -86,6 +86,7 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
     collisions: dict[str, tuple[Collision, ...]] = {}
     public, keyed = dict(resource.inputs.public), dict(resource.inputs.keyed)
     soft: set[str] = set()
+    keys: dict[str, str] = {}
     for file in project.files:
         merged = merge(
             env=file.env,
@@ -108,6 +109,7 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
         public |= {f"file {file.path}": form, **split.public}
         keyed |= split.keyed
         soft |= split.soft
+        keys |= split.keys
     inputs = Inputs(public, keyed)
     return replace(
         resource,
@@ -116,6 +118,7 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
         inputs=inputs,
         hash=config_hash(inputs, facts.key_id),
         soft_inputs=frozenset(soft),
+        keys=keys,
         degraded=any(
             (use.source, project.environment or "") in facts.degraded
             for file in project.files

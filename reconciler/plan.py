@@ -149,12 +149,18 @@ def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Prese
     )
     if public or keyed:
         changes = (*public, *(f"secret {name}" for name in keyed))
-        return _step(resource, "changed: " + ", ".join(changes), changes)
+        told = (f"secret {name}" + _key(resource, name) for name in keyed)
+        return _step(resource, "changed: " + ", ".join((*public, *told)), changes)
     if found.drift:
         if resource.heals_drift:
             return _step(resource, f"drift: {found.drift}", ("drift",))
         return Finding(resource.id, Reason.DRIFT_DETECTED, found.drift, blocks=False)
     return None
+
+
+def _key(resource: DesiredResource, name: str) -> str:
+    """Where to look for a secret that has another name in its source."""
+    return f" (key {resource.keys[name]})" if name in resource.keys else ""
 
 
 def _step(resource: DesiredResource, reason: str, changes: tuple[str, ...]) -> Step:
