@@ -290,6 +290,12 @@ def node_repair(context: Context, name: str) -> None:
 
 
 @task
+def secrets_list(context: Context, output: str = "table", recorded: bool = False) -> None:
+    """Show each secret source: what it serves, how fresh that is, and what uses it."""
+    trueup(context, "secrets", "list", "--output", output, *(["--recorded"] if recorded else []))
+
+
+@task
 def node_list(context: Context, output: str = "table") -> None:
     """List the nodes of the spec and what the status files know of them."""
     trueup(context, "node", "list", "--output", output)

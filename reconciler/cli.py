@@ -1,84 +1,24 @@
 """The `trueup` command: verbs, thin. What they do is in the modules they call, imported when needed."""
 
-import os
 import sys
 import traceback
-from collections.abc import Callable
-from functools import update_wrapper, wraps
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
+from reconciler.cli_options import (
+    connection_options,
+    leave,
+    make_settings,
+    output_option,
+    parsed,
+    run_async,
+    with_settings,
+)
+from reconciler.cli_secrets import secrets
 from reconciler.errors import TrueupError
 from reconciler.exit_codes import ExitCode
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-OUTPUTS = ("table", "json", "yaml")
-
-
-def connection_options(command: Command) -> Command:
-    """The options that every verb takes; they stand before the variables of the same meaning."""
-    for option in reversed(
-        (
-            click.option("--spec-repo", metavar="URL|PATH", help="Spec repository [TRUEUP_SPEC_REPO]."),
-            click.option("--branch", metavar="NAME", help="Its branch [TRUEUP_SPEC_BRANCH, main]."),
-            click.option("--state-dir", metavar="DIR", help="Where state is kept [TRUEUP_STATE_DIR]."),
-            click.option("-v", "--verbose", count=True, help="More of the log; twice for all of it."),
-            click.option(
-                "--log-format", type=click.Choice(["text", "json"]), help="Form of the log on standard error."
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def make_settings(
-    *,
-    spec_repo: str | None,
-    branch: str | None,
-    state_dir: str | None,
-    verbose: int,
-    log_format: str | None,
-) -> Any:
-    """The settings made of flags and environment, with logging set up as they say."""
-    from reconciler.logs import configure_logging
-    from reconciler.secrets.known import KNOWN
-    from reconciler.settings import load_settings
-    from reconciler.spec.files import spec_repository_here
-
-    settings = load_settings(
-        os.environ,
-        {
-            "spec_repo": spec_repo or spec_repository_here(os.environ),
-            "branch": branch,
-            "state_dir": state_dir,
-            "log_format": log_format,
-        },
-    )
-    configure_logging(verbosity=verbose, log_format=settings.log_format, mask=KNOWN.mask)
-    return settings
-
-
-CONNECTION = ("spec_repo", "branch", "state_dir", "verbose", "log_format")
-
-
-def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Hands the command the settings made of flags and environment, logging set up."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        settings = make_settings(**{name: kwargs.pop(name) for name in CONNECTION})
-        return command(settings, *args, **kwargs)
-
-    return connection_options(update_wrapper(run, command))
-
-
-output_option = click.option(
-    "-o", "--output", type=click.Choice(OUTPUTS), default="table", help="Form of the output."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,7 +44,7 @@ def validate(spec: Path | None, spec_repo: str | None, **connection: Any) -> Non
 
     if spec is None and spec_repo is not None:
         settings = make_settings(spec_repo=spec_repo, **connection)
-        loaded = _run(lambda: validate_pushed(settings))
+        loaded = run_async(lambda: validate_pushed(settings))
     else:
         root = root_file(spec or Path())
         loaded = load_or_raise(read_spec_files(root), root=root.name)
@@ -138,7 +78,7 @@ def plan(settings: Any, output: str, detailed_exitcode: bool) -> None:
         print_plan(prepared.plan, prepared.spec.problems, prepared.notes, output)
         return plan_exit_code(prepared.plan, prepared.spec.problems, detailed=detailed_exitcode)
 
-    _exit(_run(run))
+    leave(run_async(run))
 
 
 @cli.command()
@@ -156,7 +96,7 @@ def reconcile(settings: Any, output: str, forced: tuple[str, ...], wait_agents: 
     from reconciler.reconcile import reconcile as run_pass
     from reconciler.settings_values import parse_duration
 
-    patience = 0.0 if wait_agents in ("0", "0s") else _parsed("--wait-agents", parse_duration, wait_agents)
+    patience = 0.0 if wait_agents in ("0", "0s") else parsed("--wait-agents", parse_duration, wait_agents)
 
     async def run() -> int:
         async with open_primary(settings) as primary:
@@ -167,7 +107,7 @@ def reconcile(settings: Any, output: str, forced: tuple[str, ...], wait_agents: 
         print_pass(done, output)
         return pass_exit_code(done)
 
-    _exit(_run(run))
+    leave(run_async(run))
 
 
 @cli.command()
@@ -182,7 +122,7 @@ def get(settings: Any, resource: str | None, output: str) -> None:
     async def run() -> None:
         print_status(await read_status(settings, open_repositories(settings)), resource, output)
 
-    _run(run)
+    run_async(run)
 
 
 @cli.command()
@@ -230,6 +170,9 @@ def key_show(settings: Any, reveal: bool) -> None:
         click.echo(line)
 
 
+cli.add_command(secrets)
+
+
 primaries_option = click.option(
     "--primary", "primaries", multiple=True, metavar="HOST:PORT", help="Where agents reach this primary."
 )
@@ -252,7 +195,8 @@ def node_add(
     """Make a node's token, commit its public half to the spec, and print the command to join."""
     from reconciler.nodes import add_node
 
-    for line in _run(lambda: add_node(settings, name, labels=labels, primaries=primaries, dry_run=dry_run)):
+    lines = run_async(lambda: add_node(settings, name, labels=labels, primaries=primaries, dry_run=dry_run))
+    for line in lines:
         click.echo(line)
 
 
@@ -264,7 +208,7 @@ def node_rotate_token(settings: Any, name: str, primaries: tuple[str, ...]) -> N
     """Give a node a new token in the spec, and print the command to join with it."""
     from reconciler.nodes import rotate_token
 
-    for line in _run(lambda: rotate_token(settings, name, primaries=primaries)):
+    for line in run_async(lambda: rotate_token(settings, name, primaries=primaries)):
         click.echo(line)
 
 
@@ -275,7 +219,7 @@ def node_repair(settings: Any, name: str) -> None:
     """Forget the certificate of a node, so that its host can join again with its token."""
     from reconciler.nodes import repair_node
 
-    for line in _run(lambda: repair_node(settings, name)):
+    for line in run_async(lambda: repair_node(settings, name)):
         click.echo(line)
 
 
@@ -286,26 +230,7 @@ def node_list(settings: Any, output: str) -> None:
     """List the nodes of the spec and what the status files know of them."""
     from reconciler.nodes import list_nodes
 
-    _run(lambda: list_nodes(settings, output))
-
-
-def _parsed(name: str, parse: Callable[[str], float], text: str) -> float:
-    from reconciler.errors import SettingsError
-
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise SettingsError(f"{name}: {text!r} is not accepted; give {error}") from None
-
-
-def _run(function: Callable[[], Any]) -> Any:
-    import trio
-
-    return trio.run(function)
-
-
-def _exit(code: int) -> NoReturn:
-    sys.exit(code)
+    run_async(lambda: list_nodes(settings, output))
 
 
 def main() -> None:

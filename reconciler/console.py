@@ -41,15 +41,15 @@ def print_plan(plan: Plan, problems: Sequence[Problem], notes: Sequence[str], ou
         print_document(plan_document(plan, problems, notes), output)
         return
     if plan.steps:
-        table = _table("ACTION", "RESOURCE", "REASON")
+        table = make_table("ACTION", "RESOURCE", "REASON")
         for step in plan.steps:
             table.add_row(step.action.value, Text(step.resource), Text(step.reason))
-        _print(table)
+        print_table(table)
     if plan.findings:
-        table = _table("NOT PLANNED", "REASON", "WHY")
+        table = make_table("NOT PLANNED", "REASON", "WHY")
         for finding in plan.findings:
             table.add_row(Text(finding.resource), finding.reason, Text(finding.message))
-        _print(table)
+        print_table(table)
     if not plan.steps:
         click.echo("nothing else to do" if plan.findings or problems else "nothing to do")
     else:
@@ -74,7 +74,7 @@ def print_pass(done: Pass, output: str) -> None:
         print_document(pass_document(done), output)
         return
     if done.plan.steps:
-        table = _table("OUTCOME", "ACTION", "RESOURCE", "WHY")
+        table = make_table("OUTCOME", "ACTION", "RESOURCE", "WHY")
         for step in done.plan.steps:
             outcome = done.outcomes[step.resource]
             succeeded = outcome.state == "succeeded"
@@ -82,12 +82,12 @@ def print_pass(done: Pass, output: str) -> None:
             table.add_row(
                 Text(outcome.state, COLOURS[outcome.state]), step.action.value, Text(step.resource), Text(why)
             )
-        _print(table)
+        print_table(table)
     if done.plan.findings:
-        table = _table("NOT IN ORDER", "REASON", "WHY")
+        table = make_table("NOT IN ORDER", "REASON", "WHY")
         for finding in done.plan.findings:
             table.add_row(Text(finding.resource), finding.reason, Text(finding.message))
-        _print(table)
+        print_table(table)
     if not done.plan.steps:
         click.echo("nothing else to do" if done.plan.findings or done.problems else "nothing to do")
     if done.status_commit is not None:
@@ -154,7 +154,7 @@ def print_status(recorded: Recorded, resource: str | None, output: str) -> None:
     if not documents:
         click.echo("no status yet: no pass has written any")
         return
-    table = _table("RESOURCE", "READY", "REASON", "APPLIED", "MESSAGE")
+    table = make_table("RESOURCE", "READY", "REASON", "APPLIED", "MESSAGE")
     for document in documents:
         ready = find_condition(document.conditions, ConditionType.READY)
         status = ready.status if ready else "Unknown"
@@ -165,7 +165,7 @@ def print_status(recorded: Recorded, resource: str | None, output: str) -> None:
             Text(_short_revision(document)),
             Text(ready.message if ready else ""),
         )
-    _print(table)
+    print_table(table)
 
 
 def _selected(recorded: Recorded, resource: str | None) -> list[AnyDocument]:
@@ -202,13 +202,13 @@ def _short_revision(document: AnyDocument) -> str:
 
 def print_nodes(rows: Sequence[Mapping[str, object]]) -> None:
     """The nodes of the spec, one a line."""
-    table = _table("NODE", "LABELS", "PAIRED", "FINGERPRINT")
+    table = make_table("NODE", "LABELS", "PAIRED", "FINGERPRINT")
     for row in rows:
         labels = row["labels"]
         shown = ", ".join(f"{k}={v}" for k, v in labels.items()) if isinstance(labels, dict) else ""
         paired = "no" if not row["paired"] else "yes, unpinned" if row["trustOnFirstUse"] else "yes"
         table.add_row(Text(str(row["node"])), Text(shown), paired, str(row["fingerprint"])[:16])
-    _print(table)
+    print_table(table)
 
 
 def print_document(document: object, output: str) -> None:
@@ -219,14 +219,16 @@ def print_document(document: object, output: str) -> None:
         click.echo(yaml.safe_dump(json.loads(json.dumps(document, default=str)), sort_keys=False), nl=False)
 
 
-def _table(*columns: str) -> Table:
+def make_table(*columns: str) -> Table:
+    """An empty table in the one form that all commands print."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """A table on standard output, wide enough for scripts where there is no terminal."""
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console = Console(file=sys.stdout, highlight=False, width=160)

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
@@ -35,6 +35,7 @@ from reconciler.status.documents import (
     Recorded,
     Release,
     ServiceStatus,
+    SourceStatus,
     Summary,
     SyncStatus,
     add_history,
@@ -60,6 +61,8 @@ class PassFacts:
     releases: Mapping[tuple[str, str], Revision | Setback]
     """By (unit, environment)."""
     sources: Mapping[str, Freshness]
+    fingerprints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By source and key, of what each source itself answered in this pass."""
     asked: Collection[str] = ()
     """Nodes that were needed in this pass."""
     connected: Collection[str] = ()
@@ -82,7 +85,7 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
     ]
     documents += _environments(recorded, facts, now)
     documents += _nodes(recorded, facts, now)
-    documents += with_sources(recorded, facts.spec, facts.sources, now)
+    documents += with_sources(recorded, facts.spec, facts.sources, facts.fingerprints, now)
     documents += with_targets(recorded, facts.spec, facts.desired.unbuilt, now)
     documents += _frozen(recorded, facts, now)
     after = recorded.put(*(_settled(recorded.get(document.id), document) for document in documents))
@@ -91,14 +94,17 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
 
 
 def _settled(old: AnyDocument | None, new: AnyDocument) -> AnyDocument:
-    """`old`, if `new` differs only in numbers that messages hold.
+    """`old`, if `new` differs only in numbers that messages hold, or in when a source last answered.
 
     A server that asks to wait 58 seconds and then 57, or a task whose last lines hold a time, would
     otherwise cost a commit in every pass.
     """
     if old is None or len(old.conditions) != len(new.conditions):
         return new
-    if msgspec.structs.replace(new, conditions=old.conditions) != old:
+    settled = msgspec.structs.replace(new, conditions=old.conditions)
+    if isinstance(settled, SourceStatus) and isinstance(old, SourceStatus):
+        settled = msgspec.structs.replace(settled, last_success=old.last_success)
+    if settled != old:
         return new
     for before, after in zip(old.conditions, new.conditions, strict=True):
         if msgspec.structs.replace(after, message=before.message) != before:

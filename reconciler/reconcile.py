@@ -23,6 +23,7 @@ from reconciler.pass_status import PassFacts, last_good_spec, with_pass
 from reconciler.plan import Action, Plan, make_plan
 from reconciler.primary import Primary
 from reconciler.recording import moved, with_replayed, with_results
+from reconciler.secret_fingerprints import source_fingerprints
 from reconciler.spec.model import Move
 from reconciler.spec_source import SpecAt, read_spec
 from reconciler.status.documents import SUMMARY_ID, Recorded
@@ -189,6 +190,7 @@ def _check_forced(forced: Collection[str], desired: Desired) -> None:
 
 def _pass_facts(primary: Primary, prepared: Prepared, outcomes: Mapping[str, Outcome]) -> PassFacts:
     spec = prepared.spec
+    store = primary.secret_store(spec.spec)
     return PassFacts(
         spec=spec.spec,
         spec_commit=spec.commit,
@@ -199,7 +201,8 @@ def _pass_facts(primary: Primary, prepared: Prepared, outcomes: Mapping[str, Out
         plan=prepared.plan,
         outcomes=outcomes,
         releases=prepared.facts.releases,
-        sources=primary.secret_store(spec.spec).freshness(),
+        sources=store.freshness(),
+        fingerprints=source_fingerprints(store.own_answers(), primary.key.hash_key),
         asked=prepared.observed.asked,
         connected=prepared.observed.connected,
     )

@@ -9,7 +9,7 @@ import msgspec
 from reconciler.observation import Setback
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.spec.model import Spec
-from reconciler.status.conditions import ConditionStatus, ConditionType, Reason, set_condition
+from reconciler.status.conditions import ConditionStatus, ConditionType, Reason, set_condition, whole_second
 from reconciler.status.documents import AnyDocument, Recorded, SourceStatus, TargetStatus
 
 _SOURCE_STATES: Mapping[
@@ -25,9 +25,16 @@ _SOURCE_STATES: Mapping[
 
 
 def with_sources(
-    recorded: Recorded, spec: Spec, sources: Mapping[str, Freshness], now: datetime
+    recorded: Recorded,
+    spec: Spec,
+    sources: Mapping[str, Freshness],
+    fingerprints: Mapping[str, Mapping[str, str]],
+    now: datetime,
 ) -> list[AnyDocument]:
-    """The sources that this pass asked; of the others nothing new is known."""
+    """The sources that this pass asked; of the others nothing new is known.
+
+    `fingerprints` has those that answered themselves: a stale or fallback value replaces no recorded one.
+    """
     documents: list[AnyDocument] = []
     for name, freshness in sources.items():
         if freshness.state not in _SOURCE_STATES:
@@ -59,6 +66,11 @@ def with_sources(
                 source_kind=spec.secret_sources[name].kind,
                 state=state,
                 keys=keys,
+                fingerprints=dict(fingerprints.get(name, old.fingerprints)),
+                last_success=whole_second(freshness.last_success)
+                if freshness.last_success is not None
+                else old.last_success,
+                error_kind=freshness.error_kind or "",
                 conditions=conditions,
             )
         )

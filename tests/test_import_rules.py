@@ -30,6 +30,9 @@ PURE = (
     "reconciler.desired",
     "reconciler.hashing",
     "reconciler.notes",
+    "reconciler.secret_fingerprints",
+    "reconciler.secret_uses",
+    "reconciler.secrets_report",
     "reconciler.plan",
     "reconciler.release.versions",
     "reconciler.secrets.circular",
@@ -58,7 +61,7 @@ MAY_READ_THE_ENVIRONMENT = {
     "agent/cli.py",  # hands it whole to the settings
     "agent/settings.py",
     "agent/status.py",  # NOTIFY_SOCKET: systemd's, no setting of ours
-    "reconciler/cli.py",  # hands it whole to the settings
+    "reconciler/cli_options.py",  # hands it whole to the settings
     "reconciler/demo.py",  # the processes it starts inherit PATH and LANG
     "reconciler/settings.py",
     "reconciler/git/process.py",  # hands git the few variables (PATH, HOME, SSH agent) that it may inherit

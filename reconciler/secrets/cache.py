@@ -6,6 +6,7 @@ from datetime import datetime
 
 import trio
 
+from reconciler.errors import SecretSourceUnavailable
 from reconciler.secrets.values import Secret
 
 FIRST_BACKOFF = 1.0
@@ -35,6 +36,13 @@ class Failed:
     """Nothing was learnt, so that an old value may serve. Otherwise the source said no."""
     retry_after: float | None = None
     """Seconds."""
+
+    @property
+    def kind(self) -> str:
+        """One stable word: who must act is in it."""
+        if self.reason != SecretSourceUnavailable.reason:
+            return self.reason
+        return "Down" if self.down else "Refused"
 
 
 @dataclass(slots=True)

@@ -41,3 +41,6 @@ class Freshness:
     """False where the spec or a setting switches it off."""
     last_success: datetime | None = None
     """When this source itself last answered with values, UTC; known also while it fails."""
+    error_kind: str | None = None
+    """One stable word for why this source itself does not serve: `Down` (an outage), `Refused`, or the reason
+    of another error, such as `SettingsInvalid`."""

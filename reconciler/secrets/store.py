@@ -144,6 +144,32 @@ class SecretStore:
             found[name] = replace(min(each, key=_goodness, default=unused), enabled=spec.enabled)
         return found
 
+    def freshness_in(self, source: str, environment: str) -> Freshness:
+        """The same of one source in one environment."""
+        spec, last = self._specs[source], self._last.get(source, {}).get(environment)
+        if (problem := self._not_serving(source, environment)) is not None:
+            last = (None, (_refused(problem),))
+        if last is None:
+            return Freshness(source, spec.kind, SourceState.UNUSED, enabled=spec.enabled)
+        return replace(self._freshness_in(source, environment, last), enabled=spec.enabled)
+
+    def own_answers(self) -> Mapping[str, Sequence[Mapping[str, Secret]]]:
+        """By source what it itself gave when it was last read, nothing stale and no fallback's.
+
+        Several only where it answers differently for different environments.
+        """
+        found: dict[str, Sequence[Mapping[str, Secret]]] = {}
+        for name, by_environment in self._last.items():
+            newest: dict[Hashable, Fetched] = {}
+            for environment, (served, _) in by_environment.items():
+                if served is None or served.name != name or served.state is SourceState.STALE:
+                    continue
+                question = self._sources[name].cache_key(environment)
+                if question not in newest or newest[question].at < served.fetched.at:
+                    newest[question] = served.fetched
+            found[name] = [fetched.values for fetched in newest.values()]
+        return found
+
     def _keep(self, name: str, environment: str, served: _Served | None, failures: Sequence[Failed]) -> None:
         self._last.setdefault(name, {})[environment] = (served, tuple(failures))
 
@@ -154,9 +180,18 @@ class SecretStore:
         success = self._entry(name, environment).last_success
         served, failures = last
         reason = failures[0].reason if failures else None
+        error_kind = failures[0].kind if failures else None
         error = "; ".join(failure.text for failure in failures) or None
         if served is None:
-            return Freshness(name, kind, SourceState.FAILED, reason=reason, error=error, last_success=success)
+            return Freshness(
+                name,
+                kind,
+                SourceState.FAILED,
+                reason=reason,
+                error=error,
+                last_success=success,
+                error_kind=error_kind,
+            )
         return Freshness(
             name,
             kind,
@@ -167,6 +202,7 @@ class SecretStore:
             reason=reason,
             error=error,
             last_success=success,
+            error_kind=error_kind,
         )
 
     def _chain(self, source: str) -> Iterator[str]:

@@ -144,6 +144,12 @@ class SourceStatus(Document, frozen=True, kw_only=True):
     source_kind: str = ""
     state: Literal["unknown", "fresh", "stale", "fallback", "failed", "disabled"] = "unknown"
     keys: tuple[str, ...] = ()
+    fingerprints: dict[str, str] = {}
+    """By key, of the values that the source itself gave last: `hashing.fingerprint` for this id."""
+    last_success: Moment | None = None
+    """When the source itself last answered, as known when this file last changed for another reason."""
+    error_kind: str = ""
+    """Why it does not serve: `Down`, `Refused`, or another error's reason; empty while it does."""
 
 
 class TargetStatus(Document, frozen=True, kw_only=True):
