@@ -1,4 +1,4 @@
-"""`trueup secrets …` against a real world: what each verb says, changes and ends with, and that no value shows."""
+"""`trueup secrets …` against a real world: what each verb says and changes, and that no value shows."""
 
 from __future__ import annotations
 
