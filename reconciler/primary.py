@@ -23,6 +23,8 @@ from reconciler.keys import MasterKey, read_key_file
 from reconciler.pairing import enrolments, with_pairing
 from reconciler.repositories import Repositories
 from reconciler.secrets.cache import SecretCache
+from reconciler.secrets.disk_cache import DiskCache
+from reconciler.secrets.disk_cache_key import DiskCacheKey, load_or_make
 from reconciler.secrets.refresh import OnChange, nobody
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
@@ -59,6 +61,17 @@ def as_settings_say(source: SecretSource, settings: Settings) -> SecretSource:
     return source
 
 
+def open_secret_cache(settings: Settings) -> SecretCache:
+    """In memory, and on disk as well where the settings ask for that. Raises SettingsError."""
+    if not settings.secret_cache_on_disk:
+        return SecretCache()
+    if settings.secret_cache_key is not None:
+        key = DiskCacheKey.from_text(settings.secret_cache_key.reveal())
+    else:
+        key = load_or_make(settings.state_dir / "secret-cache.key")
+    return SecretCache(DiskCache(settings.state_dir / "secret-cache", key))
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -76,10 +89,10 @@ class Primary:
     now: Callable[[], datetime]
     alone: bool
     """No other process is making a pass on this state directory."""
+    _secret_cache: SecretCache
     _resources: AsyncExitStack
     specs: SpecCache = field(default_factory=SpecCache)
     _hub: Hub | None = None
-    _secret_cache: SecretCache = field(default_factory=SecretCache)
     _store: tuple[str, SecretStore] | None = None
     """With the digest of the sources that it was made from."""
     _store_replaced: trio.Event = field(default_factory=trio.Event)
@@ -209,6 +222,7 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
             run_context=RunContext.of(settings),
             now=utc_now,
             alone=lock is not None,
+            _secret_cache=open_secret_cache(settings),
             _resources=resources,
         )
         if exclusive:

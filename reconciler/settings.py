@@ -18,6 +18,7 @@ from reconciler.settings_values import (
     parse_log_format,
     parse_minutes,
     parse_name,
+    parse_on_disk,
     parse_path,
     parse_server,
 )
@@ -48,6 +49,7 @@ SECRETS: Final = (
     "WEBHOOK_SECRET",
     "DEPLOY_SECRET",
     "INFISICAL_WEBHOOK_SECRET",
+    "TRUEUP_SECRET_CACHE_KEY",
     "TRUEUP_TOKEN",
 )
 """Each of them also as NAME_FILE."""
@@ -92,6 +94,9 @@ class Settings:
     infisical_enabled: bool
     infisical_sync_interval: float | None
     """None: each source's own `refresh_interval`; 0: never."""
+    secret_cache_on_disk: bool
+    secret_cache_key: Secret | None
+    """None: the file in the state directory."""
     server: str | None
     token: Secret | None
     log_format: Literal["text", "json"]
@@ -168,6 +173,8 @@ def load_settings(
         api_tokens_file=read.optional("TRUEUP_API_TOKENS_FILE", parse_path),
         infisical_enabled=read.value("INFISICAL_ENABLED", parse_flag, True),
         infisical_sync_interval=read.optional("INFISICAL_SYNC_INTERVAL_MINUTES", parse_minutes),
+        secret_cache_on_disk=read.value("TRUEUP_SECRET_CACHE", parse_on_disk, False),
+        secret_cache_key=read.secret("TRUEUP_SECRET_CACHE_KEY"),
         server=read.optional("TRUEUP_SERVER", parse_server),
         token=read.secret("TRUEUP_TOKEN"),
         log_format=read.value("TRUEUP_LOG_FORMAT", parse_log_format, "text"),

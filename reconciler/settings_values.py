@@ -115,3 +115,10 @@ def parse_name(text: str) -> str:
     if text.startswith("-") or any(c.isspace() or not c.isprintable() for c in text):
         raise ValueError("one word that does not start with '-'")
     return text
+
+
+def parse_on_disk(text: str) -> bool:
+    """Where something is kept: in memory only, or on disk as well."""
+    if text in ("memory", "disk"):
+        return text == "disk"
+    raise ValueError("memory or disk")

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from tests.canaries import canary, may_hold
+from tests.contracts.infisical_double import InfisicalDouble
 from tests.world import Ran, World, make_world
 
 TASKS = """\
@@ -62,6 +63,17 @@ services:
     paths: ["api/**"]
     deploy: {kind: invoke, task: deploy}
     environments: [staging]
+"""
+
+VAULT = """\
+  vault:
+    kind: infisical
+    host: "{url}"
+    project_id: {project}
+    environment_slug: staging
+    client_id: {{env: INFISICAL_CLIENT_ID}}
+    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
+    cache_ttl: {cache_ttl}
 """
 
 API, DATABASE = "services/staging/api", "services/staging/database"
@@ -142,6 +154,16 @@ async def make_case(root: Path) -> AsyncIterator[Case]:
         world.app.tag("v1.0.0")
         head = HEAD.format(app=world.app.url, env_file=env_file)
         yield Case(world, relay.address, env_file, head)
+
+
+def use_vault(case: Case, double: InfisicalDouble, *, cache_ttl: str = "5m") -> None:
+    """A good spec whose service `database` takes its password from Infisical."""
+    case.world.environment |= {
+        "INFISICAL_CLIENT_ID": double.client_id,
+        "INFISICAL_CLIENT_SECRET": double.client_secret,
+    }
+    case.head += VAULT.format(url=double.url, project=double.project, cache_ttl=cache_ttl)
+    case.commit(case.good.replace("source: local", "source: vault"))
 
 
 _LOGGED = re.compile(r"\d{4}-\d{2}-\d{2}T\S+ \[")

@@ -6,19 +6,9 @@ from typing import Literal
 
 import pytest
 
-from tests.bad_world import API, BOTH, DATABASE, Case, error, errors, make_case
+from tests.bad_world import API, BOTH, DATABASE, Case, error, errors, make_case, use_vault
 from tests.canaries import canary, may_hold
 from tests.contracts.infisical_double import InfisicalDouble, server_error
-
-VAULT = """\
-  vault:
-    kind: infisical
-    host: "{url}"
-    project_id: {project}
-    environment_slug: staging
-    client_id: {{env: INFISICAL_CLIENT_ID}}
-    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
-"""
 
 
 @pytest.fixture
@@ -26,16 +16,6 @@ def double() -> Iterator[InfisicalDouble]:
     with InfisicalDouble() as double:
         double.secrets[double.project, "staging", "/"] = {"DB_PASSWORD": canary("db-password")}
         yield double
-
-
-def use_vault(case: Case, double: InfisicalDouble) -> None:
-    """A good spec whose service `database` takes its password from Infisical."""
-    case.world.environment |= {
-        "INFISICAL_CLIENT_ID": double.client_id,
-        "INFISICAL_CLIENT_SECRET": double.client_secret,
-    }
-    case.head += VAULT.format(url=double.url, project=double.project)
-    case.commit(case.good.replace("source: local", "source: vault"))
 
 
 async def test_a_missing_key_is_told_with_the_names_near_it(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ PURE = (
     "reconciler.release.versions",
     "reconciler.secrets.circular",
     "reconciler.secrets.merge",
+    "reconciler.secrets.stored",
     "reconciler.spec.load",
     "reconciler.spec.model",
     "reconciler.status.conditions",

@@ -1,4 +1,4 @@
-"""Fetched lists in memory: one entry for each question, and one call at a time for each entry."""
+"""Fetched lists: one entry for each question, one call at a time for each, and what is kept on disk of it."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -7,6 +7,9 @@ from datetime import datetime
 import trio
 
 from reconciler.errors import SecretSourceUnavailable
+from reconciler.secrets.disk_cache import DiskCache
+from reconciler.secrets.kinds import KEPT_ON_DISK
+from reconciler.secrets.stored import Stored, question_bytes
 from reconciler.secrets.values import Secret
 
 FIRST_BACKOFF = 1.0
@@ -59,7 +62,14 @@ class CacheEntry:
     `last_good` outlives failures; whether it may still serve is for the caller to decide.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, disk: DiskCache | None = None, question: bytes = b"") -> None:
+        """`disk`: where the answer is kept as well, under `question`."""
+        self._disk = disk
+        self._question = question
+        self.loaded = disk is None
+        """What an earlier process kept has been looked for."""
+        self._loading = trio.Lock()
+        self._clears = 0
         self.last_good: Fetched | None = None
         self.last_failure: Failed | None = None
         self.last_success: datetime | None = None
@@ -72,11 +82,29 @@ class CacheEntry:
         self._flight: _Flight | None = None
         self._number = 0
 
-    def clear(self) -> None:
-        """Forget everything; a call that is under way will not be kept either."""
+    async def load(self) -> None:
+        """Take over what an earlier process kept, once."""
+        async with self._loading:
+            if self._disk is None or self.loaded:
+                return
+            now, clears = trio.current_time(), self._clears
+            kept = await trio.to_thread.run_sync(self._disk.load, self._question)
+            self.loaded = True
+            if kept is not None and self._clears == clears:
+                stored, age = kept
+                self.last_good = Fetched(stored.values, now - age, stored.retrieved_at)
+                self.last_success = stored.retrieved_at
+
+    def clear(self) -> bool:
+        """Forget everything; a call that is under way will not be kept either. Whether there was a list."""
+        self.loaded = True
+        self._clears += 1
+        kept = self._disk is not None and self._disk.drop(self._question)
+        had = self.last_good is not None or kept
         self.last_good = self.last_failure = None
         self._failures, self.retry_at = 0, 0.0
         self._flight = None
+        return had
 
     def backing_off(self) -> Failed | None:
         """The failure that is still the answer, where it is too early for another call."""
@@ -102,11 +130,18 @@ class CacheEntry:
             outcome = flight.outcome = await call()
             if self._flight is flight:
                 self._keep(outcome)
+                if isinstance(outcome, Fetched) and self._disk is not None:
+                    await self._save(outcome, self._disk)
         finally:
             if self._flight is flight:
                 self._flight = None
             flight.done.set()
         return outcome
+
+    async def _save(self, fetched: Fetched, disk: DiskCache) -> None:
+        age = trio.current_time() - fetched.at
+        stored = Stored(fetched.values, fetched.retrieved_at, age, disk.clocks())
+        await trio.to_thread.run_sync(disk.save, self._question, stored, disk.drops(self._question))
 
     def _keep(self, outcome: Fetched | Failed) -> None:
         if isinstance(outcome, Fetched):
@@ -123,7 +158,8 @@ class CacheEntry:
 class SecretCache:
     """All entries of a process. They outlive a change of the spec: one in an outage must forget nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, disk: DiskCache | None = None) -> None:
+        self._disk = disk
         self.entries: dict[Question, CacheEntry] = {}
         self.environments: set[str] = set()
         """All for which anything was read."""
@@ -133,11 +169,24 @@ class SecretCache:
     def entry(self, question: Question) -> CacheEntry:
         entry = self.entries.get(question)
         if entry is None:
-            entry = self.entries[question] = CacheEntry()
+            on_disk = self._disk is not None and question[0] in KEPT_ON_DISK
+            entry = CacheEntry(self._disk, question_bytes(*question)) if on_disk else CacheEntry()
+            self.entries[question] = entry
         return entry
 
-    def keep_only(self, questions: Collection[Question]) -> None:
-        """Forget what nothing can ask any more. Who read the rest is not known under a new spec."""
+    def serve(self, questions: Collection[Question], max_age: float) -> None:
+        """Begin with a new spec: forget what nothing can ask any more, and on disk what is older than any of
+        its sources allows. Who read the rest is not known any more."""
         self.entries = {question: entry for question, entry in self.entries.items() if question in questions}
         for entry in self.entries.values():
             entry.readers.clear()
+        if self._disk is not None:
+            self._disk.max_age = max_age
+
+    def clear(self, questions: Collection[Question] | None) -> int:
+        """Forget the answers to these questions, or to all; says how many there were."""
+        chosen = self.entries.keys() if questions is None else questions
+        dropped = sum(self.entry(question).clear() for question in list(chosen))
+        if questions is None and self._disk is not None:
+            dropped += self._disk.drop_all()
+        return dropped

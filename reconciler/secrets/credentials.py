@@ -11,6 +11,7 @@ import trio
 
 from reconciler.errors import SettingsError
 from reconciler.keys import PREFIX as KEY_PREFIX
+from reconciler.secrets.disk_cache_key import PREFIX as CACHE_KEY_PREFIX
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Credential, EnvCredential, FileCredential, SecretCredential
 
@@ -118,11 +119,9 @@ def read_bounded(path: str, limit: int) -> FileData | Unreadable:
         )
     if len(data) > limit:
         return Unreadable(f"it is larger than {limit} bytes", refused=True)
-    if KEY_PREFIX.encode() in data:
+    if KEY_PREFIX.encode() in data or CACHE_KEY_PREFIX.encode() in data:
         # Who may write the spec must not get the key by naming it as the credential of a host of theirs.
-        return Unreadable(
-            "it holds a master key of trueup, which nothing that a spec names may read", refused=True
-        )
+        return Unreadable("it holds a key of trueup, which nothing that a spec names may read", refused=True)
     return FileData(data, stat.S_IMODE(status.st_mode))
 
 

@@ -17,3 +17,6 @@ REGISTRY: Final[Mapping[str, Callable[[SecretSource, SourceContext], Source]]] =
     "sops": UnsupportedSource,
     "github_actions": UnsupportedSource,
 }
+
+KEPT_ON_DISK: Final = frozenset({"infisical"})
+"""The kinds that the cache on disk is for: those behind a network. All others have nothing to gain by it."""

@@ -58,7 +58,10 @@ class SecretStore:
         }
         self._circular = frozenset(needing_themselves(self._specs))
         self._cache = cache or SecretCache()
-        self._cache.keep_only({question for name in self._specs for question in self._questions(name)})
+        self._cache.serve(
+            {question for name in self._specs for question in self._questions(name)},
+            max((max(spec.cache_ttl, spec.max_stale) for spec in self._specs.values()), default=0.0),
+        )
         self._views: dict[tuple[Hashable, ...], tuple[Fetched, Mapping[str, SecretValue]]] = {}
         self._last: dict[str, dict[str, tuple[_Served | None, tuple[Failed, ...]]]] = {}
         """By source and environment: what served it last, and the failures on the way there."""
@@ -109,13 +112,8 @@ class SecretStore:
         """
         if source is not None and source not in self._specs:
             raise _no_such(source)
-        questions = self._cache.entries.keys() if source is None else self._questions(source)
-        dropped = 0
-        for entry in [self._cache.entry(question) for question in questions]:
-            dropped += entry.last_good is not None
-            entry.clear()
         self._views.clear()
-        return dropped
+        return self._cache.clear(None if source is None else self._questions(source))
 
     async def keep_fresh(
         self, on_change: OnChange = nobody, *, draw: Callable[[], float] = random.random
@@ -238,6 +236,8 @@ class SecretStore:
         if name in self._circular:
             return _refused(f"secret source {name}: its credentials come, in the end, from itself")
         entry = self._entry(name, environment)
+        if not entry.loaded:
+            await entry.load()
         good, now = entry.last_good, trio.current_time()
         self._cache.environments.add(environment)
         entry.readers[name, environment] = now

@@ -39,6 +39,8 @@ def test_defaults() -> None:
     assert not settings.allow_local_repos
     assert settings.infisical_enabled
     assert settings.infisical_sync_interval is None
+    assert not settings.secret_cache_on_disk
+    assert settings.secret_cache_key is None
     assert settings.log_format == "text"
     assert settings.master_key is settings.webhook_secret is settings.deploy_secret is settings.token is None
 
@@ -64,6 +66,8 @@ def test_every_variable() -> None:
             "TRUEUP_API_TOKENS_FILE": "/srv/tokens",
             "INFISICAL_ENABLED": "false",
             "INFISICAL_SYNC_INTERVAL_MINUTES": "5",
+            "TRUEUP_SECRET_CACHE": "disk",
+            "TRUEUP_SECRET_CACHE_KEY": canary("cache-key"),
             "TRUEUP_SERVER": "https://trueup.example/",
             "TRUEUP_TOKEN": canary("token"),
             "TRUEUP_LOG_FORMAT": "json",
@@ -87,6 +91,8 @@ def test_every_variable() -> None:
     assert settings.api_tokens_file == Path("/srv/tokens")
     assert not settings.infisical_enabled
     assert settings.infisical_sync_interval == 300.0
+    assert settings.secret_cache_on_disk
+    assert settings.secret_cache_key == Secret(canary("cache-key"))
     assert settings.server == "https://trueup.example"
     assert settings.token == Secret(canary("token"))
     assert settings.log_format == "json"

@@ -73,5 +73,5 @@ def test_printing_shows_no_environment() -> None:
 async def test_the_master_key_is_no_credential(tmp_path: Path) -> None:
     path = may_hold(tmp_path / "master.key")
     write_key_file(path, MasterKey.generate())
-    with pytest.raises(SettingsError, match="holds a master key of trueup"):
+    with pytest.raises(SettingsError, match="holds a key of trueup"):
         await Credentials({}).read(FileCredential(path=str(path)), "production")
