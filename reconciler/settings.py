@@ -97,6 +97,8 @@ class Settings:
     secret_cache_on_disk: bool
     secret_cache_key: Secret | None
     """None: the file in the state directory."""
+    github_api_url: str | None
+    """None: github.com's."""
     server: str | None
     token: Secret | None
     log_format: Literal["text", "json"]
@@ -175,6 +177,7 @@ def load_settings(
         infisical_sync_interval=read.optional("INFISICAL_SYNC_INTERVAL_MINUTES", parse_minutes),
         secret_cache_on_disk=read.value("TRUEUP_SECRET_CACHE", parse_on_disk, False),
         secret_cache_key=read.secret("TRUEUP_SECRET_CACHE_KEY"),
+        github_api_url=read.optional("GITHUB_API_URL", parse_server),
         server=read.optional("TRUEUP_SERVER", parse_server),
         token=read.secret("TRUEUP_TOKEN"),
         log_format=read.value("TRUEUP_LOG_FORMAT", parse_log_format, "text"),

@@ -91,7 +91,7 @@ def parse_server(text: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise ValueError("the URL of a primary such as https://trueup.example, without credentials")
+        raise ValueError("a URL such as https://trueup.example, without credentials")
     return text.rstrip("/")
 
 

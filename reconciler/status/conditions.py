@@ -90,6 +90,8 @@ class Reason(StrEnum):
     STALE_SECRETS = "StaleSecrets"
     FALLBACK_SECRETS = "FallbackSecrets"
     GROUP_INCOMPLETE = "GroupIncomplete"
+    GITHUB_UNAVAILABLE = "GitHubUnavailable"
+    GITHUB_REFUSED = "GitHubRefused"
     # deploys
     BUILD_FAILED = "BuildFailed"
     DEPLOY_FAILED = "DeployFailed"

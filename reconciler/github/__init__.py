@@ -1,0 +1,1 @@
+"""What trueup asks of GitHub: names of secrets, writing them, and dispatching workflows."""

@@ -1,0 +1,302 @@
+"""GitHub's REST API, as far as secrets go. Values are never read: GitHub tells names and times alone.
+
+Every answer is bounded and every wait has a deadline. No error holds a body, a header or a value: only the
+status and, where GitHub names one, a waiting time are taken out of an answer.
+"""
+
+import base64
+import json
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import trio
+
+from reconciler.github.errors import GitHubDown, GitHubRefused
+from reconciler.github.pace import Pace
+from reconciler.github.scopes import MAX_VALUE, OrganizationScope, RepositoryScope, Scope
+from reconciler.secrets.values import Secret
+from reconciler.spec.addresses import secret_host_fault
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_API: Final = "https://api.github.com"
+API_VERSION: Final = "2022-11-28"
+CONNECT_DEADLINE: Final = 10.0
+DEADLINE: Final = 30.0
+"""Seconds for one request with its answer."""
+
+MAX_ANSWER: Final = 4 * 1024 * 1024
+"""Bytes of one answer."""
+
+PAGE: Final = 100
+MAX_PAGES: Final = 100
+MAX_WAIT: Final = 3600.0
+"""Seconds: a longer waiting time is not believed."""
+
+MAX_TRIES: Final = 3
+"""Requests for one thing, where GitHub asks to wait in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMeta:
+    """All that GitHub tells of a secret. `updated_at` is its own text, compared and never parsed."""
+
+    name: str
+    updated_at: str
+    visibility: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """What values for one place are sealed with."""
+
+    key_id: str
+    key: bytes
+
+
+class GitHub:
+    """`async with GitHub(url, token) as github:`, one connection pool for the length of the block.
+
+    `patience`: seconds that may be spent waiting in all where GitHub asks to come back later. Methods raise
+    GitHubDown and GitHubRefused.
+    """
+
+    def __init__(
+        self, api_url: str, token: Secret, *, patience: float = 30.0, pace: Pace | None = None
+    ) -> None:
+        self._api = api_url.rstrip("/")
+        self._token = token
+        self._patience = patience
+        self._pace = pace or Pace()
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        import httpx
+
+        if (fault := secret_host_fault(self._api)) is not None:
+            raise GitHubRefused(f"GITHUB_API_URL: {self._api} {fault}", status=0)
+        tls = await trio.to_thread.run_sync(ssl.create_default_context)
+        self._client = httpx.AsyncClient(
+            verify=tls,
+            trust_env=False,  # a .netrc or a proxy of this machine gets no token
+            follow_redirects=False,
+            timeout=httpx.Timeout(DEADLINE, connect=CONNECT_DEADLINE),
+            headers={
+                "Accept": "application/vnd.github+json",
+                "X-GitHub-Api-Version": API_VERSION,
+                "User-Agent": "trueup",
+            },
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None:
+            with trio.CancelScope(shield=True), trio.move_on_after(CONNECT_DEADLINE):
+                await self._client.aclose()
+
+    async def list_secrets(self, scope: Scope) -> dict[str, SecretMeta]:
+        """The secrets of a place by name, upper case as GitHub stores them."""
+        return await self._listed(scope.path, str(scope))
+
+    async def list_organization_secrets(self, repo: str) -> dict[str, SecretMeta]:
+        """The secrets of its organisation that a repository may use."""
+        path = RepositoryScope(repo).path.removesuffix("secrets") + "organization-secrets"
+        return await self._listed(path, f"the organisation's secrets for {repo}")
+
+    async def public_key(self, scope: Scope) -> PublicKey:
+        answer = await self._ask("GET", f"{scope.path}/public-key", f"{scope}: its public key")
+        try:
+            return PublicKey(str(answer["key_id"]), base64.b64decode(answer["key"], validate=True))
+        except (KeyError, TypeError, ValueError):
+            raise _unexpected(f"{scope}: its public key") from None
+
+    async def put_secret(
+        self,
+        scope: Scope,
+        name: str,
+        value: Secret,
+        key: PublicKey,
+        *,
+        visibility: str | None = None,
+        selected_repository_ids: Sequence[int] = (),
+    ) -> None:
+        """Write one secret, sealed for GitHub alone. An organisation's needs `visibility`."""
+        what = f"{scope}: writing {name}"
+        body: dict[str, Any] = {"encrypted_value": sealed(value, key, what), "key_id": key.key_id}
+        if isinstance(scope, OrganizationScope):
+            if visibility is None:
+                raise GitHubRefused(f"{what}: an organisation's secret needs a visibility", status=0)
+            body["visibility"] = visibility
+            if visibility == "selected":
+                body["selected_repository_ids"] = list(selected_repository_ids)
+        await self._ask("PUT", f"{scope.path}/{name}", what, body)
+
+    async def delete_secret(self, scope: Scope, name: str) -> None:
+        """Remove one secret; one that is gone already is no error."""
+        try:
+            await self._ask("DELETE", f"{scope.path}/{name}", f"{scope}: deleting {name}")
+        except GitHubRefused as error:
+            if error.status != 404:
+                raise
+
+    async def repository_id(self, repo: str) -> int:
+        path = RepositoryScope(repo).path.removesuffix("/actions/secrets")
+        answer = await self._ask("GET", path, f"repository {repo}")
+        if not isinstance(answer, dict) or not isinstance(answer.get("id"), int):
+            raise _unexpected(f"repository {repo}")
+        return int(answer["id"])
+
+    async def dispatch(self, repo: str, event_type: str, payload: Mapping[str, Any]) -> None:
+        """Start the workflows of a repository that wait for this event (`repository_dispatch`)."""
+        path = RepositoryScope(repo).path.removesuffix("/actions/secrets") + "/dispatches"
+        body = {"event_type": event_type, "client_payload": dict(payload)}
+        await self._ask("POST", path, f"{repo}: dispatching {event_type}", body)
+
+    async def _listed(self, path: str, what: str) -> dict[str, SecretMeta]:
+        found: dict[str, SecretMeta] = {}
+        for page in range(1, MAX_PAGES + 1):
+            answer = await self._ask("GET", f"{path}?per_page={PAGE}&page={page}", what)
+            try:
+                listed = [
+                    SecretMeta(str(each["name"]).upper(), str(each["updated_at"]), each.get("visibility"))
+                    for each in answer["secrets"]
+                ]
+                total = int(answer["total_count"])
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise _unexpected(what) from None
+            found |= {each.name: each for each in listed}
+            if not listed or len(found) >= total:
+                break
+        if len(found) < total:
+            # A list that ends early would make secrets look absent that are there.
+            raise GitHubDown(f"{what}: GitHub named {len(found)} of {total} secrets")
+        return found
+
+    async def _ask(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The document of the answer, None where it has none."""
+        left = self._patience
+        for attempt in range(1, MAX_TRIES + 1):
+            try:
+                return await self._once(method, path, what, body)
+            except GitHubDown as error:
+                wait = error.retry_after
+                if wait is None or wait > left or attempt == MAX_TRIES:
+                    raise
+            left -= wait
+            await trio.sleep(wait)
+        raise AssertionError("every try returned or raised")
+
+    async def _once(self, method: str, path: str, what: str, body: Mapping[str, Any] | None) -> Any:
+        import httpx
+
+        assert self._client is not None, "use it in an `async with` block"
+        if method != "GET":
+            await self._pace.wait()
+        headers = {"Authorization": f"Bearer {self._token.reveal()}"}
+        problem: str | None = None
+        status, content, answered = 0, b"", httpx.Headers()
+        try:
+            with trio.fail_after(DEADLINE):
+                request = self._client.stream(method, self._api + path, json=body, headers=headers)
+                async with request as response:
+                    status, answered = response.status_code, response.headers
+                    content = await _bounded(response)
+        except (httpx.TimeoutException, trio.TooSlowError):
+            problem = "no answer in time"
+        except httpx.ConnectError as error:
+            problem = "its certificate is not trusted" if _is_tls(error) else "it cannot be reached"
+        except (httpx.HTTPError, ValueError):
+            problem = "the connection broke"
+        if problem is not None:
+            raise GitHubDown(f"{what}: GitHub at {self._api}: {problem}")
+        if 200 <= status < 300:
+            return _document(content, what)
+        raise _failure(status, answered, what)
+
+
+def sealed(value: Secret, key: PublicKey, what: str) -> str:
+    """The value in a libsodium sealed box, base64: only GitHub can open it."""
+    from nacl.exceptions import CryptoError
+    from nacl.public import PublicKey as BoxKey
+    from nacl.public import SealedBox
+
+    plain = value.reveal().encode()
+    if len(plain) > MAX_VALUE:
+        raise GitHubRefused(
+            f"{what}: the value is larger than GitHub takes ({MAX_VALUE // 1024} KiB)",
+            status=0,
+            hint="keep it elsewhere and store only the key to it here",
+        )
+    try:
+        box = SealedBox(BoxKey(key.key))
+        return base64.b64encode(box.encrypt(plain)).decode()
+    except (CryptoError, ValueError, TypeError):
+        raise _unexpected(f"{what}: GitHub's public key") from None
+
+
+async def _bounded(response: "httpx.Response") -> bytes:
+    content, size = b"", 0
+    # Read to its end even if it is of no use: httpx leaves generators open that are given up in between.
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        content += chunk if size <= MAX_ANSWER else b""
+    if size > MAX_ANSWER:
+        raise ValueError("answer too large")
+    return content
+
+
+def _document(content: bytes, what: str) -> Any:
+    if not content.strip():
+        return None
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise _unexpected(what) from None
+
+
+def _unexpected(what: str) -> GitHubDown:
+    return GitHubDown(
+        f"{what}: not what GitHub's API answers",
+        hint="check GITHUB_API_URL, and what stands in front of it",
+    )
+
+
+def _failure(status: int, headers: Mapping[str, str], what: str) -> GitHubDown | GitHubRefused:
+    wait = waiting_time(headers, now=time.time())
+    shown = f"(http {status})"
+    if status == 429 or (status == 403 and wait is not None):
+        return GitHubDown(f"{what}: GitHub asks to slow down {shown}", retry_after=wait)
+    if status >= 500 or status == 408:
+        return GitHubDown(f"{what}: GitHub has a fault {shown}", retry_after=wait)
+    said, hint = {
+        401: ("GitHub does not accept the token", "make a new token, or correct the credential"),
+        403: ("the token has no right to this", "give it the right to read and write secrets"),
+        404: ("not there, or the token has no right to see it", "check the names, and the token's rights"),
+        409: ("GitHub is at work on the same thing", "try again"),
+        422: ("GitHub does not accept the request", "check names and visibility"),
+    }.get(status, ("GitHub redirects or refuses", "check the name: a repository that moved has a new one"))
+    return GitHubRefused(f"{what}: {said} {shown}", status=status, hint=hint)
+
+
+def waiting_time(headers: Mapping[str, str], *, now: float) -> float | None:
+    """Seconds that GitHub asks to wait: `Retry-After`, or until a used-up rate limit is reset."""
+    after = headers.get("retry-after", "").strip()
+    if after.isdecimal():
+        return min(max(float(after), 1.0), MAX_WAIT)
+    reset = headers.get("x-ratelimit-reset", "").strip()
+    if headers.get("x-ratelimit-remaining", "").strip() == "0" and reset.isdecimal():
+        return min(max(float(reset) - now, 1.0), MAX_WAIT)
+    return None
+
+
+def _is_tls(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
