@@ -35,6 +35,7 @@ PURE = (
     "reconciler.secrets_report",
     "reconciler.plan",
     "reconciler.release.versions",
+    "reconciler.retry_after",
     "reconciler.secrets.circular",
     "reconciler.secrets.merge",
     "reconciler.secrets.stored",

@@ -8,8 +8,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 
+from reconciler.retry_after import retry_after
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import InfisicalSettings
 
@@ -81,11 +83,11 @@ class Entry:
     path: str
 
 
-def status_failure(status: int, body: bytes, headers: Mapping[str, str]) -> Failure:
+def status_failure(status: int, body: bytes, headers: Mapping[str, str], now: datetime) -> Failure:
     """What an answer other than 200 means."""
     kind, message = _error_of(body)
     shown = f"status {status}" + (f" {kind}" if kind else "")
-    wait = _waiting_time(headers.get("Retry-After"), message)
+    wait = _waiting_time(retry_after(headers, now), message)
     match status:
         case 401:
             return Failure(Trouble.TOKEN, f"it does not accept the access token ({shown})")
@@ -109,6 +111,8 @@ def status_failure(status: int, body: bytes, headers: Mapping[str, str]) -> Fail
         case 429:
             after = f"; it asks to wait {wait:g} s" if wait else ""
             return Failure(Trouble.DOWN, f"too many requests ({shown}){after}", retry_after=wait)
+        case 304:
+            return Failure(Trouble.DOWN, f"it answers as if we had asked before ({shown})")
         case _ if 300 <= status < 400:
             return Failure(
                 Trouble.REFUSED,
@@ -149,10 +153,10 @@ def _error_of(body: bytes) -> tuple[str, str]:
     return shown, message if isinstance(message, str) else ""
 
 
-def _waiting_time(header: str | None, message: str) -> float | None:
+def _waiting_time(header: float | None, message: str) -> float | None:
     """Seconds from a Retry-After header or from a text like `try again in 30 seconds`."""
-    if header is not None and header.strip().isdecimal():
-        seconds = float(header)
+    if header is not None:
+        seconds = header
     elif found := _WAIT.search(message):
         count = float(found[1]) if found[1].isdecimal() else 1.0
         seconds = count * _UNITS[found[2][0].lower()]

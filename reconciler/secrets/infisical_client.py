@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import requests
@@ -192,7 +193,7 @@ class _Adapter(HTTPAdapter):
         if isinstance(body, Failure):
             return body
         if response.status_code != 200:
-            return status_failure(response.status_code, body, response.headers)
+            return status_failure(response.status_code, body, response.headers, datetime.now(UTC))
         response.raw = io.BytesIO(body)
         return response
 

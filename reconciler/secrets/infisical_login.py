@@ -6,7 +6,7 @@ for writes, and client secrets may allow only so many.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
@@ -40,10 +40,14 @@ def failed(where: str, failure: Failure) -> SourceDown | SourceRefused:
     return kind(f"{where}: {failure.problem}", hint=failure.hint, retry_after=failure.retry_after)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    until: float
-    credentials: tuple[Secret, ...]
+@dataclass(slots=True)
+class _Host:
+    """What all logins at one host share: identities that two sources name in two ways are one to the host."""
+
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    """One login at a time: a hundred at once with one bad secret would lock the identity out."""
+    refused: dict[tuple[Secret, ...], float] = field(default_factory=dict)
+    """Until when there is no further login with these credentials."""
 
 
 class Login:
@@ -56,7 +60,7 @@ class Login:
         self._lock = trio.Lock()
         self._token: Token | None = None
         self._since = 0.0
-        self._refusal: _Refusal | None = None
+        self._shared = context.shared(("infisical logins", host), _Host)
 
     async def token(self, where: str, environment: str, rejected: Token | None = None) -> Token:
         """A token to use now, never `rejected`. Raises SourceDown, SourceRefused, SettingsError."""
@@ -99,9 +103,15 @@ class Login:
                 where, environment, client_id=settings.client_id, client_secret=settings.client_secret
             )
             credentials = UniversalLogin(*values)
-        asked = trio.current_time()
-        if self._refusal is not None and self._refusal.credentials == values and asked < self._refusal.until:
-            wait = self._refusal.until - asked
+        async with self._shared.lock:
+            return await self._log_in_with(where, credentials, values)
+
+    async def _log_in_with(
+        self, where: str, credentials: UniversalLogin | OidcLogin, values: tuple[Secret, ...]
+    ) -> Token:
+        asked, refused = trio.current_time(), self._shared.refused
+        wait = refused.get(values, asked) - asked
+        if wait > 0:
             raise SourceRefused(
                 f"{where}: it refused the login; no further login for {wait:.0f} s, "
                 "because a few bad ones lock the identity out",
@@ -112,13 +122,16 @@ class Login:
         if isinstance(outcome, Failure):
             if outcome.trouble is not Trouble.REFUSED:
                 raise failed(where, outcome)
-            self._refusal = _Refusal(asked + LOCKOUT, values)
+            for over in [known for known, until in refused.items() if until <= asked]:
+                del refused[over]
+            refused[values] = asked + LOCKOUT
             raise SourceRefused(
                 f"{where}: {outcome.problem}; no further login for {LOCKOUT:.0f} s",
                 hint=outcome.hint,
                 retry_after=LOCKOUT,
             )
-        self._token, self._since, self._refusal = outcome, asked, None
+        refused.pop(values, None)
+        self._token, self._since = outcome, asked
         return outcome
 
     async def _credentials(

@@ -33,6 +33,9 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
 HIDDEN = "<hidden-by-infisical>"
 BAD_LOGINS_BEFORE_LOCKOUT = 3
 
+ENDLESS = 2**50
+"""Bytes of a body that never ends."""
+
 PATIENCE = 60
 """Seconds after which what a test waits for will not come any more."""
 
@@ -48,6 +51,8 @@ class Fault:
     hold: bool = False
     cut: bool = False
     """Close the connection in the middle of the body."""
+    endless: bool = False
+    """The body goes on until the client leaves."""
 
 
 def api_error(status: int, kind: str, message: object, **headers: str) -> Fault:
@@ -114,6 +119,10 @@ class InfisicalDouble:
         self.personal: dict[Place, dict[str, str]] = {}
         self.imports: list[Import] = []
         self.hidden: set[str] = set()
+        self.tags: dict[str, set[str]] = {}
+        """By key: the slugs of its tags."""
+        self.unreadable: set[Place] = set()
+        """Places that the identity may not read. One reference into them spoils a whole list."""
         self.token_lifetime = 7200
         self.empty_for_unknown = True
         """As servers did until August 2025: a wrong slug or path is 200 with empty lists, else 404."""
@@ -262,11 +271,15 @@ class InfisicalDouble:
             )
         if not places and not self.empty_for_unknown:
             return api_error(404, "NotFound", f"Folder with path '{place[2]}' not found")
+        if self._refers_to_unreadable(places):
+            return api_error(403, "PermissionDenied", f"You may not read {canary('echo')}")
+        wanted = set(filter(None, request.query.get("tagSlugs", "").split(",")))
         own = [
             self._secret(one, key, value, kind)
             for one in places
             for kind, table in (("shared", self.secrets), ("personal", self.personal))
             for key, value in table.get(one, {}).items()
+            if not wanted or wanted & self.tags.get(key, set())
         ]
         imports = [
             {
@@ -305,14 +318,29 @@ class InfisicalDouble:
         }
 
     def _expanded(self, place: Place, value: str) -> str:
-        """`${KEY}` of the same folder and `${environment.folder.KEY}`; others stay as they are."""
+        """With references replaced; those without a target stay as they are."""
 
         def replace(found: re.Match[str]) -> str:
-            environment, *folders, key = found[1].split(".") if "." in found[1] else (place[1], found[1])
-            folder = "/" + "/".join(folders) if "." in found[1] else place[2]
-            return self.secrets.get((place[0], environment, folder), {}).get(key, found[0])
+            target, key = _target(place, found[1])
+            return self.secrets.get(target, {}).get(key, found[0])
 
         return _REFERENCE.sub(replace, value)
+
+    def _refers_to_unreadable(self, places: list[Place]) -> bool:
+        return any(
+            _target(place, found)[0] in self.unreadable
+            for place in places
+            for value in self.secrets.get(place, {}).values()
+            for found in _REFERENCE.findall(value)
+        )
+
+
+def _target(place: Place, reference: str) -> tuple[Place, str]:
+    """What a reference in that place names: `KEY` of the same folder, or `environment.folder.KEY`."""
+    if "." not in reference:
+        return place, reference
+    environment, *folders, key = reference.split(".")
+    return (place[0], environment, "/" + "/".join(folders)), key
 
 
 def _document(document: dict[str, Any]) -> Fault:
@@ -358,11 +386,15 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.server.double.answer(request, body, token)
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(answer.body)))
+        self.send_header("Content-Length", str(ENDLESS if answer.endless else len(answer.body)))
         for name, value in answer.headers:
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        if answer.cut:
+        if answer.endless:
+            self.close_connection = True
+            for _ in range(ENDLESS // 1024):
+                self.wfile.write(b" " * 1024)
+        elif answer.cut:
             self.wfile.write(answer.body[: len(answer.body) // 2])
             self.close_connection = True
         else:

@@ -1,134 +1,29 @@
 """What the reconciler relies on at Infisical, against the double, and against a real server if one is named.
 
-For a real server set these variables; the identity needs the right to read, create and delete secrets and
-folders in that environment. The suite works in a folder of its own at the root, and removes it.
-
-    INFISICAL_TEST_URL            such as https://app.infisical.com
-    INFISICAL_TEST_CLIENT_ID      of a machine identity with universal auth
-    INFISICAL_TEST_CLIENT_SECRET
-    INFISICAL_TEST_PROJECT_ID
-    INFISICAL_TEST_ENVIRONMENT    a slug, such as dev
+How to name one stands in `infisical_servers.py`. Tests that are called `test_trap_…` are about what went
+wrong for others or is easily overlooked; the list of all of them is in `test_infisical_traps.py`, with those
+that only a double can show.
 """
 
-import os
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import trio
+import trio.testing
 
 from reconciler.errors import SecretSourceUnavailable
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.infisical import InfisicalSource
-from reconciler.secrets.source import SourceContext
-from reconciler.spec.model import EnvCredential, InfisicalSettings, SecretSource
-from tests.canaries import canary
-from tests.contracts.infisical_double import InfisicalDouble
-
-CLIENT_ID, CLIENT_SECRET = "CONTRACT_CLIENT_ID", "CONTRACT_CLIENT_SECRET"
+from tests.canaries import canary, may_hold
+from tests.contracts.infisical_servers import SERVERS, Server, make_context, make_source, plain, running
 
 
-class Server(Protocol):
-    """A server with one empty folder that is ours."""
-
-    url: str
-    project: str
-    environment: str
-    folder: str
-    client_id: str
-    client_secret: str
-
-    def put(self, values: Mapping[str, str]) -> None: ...
-
-
-class DoubleServer:
-    environment = "dev"
-    folder = "/contract"
-
-    def __init__(self, double: InfisicalDouble) -> None:
-        self._double = double
-        self.url, self.project = double.url, double.project
-        self.client_id, self.client_secret = double.client_id, double.client_secret
-        double.secrets[self.project, self.environment, "/"] = {"ELSEWHERE": "elsewhere"}
-
-    def put(self, values: Mapping[str, str]) -> None:
-        place = (self.project, self.environment, self.folder)
-        self._double.secrets.setdefault(place, {}).update(values)
-
-
-class RealServer:
-    def __init__(self) -> None:
-        from infisical_sdk import InfisicalSDKClient
-
-        self.url = os.environ["INFISICAL_TEST_URL"]
-        self.project = os.environ["INFISICAL_TEST_PROJECT_ID"]
-        self.environment = os.environ["INFISICAL_TEST_ENVIRONMENT"]
-        self.client_id = os.environ["INFISICAL_TEST_CLIENT_ID"]
-        self.client_secret = os.environ["INFISICAL_TEST_CLIENT_SECRET"]
-        name = f"trueup-contract-{uuid.uuid4().hex[:12]}"
-        self.folder = f"/{name}"
-        self._keys: list[str] = []
-        self._client = InfisicalSDKClient(host=self.url, cache_ttl=None)
-        self._client.auth.universal_auth.login(self.client_id, self.client_secret)
-        self._id = self._client.folders.create_folder(name, self.environment, self.project).id
-
-    def put(self, values: Mapping[str, str]) -> None:
-        for key, value in values.items():
-            self._client.secrets.create_secret_by_name(
-                key, self.folder, self.environment, project_id=self.project, secret_value=value
-            )
-            self._keys.append(key)
-
-    def remove(self) -> None:
-        for key in self._keys:
-            self._client.secrets.delete_secret_by_name(
-                key, self.folder, self.environment, project_id=self.project
-            )
-        self._client.folders.delete_folder(self._id, self.environment, self.project)
-        self._client.api.session.close()
-
-
-@contextmanager
-def _real() -> Iterator[Server]:
-    server = RealServer()
-    try:
-        yield server
-    finally:
-        server.remove()
-
-
-# Without an address there is nothing to skip: the suite is about the double alone then.
-@pytest.fixture(params=["double", "real"] if "INFISICAL_TEST_URL" in os.environ else ["double"])
+@pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    if request.param == "double":
-        with InfisicalDouble() as double:
-            yield DoubleServer(double)
-        return
-    with _real() as real:
-        yield real
-
-
-def make_source(server: Server, *, client_secret: str | None = None, **settings: str) -> InfisicalSource:
-    """A source for the server's folder; `settings` replace what the folder's own would be."""
-    chosen = {"environment_slug": server.environment, "secret_path": server.folder, **settings}
-    spec = SecretSource(
-        name="contract",
-        kind="infisical",
-        settings=InfisicalSettings(
-            host=server.url,
-            project_id=server.project,
-            client_id=EnvCredential(name=CLIENT_ID),
-            client_secret=EnvCredential(name=CLIENT_SECRET),
-            **chosen,  # type: ignore[arg-type]
-        ),
-    )
-    environ = {CLIENT_ID: server.client_id, CLIENT_SECRET: client_secret or server.client_secret}
-    return InfisicalSource(spec, SourceContext.from_environ(environ))
-
-
-async def plain(source: InfisicalSource) -> dict[str, str]:
-    return {key: value.reveal() for key, value in (await source.fetch("production")).items()}
+    with running(request.param) as server:
+        yield server
 
 
 async def test_values_come_back_unchanged(server: Server) -> None:
@@ -147,25 +42,25 @@ async def test_a_reference_is_expanded(server: Server) -> None:
     assert (await plain(make_source(server)))["URL"] == "postgres://u:xyz@db"
 
 
-async def test_a_reference_without_a_target_is_refused_by_name(server: Server) -> None:
+async def test_trap_a_reference_without_a_target_stays_literal(server: Server) -> None:
     server.put({"GOOD": "good", "URL": "postgres://u:${NOWHERE}@db"})
     with pytest.raises(SourceRefused, match="unresolved in URL;"):
         await make_source(server).fetch("production")
 
 
-async def test_an_empty_folder_is_unknown_and_not_empty(server: Server) -> None:
+async def test_trap_an_empty_list_proves_nothing(server: Server) -> None:
     with pytest.raises(SourceDown, match="no secrets for environment"):
         await make_source(server).fetch("production")
 
 
 @pytest.mark.parametrize("wrong", [{"secret_path": "/no-such-folder"}, {"environment_slug": "no-such-slug"}])
-async def test_a_wrong_place_is_never_empty(server: Server, wrong: dict[str, str]) -> None:
+async def test_trap_a_wrong_place_is_an_empty_list(server: Server, wrong: dict[str, str]) -> None:
     server.put({"KEY": "value"})
     with pytest.raises(SecretSourceUnavailable):
-        await make_source(server, **wrong).fetch("production")
+        await make_source(server, None, **wrong).fetch("production")
 
 
-async def test_a_wrong_client_secret_is_tried_once(server: Server) -> None:
+async def test_trap_three_bad_logins_lock_out(server: Server) -> None:
     server.put({"KEY": "value"})
     source = make_source(server, client_secret=canary("wrong"))
     with pytest.raises(SourceRefused, match="refused the login"):
@@ -174,7 +69,109 @@ async def test_a_wrong_client_secret_is_tried_once(server: Server) -> None:
         await source.fetch("production")
 
 
-async def test_one_token_serves_many_lists(server: Server) -> None:
+async def test_trap_a_login_counts_as_a_write(server: Server) -> None:
     server.put({"KEY": "value"})
     source = make_source(server)
-    assert await plain(source) == await plain(source) == {"KEY": "value"}
+    assert await plain(source) == {"KEY": "value"}
+    token = await source._login.token("", "production")
+    assert await plain(source) == {"KEY": "value"}
+    assert await source._login.token("", "production") is token, "one login, many lists"
+
+
+async def test_trap_the_sdk_renews_no_token(server: Server, mock_clock: trio.testing.MockClock) -> None:
+    server.put({"KEY": "value"})
+    source = make_source(server)
+    await source.fetch("production")
+    token = await source._login.token("", "production")
+    mock_clock.jump(token.lifetime * 0.66)
+    assert await source._login.token("", "production") is token
+    mock_clock.jump(token.lifetime * 0.01)
+    assert await source._login.token("", "production") is not token, "renewed at two thirds of its life"
+    assert await plain(source) == {"KEY": "value"}
+
+
+async def test_trap_a_revoked_token_is_a_401(server: Server) -> None:
+    server.put({"KEY": "value"})
+    source = make_source(server)
+    token = await source._login.token("", "production")
+    server.revoke(token.value.reveal())
+    assert await plain(source) == {"KEY": "value"}, "one new login"
+    assert await source._login.token("", "production") != token
+
+
+async def test_trap_imports_are_raw_and_not_merged(server: Server) -> None:
+    """Own secrets win, then the last import does."""
+    server.put({"OWN": "own"})
+    server.put({"OWN": "a", "BOTH": "a", "A": "a"}, "/a")
+    server.put({"OWN": "b", "BOTH": "b"}, "/b")
+    server.import_from("/a")
+    server.import_from("/b")
+    assert await plain(make_source(server)) == {"OWN": "own", "BOTH": "b", "A": "a"}
+
+
+async def test_recursion_reads_folders_below(server: Server) -> None:
+    server.put({"A": "1"})
+    server.put({"B": "2"}, "/below")
+    assert await plain(make_source(server)) == {"A": "1"}
+    assert await plain(make_source(server, recursive=True)) == {"A": "1", "B": "2"}
+
+
+async def test_several_paths_of_one_identity_share_one_login(server: Server) -> None:
+    server.put({"A": "1"})
+    server.put({"B": "2"}, "/below")
+    context = make_context(server)
+    here = make_source(server, context)
+    below = make_source(server, context, secret_path=server.folder + "/below")
+    found: list[dict[str, str]] = []
+
+    async def read(source: InfisicalSource) -> None:
+        found.append(await plain(source))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, here)
+        nursery.start_soon(read, below)
+    assert sorted(found, key=str) == [{"A": "1"}, {"B": "2"}]
+    assert await here._login.token("", "") is await below._login.token("", "")
+
+
+async def test_trap_the_sdk_s_cache_survives_what_changed(server: Server) -> None:
+    server.put({"KEY": canary("before")})
+    source = make_source(server)
+    assert await plain(source) == {"KEY": canary("before")}
+    server.change("KEY", canary("after"))
+    assert await plain(source) == {"KEY": canary("after")}
+
+
+async def test_trap_a_netrc_replaces_the_token(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = may_hold(tmp_path / "netrc")
+    netrc.write_text(f"machine {urlsplit(server.url).hostname} login me password {canary('netrc')}\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.put({"KEY": "value"})
+    assert await plain(make_source(server)) == {"KEY": "value"}
+
+
+async def test_trap_a_proxy_variable_sends_secrets_elsewhere(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    server.put({"KEY": "value"})
+    assert await plain(make_source(server)) == {"KEY": "value"}
+
+
+async def test_trap_the_sdk_s_objects_print_values(server: Server) -> None:
+    from infisical_sdk import InfisicalSDKClient
+
+    server.put({"KEY": canary("printed")})
+    client = InfisicalSDKClient(host=server.url, cache_ttl=None)
+    client.auth.universal_auth.login(server.client_id, server.client_secret)
+    listed = client.secrets.list_secrets(server.environment, server.folder, project_id=server.project)
+    client.api.session.close()
+    assert canary("printed") in repr(listed), "the trap is there"
+    source = make_source(server)
+    token = await source._login.token("", "production")
+    for thing in (await source.fetch("production"), source, source._login, vars(source._login), token):
+        assert canary("printed") not in repr(thing)
+        assert token.value.reveal() not in repr(thing)

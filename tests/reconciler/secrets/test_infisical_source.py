@@ -76,6 +76,7 @@ async def test_recursion_refuses_one_key_with_two_values(double: InfisicalDouble
 
 async def test_the_list_is_asked_for_with_its_flags(double: InfisicalDouble) -> None:
     double.secrets[place(double, "/x")] = {"A": "1"}
+    double.tags = {"A": {"two"}}
     await source_for(double, secret_path="/x", tags=("one", "two")).fetch("production")
     asked = double.requests[-1].query
     assert asked == {
