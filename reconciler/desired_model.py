@@ -54,6 +54,8 @@ class Facts:
     """The primary's own variables that services name, where they are set."""
     hash_key: bytes
     key_id: str
+    waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """By (unit, environment): the tag that would be released if a hold did not keep it back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

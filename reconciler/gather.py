@@ -3,8 +3,9 @@
 What could not be looked up becomes a `Setback` in the facts and concerns only the resources that need it.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVarTuple
 
 import trio
@@ -50,8 +51,9 @@ async def gather_facts(
     recorded: Recorded,
     settings: Settings,
     key: MasterKey,
+    held: Collection[str] = (),
 ) -> Facts:
-    """Everything that `make_desired` needs, looked up concurrently."""
+    """Everything that `make_desired` needs, looked up concurrently. `held`: environments without news."""
     views: dict[str, View | Setback] = {}
     secrets: dict[SecretsKey, Mapping[str, SecretValue] | Setback] = {}
     async with trio.open_nursery() as nursery:
@@ -63,7 +65,7 @@ async def gather_facts(
         if not isinstance(values, Setback)
         for value in values.values()
     )
-    releases = _choose_releases(spec, views, recorded)
+    releases, waiting = _choose_releases(spec, views, recorded, held)
     branches = await _find_branches(spec, views)
     commits = await _read_commits(
         repositories,
@@ -77,6 +79,7 @@ async def gather_facts(
         spec=spec,
         spec_revision=spec_revision,
         releases=releases,
+        waiting=waiting,
         branches=branches,
         commits=commits,
         ignore_files=ignore_files,
@@ -103,9 +106,9 @@ async def _view_repositories(
 
 
 def _choose_releases(
-    spec: Spec, views: Mapping[str, View | Setback], recorded: Recorded
-) -> dict[tuple[str, str], Revision | Setback]:
-    """The release of every unit in every environment that runs something of it."""
+    spec: Spec, views: Mapping[str, View | Setback], recorded: Recorded, held: Collection[str]
+) -> tuple[dict[tuple[str, str], Revision | Setback], dict[tuple[str, str], str]]:
+    """The release of every unit in every environment that runs something of it, and the tags held back."""
     wanted = {(service.unit, service.environment) for service in spec.services}
     wanted |= {
         (project.unit, project.environment)
@@ -113,23 +116,28 @@ def _choose_releases(
         if project.unit is not None and project.environment is not None
     }
     releases: dict[tuple[str, str], Revision | Setback] = {}
+    waiting: dict[tuple[str, str], str] = {}
     for unit_name, environment in sorted(wanted):
         unit = spec.units[unit_name]
         view = views[unit.repository]
         if isinstance(view, Setback):
             releases[unit_name, environment] = view
             continue
-        release = choose_release(
+        choose = partial(
+            choose_release,
             unit,
             spec.environments[environment],
             recorded_release(recorded, unit_name, environment),
             view.tags,
         )
+        release = choose(held=environment in held)
+        if environment in held and isinstance(other := choose(), Release) and other != release:
+            waiting[unit_name, environment] = other.tag
         if isinstance(release, Release):
             releases[unit_name, environment] = Revision(release.tag, release.commit, release.spec_revision)
         else:
             releases[unit_name, environment] = Setback.of(release)
-    return releases
+    return releases, waiting
 
 
 def _degraded(secrets: Iterable[SecretsKey], store: SecretStore) -> frozenset[SecretsKey]:

@@ -11,6 +11,7 @@ import msgspec
 from reconciler.apply import Outcome
 from reconciler.desired import Desired, DesiredService, DesiredSync, Revision
 from reconciler.errors import Problem
+from reconciler.holds import hold_message, waiting_in, with_outcomes
 from reconciler.observation import Setback
 from reconciler.plan import Action, Finding, Plan
 from reconciler.recording import generation
@@ -61,6 +62,8 @@ class PassFacts:
     releases: Mapping[tuple[str, str], Revision | Setback]
     """By (unit, environment)."""
     sources: Mapping[str, Freshness]
+    waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """By (unit, environment): the tag that a hold keeps back."""
     fingerprints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By source and key, of what each source itself answered in this pass."""
     asked: Collection[str] = ()
@@ -106,6 +109,8 @@ def _settled(old: AnyDocument | None, new: AnyDocument) -> AnyDocument:
         settled = msgspec.structs.replace(settled, last_success=old.last_success)
     if settled != old:
         return new
+    if isinstance(new, EnvironmentStatus) and new.holds:
+        return new if new.conditions != old.conditions else old  # the message names the tags that wait
     for before, after in zip(old.conditions, new.conditions, strict=True):
         if msgspec.structs.replace(after, message=before.message) != before:
             return new
@@ -228,7 +233,16 @@ def _environments(recorded: Recorded, facts: PassFacts, now: datetime) -> list[A
                         recorded_at=now,
                     ),
                 )
-        ready, reason, message = _environment_readiness(facts.desired.unbuilt.get(status.id), troubles)
+        status = with_outcomes(
+            status,
+            facts.plan.steps,
+            facts.outcomes,
+            named=facts.desired.ids,
+            is_frozen=facts.is_frozen,
+            now=now,
+        )
+        held = hold_message(name, status.holds, waiting_in(name, facts.waiting)) if status.holds else ""
+        ready, reason, message = _environment_readiness(facts.desired.unbuilt.get(status.id), troubles, held)
         documents.append(
             msgspec.structs.replace(
                 status,
@@ -241,8 +255,10 @@ def _environments(recorded: Recorded, facts: PassFacts, now: datetime) -> list[A
 
 
 def _environment_readiness(
-    unbuilt: Setback | None, troubles: Sequence[Setback]
+    unbuilt: Setback | None, troubles: Sequence[Setback], held: str
 ) -> tuple[ConditionStatus, str, str]:
+    if held:
+        return "False", Reason.HOLD_ACTIVE, held
     if unbuilt is not None:
         return "False", unbuilt.reason, unbuilt.message
     if troubles:

@@ -79,12 +79,13 @@ def make_plan(
     recorded: Collection[str],
     frozen: Collection[str] = (),
     forced: Collection[str] = (),
+    held: Mapping[str, str] | None = None,
 ) -> Plan:
     """Compare what is wanted with what was found, of which `observed` says something for every resource.
 
     `recorded` are the ids of all status files but the summary. Those that the spec no longer names are
     forgotten, except the `frozen` ones, whose spec is wrong at the moment. The `forced` ones get a step
-    even if nothing changed.
+    even if nothing changed. `held`: by id, environments that stay at their releases, and why.
     """
     steps: list[Step] = []
     findings: list[Finding] = []
@@ -98,6 +99,7 @@ def make_plan(
         elif outcome is not None:
             findings.append(outcome)
     findings += [Finding(id, setback.reason, setback.message) for id, setback in desired.unbuilt.items()]
+    findings += [Finding(id, Reason.HOLD_ACTIVE, why, blocks=False) for id, why in (held or {}).items()]
     steps += _builds(desired, steps)
     steps = _with_dependencies(desired, steps, findings)
     forgotten = sorted(set(recorded) - desired.ids - set(frozen))

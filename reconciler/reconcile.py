@@ -5,8 +5,8 @@ repaired by the next one, which starts from what git, the status branch and the 
 """
 
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import structlog
 import trio
@@ -16,7 +16,8 @@ from reconciler.desired import Desired, Facts, make_desired
 from reconciler.errors import Problem, SettingsError
 from reconciler.fleet import Fleet
 from reconciler.gather import gather_facts
-from reconciler.journal import Journal, StepRecord
+from reconciler.holds import active_holds, hold_message, waiting_in, with_untold_failures
+from reconciler.journal import StepRecord
 from reconciler.notes import notes_of_pass
 from reconciler.observe import Observed, observe
 from reconciler.pass_status import PassFacts, last_good_spec, with_pass
@@ -46,6 +47,8 @@ class Prepared:
     plan: Plan
     replayed: tuple[StepRecord, ...] = ()
     """Steps that an earlier process finished and did not get into the status branch."""
+    untold: tuple[StepRecord, ...] = ()
+    """Those that it left unfinished, or failed in and did not tell."""
     fleet: Fleet | None = None
     notes: tuple[str, ...] = ()
     """What is valid and worth a look."""
@@ -107,6 +110,7 @@ async def reconcile(
 
     def changed(recorded: Recorded) -> Recorded:
         known = with_replayed(recorded, replayed, spec.moved)
+        known = with_untold_failures(known, prepared.untold)
         after = with_pass(with_results(known, recorder.results), happened, primary.now())
         told[:] = transitions(recorded, after)
         return after
@@ -138,6 +142,10 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         cache=primary.specs,
     )
     recorded = with_replayed(recorded, map(result_of, replayed), spec.spec.moved)
+    # What another process began and has not ended is interrupted only if it is not at work right now.
+    untold = _moved(primary.journal.interrupted(), spec.spec.moved) if primary.alone else ()
+    recorded = with_untold_failures(recorded, untold)
+    holds = active_holds(recorded, spec.spec, spec.is_frozen)
     # desired
     facts = await gather_facts(
         spec.spec,
@@ -147,6 +155,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         recorded=recorded,
         settings=settings,
         key=primary.key,
+        held=holds.keys(),
     )
     desired = await trio.to_thread.run_sync(make_desired, facts)
     _check_forced(forced, desired)
@@ -155,9 +164,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
     fleet = None
     if patience is not None:
         fleet = await primary.fleet(spec.spec, patience=patience)
-    # What another process began and has not ended is interrupted only if it is not at work right now.
-    interrupted = _interrupted(primary.journal, spec.spec.moved) if primary.alone else set()
-    observed = await observe(desired, recorded, fleet, interrupted=interrupted)
+    observed = await observe(desired, recorded, fleet, interrupted=_interrupted(untold))
     # plan
     ids = recorded.ids() - {SUMMARY_ID}
     plan = make_plan(
@@ -166,14 +173,23 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         recorded=ids,
         frozen=[resource for resource in ids if spec.is_frozen(resource)],
         forced=forced,
+        held={
+            f"environments/{name}": hold_message(name, held, waiting_in(name, facts.waiting))
+            for name, held in holds.items()
+        },
     )
-    return Prepared(spec, facts, desired, observed, plan, replayed, fleet, notes)
+    return Prepared(spec, facts, desired, observed, plan, replayed, untold, fleet, notes)
 
 
-def _interrupted(journal: Journal, moves: Sequence[Move]) -> set[str]:
+def _moved(records: Iterable[StepRecord], moves: Sequence[Move]) -> tuple[StepRecord, ...]:
+    """Steps under the ids that their resources have after the renames of the spec."""
+    return tuple(replace(record, resource=moved(record.resource, moves)) for record in records)
+
+
+def _interrupted(untold: Iterable[StepRecord]) -> set[str]:
     """Resources that a step may have left anywhere. One that only records something touches nothing."""
     acting = (Action.DEPLOY, Action.SYNC)
-    return {moved(record.resource, moves) for record in journal.interrupted() if record.action in acting}
+    return {record.resource for record in untold if record.action in acting}
 
 
 def _check_forced(forced: Collection[str], desired: Desired) -> None:
@@ -201,6 +217,7 @@ def _pass_facts(primary: Primary, prepared: Prepared, outcomes: Mapping[str, Out
         plan=prepared.plan,
         outcomes=outcomes,
         releases=prepared.facts.releases,
+        waiting=prepared.facts.waiting,
         sources=store.freshness(),
         fingerprints=source_fingerprints(store.own_answers(), primary.key.hash_key),
         asked=prepared.observed.asked,

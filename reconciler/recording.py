@@ -170,6 +170,11 @@ def with_moves(recorded: Recorded, moves: Iterable[Move]) -> Recorded:
         if moved_id != document.id and recorded.get(moved_id) is None:
             renamed: AnyDocument = msgspec.structs.replace(document, id=moved_id)
             recorded = recorded.without([document.id]).put(renamed)
+    for held in [environment for environment in recorded.environments.values() if environment.holds]:
+        holds = tuple(
+            msgspec.structs.replace(hold, resource=moved(hold.resource, moves)) for hold in held.holds
+        )
+        recorded = recorded.put(msgspec.structs.replace(held, holds=holds))
     return recorded
 
 

@@ -29,6 +29,7 @@ PURE = (
     "agent.wire.messages",
     "reconciler.desired",
     "reconciler.hashing",
+    "reconciler.holds",
     "reconciler.notes",
     "reconciler.secret_fingerprints",
     "reconciler.secret_uses",

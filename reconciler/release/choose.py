@@ -13,10 +13,18 @@ from reconciler.spec.model import Environment, Unit
 
 
 def choose_release(
-    unit: Unit, environment: Environment, recorded: Release | None, tags: Sequence[Tag]
+    unit: Unit,
+    environment: Environment,
+    recorded: Release | None,
+    tags: Sequence[Tag],
+    *,
+    held: bool = False,
 ) -> Release | ReleaseProblem:
-    """The release of a unit in an environment, or why there is none to be had."""
-    if recorded is None or environment.release.promote_from is not None:
+    """The release of a unit in an environment, or why there is none to be had.
+
+    `held`: the recorded one stays, whatever tags there are.
+    """
+    if recorded is None or held or environment.release.promote_from is not None:
         return current_release(unit, environment.name, recorded, tags)
     newest = current_release(unit, environment.name, None, tags)
     if isinstance(newest, Release) and _is_newer(newest.tag, recorded.tag, unit):

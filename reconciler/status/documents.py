@@ -70,10 +70,21 @@ class UnitStatus(Part, frozen=True, kw_only=True):
     history: tuple[Release, ...] = ()
 
 
+class Hold(Part, frozen=True, kw_only=True):
+    """Why an environment stays at its releases: a service failed when only these of its variables changed."""
+
+    reason: str
+    resource: str
+    keys: tuple[str, ...] = ()
+    at: Moment
+
+
 class EnvironmentStatus(Document, frozen=True, kw_only=True):
     """`environments/<env>`: each unit's release, by unit name. The record decides what runs, not the tag."""
 
     units: dict[str, UnitStatus] = {}
+    holds: tuple[Hold, ...] = ()
+    """While there are any, no new release is taken; each ends by itself: `reconciler.holds`."""
 
 
 class Applied(Document, frozen=True, kw_only=True):

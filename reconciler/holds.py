@@ -1,0 +1,116 @@
+"""The hold of an environment whose service failed when only its secrets had changed. Pure.
+
+A release is not at fault where a new password fails, so its tag stays, and no other one is taken until the
+service runs again: a new release on top would hide what broke. The service is tried again in each pass.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from reconciler.hashing import changed_inputs
+from reconciler.plan import Action, Step
+from reconciler.spec.model import Spec
+from reconciler.status.conditions import whole_second
+from reconciler.status.documents import EnvironmentStatus, Hold, Recorded
+
+if TYPE_CHECKING:
+    from reconciler.apply import Outcome
+    from reconciler.journal import StepRecord
+
+SECRETS_FAILED = "SecretChangeFailed"
+"""The reason of such a hold."""
+
+SECRET = "secret "  # noqa: S105 - how a plan begins the name of a changed secret
+
+
+def active_holds(
+    recorded: Recorded, spec: Spec, is_frozen: Callable[[str], bool]
+) -> dict[str, tuple[Hold, ...]]:
+    """By environment, what holds it: not what is of a service that left the spec."""
+    named = {service.id for service in spec.services}
+    found: dict[str, tuple[Hold, ...]] = {}
+    for name in spec.environments:
+        status = recorded.environments.get(f"environments/{name}")
+        if status is not None and (holds := _left(status.holds, named, is_frozen)):
+            found[name] = holds
+    return found
+
+
+def with_outcomes(
+    status: EnvironmentStatus,
+    steps: Iterable[Step],
+    outcomes: "Mapping[str, Outcome]",
+    *,
+    named: Iterable[str],
+    is_frozen: Callable[[str], bool],
+    now: datetime,
+) -> EnvironmentStatus:
+    """An environment after a pass: held by what failed, no longer by what was deployed or left the spec.
+
+    `named` are the ids of the spec's resources.
+    """
+    holds = {hold.resource: hold for hold in _left(status.holds, set(named), is_frozen)}
+    for step in steps:
+        if step.action is not Action.DEPLOY or not _belongs(step.resource, status):
+            continue
+        outcome = outcomes.get(step.resource)
+        if outcome is not None and outcome.state == "succeeded":
+            holds.pop(step.resource, None)
+        elif outcome is not None and outcome.state == "failed" and (keys := only_secrets(step.changes)):
+            holds.setdefault(step.resource, _hold(step.resource, keys, now))
+    return msgspec.structs.replace(status, holds=tuple(holds[resource] for resource in sorted(holds)))
+
+
+def with_untold_failures(recorded: Recorded, untold: "Iterable[StepRecord]") -> Recorded:
+    """With the holds of failures that a killed pass had in its journal and did not publish."""
+    for record in untold:
+        service = recorded.services.get(record.resource)
+        environment = recorded.environments.get("environments/" + "/".join(record.resource.split("/")[1:2]))
+        if record.action != Action.DEPLOY or record.outcome != "failed" or service is None:
+            continue
+        if environment is None or any(hold.resource == record.resource for hold in environment.holds):
+            continue
+        keyed = changed_inputs(service.inputs.keyed, record.inputs.keyed)
+        if keyed and service.config_hash and service.inputs.public == dict(record.inputs.public):
+            hold = _hold(record.resource, keyed, datetime.fromisoformat(record.ended_at))
+            recorded = recorded.put(msgspec.structs.replace(environment, holds=(*environment.holds, hold)))
+    return recorded
+
+
+def only_secrets(changes: Sequence[str]) -> tuple[str, ...]:
+    """The names of the secrets that changed, where nothing else did."""
+    if not all(change.startswith(SECRET) for change in changes):
+        return ()
+    return tuple(change.removeprefix(SECRET) for change in changes)
+
+
+def waiting_in(environment: str, waiting: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    """By unit the tags that are kept back in one environment, out of those by unit and environment."""
+    return {unit: tag for (unit, of), tag in waiting.items() if of == environment}
+
+
+def hold_message(environment: str, holds: Sequence[Hold], waiting: Mapping[str, str]) -> str:
+    """What people read of it; `waiting`: by unit, the release that would be taken otherwise."""
+    failed = "; ".join(f"{hold.resource} failed ({', '.join(hold.keys)})" for hold in holds)
+    waits = "".join(f"; {tag} of {unit} waits" for unit, tag in sorted(waiting.items()))
+    return (
+        f"{failed} when only secrets had changed, so {environment} stays at its releases{waits}; mend the "
+        "secret: the deploy is tried again in every pass, and the hold ends once it succeeds, or once the "
+        "service leaves the spec"
+    )
+
+
+def _hold(resource: str, keys: tuple[str, ...], at: datetime) -> Hold:
+    return Hold(reason=SECRETS_FAILED, resource=resource, keys=keys, at=whole_second(at))
+
+
+def _belongs(resource: str, status: EnvironmentStatus) -> bool:
+    return resource.startswith(f"services/{status.id.removeprefix('environments/')}/")
+
+
+def _left(holds: Iterable[Hold], named: Iterable[str], is_frozen: Callable[[str], bool]) -> tuple[Hold, ...]:
+    known = set(named)
+    return tuple(hold for hold in holds if hold.resource in known or is_frozen(hold.resource))
