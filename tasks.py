@@ -245,6 +245,12 @@ def reconcile(context: Context, force: list[str], wait_agents: str = "60s") -> N
 
 
 @task
+def serve(context: Context) -> None:
+    """Go on running: passes at intervals and on request, agents, webhooks."""
+    trueup(context, "serve")
+
+
+@task
 def get(context: Context, resource: str = "", output: str = "table") -> None:
     """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
     trueup(context, "get", "--output", output, *([resource] if resource else []))

@@ -92,11 +92,14 @@ def reconcile(settings: Any, output: str, forced: tuple[str, ...], wait_agents: 
     """Run one pass, wait for its steps, and exit."""
     from reconciler.console import Progress, print_pass
     from reconciler.exit_codes import pass_exit_code
+    from reconciler.hardening import forbid_core_dumps
     from reconciler.primary import open_primary
     from reconciler.reconcile import reconcile as run_pass
     from reconciler.settings_values import parse_duration
 
     patience = 0.0 if wait_agents in ("0", "0s") else parsed("--wait-agents", parse_duration, wait_agents)
+
+    forbid_core_dumps()
 
     async def run() -> int:
         async with open_primary(settings) as primary:
@@ -108,6 +111,15 @@ def reconcile(settings: Any, output: str, forced: tuple[str, ...], wait_agents: 
         return pass_exit_code(done)
 
     leave(run_async(run))
+
+
+@cli.command()
+@with_settings
+def serve(settings: Any) -> None:
+    """Go on running: passes at intervals and on request, agents, webhooks. Ends with SIGTERM."""
+    from reconciler.serve import serve as run
+
+    run_async(lambda: run(settings))
 
 
 @cli.command()

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,9 +90,13 @@ class Primary:
     alone: bool
     """No other process is making a pass on this state directory."""
     _secret_cache: SecretCache
-    _resources: AsyncExitStack
+    _nursery: trio.Nursery
+    """Of whoever opened the primary: what is started in it outlives the pass that needed it first."""
     specs: SpecCache = field(default_factory=SpecCache)
-    _hub: Hub | None = None
+    spec: Spec | None = None
+    """What the last pass found."""
+    hub: Hub | None = None
+    """The agents' end, from the first pass on whose spec has nodes."""
     _store: tuple[str, SecretStore] | None = None
     """With the digest of the sources that it was made from."""
     _store_replaced: trio.Event = field(default_factory=trio.Event)
@@ -102,11 +106,13 @@ class Primary:
     def checkouts(self) -> Path:
         return self.settings.state_dir / "checkouts"
 
+    def secret_sources(self, spec: Spec) -> dict[str, SecretSource]:
+        """The sources of a spec as this machine's settings leave them."""
+        return {name: as_settings_say(source, self.settings) for name, source in spec.secret_sources.items()}
+
     def secret_store(self, spec: Spec) -> SecretStore:
         """The sources of a spec. What they fetched outlives a change of the spec that still asks for it."""
-        sources = {
-            name: as_settings_say(source, self.settings) for name, source in spec.secret_sources.items()
-        }
+        sources = self.secret_sources(spec)
         key = digest(msgspec.to_builtins(sources))
         if self._store is None or self._store[0] != key:
             context = SourceContext.from_environ(self.settings.readable_environ())
@@ -137,19 +143,19 @@ class Primary:
             return None
         # Read anew: a pairing since the pass began must not be undone by what the pass knew then.
         recorded = await self.status.read()
-        if self._hub is None:
-            self._hub = await self._resources.enter_async_context(
-                Hub(
-                    address=self.settings.tcp_addr,
-                    key=self.key.tls_key,
-                    tls_dir=self.settings.tls_dir,
-                    enrolments=enrolments(spec, recorded),
-                    on_paired=self._record_pairing,
-                )
+        if self.hub is None:
+            hub = Hub(
+                address=self.settings.tcp_addr,
+                key=self.key.tls_key,
+                tls_dir=self.settings.tls_dir,
+                enrolments=enrolments(spec, recorded),
+                on_paired=self._record_pairing,
             )
+            await self._nursery.start(_keep_open, hub)
+            self.hub = hub
         else:
-            await self._hub.update(enrolments(spec, recorded))
-        return Fleet(self._hub, self.journal, patience=patience)
+            await self.hub.update(enrolments(spec, recorded))
+        return Fleet(self.hub, self.journal, patience=patience)
 
     async def _record_pairing(self, node: str, certificate: bytes, trust_on_first_use: bool) -> None:
         """Durable before the agent hears that it is paired: a successor must accept it too."""
@@ -201,7 +207,7 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
     url = settings.require_spec_repo()
     key = load_key(settings)
     repositories = open_repositories(settings)
-    async with AsyncExitStack() as resources:
+    with ExitStack() as resources:
         lock = _lock(settings.state_dir / "primary.lock")
         if lock is not None and exclusive:
             resources.callback(os.close, lock)
@@ -213,23 +219,43 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
             )
         journal = resources.enter_context(Journal(settings.state_dir / "journal.sqlite"))
         status_mirror = repositories.mirror(settings.status_repo or url)
-        primary = Primary(
-            settings=settings,
-            key=key,
-            repositories=repositories,
-            status=StatusBranch(status_mirror, key),
-            journal=journal,
-            run_context=RunContext.of(settings),
-            now=utc_now,
-            alone=lock is not None,
-            _secret_cache=open_secret_cache(settings),
-            _resources=resources,
-        )
-        if exclusive:
-            await trio.to_thread.run_sync(journal.fail_interrupted_tasks)
-            await sweep(primary.checkouts)
-            await trio.to_thread.run_sync(sweep_homes, primary.run_context)
-        yield primary
+        async with _background() as nursery:
+            primary = Primary(
+                settings=settings,
+                key=key,
+                repositories=repositories,
+                status=StatusBranch(status_mirror, key),
+                journal=journal,
+                run_context=RunContext.of(settings),
+                now=utc_now,
+                alone=lock is not None,
+                _secret_cache=open_secret_cache(settings),
+                _nursery=nursery,
+            )
+            if exclusive:
+                await trio.to_thread.run_sync(journal.fail_interrupted_tasks)
+                await sweep(primary.checkouts)
+                await trio.to_thread.run_sync(sweep_homes, primary.run_context)
+            yield primary
+
+
+@asynccontextmanager
+async def _background() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks end with the block; an error of the block comes as itself, in no group."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from group.exceptions[0].__cause__
+
+
+async def _keep_open(hub: Hub, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async with hub:
+        task_status.started()
+        await trio.sleep_forever()
 
 
 def _lock(path: Path) -> int | None:

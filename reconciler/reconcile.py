@@ -64,6 +64,8 @@ class Pass:
     status_commit: str | None = None
     """None: nothing changed, and so nothing was committed."""
     notes: tuple[str, ...] = ()
+    away: frozenset[str] = frozenset()
+    """Nodes that were needed and not connected."""
 
 
 async def reconcile(
@@ -117,7 +119,8 @@ async def reconcile(
 
     commit = await primary.status.publish(changed, _message(prepared, outcomes))
     await recorder.finish(outcomes.values(), prepared.replayed, told)
-    return Pass(prepared.plan, outcomes, prepared.spec.problems, commit, prepared.notes)
+    away = prepared.observed.asked - prepared.observed.connected
+    return Pass(prepared.plan, outcomes, prepared.spec.problems, commit, prepared.notes, away)
 
 
 async def prepare(primary: Primary, *, patience: float | None, forced: Collection[str] = ()) -> Prepared:
@@ -141,6 +144,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         last_good=last_good_spec(recorded),
         cache=primary.specs,
     )
+    primary.spec = spec.spec
     recorded = with_replayed(recorded, map(result_of, replayed), spec.spec.moved)
     # What another process began and has not ended is interrupted only if it is not at work right now.
     untold = _moved(primary.journal.interrupted(), spec.spec.moved) if primary.alone else ()

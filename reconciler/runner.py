@@ -1,0 +1,179 @@
+"""The loop of a running primary: a pass at its start, at intervals, and whenever somebody says "look now".
+
+Requests coalesce: one pass runs at a time, and however many ask meanwhile, one more follows. No error of a
+pass ends the loop.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+import trio
+
+from agent.backoff import Backoff
+from agent.failures import single
+from reconciler.apply import Outcome
+from reconciler.errors import SpecInvalid, TrueupError
+from reconciler.exit_codes import ExitCode, pass_exit_code
+from reconciler.logs import trace
+from reconciler.plan import Step
+from reconciler.primary import Primary
+from reconciler.reconcile import Pass, reconcile
+from reconciler.status.conditions import bounded
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+JITTER: Final = 0.1
+"""Share of the interval by which a pass may come earlier or later: primaries spread out."""
+
+SPACING: Final = 1.0
+"""Seconds between the end of a pass and the next one, however many ask: a burst makes few passes."""
+
+FIRST_BACKOFF: Final = 5.0
+"""Seconds until the next pass after one that could not be made; doubled each time, up to the interval."""
+
+START_PATIENCE: Final = 35.0
+PATIENCE: Final = 2.0
+"""Seconds to wait for agents that are away. After a start all of them are, and come within half a minute;
+later on one that comes back asks for a pass itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastPass:
+    """How the last pass ended."""
+
+    ended_at: datetime
+    exit_code: ExitCode
+    error: str | None = None
+    """Why it could not be made."""
+
+
+class Runner:
+    """Makes the passes of one primary. `draw` gives numbers from 0 to 1."""
+
+    def __init__(self, primary: Primary, *, draw: Callable[[], float] = random.random) -> None:
+        self.primary = primary
+        self.last: LastPass | None = None
+        self._draw = draw
+        self._backoff = Backoff(
+            first=min(FIRST_BACKOFF, primary.settings.interval), longest=primary.settings.interval, draw=draw
+        )
+        self._asked = trio.Event()
+        self._passed = trio.Event()
+        self._away: frozenset[str] = frozenset()
+        self._problems: tuple[str, ...] = ()
+
+    def ask(self, why: str) -> None:
+        """Let a pass begin as soon as none is under way."""
+        if not self._asked.is_set():
+            log.info("a pass was asked for", why=why)
+            self._asked.set()
+
+    async def run(self, stop: trio.Event) -> None:
+        """Make passes until `stop` is set; the one that is under way then is finished."""
+        patience = START_PATIENCE
+        while not stop.is_set():
+            # Whoever asks from here on may have seen something that this pass does not see any more.
+            self._asked = trio.Event()
+            pause = await self._make_pass(patience)
+            patience = PATIENCE
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_then, stop.wait, nursery.cancel_scope.cancel)
+                await trio.sleep(min(SPACING, pause))
+                with trio.move_on_after(max(0.0, pause - SPACING)):
+                    await self._asked.wait()
+                nursery.cancel_scope.cancel()
+
+    async def keep_secrets_fresh(self) -> None:
+        """Fetch secrets ahead of need, for ever, and ask for a pass where that brought other values."""
+        await self.primary.keep_secrets_fresh(self._secret_changed)
+
+    async def watch_agents(self) -> None:
+        """Ask for a pass when a node comes that the last pass missed."""
+        while True:
+            passed, hub = self._passed, self.primary.hub
+            if hub is None:
+                await passed.wait()
+                continue
+            self._welcome()
+            await hub.wait_change()
+
+    async def _make_pass(self, patience: float) -> float:
+        """One pass, whatever becomes of it; gives the seconds until the next one."""
+        interval = self.primary.settings.interval
+        with trace():
+            error = await self._try(patience)
+        self._passed.set()
+        self._passed = trio.Event()
+        self._welcome()
+        if error is None:
+            self._backoff.reset()
+            return interval * (1 + JITTER * (2 * self._draw() - 1))
+        pause = self._backoff.next()
+        log.error("no pass could be made", error=error, again_in=f"{pause:.0f}s")
+        return pause
+
+    async def _try(self, patience: float) -> str | None:
+        """None, or in one line why no pass could be made."""
+        code: ExitCode = ExitCode.FAILED
+        error: str | None = None
+        try:
+            done = await reconcile(self.primary, patience=patience, on_change=_tell_step)
+        except Exception as raised:
+            cause = single(raised) if isinstance(raised, BaseExceptionGroup) else raised
+            error = line_for_log(cause)
+            code = ExitCode.SPEC_INVALID if isinstance(cause, SpecInvalid) else code
+            log.debug("the pass broke off", exc_info=raised)
+        else:
+            code = pass_exit_code(done)
+            self._away = done.away
+            self._tell_pass(done)
+        self.last = LastPass(self.primary.now(), code, error)
+        return error
+
+    def _tell_pass(self, done: Pass) -> None:
+        problems = tuple(map(str, done.problems))
+        if problems != self._problems:
+            for problem in problems:
+                log.warning("the spec has an error", problem=problem)
+            self._problems = problems
+        if done.outcomes or done.status_commit is not None:
+            succeeded = sum(outcome.state == "succeeded" for outcome in done.outcomes.values())
+            log.info("pass ended", applied=succeeded, not_applied=len(done.outcomes) - succeeded)
+        else:
+            log.debug("pass ended; nothing to do")
+
+    def _welcome(self) -> None:
+        hub = self.primary.hub
+        back = self._away & hub.connected() if hub is not None else frozenset()
+        if back:
+            self._away -= back
+            self.ask(f"connected: {', '.join(sorted(back))}")
+
+    def _secret_changed(self, source: str, environment: str) -> None:
+        self.ask(f"secret source {source} has other values for {environment or 'no environment'}")
+
+
+async def _then(wait: Callable[[], Awaitable[None]], act: Callable[[], None]) -> None:
+    await wait()
+    act()
+
+
+def _tell_step(step: Step, outcome: Outcome | None) -> None:
+    if outcome is not None and outcome.state == "succeeded":
+        log.info("step applied", action=step.action, resource=step.resource, reason=step.reason)
+
+
+def line_for_log(error: BaseException) -> str:
+    """One line on an error: what people may read of a known one, of any other only where it was."""
+    if isinstance(error, TrueupError):
+        return bounded("; ".join(str(error).splitlines()))
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    # Its text may hold values.
+    where = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else ""
+    return f"internal error: {type(error).__name__}{where}; this is a bug in trueup, -vv logs the traceback"

@@ -1,0 +1,72 @@
+"""A primary that goes on running: the loop of passes, the agents' hub, the local socket and HTTP."""
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Final
+
+import structlog
+import trio
+
+from agent.status import notify
+from reconciler.hardening import forbid_core_dumps
+from reconciler.live import socket_path
+from reconciler.primary import Primary, open_primary
+from reconciler.runner import Runner
+from reconciler.settings import Settings
+from reconciler.web.app import LOCAL_LIMITS, PUBLIC_LIMITS, local_app, public_app
+from reconciler.web.server import HttpServer
+from reconciler.web.sockets import address_of, listen_locally, listen_on, remove_socket
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+GRACE: Final = 30.0
+"""Seconds that the pass under way has to end after SIGTERM or SIGINT. Then it is given up, like one that is
+killed: the next one repairs what it left."""
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal does not wait for the pass that is under way.
+
+    Raises SettingsError if another primary works on the state directory, or a socket or address is not to
+    be had.
+    """
+    forbid_core_dumps()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            stop = trio.Event()
+            nursery.start_soon(_heed, signals, stop, nursery.cancel_scope)
+            async with open_primary(settings) as primary:
+                await _serve(primary, stop)
+            nursery.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _heed(signals: AsyncIterator[int], stop: trio.Event, everything: trio.CancelScope) -> None:
+    async for number in signals:
+        if stop.is_set():
+            everything.cancel()
+        stop.set()
+        everything.deadline = trio.current_time() + GRACE
+        log.info("stopping", signal=signal.Signals(number).name)
+        notify("STOPPING=1")
+
+
+async def _serve(primary: Primary, stop: trio.Event) -> None:
+    path = socket_path(primary.settings)
+    runner = Runner(primary)
+    async with AsyncExitStack() as opened:
+        local = await opened.enter_async_context(listen_locally(path))
+        opened.callback(remove_socket, path)
+        public = await listen_on(primary.settings.http_addr)
+        for listener in public:
+            await opened.enter_async_context(listener)
+        async with trio.open_nursery() as serving, trio.open_nursery() as background:
+            serving.start_soon(HttpServer(public_app(runner), public, PUBLIC_LIMITS).run, stop)
+            serving.start_soon(HttpServer(local_app(runner), [local], LOCAL_LIMITS).run, stop)
+            background.start_soon(runner.keep_secrets_fresh)
+            background.start_soon(runner.watch_agents)
+            log.info("serving", http=", ".join(str(address_of(one)) for one in public), socket=path)
+            notify("READY=1")
+            await runner.run(stop)
+            background.cancel_scope.cancel()

@@ -1,0 +1,1 @@
+"""HTTP: the local socket and the open address of a running primary."""

@@ -1,0 +1,94 @@
+"""What stands before an app: a deadline for each request, a limit of how many, and only plain HTTP/1."""
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEADERS: Final = [
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"no-store"),
+    (b"connection", b"close"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    deadline: float
+    """Seconds for a whole request, its body included."""
+    max_requests: int
+    """At the same time; a further one is told to come again."""
+
+
+class Guard:
+    """Runs an app for each request. `draining` is a nursery that outlives the requests."""
+
+    def __init__(self, app: App, limits: Limits, draining: trio.Nursery) -> None:
+        self._app = app
+        self._limits = limits
+        self._draining = draining
+        self._running = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            # Nothing here is a WebSocket: closed before it was accepted, it is a 403.
+            await send({"type": "websocket.close"})
+            return
+        answer = _Answer(send)
+        try:
+            if not scope["http_version"].startswith("1"):
+                await answer.error(505, "HTTP/1.1 is spoken here")
+            elif self._running >= self._limits.max_requests:
+                await answer.error(503, "too many requests at once; try again in a moment")
+            else:
+                await self._run(scope, receive, answer)
+        finally:
+            # Hypercorn waits for somebody to take what a client still sends, for ever, also after the end.
+            self._draining.start_soon(_drain, receive)
+
+    async def _run(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        self._running += 1
+        try:
+            with trio.move_on_after(self._limits.deadline) as limit:
+                await self._app(scope, receive, answer.send)
+            if limit.cancelled_caught and not answer.started:
+                await answer.error(408, "the request took too long")
+        except Exception as error:
+            # Without its text and its frames, which may hold what was sent.
+            log.error("internal error in answering %s: %s", scope["path"], type(error).__name__)
+            log.debug("the request's error", exc_info=error)
+            if not answer.started:
+                await answer.error(500, "internal error; the log of trueup serve has a line on it")
+        finally:
+            self._running -= 1
+
+
+class _Answer:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        self.started = self.started or message["type"] == "http.response.start"
+        await self._send(message)
+
+    async def error(self, status: int, text: str) -> None:
+        body = b'{"success": false, "message": "%s"}' % text.encode()
+        headers = [*HEADERS, (b"content-length", str(len(body)).encode())]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+async def _drain(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
