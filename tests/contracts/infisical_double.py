@@ -154,6 +154,10 @@ class InfisicalDouble:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop; from then on nothing listens at `url`."""
         self._released.set()
         self._server.shutdown()
         self._server.server_close()
