@@ -7,20 +7,15 @@ output and on cancellation the whole group is killed, transport helpers and ssh 
 """
 
 import os
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import trio
-
+from reconciler.child import Ended, Killed, run_child
 from reconciler.git.failures import GitFailed, failure, timed_out
 
 MAX_OUTPUT: Final = 64 * 1024 * 1024
-_MAX_STDERR: Final = 64 * 1024
-"""Bytes of the end of standard error that are kept: enough for any message and what the remote said."""
-_CHUNK: Final = 64 * 1024
 
 # What a child may see of our own environment: where programs, keys, proxies and certificates are.
 _PASSED_ON: Final = (
@@ -186,15 +181,15 @@ async def git_result(
     config = [*_CONFIG, f"protocol.file.allow={'always' if allow_local else 'never'}"]
     command = ["git", *(word for setting in config for word in ("-c", setting)), *args]
     try:
-        process = await trio.lowlevel.open_process(
+        outcome = await run_child(
             command,
-            stdin=-1,
-            stdout=-1,
-            stderr=-1,
             cwd=cwd or git_dir or Path("/"),
             env=_environment(git_dir, env),
-            start_new_session=True,
-            pass_fds=tuple(keep_fds),
+            deadline=deadline,
+            max_output=max_output,
+            stdin=stdin,
+            idle=idle,
+            keep_fds=keep_fds,
         )
     except FileNotFoundError as error:
         if error.filename not in ("git", None):
@@ -202,67 +197,13 @@ async def git_result(
         raise GitFailed(f"{what}: git is not installed", hint="install git 2.39 or later") from None
     except OSError as error:
         raise GitFailed(f"{what}: git could not be started: {error.strerror}") from None
-    return await _attend(process, what, stdin, deadline, idle, max_output)
-
-
-async def _attend(
-    process: trio.Process, what: str, stdin: bytes, deadline: float, idle: float | None, max_output: int
-) -> GitResult:
-    assert process.stdin and process.stdout and process.stderr
-    stdout, stderr = bytearray(), bytearray()
-    ended = too_much = False
-    limit = trio.current_time() + deadline
-
-    def next_deadline() -> float:
-        return limit if idle is None else min(limit, trio.current_time() + idle)
-
-    async def feed(stream: trio.abc.SendStream) -> None:
-        async with stream:
-            try:
-                await stream.send_all(stdin)
-            except trio.BrokenResourceError:
-                return  # git ended early; its exit code and message say why
-
-    async def collect_errors(stream: trio.abc.ReceiveStream) -> None:
-        async for chunk in stream:
-            scope.deadline = next_deadline()
-            stderr.extend(chunk)
-            del stderr[:-_MAX_STDERR]
-
-    try:
-        with trio.CancelScope(deadline=next_deadline()) as scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(feed, process.stdin)
-                nursery.start_soon(collect_errors, process.stderr)
-                while chunk := await process.stdout.receive_some(_CHUNK):
-                    scope.deadline = next_deadline()
-                    stdout.extend(chunk)
-                    if len(stdout) > max_output:
-                        too_much = True
-                        nursery.cancel_scope.cancel()
-            if not too_much:
-                code = await process.wait()
-                ended = True
-    finally:
-        with trio.CancelScope(shield=True):
-            if not ended:
-                # Nobody has collected the leader yet, so the group's id cannot belong to anybody else.
-                _kill_group(process.pid)
-                code = await process.wait()
-            await process.stdout.aclose()
-            await process.stderr.aclose()
-    if too_much:
-        raise GitFailed(f"{what}: git printed more than {max_output} bytes")
-    if scope.cancelled_caught:
-        raise timed_out(what, deadline if idle is None or trio.current_time() >= limit else idle)
-    return GitResult(code, bytes(stdout), stderr.decode("utf-8", "replace"))
-
-
-def _kill_group(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    match outcome:
+        case Ended(code=code, stdout=stdout, stderr=stderr):
+            return GitResult(code, stdout, stderr)
+        case Killed(why="output"):
+            raise GitFailed(f"{what}: git printed more than {max_output} bytes")
+        case Killed(why=why):
+            raise timed_out(what, idle if why == "idle" and idle is not None else deadline)
 
 
 def _environment(git_dir: Path | None, extra: Mapping[str, str]) -> dict[str, str]:
