@@ -21,7 +21,7 @@ from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
 from reconciler.pairing import enrolments, with_pairing
-from reconciler.repositories import Repositories
+from reconciler.repositories import BranchFiles, Repositories
 from reconciler.secrets.cache import SecretCache
 from reconciler.secrets.disk_cache import DiskCache
 from reconciler.secrets.disk_cache_key import DiskCacheKey, load_or_make
@@ -113,9 +113,11 @@ class Primary:
     def secret_store(self, spec: Spec) -> SecretStore:
         """The sources of a spec. What they fetched outlives a change of the spec that still asks for it."""
         sources = self.secret_sources(spec)
-        key = digest(msgspec.to_builtins(sources))
+        files = BranchFiles(self.repositories, spec.repositories)
+        places = {name: files.identity(name) for name in spec.repositories}
+        key = digest([msgspec.to_builtins(sources), places])
         if self._store is None or self._store[0] != key:
-            context = SourceContext.from_environ(self.settings.readable_environ())
+            context = SourceContext.from_environ(self.settings.readable_environ(), files)
             self._store = key, SecretStore(sources, context=context, cache=self._secret_cache)
             self._store_replaced.set()
             self._store_replaced = trio.Event()

@@ -2,15 +2,18 @@
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 import trio
 
+from reconciler.errors import NotYetImplemented, UnknownRevision
 from reconciler.git.mirror import Mirror, Refs
 from reconciler.git.process import GitOptions
 from reconciler.git.urls import shown
 from reconciler.paths import CommitPaths
+from reconciler.spec.model import Repository
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -68,3 +71,41 @@ class _Look:
         self.lock = trio.Lock()
         self.refs: Refs | None = None
         self.error: Exception | None = None
+
+
+class BranchFiles:
+    """Files of a spec's repositories at the tips of their branches, as of this pass's look at each."""
+
+    def __init__(self, repositories: Repositories, named: Mapping[str, Repository]) -> None:
+        self._repositories = repositories
+        self._named = named
+
+    def identity(self, repository: str, /) -> tuple[str, str, str]:
+        """Another one for another URL, branch or rule about signatures."""
+        known = self._named[repository]
+        return known.url, known.branch, known.verify.signatures
+
+    async def read(self, repository: str, path: str, /, *, max_size: int) -> bytes | None:
+        """A file's content; None where there is none. Raises as `Mirror.refresh` and `Mirror.read_file`."""
+        mirror, commit = await self._tip(repository)
+        return await mirror.read_file(commit, path, max_size=max_size)
+
+    async def version(self, repository: str, path: str, /) -> str:
+        """The file's object id; empty where there is none."""
+        mirror, commit = await self._tip(repository)
+        entry = await mirror.entry(commit, path)
+        return "" if entry is None else entry.oid
+
+    async def _tip(self, repository: str) -> tuple[Mirror, str]:
+        known = self._named[repository]
+        if known.verify.signatures != "none":
+            raise NotYetImplemented(
+                f"repositories.{repository}.verify.signatures: {known.verify.signatures} is valid, "
+                "but this version of trueup does not act on it yet, and so reads no secrets there"
+            )
+        commit = (await self._repositories.refresh(known.url)).heads.get(known.branch)
+        if commit is None:
+            raise UnknownRevision(
+                f"{shown(known.url)} has no branch {shown(known.branch)!r}", hint="check the name, or push it"
+            )
+        return self._repositories.mirror(known.url), commit

@@ -151,24 +151,6 @@ async def test_parts_of_the_whole_spec(tmp_path: Path, part: str) -> None:
         assert case.ready("summary")[0] == "True"
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "{kind: sops, file: secrets.yaml}",
-        "{kind: age, file: secrets.age, identity: {file: /etc/trueup/age.key}}",
-    ],
-)
-async def test_kinds_of_sources(tmp_path: Path, source: str) -> None:
-    async with make_case(tmp_path) as case:
-        case.head = case.head[: case.head.index("  local:")] + f"  local: {source}\n"
-        case.commit(case.good)
-        ran = await case.reconcile(expect=4)
-        [line] = errors(ran)
-        assert line.startswith("error: services/staging/database: NotImplemented: ")
-        assert case.ready("services/staging/database")[:2] == ("False", "NotImplemented")
-        assert case.deployed() == {"api": ["v1.0.0"]}
-
-
 async def test_a_manual_service_is_reported_and_never_applied(tmp_path: Path) -> None:
     """It is built: doing nothing is what it is for."""
     async with make_case(tmp_path) as case:

@@ -98,6 +98,10 @@ class MirrorReader(BareRepository):
             self._trees.move_to_end(commit)
             return entries
 
+    async def entry(self, commit: str, path: str) -> TreeEntry | None:
+        """The file or link at a path of a commit. Raises as `tree`."""
+        return next(iter(_at(await self.tree(commit), frozenset([path]))), None)
+
     async def read_file(self, commit: str, path: str, *, max_size: int) -> bytes | None:
         """A file's content; None where the commit has no file there.
 

@@ -1,6 +1,6 @@
 """Fetched lists: one entry for each question, one call at a time for each, and what is kept on disk of it."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -76,6 +76,8 @@ class CacheEntry:
         """UTC. It is for people, and so a cleared cache keeps it."""
         self.readers: dict[tuple[str, str], float] = {}
         """When which source was last read from here for which environment, in `trio.current_time` seconds."""
+        self.version: Hashable | None = None
+        """What a source that can tell changes (`source.Versioned`) said before its last call ended."""
         self.retry_at = 0.0
         """Before this time a failure is the answer."""
         self._failures = 0

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 import trio
@@ -123,6 +124,20 @@ def read_bounded(path: str, limit: int) -> FileData | Unreadable:
         # Who may write the spec must not get the key by naming it as the credential of a host of theirs.
         return Unreadable("it holds a key of trueup, which nothing that a spec names may read", refused=True)
     return FileData(data, stat.S_IMODE(status.st_mode))
+
+
+def file_version(path: str) -> tuple[int, ...] | None:
+    """What changes with a file's content: where it is, its size, its times. Empty: there is none.
+
+    None where that cannot be told.
+    """
+    try:
+        status = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def decoded(data: bytes) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from reconciler.secrets import dotenv
-from reconciler.secrets.credentials import Unreadable, decoded, read_bounded
+from reconciler.secrets.credentials import Unreadable, decoded, file_version, read_bounded
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.values import Secret
@@ -43,13 +43,17 @@ class EnvFileSource:
         assert isinstance(source.settings, EnvFileSettings)
         self._name = source.name
         self._settings = source.settings
+        self._path = str(Path.cwd() / source.settings.file)
         self._warned_mode: int | None = None
 
     def cache_key(self, _environment: str, /) -> Hashable:
         return self._settings
 
+    async def version(self) -> Hashable | None:
+        return await trio.to_thread.run_sync(file_version, self._path)
+
     async def fetch(self, _environment: str, /) -> Mapping[str, Secret]:
-        path = str(Path.cwd() / self._settings.file)
+        path = self._path
         outcome = await trio.to_thread.run_sync(_load, path)
         if isinstance(outcome, _Failed):
             line = "" if outcome.line is None else f":{outcome.line}"

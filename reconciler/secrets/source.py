@@ -1,16 +1,15 @@
 """What a secret source is. A new kind is one file with a class like this and one line in `kinds.py`."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar, cast
 
 import trio
 
-from reconciler.errors import NotYetImplemented
+from reconciler.errors import TrueupError
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.values import Secret
-from reconciler.spec.model import SecretSource
 
 T = TypeVar("T")
 
@@ -31,6 +30,43 @@ class Source(Protocol):
         where it will not serve, SettingsError for its credentials, NotYetImplemented. No error, nor
         anything it is chained to, holds a value.
         """
+
+
+class Versioned(Source, Protocol):
+    """A source that can tell cheaply that its values may be others than before. Having this is optional."""
+
+    async def version(self) -> Hashable | None:
+        """What stands for the values now, such as a blob's id or a file's time and size.
+
+        Asked before a list is taken from memory. Where it is another one than at the last call, neither the
+        list nor a failure is taken from there, whatever `cache_ttl` says: who commits a change expects the
+        next pass to have it. None, or a TrueupError: it cannot tell, and `cache_ttl` decides.
+        """
+
+
+async def version_of(source: Source) -> Hashable | None:
+    """What a source says of itself; None where it does not, or cannot now: then its `fetch` tells why."""
+    ask: Callable[[], Awaitable[Hashable | None]] | None = getattr(source, "version", None)
+    try:
+        return None if ask is None else await ask()
+    except TrueupError:
+        return None
+
+
+class RepositoryFiles(Protocol):
+    """Files at the tips of the branches of the spec's repositories, by the repository's name there.
+
+    Both reading methods raise what git raises, UnknownRevision where there is no such branch.
+    """
+
+    def identity(self, repository: str, /) -> Hashable:
+        """What the name stands for; it belongs into the `cache_key` of whoever reads from there."""
+
+    async def read(self, repository: str, path: str, /, *, max_size: int) -> bytes | None:
+        """None: there is no such file."""
+
+    async def version(self, repository: str, path: str, /) -> str:
+        """Another one for another content, and empty where there is no such file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +92,20 @@ class SourceContext:
     timeouts: HttpTimeouts = HttpTimeouts()
     utc_now: Callable[[], datetime] = _utc_now
     """Only for `retrieved_at`: the wall clock may jump."""
+    files: RepositoryFiles | None = None
+    """None where there are no repositories to read from."""
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(MAX_PARALLEL_CALLS))
     _shared: dict[Hashable, object] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> "SourceContext":
+    def from_environ(
+        cls, environ: Mapping[str, str], files: RepositoryFiles | None = None
+    ) -> "SourceContext":
         """With all defaults; `environ` is the primary's own environment."""
-        return cls(Credentials(environ))
+        return cls(Credentials(environ), files=files)
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
         """The one object of this kind for all sources of a store, such as a login that several use."""
         if key not in self._shared:
             self._shared[key] = make()
         return cast(T, self._shared[key])
-
-
-class UnsupportedSource:
-    """A valid kind that this version cannot read yet."""
-
-    def __init__(self, source: SecretSource, _context: SourceContext) -> None:
-        self._source = source
-
-    def cache_key(self, _environment: str, /) -> Hashable:
-        return self._source.settings
-
-    async def fetch(self, _environment: str, /) -> Mapping[str, Secret]:
-        raise NotYetImplemented(
-            f"secret source {self._source.name}: kind {self._source.kind} is not built yet",
-            hint="use infisical, env_file or environ",
-        )

@@ -15,7 +15,7 @@ from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.secrets.kinds import REGISTRY
 from reconciler.secrets.refresh import OnChange, Refresher, nobody
-from reconciler.secrets.source import Source, SourceContext
+from reconciler.secrets.source import Source, SourceContext, version_of
 from reconciler.secrets.values import Secret, SecretValue
 from reconciler.spec.model import SecretSource
 
@@ -238,13 +238,16 @@ class SecretStore:
         entry = self._entry(name, environment)
         if not entry.loaded:
             await entry.load()
+        version = await version_of(self._sources[name])
+        changed = version is not None and version != entry.version
         good, now = entry.last_good, trio.current_time()
         self._cache.environments.add(environment)
         entry.readers[name, environment] = now
-        if not force and good is not None and now - good.at < (spec.cache_ttl if ttl is None else ttl):
+        ttl = spec.cache_ttl if ttl is None else ttl
+        if not (force or changed) and good is not None and now - good.at < ttl:
             self._say(name, SourceState.CACHED)
             return _Served(name, good, SourceState.CACHED)
-        outcome: Fetched | Failed | None = None if force else entry.backing_off()
+        outcome: Fetched | Failed | None = None if force or changed else entry.backing_off()
         if outcome is None:
             outcome = await entry.fetch(lambda: self._call(entry, name, environment), newer=force)
             self._cache.changed.unpark_all()
@@ -269,11 +272,15 @@ class SecretStore:
     async def _call(self, entry: CacheEntry, name: str, environment: str) -> Fetched | Failed:
         log.info("%s Fetching fresh secrets: source %s", self._mark(name), name)
         asked = trio.current_time()
+        # Before the values: a change between the two is seen the next time.
+        version = await version_of(self._sources[name])
         try:
             values = await self._sources[name].fetch(environment)
+            entry.version = version
         except NotYetImplemented:
             raise
         except TrueupError as error:
+            entry.version = version
             # Whoever tries again, in the background too: one line for each kind of failure.
             known = entry.last_failure
             again = known is not None and (known.reason, known.down) == (error.reason, error.retryable)

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from reconciler.errors import NotYetImplemented, SettingsError
+from reconciler.errors import SettingsError
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.secrets.store import SecretStore
@@ -461,11 +461,11 @@ async def test_credentials_that_lead_back_to_their_source(filled: InfisicalDoubl
                 await store.values(name, "production")
 
 
-async def test_kinds_that_are_not_built_say_so(filled: InfisicalDouble) -> None:
+async def test_github_gives_no_values(filled: InfisicalDouble) -> None:
     settings = GithubActionsSettings(repo="org/repo", token=EnvCredential(name="T"))
-    source = SecretSource(name="gh", kind="github_actions", settings=settings, fallback=("own",))
-    store = SecretStore({"gh": source, "own": environ("ID")}, context=context_for(filled))
-    with pytest.raises(NotYetImplemented, match="secret source gh: kind github_actions is not built yet"):
+    source = SecretSource(name="gh", kind="github_actions", settings=settings)
+    store = SecretStore({"gh": source}, context=context_for(filled))
+    with pytest.raises(SourceRefused, match="secret source gh: GitHub gives no values of secrets back; take"):
         await store.values("gh", "production")
 
 
