@@ -22,7 +22,7 @@ from nacl.public import PrivateKey, SealedBox
 
 from tests.canaries import canary
 
-Kind = Literal["list", "key", "put", "delete", "dispatch", "repository"]
+Kind = Literal["list", "inherited", "key", "put", "delete", "dispatch", "repository"]
 
 _REPO = r"/repos/(?P<repo>[^/]+/[^/]+)"
 _PLACES = (
@@ -37,7 +37,7 @@ _IN_A_PLACE: tuple[tuple[str, Kind, str], ...] = (
     ("DELETE", "delete", r"/(?P<name>[^/]+)"),
 )
 _ROUTES: tuple[tuple[str, Kind, str], ...] = (
-    ("GET", "list", rf"{_REPO}/actions/(?P<inherited>organization-secrets)"),
+    ("GET", "inherited", rf"{_REPO}/actions/organization-secrets"),
     *((method, kind, place + tail) for place in _PLACES for method, kind, tail in _IN_A_PLACE),
     ("POST", "dispatch", rf"{_REPO}/dispatches"),
     ("GET", "repository", _REPO),
@@ -110,6 +110,8 @@ class GitHubDouble:
         """Repositories with the export workflow."""
         self.export_after = 0
         """List requests that still find nothing after a dispatch."""
+        self.fail_after_dispatch: list[Fault] = []
+        """Answers to the list requests that come next after a dispatch."""
         self._private = PrivateKey.generate()
         self._faults: list[tuple[Kind, Fault]] = []
         self._pending: list[tuple[int, Dispatched]] = []
@@ -207,7 +209,7 @@ class GitHubDouble:
             return self._dispatch(repo, body)
         if kind == "repository":
             return _json({"id": self.ids[repo], "full_name": repo}) if repo in self.ids else Fault(404)
-        if "inherited" in found:
+        if kind == "inherited":
             return self._list(self._inherited(repo), query) if repo in self.places else Fault(404)
         place = found.get("org") or (f"{repo}#{found['environment']}" if "environment" in found else repo)
         if place not in self.places:
@@ -268,6 +270,7 @@ class GitHubDouble:
             return Fault(422)
         event = Dispatched(repo, str(body.get("event_type")), payload)
         self.dispatches.append(event)
+        self._faults += [("list", fault) for fault in self.fail_after_dispatch]
         self._pending.append((self.export_after, event))
         return Fault(204, body=b"")
 
@@ -279,15 +282,17 @@ class GitHubDouble:
                 self._pending.append((left - 1, event))
                 continue
             names = event.payload.get("secret_names") or [event.payload.get("secret_name")]
+            renamed = event.payload.get("target_names", {})
             target = event.payload.get("target_repo", "")
             if event.payload.get("target_environment"):
                 target += f"#{event.payload['target_environment']}"
             if event.repo not in self.workflows or target not in self.places:
                 continue
+            environment = f"{event.repo}#{event.payload.get('source_environment', '')}"
+            secrets = self._inherited(event.repo) | self.places[event.repo] | self.places.get(environment, {})
             for name in names:
-                stored = self.places[event.repo].get(name)
-                if stored is not None:
-                    self._write(target, name, stored.sealed)
+                if name in secrets:
+                    self._write(target, renamed.get(name, name), secrets[name].sealed)
 
 
 def _route(method: str, path: str) -> tuple[Kind | None, dict[str, str]]:
