@@ -17,7 +17,7 @@ from reconciler.cli_options import (
     with_settings,
 )
 from reconciler.cli_secrets import secrets
-from reconciler.errors import TrueupError
+from reconciler.errors import SpecInvalid, TrueupError
 from reconciler.exit_codes import ExitCode
 
 
@@ -35,30 +35,25 @@ def cli() -> None:
 @cli.command()
 @click.argument("spec", required=False, type=click.Path(path_type=Path))
 @connection_options
-def validate(spec: Path | None, spec_repo: str | None, **connection: Any) -> None:
+@output_option
+def validate(spec: Path | None, spec_repo: str | None, output: str, **connection: Any) -> None:
     """Check a spec with all that it includes: the files at SPEC, or with --spec-repo what is pushed."""
-    from reconciler.notes import notes_of_spec
+    from reconciler.console import print_invalid, print_valid
     from reconciler.setup import validate_pushed
     from reconciler.spec.files import read_spec_files, root_file
     from reconciler.spec.load import load_or_raise
 
-    if spec is None and spec_repo is not None:
-        settings = make_settings(spec_repo=spec_repo, **connection)
-        loaded = run_async(lambda: validate_pushed(settings))
-    else:
-        root = root_file(spec or Path())
-        loaded = load_or_raise(read_spec_files(root), root=root.name)
-    for note in notes_of_spec(loaded):
-        click.echo(f"note: {note}", err=True)
-    counts = (
-        f"{len(named)} {kind}{'' if len(named) == 1 else 's'}"
-        for kind, named in (
-            ("service", loaded.services),
-            ("project", loaded.projects),
-            ("node", loaded.nodes),
-        )
-    )
-    click.echo(f"valid: {', '.join(counts)}")
+    try:
+        if spec is None and spec_repo is not None:
+            settings = make_settings(spec_repo=spec_repo, **connection)
+            loaded = run_async(lambda: validate_pushed(settings))
+        else:
+            root = root_file(spec or Path())
+            loaded = load_or_raise(read_spec_files(root), root=root.name)
+    except SpecInvalid as invalid:
+        print_invalid(invalid.problems, output)
+        raise
+    print_valid(loaded, output)
 
 
 @cli.command()

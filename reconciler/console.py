@@ -18,8 +18,10 @@ from rich.text import Text
 
 from reconciler.apply import Outcome
 from reconciler.errors import Problem, SettingsError
+from reconciler.notes import notes_of_spec
 from reconciler.plan import Action, Plan, Step, to_document
 from reconciler.reconcile import Pass
+from reconciler.spec.model import Spec
 from reconciler.status.conditions import ConditionType, find_condition
 from reconciler.status.documents import AnyDocument, Applied, Recorded
 
@@ -120,6 +122,26 @@ def pass_document(done: Pass) -> dict[str, object]:
         },
         "statusCommit": done.status_commit,
     }
+
+
+def print_valid(spec: Spec, output: str) -> None:
+    """What a valid spec holds, and what in it is worth a look."""
+    notes = notes_of_spec(spec)
+    counts = {"service": len(spec.services), "project": len(spec.projects), "node": len(spec.nodes)}
+    if output != "table":
+        held = {f"{kind}s": count for kind, count in counts.items()}
+        print_document({"version": 1, "valid": True, **held, "problems": [], "notes": notes}, output)
+        return
+    report_notes(notes)
+    told = (f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items())
+    click.echo(f"valid: {', '.join(told)}")
+
+
+def print_invalid(problems: Sequence[Problem], output: str) -> None:
+    """The document for machines; people read the problems on standard error."""
+    if output != "table":
+        told = [str(problem) for problem in problems]
+        print_document({"version": 1, "valid": False, "problems": told, "notes": []}, output)
 
 
 def report_problems(problems: Sequence[Problem], plan: Plan) -> None:

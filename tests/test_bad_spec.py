@@ -195,6 +195,9 @@ async def test_all_errors_are_told_at_once_each_with_its_place(tmp_path: Path) -
             (directory / path).write_bytes(content)
         validated = checked(await case.world.trueup("validate", str(directory), expect=3))
         assert errors(validated) == errors(ran)[:-1]
+        told = checked(await case.world.trueup("validate", str(directory), "-o", "json", expect=3))
+        assert errors(told) == [f"error: {problem}" for problem in told.document["problems"]]
+        assert (errors(told), told.document["valid"]) == (errors(validated), False)
         nowhere = checked(await case.world.trueup("validate", str(directory / "nowhere.yaml"), expect=3))
         assert error(nowhere) == (
             f"error: {directory}/nowhere.yaml:1:1: there is no such file; name the spec's file or its "

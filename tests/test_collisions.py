@@ -17,8 +17,20 @@ async def test_a_collision_is_told_by_validate_plan_and_pass(tmp_path: Path) -> 
         case.commit(case.good)
         assert (await case.plan(expect=0)).document["notes"] == []
         case.commit(colliding(case))
-        validated = checked(await case.world.trueup("validate", "--spec-repo", case.world.spec.url))
+        pushed = ("validate", "--spec-repo", case.world.spec.url)
+        validated = checked(await case.world.trueup(*pushed))
         assert f"note: {NOTE}" in validated.stderr.splitlines()
+        document = checked(await case.world.trueup(*pushed, "-o", "json"))
+        assert document.document == {
+            "version": 1,
+            "valid": True,
+            "services": 2,
+            "projects": 0,
+            "nodes": 0,
+            "problems": [],
+            "notes": [NOTE],
+        }
+        assert document.stderr == ""
         as_json = await case.plan(expect=0)
         assert as_json.document["notes"] == [NOTE]
         table = checked(await case.world.trueup("plan"))

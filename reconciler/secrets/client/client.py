@@ -103,9 +103,15 @@ class InfisicalClient:
         self.close()
 
     def close(self) -> None:
-        """End the thread; calls that wait get InfisicalConnectionError. Closing twice is fine."""
+        """End the thread and forget all values; calls that wait get InfisicalConnectionError.
+
+        Closing twice is fine.
+        """
         if self._finalizer is not None:
             self._finalizer()
+            self._snapshot = _Snapshot(SecretCache(ttl_seconds=self._config.cache_ttl))
+            self._seen = (None, {})
+            self._store.clear_cache()
 
     def __repr__(self) -> str:
         return f"InfisicalClient({self._config!r}, state={self._state.value})"
@@ -181,7 +187,7 @@ class InfisicalClient:
             return False
         try:
             return self._ask(0, force=False).problem is None
-        except TrueupError:
+        except Exception:
             return False
 
     # --- in the caller's thread ----------------------------------------------------------------
@@ -224,12 +230,12 @@ class InfisicalClient:
 
     def _own(self, name: str, *, is_fallback: bool) -> SecretValue:
         """A variable of the environment, as a secret."""
-        text = self._environ.get(name)
-        if not text or not KEY.fullmatch(name):
+        # Nothing in plain text stands in this frame when an error goes through it.
+        if not KEY.fullmatch(name) or not self._environ.get(name):
             raise _not_found(name)
         return SecretValue(
             key=name,
-            value=Secret(text),
+            value=Secret(self._environ[name]),
             environment=self._slug,
             source="env_file",
             origin="environ",

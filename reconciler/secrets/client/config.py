@@ -40,6 +40,7 @@ class InfisicalConfig:
         given: object = self.client_secret
         if isinstance(given, str):
             object.__setattr__(self, "client_secret", Secret(given) if given else None)
+        del given  # no plain text in a frame that an error goes through
         if problems := self._problems():
             raise SettingsError("\n".join(problems))
 

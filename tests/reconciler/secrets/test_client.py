@@ -4,9 +4,11 @@ import asyncio
 import gc
 import logging
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -307,6 +309,40 @@ def test_closing_ends_calls_that_wait_and_the_thread(double: InfisicalDouble) ->
     with pytest.raises(InfisicalConnectionError, match="is closed"):
         client.get_secret(KEY)
     client.close()
+
+
+def test_a_closed_client_forgets_its_values(double: InfisicalDouble) -> None:
+    with client_of(double) as client:
+        client.get_secret(KEY)
+    with pytest.raises(InfisicalConnectionError, match="is closed"):
+        client.get_secret(KEY)
+    assert client.cache.secrets == {}
+
+
+def raised(call: Callable[[], object]) -> BaseException:
+    with pytest.raises((InfisicalConnectionError, SecretNotFoundError)) as caught:
+        call()
+    return caught.value
+
+
+def test_errors_hold_no_value(double: InfisicalDouble) -> None:
+    """As a crash report would print them, with the variables of our frames."""
+    own = {"lower": canary("own"), KEY: canary("own")}
+    double.secrets[double.project, "dev", "/"]["lower"] = canary("other")
+    with InfisicalClient(InfisicalConfig(), environ=own) as off:
+        errors = [raised(partial(off.get_secret, name)) for name in ("lower", "NONE")]
+    with client_of(double, own) as client:
+        errors += [raised(partial(client.get_secret, name)) for name in ("lower", "NONE")]
+        double.forbidden = True
+        errors.append(raised(client.refresh_cache))
+    with client_of(double, own) as client:
+        errors += [raised(client.get_all_secrets), raised(partial(client.get_secret, "OTHER"))]
+    for one in errors:
+        report = traceback.TracebackException.from_exception(one, capture_locals=True)
+        ours = [str(frame.locals) for frame in report.stack if "/tests/" not in frame.filename]
+        for name in ("own", "gmail", "other", "infisical-client-secret"):
+            assert canary(name) not in "".join([*ours, repr(one), str(one)])
+        assert one.__cause__ is None and (one.__suppress_context__ or one.__context__ is None)
 
 
 def test_a_client_that_nobody_has_any_more_ends_its_thread(double: InfisicalDouble) -> None:
