@@ -6,6 +6,7 @@ import pyrage
 
 from tests.bad_world import BOTH, DATABASE, Case, error, make_case
 from tests.canaries import canary, may_hold
+from tests.contracts.sops_tool import Sops, double_in
 
 KEY = pyrage.x25519.Identity.generate()
 
@@ -95,3 +96,23 @@ async def test_a_file_that_does_not_open_deploys_nothing(tmp_path: Path) -> None
         assert case.deployed() == {"api": ["v1.0.1"]}
         await case.reconcile(expect=0)
         assert case.deployed() == {name: ["v1.0.1"] for name in BOTH}
+
+
+async def test_a_sops_file_in_a_repository(tmp_path: Path) -> None:
+    async with make_case(tmp_path) as case:
+        sops = Sops(double_in(tmp_path / "bin"), tmp_path)
+        case.world.environment["PATH"] = sops.environ["PATH"]
+        start = case.head.index("secret_sources:")
+        source = "{kind: sops, repository: app, file: a.yaml}"
+        case.head = f"{case.head[:start]}secret_sources:\n  local: {source}\n"
+        case.commit(case.good)
+        case.world.app.commit({"a.yaml": sops.encrypt("a.yaml", f"DB_PASSWORD: {canary('sopsed')}\n")})
+        where = f"error: {DATABASE}: SecretFetchFailed: secret source local: app:a.yaml: "
+        assert error(await case.reconcile(expect=4)).startswith(where + "sops has no key that opens it")
+        case.world.environment["SOPS_AGE_KEY"] = str(sops.key)
+        await case.reconcile(expect=0)
+        assert case.deployed() == BOTH
+        assert (await case.reconcile(expect=0)).document["steps"] == []
+        case.world.app.commit({"a.yaml": sops.encrypt("a.yaml", f"DB_PASSWORD: {canary('sopsed-anew')}\n")})
+        [step] = (await case.reconcile(expect=0)).document["steps"]
+        assert step["resource"] == DATABASE

@@ -13,6 +13,8 @@ from reconciler.secrets.dotenv import BadLine
 from reconciler.spec.yaml_reader import LOADERS, scalar_of
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
+# Old YAML takes these for line breaks, which in a text become a space; people's editors show none.
+_STRANGE_BREAK = re.compile("[\x85\u2028\u2029]")
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -24,6 +26,9 @@ class _Bad(Exception):
 
 def parse(text: str, *, loader: type = LOADERS[0]) -> dict[str, str] | BadLine:
     """Names and texts, in order; a BadLine instead where the file holds anything else."""
+    if strange := _STRANGE_BREAK.search(text):
+        line = text.count("\n", 0, strange.start()) + 1
+        return BadLine(line, f"U+{ord(strange[0]):04X} may not stand in YAML; escape it in double quotes")
     try:
         return _parse(text, loader)
     except _Bad as bad:

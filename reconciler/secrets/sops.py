@@ -21,8 +21,7 @@ from reconciler.secrets.secret_file import Content, SecretFile
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import SecretSource, SopsSettings
-
-INPUT_TYPES: Final = {".yaml": "yaml", ".yml": "yaml", ".json": "json", ".env": "dotenv", ".ini": "ini"}
+from reconciler.spec.secret_model import SOPS_TYPES
 
 MAX_OUTPUT: Final = 8 * 1024 * 1024
 """Bytes of decrypted JSON: a whole file of escapes is six times as long there."""
@@ -68,9 +67,7 @@ class SopsSource:
         return await self._file.version()
 
     async def fetch(self, _environment: str, /) -> Mapping[str, Secret]:
-        input_type = INPUT_TYPES.get(PurePosixPath(self._settings.file).suffix)
-        if input_type is None:
-            raise self._refused("its name does not say what it is", f"call it {', '.join(INPUT_TYPES)}")
+        input_type = SOPS_TYPES[PurePosixPath(self._settings.file).suffix]
         environment = {
             name: value
             for name, value in self._context.credentials.environ.items()

@@ -1,6 +1,7 @@
 """Where secrets come from and go to, as parts of the frozen model: see `model.py`, which has them all."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
 
@@ -67,6 +68,16 @@ class AgeSettings(Model, frozen=True, kw_only=True, tag="age", tag_field="kind")
     repository: str | None = None
     identity: Credential
     format: Literal["dotenv", "yaml"] = "dotenv"
+
+
+SOPS_TYPES: Final[Mapping[str, str]] = {
+    ".yaml": "yaml",
+    ".yml": "yaml",
+    ".json": "json",
+    ".env": "dotenv",
+    ".ini": "ini",
+}
+"""How a file's name ends, and what sops calls such a file."""
 
 
 class SopsSettings(Model, frozen=True, kw_only=True, tag="sops", tag_field="kind"):

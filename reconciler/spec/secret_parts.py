@@ -1,6 +1,8 @@
 """Secret sources and targets, and every place that takes from a source."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -10,8 +12,15 @@ from reconciler.spec.convert import converted
 from reconciler.spec.document import Map, Path, Seq, shown
 from reconciler.spec.findings import Findings
 from reconciler.spec.graph import circles
-from reconciler.spec.model import Credential, SecretCredential, SecretSource, SecretTarget, SecretUse
+from reconciler.spec.model import (
+    Credential,
+    SecretCredential,
+    SecretSource,
+    SecretTarget,
+    SecretUse,
+)
 from reconciler.spec.schema import definition, suggest
+from reconciler.spec.secret_model import SOPS_TYPES
 from reconciler.spec.values import parse_duration
 
 MAX_CACHE_TTL = 3600.0
@@ -38,6 +47,7 @@ def build_sources(findings: Findings) -> dict[str, SecretSource]:
         if "repository" in entry:
             findings.refer((*path, "repository"), "repositories", str(entry["repository"]))
         _check_login(findings, path, entry)
+        _check_file(findings, path, entry)
         if parse_duration(str(entry.get("cache_ttl", "0s"))) > MAX_CACHE_TTL:
             findings.report((*path, "cache_ttl"), "longer than 3600s; choose 0s to 3600s")
         fields = converted(entry, "secret_source")
@@ -65,6 +75,18 @@ def _check_login(findings: Findings, path: Path, entry: Map) -> None:
             findings.report(path, f"`{key}` is missing; logging in by {auth} needs {_and(_LOGIN[auth])}")
     if "host" in entry and (fault := secret_host_fault(str(entry["host"]))) is not None:
         findings.report((*path, "host"), f"{fault}; write https://HOST")
+
+
+def _check_file(findings: Findings, path: Path, entry: Map) -> None:
+    file = str(entry.get("file", ""))
+    inside = definition("relative_path")
+    if "repository" in entry and not re.search(inside["pattern"], file):
+        findings.report((*path, "file"), f"{shown(file)} will not do; {inside['patternErrorMessage']}")
+    if entry.get("kind") == "sops" and PurePosixPath(file).suffix not in SOPS_TYPES:
+        findings.report(
+            (*path, "file"),
+            f"{shown(file)} does not say what it is; sops has to know by a name with {', '.join(SOPS_TYPES)}",
+        )
 
 
 def _and(names: Iterable[str]) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import pyrage
 
 from reconciler.secrets.credentials import Credentials
-from reconciler.secrets.sops import INPUT_TYPES, SopsSource
+from reconciler.secrets.sops import SopsSource
 from reconciler.secrets.source import RepositoryFiles, SourceContext
 from reconciler.spec.model import SecretSource, SopsSettings
+from reconciler.spec.secret_model import SOPS_TYPES
 from tests.canaries import may_hold
 
 REAL = os.environ.get("TRUEUP_TEST_SOPS") or shutil.which("sops")
@@ -60,7 +61,7 @@ class Sops:
 
     def encrypt(self, name: str, text: str) -> bytes:
         """The encrypted form of a file of that name; the plain text goes through a pipe."""
-        kind = INPUT_TYPES[Path(name).suffix]
+        kind = SOPS_TYPES[Path(name).suffix]
         options = ["--age", str(self.key.to_public()), "--input-type", kind, "--output-type", kind]
         done = subprocess.run(
             [str(self.directory / "sops"), "encrypt", *options, "/dev/stdin"],

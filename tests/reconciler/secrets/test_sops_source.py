@@ -32,13 +32,6 @@ async def test_sops_is_not_installed(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["secrets.bin", "secrets", "secrets.yaml.enc"])
-async def test_the_name_says_what_it_is(tmp_path: Path, name: str) -> None:
-    sops, _ = scripted(tmp_path, "")
-    with pytest.raises(SourceRefused, match="its name does not say what it is; call it "):
-        await sops.source(tmp_path / name).fetch("production")
-
-
 async def test_a_hang_ends_with_the_whole_group(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -186,8 +186,20 @@ RESOURCES = [
         "secret_sources.x.keys: has 0 entries; at least 1 must be given",
     ),
     (
-        "secret_sources:\n  x: {kind: sops, file: a, repository: ap}",
+        "secret_sources:\n  x: {kind: sops, file: a.yaml, repository: ap}",
         "there is no repository `ap`; did you mean `app`?",
+    ),
+    (
+        "secret_sources:\n  x: {kind: sops, file: secrets.yaml.enc}",
+        ":12:25: secret_sources.x.file: `secrets.yaml.enc` does not say what it is; sops has to know by a name with .yaml, .yml",
+    ),
+    (
+        "secret_sources:\n  x: {kind: age, repository: app, file: ../a.age, identity: {env: A}}",
+        ":12:41: secret_sources.x.file: `../a.age` will not do; a path inside its root has no leading",
+    ),
+    (
+        "secret_sources:\n  x: {kind: sops, repository: app, file: /etc/a.yaml}",
+        "secret_sources.x.file: `/etc/a.yaml` will not do; a path inside its root has no leading",
     ),
     (
         "secret_sources:\n  x: {kind: infisical, project_id: p, environment_slug: e, client_id: {env: A}}",
