@@ -28,6 +28,7 @@ PURE = (
     "agent.wire.frames",
     "agent.wire.messages",
     "reconciler.desired",
+    "reconciler.github.export_work",
     "reconciler.hashing",
     "reconciler.holds",
     "reconciler.notes",

@@ -1,0 +1,223 @@
+"""Has secrets exported from one repository to another: a dispatch to the source's workflow, then waiting.
+
+The workflow is `examples/github/export-secret.yml`. Its result is seen in the target alone: a name appears
+there, or the time of its last write moves.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+import trio
+
+from reconciler.errors import TrueupError
+from reconciler.github.client import SecretMeta
+from reconciler.github.errors import GitHubDown, GitHubRefused
+from reconciler.github.export_work import Found, Route, payloads
+from reconciler.github.scopes import EnvironmentScope, RepositoryScope, Scope
+
+POLL: Final = 2.0
+"""Seconds between two looks at the target."""
+
+TIMEOUT: Final = 30.0
+"""Seconds after which a secret will not come any more, if nobody says otherwise."""
+
+
+class ExportRefused(TrueupError):
+    """The source took no request; `status` is HTTP's."""
+
+    reason = "ExportRefused"
+
+    def __init__(self, message: str, *, status: int, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class NotInSource(TrueupError):
+    """The source has no secret of that name: no workflow could export it."""
+
+    reason = "SecretNotFound"
+
+
+class ExportTimeout(TrueupError):
+    """The request was taken and not all came. `arrived`: by name the new times of those that did."""
+
+    reason = "ExportTimeout"
+    retryable = True
+
+    def __init__(self, message: str, *, hint: str, arrived: Mapping[str, str]) -> None:
+        super().__init__(message, hint=hint)
+        self.arrived = dict(arrived)
+
+
+class Secrets(Protocol):
+    """What is asked of GitHub: `GitHub` in `client.py`."""
+
+    async def list_secrets(self, scope: Scope) -> dict[str, SecretMeta]: ...
+
+    async def list_organization_secrets(self, repo: str) -> dict[str, SecretMeta]: ...
+
+    async def dispatch(self, repo: str, event_type: str, payload: Mapping[str, Any]) -> None: ...
+
+
+class Arrivals:
+    """Who waits for an export, to be woken when something is known to have happened.
+
+    `tell` may be called by anyone at any time, with the source or the target: by a webhook for a workflow run
+    that completed, above all. It only says "look now".
+    """
+
+    def __init__(self) -> None:
+        self._listening: dict[str, set[Ear]] = {}
+
+    def tell(self, repo: str) -> None:
+        """Wake whoever waits for an export from or to this repository, `owner/name`."""
+        for ear in self._listening.get(repo.lower(), ()):
+            ear.hear()
+
+    @contextmanager
+    def listening(self, *repos: str) -> "Iterator[Ear]":
+        ear = Ear()
+        for repo in repos:
+            self._listening.setdefault(repo.lower(), set()).add(ear)
+        try:
+            yield ear
+        finally:
+            for repo in repos:
+                listening = self._listening[repo.lower()]
+                listening.discard(ear)
+                if not listening:
+                    del self._listening[repo.lower()]
+
+
+class Ear:
+    """One that listens. What it hears while it looks is kept until it waits."""
+
+    def __init__(self) -> None:
+        self._heard = trio.Event()
+
+    def hear(self) -> None:
+        self._heard.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Until something is heard, and no longer than that."""
+        with trio.move_on_after(seconds):
+            await self._heard.wait()
+        self._heard = trio.Event()
+
+
+async def look(target: Secrets, source: Secrets | None, route: Route, *, organization: bool) -> Found:
+    """What is in the target, and what the source has if it is given. Raises GitHubDown and GitHubRefused."""
+    own = await target.list_secrets(route.target)
+    inherited = await _inherited(target, route.target.repo) if organization else {}
+    return Found(
+        _times(own),
+        _times(inherited),
+        await offered(source, route) if source is not None else None,
+    )
+
+
+async def offered(source: Secrets, route: Route) -> dict[str, str]:
+    """What the workflow of the source can export: the organisation's weakest, an environment's strongest."""
+    found = await _inherited(source, route.source) | await source.list_secrets(RepositoryScope(route.source))
+    if route.source_environment is not None:
+        found |= await source.list_secrets(EnvironmentScope(route.source, route.source_environment))
+    return _times(found)
+
+
+async def export_secrets(
+    source: Secrets,
+    target: Secrets,
+    route: Route,
+    wanted: Mapping[str, str],
+    *,
+    before: Mapping[str, str],
+    patience: float = TIMEOUT,
+    poll: float = POLL,
+    arrivals: Arrivals | None = None,
+) -> dict[str, str]:
+    """Ask for all of `wanted` (by name in the target, the name in the source), and wait for each to come.
+
+    `before` has the times of those that are in the target already: they have come when it moves. Waits for
+    `patience` seconds, and looks every `poll` or as soon as `arrivals` hears of something. Returns the
+    new times by name. Raises ExportRefused, ExportTimeout, GitHubRefused and GitHubDown.
+    """
+    with (arrivals or Arrivals()).listening(route.source, route.target.repo) as ear:
+        for payload in payloads(route, wanted, list(wanted)):
+            await _dispatch(source, route, payload)
+        return await _wait(source, target, route, wanted, before, ear, patience=patience, poll=poll)
+
+
+async def _wait(
+    source: Secrets,
+    target: Secrets,
+    route: Route,
+    wanted: Mapping[str, str],
+    before: Mapping[str, str],
+    ear: Ear,
+    *,
+    patience: float,
+    poll: float,
+) -> dict[str, str]:
+    arrived: dict[str, str] = {}
+    deadline = trio.current_time() + patience
+    while (left := deadline - trio.current_time()) > 0:
+        await ear.wait(min(poll, left))
+        try:
+            there = _times(await target.list_secrets(route.target))
+        except GitHubDown:
+            continue  # it may answer the next time
+        arrived = {name: there[name] for name in wanted if there.get(name, "") != before.get(name, "")}
+        if len(arrived) == len(wanted):
+            return arrived
+    raise ExportTimeout(
+        f"Timeout waiting for {', '.join(name for name in wanted if name not in arrived)} "
+        f"(not found after {patience:g}s)",
+        hint=await _why(source, route, [key for name, key in wanted.items() if name not in arrived]),
+        arrived=arrived,
+    )
+
+
+async def _dispatch(source: Secrets, route: Route, payload: Mapping[str, Any]) -> None:
+    try:
+        await source.dispatch(route.source, route.event, payload)
+    except GitHubRefused as error:
+        cause = {
+            401: "GitHub does not accept the token",
+            403: "the token has no right to dispatch to it",
+            404: "it is not there or has no workflow export-secret.yml, or the token has no right to see it",
+        }.get(error.status, "it does not accept the request")
+        raise ExportRefused(
+            f"Export dispatch failed (http {error.status}): {route.source}: {cause}",
+            status=error.status,
+            hint="copy examples/github/export-secret.yml to its default branch; the token needs the scopes "
+            "`repo` and `workflow`",
+        ) from None
+
+
+async def _why(source: Secrets, route: Route, keys: list[str]) -> str:
+    """What to do about names that did not come; the source is asked whether it has them at all."""
+    try:
+        has = await offered(source, route)
+        unknown = [key for key in keys if key not in has]
+    except (GitHubDown, GitHubRefused):
+        unknown = []
+    if unknown:
+        return f"{route.source} has no secret {', '.join(unknown)}: store it there, or correct the name"
+    return (
+        f"see `gh run list -R {route.source} -w export-secret`: no run means that the workflow is not on the "
+        "default branch, a failed one says why; the token needs the scopes `repo` and `workflow`"
+    )
+
+
+async def _inherited(github: Secrets, repo: str) -> dict[str, SecretMeta]:
+    try:
+        return await github.list_organization_secrets(repo)
+    except GitHubRefused as error:
+        if error.status in (403, 404):  # the repository of a user, or a token that sees no organisation
+            return {}
+        raise
+
+
+def _times(secrets: Mapping[str, SecretMeta]) -> dict[str, str]:
+    return {name: secret.updated_at for name, secret in secrets.items()}
