@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Hashable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -100,6 +100,8 @@ class Primary:
     _store: tuple[str, SecretStore] | None = None
     """With the digest of the sources that it was made from."""
     _store_replaced: trio.Event = field(default_factory=trio.Event)
+    _lasting: dict[Hashable, object] = field(default_factory=dict)
+    """What secret sources must remember when the spec changes."""
     _noted: frozenset[str] = frozenset()
 
     @property
@@ -117,7 +119,7 @@ class Primary:
         places = {name: files.identity(name) for name in spec.repositories}
         key = digest([msgspec.to_builtins(sources), places])
         if self._store is None or self._store[0] != key:
-            context = SourceContext.from_environ(self.settings.readable_environ(), files)
+            context = SourceContext.from_environ(self.settings.readable_environ(), files, self._lasting)
             self._store = key, SecretStore(sources, context=context, cache=self._secret_cache)
             self._store_replaced.set()
             self._store_replaced = trio.Event()

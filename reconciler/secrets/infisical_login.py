@@ -60,7 +60,7 @@ class Login:
         self._lock = trio.Lock()
         self._token: Token | None = None
         self._since = 0.0
-        self._shared = context.shared(("infisical logins", host), _Host)
+        self._shared = context.outlasting(("infisical logins", host), _Host)
 
     async def token(self, where: str, environment: str, rejected: Token | None = None) -> Token:
         """A token to use now, never `rejected`. Raises SourceDown, SourceRefused, SettingsError."""

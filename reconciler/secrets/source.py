@@ -95,17 +95,30 @@ class SourceContext:
     files: RepositoryFiles | None = None
     """None where there are no repositories to read from."""
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(MAX_PARALLEL_CALLS))
+    lasting: dict[Hashable, object] = field(default_factory=dict, repr=False)
+    """What outlives the store: see `outlasting`."""
     _shared: dict[Hashable, object] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_environ(
-        cls, environ: Mapping[str, str], files: RepositoryFiles | None = None
+        cls,
+        environ: Mapping[str, str],
+        files: RepositoryFiles | None = None,
+        lasting: dict[Hashable, object] | None = None,
     ) -> "SourceContext":
         """With all defaults; `environ` is the primary's own environment."""
-        return cls(Credentials(environ), files=files)
+        return cls(Credentials(environ), files=files, lasting={} if lasting is None else lasting)
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
         """The one object of this kind for all sources of a store, such as a login that several use."""
-        if key not in self._shared:
-            self._shared[key] = make()
-        return cast(T, self._shared[key])
+        return _known(self._shared, key, make)
+
+    def outlasting(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The one object of this kind for all stores of a process, such as what a host has refused."""
+        return _known(self.lasting, key, make)
+
+
+def _known(objects: dict[Hashable, object], key: Hashable, make: Callable[[], T]) -> T:
+    if key not in objects:
+        objects[key] = make()
+    return cast(T, objects[key])

@@ -1,7 +1,7 @@
 """Every trap of Infisical and its SDK by name: those that only the double can show, and the list of all."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -52,6 +52,7 @@ TRAPS = {
     "a_missing_right_is_a_403_too",
     "three_bad_logins_lock_out",
     "one_identity_under_many_names",
+    "a_changed_spec_forgets_a_refused_login",
     "a_login_counts_as_a_write",
     "the_message_of_a_422_is_an_array",
     "rate_limits_and_faults_pass",
@@ -251,6 +252,15 @@ async def test_trap_one_identity_under_many_names(double: InfisicalDouble) -> No
     assert not double.locked_out
     # Another identity is not held up.
     assert await fetched(source_of(double, context)) == {"KEY": canary("trap")}
+
+
+async def test_trap_a_changed_spec_forgets_a_refused_login(double: InfisicalDouble) -> None:
+    """A spec with other sources gets a new store, and the identity is as near to a lockout as before."""
+    environ, lasting = {"ID": double.client_id, "SECRET": canary("wrong")}, dict[Hashable, object]()
+    for number in range(5):
+        context = SourceContext.from_environ(environ, lasting=lasting)
+        await refused(source_of(double, context, name=f"s{number}", secret_path=f"/{number}"))
+    assert double.calls("login") == 1
 
 
 @pytest.mark.parametrize("on", ["login", "list"])

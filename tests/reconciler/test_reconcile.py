@@ -14,7 +14,8 @@ from reconciler.primary import Primary, open_primary
 from reconciler.reconcile import Pass, prepare, reconcile
 from reconciler.settings import load_settings
 from reconciler.setup import make_key
-from tests.canaries import may_hold
+from tests.canaries import canary, may_hold
+from tests.contracts.infisical_double import InfisicalDouble
 from tests.gitrepo import GitRepo
 
 SPEC = """\
@@ -209,6 +210,26 @@ async def test_a_lock_that_cannot_be_opened(installed: Installation) -> None:
     (installed.settings.state_dir / "primary.lock").mkdir()
     with pytest.raises(SettingsError, match="cannot be opened"):
         await installed.one_pass()
+
+
+async def test_a_refused_login_is_not_repeated_when_the_spec_changes(tmp_path: Path) -> None:
+    place = Installation(tmp_path)
+    for name in ("id", "secret"):
+        may_hold(tmp_path / name).write_text(canary(f"wrong-{name}"))
+    with InfisicalDouble() as double:
+        source = (
+            f"kind: infisical, host: {double.url!r}, project_id: p, environment_slug: %s,"
+            f" client_id: {{file: {tmp_path / 'id'}}}, client_secret: {{file: {tmp_path / 'secret'}}}"
+        )
+        service = "repository: app, secrets: [vault], deploy: {kind: manual}, environments: [staging]"
+        async with place.primary() as primary:
+            for slug in ("dev", "prod", "staging", "qa"):
+                place.commit_spec(
+                    more=f"  uses: {{{service}}}\nsecret_sources: {{vault: {{{source % slug}}}}}\n"
+                )
+                done = await reconcile(primary, patience=0)
+                assert done.problems == ()
+        assert (double.calls("login"), double.calls("list")) == (1, 0)
 
 
 async def test_a_note_is_logged_once_for_each_change_and_told_by_every_pass(tmp_path: Path) -> None:
