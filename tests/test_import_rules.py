@@ -46,6 +46,7 @@ PURE = (
     "reconciler.status.conditions",
     "reconciler.status.documents",
     "reconciler.status.transitions",
+    "reconciler.web.deliveries",
 )
 IMPURE_MODULES = frozenset({
     *("asyncio", "fcntl", "glob", "http", "io", "logging", "mmap", "multiprocessing", "random", "secrets"),

@@ -13,6 +13,7 @@ from typing import Any, Final
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -87,7 +88,7 @@ class HttpServer:
         stream: Any = _BoundedStream(transport)
         try:
             with trio.move_on_after(MAX_AGE):
-                await TCPServer(app, self._config, self._context, ConnectionState({}), stream).run()
+                await _Connection(app, self._config, self._context, ConnectionState({}), stream).run()
         except Exception as error:
             # Without its text and its frames, which may hold what was sent.
             log.warning("a connection broke off: %s", type(error).__name__)
@@ -95,6 +96,21 @@ class HttpServer:
         finally:
             self._open -= 1
             await trio.aclose_forcefully(transport)
+
+
+class _Connection(TCPServer):
+    """Ends once its client has: Hypercorn's goes on waiting for a next request until it is idle too long."""
+
+    _heard_all = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._heard_all = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        if not (self._heard_all and isinstance(event, Updated)):
+            await super().protocol_send(event)
 
 
 class _BoundedStream:
