@@ -33,6 +33,15 @@ class Killed:
     why: Literal["deadline", "idle", "output"]
 
 
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """Why a child could not be started. Not an exception: its frames would hold the child's environment."""
+
+    problem: str
+    missing: str | None = None
+    """The file that is not there: the program, its interpreter or the directory."""
+
+
 async def run_child(
     command: Sequence[str],
     *,
@@ -43,23 +52,28 @@ async def run_child(
     stdin: bytes = b"",
     idle: float | None = None,
     keep_fds: Sequence[int] = (),
-) -> Ended | Killed:
+) -> Ended | Killed | NotStarted:
     """Run a command with exactly this environment, in a session of its own.
 
     `deadline`: seconds in all. `idle`: seconds without a byte of output. `max_output`: bytes of standard
     output. `keep_fds`: descriptors that the child holds open. On either limit, and where the caller is
-    cancelled, the whole group is killed before this returns. Raises OSError where it cannot be started.
+    cancelled, the whole group is killed before this returns.
     """
-    process = await trio.lowlevel.open_process(
-        list(command),
-        stdin=-1,
-        stdout=-1,
-        stderr=-1,
-        cwd=cwd,
-        env=dict(env),
-        start_new_session=True,
-        pass_fds=tuple(keep_fds),
-    )
+    try:
+        process = await trio.lowlevel.open_process(
+            list(command),
+            stdin=-1,
+            stdout=-1,
+            stderr=-1,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+            pass_fds=tuple(keep_fds),
+        )
+    except FileNotFoundError as error:
+        return NotStarted(error.strerror or "not found", str(error.filename or command[0]))
+    except OSError as error:
+        return NotStarted(error.strerror or type(error).__name__)
     assert process.stdin and process.stdout and process.stderr
     stdout, stderr = bytearray(), bytearray()
     ended = too_much = False

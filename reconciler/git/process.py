@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from reconciler.child import Ended, Killed, run_child
+from reconciler.child import Ended, Killed, NotStarted, run_child
 from reconciler.git.failures import GitFailed, failure, timed_out
 
 MAX_OUTPUT: Final = 64 * 1024 * 1024
@@ -180,26 +180,25 @@ async def git_result(
     what = where or _what(args)
     config = [*_CONFIG, f"protocol.file.allow={'always' if allow_local else 'never'}"]
     command = ["git", *(word for setting in config for word in ("-c", setting)), *args]
-    try:
-        outcome = await run_child(
-            command,
-            cwd=cwd or git_dir or Path("/"),
-            env=_environment(git_dir, env),
-            deadline=deadline,
-            max_output=max_output,
-            stdin=stdin,
-            idle=idle,
-            keep_fds=keep_fds,
-        )
-    except FileNotFoundError as error:
-        if error.filename not in ("git", None):
-            raise GitFailed(f"{what}: {error.filename} is not there") from None
-        raise GitFailed(f"{what}: git is not installed", hint="install git 2.39 or later") from None
-    except OSError as error:
-        raise GitFailed(f"{what}: git could not be started: {error.strerror}") from None
+    outcome = await run_child(
+        command,
+        cwd=cwd or git_dir or Path("/"),
+        env=_environment(git_dir, env),
+        deadline=deadline,
+        max_output=max_output,
+        stdin=stdin,
+        idle=idle,
+        keep_fds=keep_fds,
+    )
     match outcome:
         case Ended(code=code, stdout=stdout, stderr=stderr):
             return GitResult(code, stdout, stderr)
+        case NotStarted(missing="git"):
+            raise GitFailed(f"{what}: git is not installed", hint="install git 2.39 or later")
+        case NotStarted(missing=str(missing)):
+            raise GitFailed(f"{what}: {missing} is not there")
+        case NotStarted(problem=problem):
+            raise GitFailed(f"{what}: git could not be started: {problem}")
         case Killed(why="output"):
             raise GitFailed(f"{what}: git printed more than {max_output} bytes")
         case Killed(why=why):

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import trio
 
-from reconciler.child import Ended, Killed, run_child
+from reconciler.child import Ended, Killed, NotStarted, run_child
 from reconciler.secrets.credentials import decoded
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.secret_file import Content, SecretFile
 from reconciler.secrets.source import SourceContext
-from reconciler.secrets.values import Secret
+from reconciler.secrets.values import MASK, Secret
 from reconciler.spec.model import SecretSource, SopsSettings
 from reconciler.spec.secret_model import SOPS_TYPES
 
@@ -42,6 +42,13 @@ _NETWORK: Final = re.compile(
     r"|code = Unavailable|\b(?:429|50[0234])\b",
 )
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
+
+
+class _Environment(dict[str, str]):
+    """What sops gets. Keys may be in it, so that a traceback must not show it."""
+
+    def __repr__(self) -> str:
+        return MASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +75,7 @@ class SopsSource:
 
     async def fetch(self, _environment: str, /) -> Mapping[str, Secret]:
         input_type = SOPS_TYPES[PurePosixPath(self._settings.file).suffix]
-        environment = {
-            name: value
-            for name, value in self._context.credentials.environ.items()
-            if name in _NAMES or name.startswith(_PREFIXES)
-        }
+        environment = _environment_for_sops(self._context.credentials.environ)
         program = await trio.to_thread.run_sync(shutil.which, "sops", 1, environment.get("PATH", ""))
         if program is None:
             raise SourceRefused(
@@ -90,23 +93,23 @@ class SopsSource:
         return values
 
     async def _decrypt(
-        self, program: str, input_type: str, content: Content, environment: Mapping[str, str]
+        self, program: str, input_type: str, content: Content, environment: _Environment
     ) -> Ended:
-        try:
-            outcome = await run_child(
-                # Versions before 3.10 take no input without a name.
-                [program, "decrypt", "--input-type", input_type, "--output-type", "json", "/dev/stdin"],
-                cwd=Path.cwd(),
-                env={**environment, "SOPS_DISABLE_VERSION_CHECK": "1"},
-                deadline=self._context.timeouts.total,
-                max_output=MAX_OUTPUT,
-                stdin=content.data,
-            )
-        except OSError as error:
-            raise SourceDown(
-                f"secret source {self._name}: {program} cannot be started: {error.strerror}"
-            ) from None
+        outcome = await run_child(
+            # Versions before 3.10 take no input without a name.
+            [program, "decrypt", "--input-type", input_type, "--output-type", "json", "/dev/stdin"],
+            cwd=Path.cwd(),
+            env=environment,
+            deadline=self._context.timeouts.total,
+            max_output=MAX_OUTPUT,
+            stdin=content.data,
+        )
         match outcome:
+            case NotStarted(problem=problem):
+                raise SourceDown(
+                    f"secret source {self._name}: {program} cannot be started: {problem}",
+                    hint="install it anew (https://github.com/getsops/sops)",
+                )
             case Killed(why="output"):
                 raise self._refused(f"more than {MAX_OUTPUT} bytes decrypted", "split the file")
             case Killed():
@@ -148,6 +151,14 @@ class SopsSource:
 
     def _refused(self, problem: str, hint: str) -> SourceRefused:
         return SourceRefused(f"secret source {self._name}: {self._file.where}: {problem}", hint=hint)
+
+
+def _environment_for_sops(given: Mapping[str, str]) -> _Environment:
+    kept = _Environment(
+        {name: value for name, value in given.items() if name in _NAMES or name.startswith(_PREFIXES)}
+    )
+    kept["SOPS_DISABLE_VERSION_CHECK"] = "1"
+    return kept
 
 
 def _parsed(output: bytes, input_type: str) -> dict[str, Secret] | _Problem:

@@ -59,11 +59,13 @@ async def test_a_flood_is_cut_off(tmp_path: Path) -> None:
 
 async def test_a_sops_that_is_killed_or_cannot_start(tmp_path: Path) -> None:
     sops, path = scripted(tmp_path, "kill -9 $$")
-    with pytest.raises(SourceDown, match="sops was ended by signal 9"):
-        await sops.source(path).fetch("production")
+    source = sops.source(path, environ={"AWS_SECRET_ACCESS_KEY": VALUE})
+    with pytest.raises(SourceDown, match="sops was ended by signal 9") as killed:
+        await source.fetch("production")
     (tmp_path / "bin" / "sops").write_text("#!/there/is/no/such/program\n")
-    with pytest.raises(SourceDown, match="bin/sops cannot be started: No such file or directory"):
-        await sops.source(path).fetch("production")
+    with pytest.raises(SourceDown, match="bin/sops cannot be started: No such file or directory") as absent:
+        await source.fetch("production")
+    assert_silent(printed_error(killed.value), printed_error(absent.value))
 
 
 @pytest.mark.parametrize(
@@ -88,8 +90,9 @@ async def test_what_sops_says_is_never_shown(
     tmp_path: Path, code: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     sops, path = scripted(tmp_path, f"echo '{VALUE}'; echo 'panic: {VALUE}' >&2; exit {code}")
+    source = sops.source(path, environ={"AWS_SECRET_ACCESS_KEY": VALUE})
     with pytest.raises(SourceRefused) as caught:
-        await sops.source(path).fetch("production")
+        await source.fetch("production")
     said = capfd.readouterr()
     assert_silent(printed_error(caught.value), caplog.text, said.out, said.err)
 
