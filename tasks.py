@@ -301,6 +301,12 @@ def secrets_list(context: Context, output: str = "table", recorded: bool = False
     trueup(context, "secrets", "list", "--output", output, *(["--recorded"] if recorded else []))
 
 
+@task(iterable=["key"])
+def secrets_check(context: Context, repo: str, key: list[str], dry_run: bool = False) -> None:
+    """Have secrets that a GitHub repository lacks exported to it."""
+    trueup(context, "secrets", "check", repo, *key, *(["--dry-run"] if dry_run else []))
+
+
 @task
 def node_list(context: Context, output: str = "table") -> None:
     """List the nodes of the spec and what the status files know of them."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from reconciler.cli_options import leave, output_option, run_async, with_settings
+from reconciler.cli_options import leave, output_option, parsed, run_async, with_settings
 
 
 @click.group()
@@ -21,3 +21,23 @@ def secrets_list(settings: Any, output: str, recorded: bool) -> None:
     from reconciler.secrets_list import list_sources
 
     leave(run_async(lambda: list_sources(settings, output, recorded=recorded)))
+
+
+@secrets.command("check")
+@click.argument("repo", metavar="OWNER/REPO")
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+@with_settings
+@click.option("--from", "source", metavar="SOURCE", help="A source of the spec [its only github_actions].")
+@click.option("--source-repo", metavar="OWNER/REPO", help="The repository itself [SOURCE_SECRETS_REPO].")
+@click.option("--environment", metavar="NAME", help="An environment of the repository, at GitHub.")
+@click.option("--refresh", is_flag=True, help="Also export what is newer in the source.")
+@click.option("--timeout", default="30s", show_default=True, help="How long to wait for an export.")
+@click.option("--dry-run", is_flag=True, help="Only say what is missing.")
+@output_option
+def secrets_check(settings: Any, output: str, timeout: str, **request: Any) -> None:
+    """Have secrets that a GitHub repository lacks exported to it; 0 if all are there in the end, else 1."""
+    from reconciler.secrets_check import CheckRequest, check_secrets
+    from reconciler.settings_values import parse_duration
+
+    asked = CheckRequest(patience=parsed("--timeout", parse_duration, timeout), **request)
+    leave(run_async(lambda: check_secrets(settings, asked, output)))

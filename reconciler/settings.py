@@ -99,6 +99,8 @@ class Settings:
     """None: the file in the state directory."""
     github_api_url: str | None
     """None: github.com's."""
+    source_secrets_repo: str | None
+    """Where `trueup secrets check` lets secrets be exported from; None: a source of the spec."""
     server: str | None
     token: Secret | None
     log_format: Literal["text", "json"]
@@ -132,6 +134,14 @@ class Settings:
         for name in wanted:
             _refuse_reserved(name)
         return {name: self.environ[name] for name in wanted if name in self.environ}
+
+    def github_token(self) -> Secret | None:
+        """What a person or a build gave for GitHub: `GH_PAT`, else `GITHUB_TOKEN`; None where neither is set.
+
+        Not among the primary's own secrets: a spec may name them. Raises SettingsError for a file that
+        cannot be read.
+        """
+        return read_secret(self.environ, "GH_PAT") or read_secret(self.environ, "GITHUB_TOKEN")
 
     def readable_environ(self) -> dict[str, str]:
         """The environment without the primary's own secrets: what a spec's `{env: NAME}` may name."""
@@ -178,6 +188,7 @@ def load_settings(
         secret_cache_on_disk=read.value("TRUEUP_SECRET_CACHE", parse_on_disk, False),
         secret_cache_key=read.secret("TRUEUP_SECRET_CACHE_KEY"),
         github_api_url=read.optional("GITHUB_API_URL", parse_server),
+        source_secrets_repo=read.optional("SOURCE_SECRETS_REPO", parse_name),
         server=read.optional("TRUEUP_SERVER", parse_server),
         token=read.secret("TRUEUP_TOKEN"),
         log_format=read.value("TRUEUP_LOG_FORMAT", parse_log_format, "text"),

@@ -144,7 +144,7 @@ def test_what_is_said_to_be_not_built_is_not() -> None:
 def sections(doc: Path) -> dict[str, str]:
     """The text below each heading that is a code span, by the words of the command in it."""
     found = re.split(r"^#+ `([^`]+)`$", doc.read_text(), flags=re.MULTILINE)
-    names = [re.sub(r" \[?[A-Z]+\]?$", "", heading) for heading in found[1::2]]
+    names = [re.sub(r"( \[?[A-Z|/]+\]?(\.\.\.)?)+$", "", heading) for heading in found[1::2]]
     texts = [re.split(r"^#+ ", text, flags=re.MULTILINE)[0] for text in found[2::2]]
     return dict(zip(names, texts, strict=True))
 

@@ -6,6 +6,7 @@ there, or the time of its last write moves.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import trio
@@ -110,11 +111,8 @@ async def look(target: Secrets, source: Secrets | None, route: Route, *, organiz
     """What is in the target, and what the source has if it is given. Raises GitHubDown and GitHubRefused."""
     own = await target.list_secrets(route.target)
     inherited = await _inherited(target, route.target.repo) if organization else {}
-    return Found(
-        _times(own),
-        _times(inherited),
-        await offered(source, route) if source is not None else None,
-    )
+    has = await offered(source, route) if source is not None else None
+    return Found(_times(own), _times(inherited), has)
 
 
 async def offered(source: Secrets, route: Route) -> dict[str, str]:
@@ -123,6 +121,46 @@ async def offered(source: Secrets, route: Route) -> dict[str, str]:
     if route.source_environment is not None:
         found |= await source.list_secrets(EnvironmentScope(route.source, route.source_environment))
     return _times(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What came of an export: the new times of the names that arrived, and why others did not."""
+
+    arrived: Mapping[str, str]
+    failures: Mapping[str, TrueupError]
+
+
+async def bring(
+    source: Secrets,
+    target: Secrets,
+    route: Route,
+    wanted: Mapping[str, str],
+    found: Found,
+    *,
+    patience: float = TIMEOUT,
+    poll: float = POLL,
+    arrivals: Arrivals | None = None,
+) -> Brought:
+    """As `export_secrets`, for each name by itself: what the source has not is not waited for."""
+    has = found.offered
+    failures: dict[str, TrueupError] = {
+        name: NotInSource(f"{route.source} has no secret {key}", hint="store it there, or correct the name")
+        for name, key in wanted.items()
+        if has is not None and key not in has
+    }
+    asked = {name: key for name, key in wanted.items() if name not in failures}
+    if not asked:
+        return Brought({}, failures)
+    arrived: Mapping[str, str] = {}
+    try:
+        arrived = await export_secrets(
+            source, target, route, asked, before=found.own, patience=patience, poll=poll, arrivals=arrivals
+        )
+    except (ExportRefused, ExportTimeout, GitHubRefused, GitHubDown) as error:
+        arrived = error.arrived if isinstance(error, ExportTimeout) else {}
+        failures |= {name: error for name in asked if name not in arrived}
+    return Brought(arrived, failures)
 
 
 async def export_secrets(

@@ -17,7 +17,7 @@ from reconciler.secrets.kinds import REGISTRY
 from reconciler.secrets.refresh import OnChange, Refresher, nobody
 from reconciler.secrets.source import Source, SourceContext, version_of
 from reconciler.secrets.values import Secret, SecretValue
-from reconciler.spec.model import SecretSource
+from reconciler.spec.model import Credential, SecretSource
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,10 @@ class SecretStore:
         to a fifth earlier, as `draw` says. A failure leaves what there is, and its waiting time is kept.
         """
         await Refresher(self._cache, self, on_change, draw).run()
+
+    async def credential(self, credential: Credential, environment: str = "") -> Secret:
+        """The value of a credential now, of a target or another part of the spec. Raises SettingsError."""
+        return await self._context.credentials.read(credential, environment)
 
     def spec_of(self, source: str) -> SecretSource | None:
         return self._specs.get(source)

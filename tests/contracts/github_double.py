@@ -113,7 +113,7 @@ class GitHubDouble:
         self.fail_after_dispatch: list[Fault] = []
         """Answers to the list requests that come next after a dispatch."""
         self._private = PrivateKey.generate()
-        self._faults: list[tuple[Kind, Fault]] = []
+        self._faults: list[tuple[Kind, str | None, Fault]] = []
         self._pending: list[tuple[int, Dispatched]] = []
         self._clock = 0
         self._lock = threading.Lock()
@@ -162,9 +162,10 @@ class GitHubDouble:
             for name, stored in sorted(self.places[place].items())
         }
 
-    def fail_with(self, fault: Fault, *, on: Kind, times: int = 1) -> None:
+    def fail_with(self, fault: Fault, *, on: Kind, times: int = 1, place: str | None = None) -> None:
+        """The next requests of that kind, of one repository where `place` says which, get this answer."""
         with self._lock:
-            self._faults += [(on, fault)] * times
+            self._faults += [(on, place, fault)] * times
 
     def recover(self) -> None:
         with self._lock:
@@ -184,18 +185,19 @@ class GitHubDouble:
         kind, found = _route(method, parts.path)
         with self._lock:
             self.requests.append(Request(method, parts.path, kind, found.get("name", "")))
-            fault = next((each for each in self._faults if each[0] == kind), None)
+            due = (each for each in self._faults if each[0] == kind and each[1] in (None, found.get("repo")))
+            fault = next(due, None)
             if fault is not None:
                 self._faults.remove(fault)
-        if fault is not None and not fault[1].after:
-            if not fault[1].hold:
-                return fault[1]
+        if fault is not None and not fault[2].after:
+            if not fault[2].hold:
+                return fault[2]
             self._wait()
         if token != self.token:
             return Fault(401)
         with self._lock:
             answer = Fault(404) if kind is None else self._right(kind, found, parse_qs(parts.query), body)
-        if fault is not None and fault[1].after:
+        if fault is not None and fault[2].after:
             self._wait()
         return answer
 
@@ -270,7 +272,7 @@ class GitHubDouble:
             return Fault(422)
         event = Dispatched(repo, str(body.get("event_type")), payload)
         self.dispatches.append(event)
-        self._faults += [("list", fault) for fault in self.fail_after_dispatch]
+        self._faults += [("list", None, fault) for fault in self.fail_after_dispatch]
         self._pending.append((self.export_after, event))
         return Fault(204, body=b"")
 
