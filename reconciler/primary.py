@@ -17,6 +17,7 @@ from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.fleet import Fleet
 from reconciler.git.checkout import sweep
 from reconciler.git.process import GitOptions
+from reconciler.github.export import Arrivals
 from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
@@ -93,6 +94,8 @@ class Primary:
     _nursery: trio.Nursery
     """Of whoever opened the primary: what is started in it outlives the pass that needed it first."""
     specs: SpecCache = field(default_factory=SpecCache)
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    """Who waits for secrets that another repository exports; told by webhooks."""
     spec: Spec | None = None
     """What the last pass found."""
     hub: Hub | None = None

@@ -35,10 +35,10 @@ SPACING: Final = 1.0
 FIRST_BACKOFF: Final = 5.0
 """Seconds until the next pass after one that could not be made; doubled each time, up to the interval."""
 
-START_PATIENCE: Final = 35.0
+START_PATIENCE: Final = 10.0
 PATIENCE: Final = 2.0
-"""Seconds to wait for agents that are away. After a start all of them are, and come within half a minute;
-later on one that comes back asks for a pass itself."""
+"""Seconds to wait for agents that are away. After a start all of them are, and most come within seconds; one
+that comes later asks for a pass itself."""
 
 
 @dataclass(frozen=True, slots=True)

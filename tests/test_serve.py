@@ -139,6 +139,30 @@ async def test_a_secret_that_a_webhook_tells_of_is_deployed(tmp_path: Path, doub
             assert await primary.end() == 0
 
 
+async def test_a_push_that_github_tells_of(tmp_path: Path, double: InfisicalDouble) -> None:
+    secret = canary("github-webhook-secret")
+    async with make_world(tmp_path) as (world, _):
+        fill(world, double)
+        async with serving(world, WEBHOOK_SECRET=secret) as primary:
+            await applied(primary, "api")
+            told = len(primary.lines)
+            world.app.commit({"api/compose.yaml": "two\n"})
+            world.app.tag("v1.1.0")
+            for ref in ("refs/heads/trueup/status", "refs/tags/v1.1.0"):
+                body = json.dumps({"ref": ref, "repository": {"full_name": "org/app"}}).encode()
+                digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+                headers = {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Event": "push"}
+                answered = await primary.ask("POST", "/webhook", headers=headers, content=body)
+                assert answered.status_code == 202
+                # The other one's secret is not set.
+                closed = await primary.ask("POST", "/webhook", headers={"x-infisical-signature": "t=1;0"})
+                assert closed.status_code == 403
+            await applied(primary, "api", told)
+            asked = [line["why"] for line in primary.lines[told:] if line["event"] == "a pass was asked for"]
+            assert asked == ["push to refs/tags/v1.1.0 of org/app"]
+            assert deploys(world, "api") == ["v1.0.0", "v1.1.0"]
+
+
 async def test_a_secret_that_changed_is_deployed_without_being_told(
     tmp_path: Path, double: InfisicalDouble
 ) -> None:
@@ -338,3 +362,45 @@ async def test_a_burst_of_requests_makes_one_more_pass(tmp_path: Path, double: I
             assert await primary.end() == 0
         with closing(sqlite3.connect(world.state / "journal.sqlite")) as journal:
             assert journal.execute("SELECT count(*) FROM passes").fetchone() == (2,)
+
+
+SYNCED = """\
+version: 1
+repositories:
+  app: {{url: "{app}", branch: main}}
+projects:
+  site:
+    repository: app
+    branch: main
+    path: api
+    sync:
+      nodes: [{{labels: {{group: web}}, target_path: "{target}"}}]
+nodes: {{}}
+"""
+
+
+async def test_agents_stay_connected_and_one_that_comes_back_is_seen_to(
+    tmp_path: Path, double: InfisicalDouble
+) -> None:
+    async with make_world(tmp_path) as (world, relay):
+        fill(world, double)
+        target = world.root / "hosts/web-1/srv/site"
+        world.commit_spec(SYNCED.format(app=world.app.url, target=target))
+        host = await world.add_host("web-1", relay.address, "group=web")
+        async with serving(world) as primary:
+            await world.start_agent(host)
+            await primary.said("step applied", action="sync")
+            await primary.said("pass ended")
+            assert (target / "compose.yaml").read_text() == "one\n"
+            await world.stop_agents()
+
+            world.app.commit({"api/compose.yaml": "two\n"})
+            told = len(primary.lines)
+            await primary.ask_locally("POST", "/api/reconcile")
+            await primary.said("pass ended", after=told)
+            assert (target / "compose.yaml").read_text() == "one\n"
+            await world.start_agent(host, joined=True)
+            await primary.said("a pass was asked for", after=told, why="connected: web-1")
+            await primary.said("step applied", after=told, action="sync")
+            assert (target / "compose.yaml").read_text() == "two\n"
+            assert await primary.end() == 0

@@ -60,6 +60,7 @@ class Webhooks:
                 if ref != OWN_REF:
                     self._runner.ask(f"push to {ref} of {repository}")
             case WorkflowCompleted(repository):
+                self._runner.primary.arrivals.tell(repository)
                 self._runner.ask(f"a workflow of {repository} ended")
             case Acknowledged(event):
                 log.info("webhook", event_name=event)
