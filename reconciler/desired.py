@@ -11,10 +11,12 @@ import msgspec
 
 from agent.ignore import check_patterns
 from reconciler.desired_model import (
+    AnyDesired,
     Desired,
     DesiredResource,
     DesiredService,
     DesiredSync,
+    DesiredTarget,
     Facts,
     Revision,
     SecretsKey,
@@ -25,6 +27,7 @@ from reconciler.desired_model import (
     used_secrets,
 )
 from reconciler.desired_sync import desired_sync, ignore_file_path, project_revision
+from reconciler.desired_target import desired_target
 from reconciler.errors import TrueupError
 from reconciler.hashing import Inputs, config_hash, digest
 from reconciler.identity import build_id
@@ -39,6 +42,7 @@ __all__ = [
     "DesiredResource",
     "DesiredService",
     "DesiredSync",
+    "DesiredTarget",
     "Facts",
     "Revision",
     "SecretsKey",
@@ -60,7 +64,8 @@ def make_desired(facts: Facts) -> Desired:
     groups: dict[str, list[str]] = {}
     for sync in syncs:
         groups.setdefault(f"projects/{sync.project.scope}/{sync.project.id}", []).append(sync.id)
-    resources: tuple[DesiredService | DesiredSync, ...] = (
+    resources: tuple[AnyDesired, ...] = (
+        *(desired_target(facts, target) for target in spec.secret_targets.values()),
         *(replace(sync, depends_on=(*_expand(sync.depends_on, groups), *_build(sync))) for sync in syncs),
         *(replace(service, depends_on=_expand(service.depends_on, groups)) for service in services),
     )
@@ -69,7 +74,6 @@ def make_desired(facts: Facts) -> Desired:
         *(f"environments/{name}" for name in spec.environments),
         *(f"nodes/{name}" for name in spec.nodes),
         *(f"secrets/{name}" for name in spec.secret_sources),
-        *(f"targets/{name}" for name in spec.secret_targets),
     )
     return Desired(
         facts.spec_revision, resources, builds, others, spec.limits.max_prune, unbuilt_besides(spec)

@@ -13,7 +13,7 @@ from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
 from reconciler.secrets.merge import Collision, Merged
 from reconciler.secrets.values import Secret, SecretValue
-from reconciler.spec.model import Project, SecretUse, Service, Spec, SyncTarget
+from reconciler.spec.model import Project, SecretTarget, SecretUse, Service, Spec, SyncTarget
 from reconciler.status.conditions import Reason
 
 
@@ -103,14 +103,26 @@ class DesiredSync(DesiredResource):
     """gitignore lines: what is neither sent nor deleted."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredTarget(DesiredResource):
+    """Secrets in another system. Its keyed inputs are the names they have there."""
+
+    target: SecretTarget
+    values: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
+    """By those names."""
+
+
+AnyDesired = DesiredService | DesiredSync | DesiredTarget
+
+
 @dataclass(frozen=True, slots=True)
 class Desired:
     spec_revision: str
-    resources: tuple[DesiredService | DesiredSync, ...]
+    resources: tuple[AnyDesired, ...]
     builds: Mapping[str, str]
     """Sync target id -> id of the build it needs first."""
     others: tuple[str, ...] = ()
-    """Ids of what the spec names besides: environments, nodes, secret sources and targets."""
+    """Ids of what the spec names besides: environments, nodes and secret sources."""
     max_prune: float = 0.5
     unbuilt: Mapping[str, Setback] = field(default_factory=dict)
     """By id: what of the others, and of the notifications, is valid and not acted on yet."""
@@ -124,6 +136,9 @@ class Desired:
 
     def syncs(self) -> dict[str, DesiredSync]:
         return {one.id: one for one in self.resources if isinstance(one, DesiredSync)}
+
+    def targets(self) -> dict[str, DesiredTarget]:
+        return {one.id: one for one in self.resources if isinstance(one, DesiredTarget)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TypeVarTuple
 import trio
 
 from reconciler.desired import Facts, Revision, SecretsKey, ignore_file_path, project_revision
+from reconciler.desired_target import pushed_from, target_environment
 from reconciler.errors import TrueupError
 from reconciler.git.mirror import Mirror, Refs, Tag
 from reconciler.keys import MasterKey
@@ -240,6 +241,9 @@ async def _fetch_secrets(
         for file in project.files
         for use in file.secrets
     }
+
+    taken = (pushed_from(spec, target) for target in spec.secret_targets.values())
+    wanted |= {(source.name, target_environment(source)) for source in taken if source is not None}
 
     async def fetch(source: str, environment: str) -> None:
         try:

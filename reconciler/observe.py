@@ -7,13 +7,24 @@ from typing import Protocol
 import trio
 
 from agent.wire.messages import TaskReport
-from reconciler.desired import Desired, DesiredSync
+from reconciler.desired_model import Desired, DesiredSync, DesiredTarget
 from reconciler.errors import TrueupError
+from reconciler.github.scopes import SecretMeta
 from reconciler.hashing import Inputs
 from reconciler.observation import Absent, Observation, Present, Unknown
-from reconciler.status.documents import Recorded, ServiceStatus, SyncStatus
+from reconciler.spec.model import SecretTarget
+from reconciler.status.documents import Applied, Recorded, SyncStatus, TargetStatus
+from reconciler.target_work import drift_at
 
 MAX_PARALLEL_LOOKS = 16
+
+
+class SecretTargets(Protocol):
+    """The systems that secrets are written to, as far as looking is concerned."""
+
+    async def look(self, target: SecretTarget) -> Mapping[str, SecretMeta]:
+        """The names that are there; raises a `TrueupError` if that could not be found out."""
+        ...
 
 
 class Agents(Protocol):
@@ -39,7 +50,7 @@ class Observed:
     connected: frozenset[str] = frozenset()
 
 
-def recorded_observation(status: ServiceStatus | SyncStatus | None, *, interrupted: bool) -> Observation:
+def recorded_observation(status: Applied | None, *, interrupted: bool) -> Observation:
     """What a status file says. Absent means: never brought about, or nobody knows how far."""
     if status is None:
         return Absent()
@@ -52,14 +63,24 @@ def recorded_observation(status: ServiceStatus | SyncStatus | None, *, interrupt
 
 
 async def observe(
-    desired: Desired, recorded: Recorded, agents: Agents | None, *, interrupted: Collection[str] = ()
+    desired: Desired,
+    recorded: Recorded,
+    agents: Agents | None,
+    *,
+    secret_targets: SecretTargets,
+    interrupted: Collection[str] = (),
 ) -> Observed:
-    """Services by their record (their driver has nothing to look at), targets by asking their agents.
+    """Services by their record (their driver has nothing to look at), sync targets by asking their agents.
 
     `interrupted` names resources whose step was begun and never ended. Without `agents`, as for a plan
-    made on a laptop, targets too are taken as recorded.
+    made on a laptop, sync targets too are taken as recorded. Secret targets are asked always.
     """
     found: dict[str, Observation] = {}
+    async with trio.open_nursery() as nursery:
+        for name, secrets in desired.targets().items():
+            found[name] = recorded_observation(recorded.targets.get(name), interrupted=name in interrupted)
+            if secrets.setback is None:
+                nursery.start_soon(_ask_target, secret_targets, secrets, recorded.targets.get(name), found)
     for service in desired.services():
         found[service] = recorded_observation(
             recorded.services.get(service), interrupted=service in interrupted
@@ -81,6 +102,23 @@ async def observe(
         for sync in to_ask:
             nursery.start_soon(ask, sync)
     return Observed(found, frozenset(asked), frozenset(connected))
+
+
+async def _ask_target(
+    targets: SecretTargets,
+    desired: DesiredTarget,
+    status: TargetStatus | None,
+    found: dict[str, Observation],
+) -> None:
+    """What stands at a secret target, also where nothing is recorded yet: a place that is not there shows."""
+    try:
+        there = await targets.look(desired.target)
+    except TrueupError as error:
+        found[desired.id] = Unknown(error.reason, str(error))
+        return
+    known = found[desired.id]
+    if isinstance(known, Present) and status is not None:
+        found[desired.id] = replace(known, drift=drift_at(desired, status, there))
 
 
 async def _ask(

@@ -9,13 +9,13 @@ from datetime import datetime
 import msgspec
 
 from reconciler.apply import Outcome
-from reconciler.desired import Desired, DesiredService, DesiredSync, Revision
+from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredTarget, Revision
 from reconciler.errors import Problem
 from reconciler.holds import hold_message, waiting_in, with_outcomes
 from reconciler.observation import Setback
 from reconciler.plan import Action, Finding, Plan
-from reconciler.recording import generation
-from reconciler.secret_status import with_sources, with_targets
+from reconciler.recording import generation, partly_pushed
+from reconciler.secret_status import with_sources
 from reconciler.secrets.freshness import Freshness
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import (
@@ -39,6 +39,7 @@ from reconciler.status.documents import (
     SourceStatus,
     Summary,
     SyncStatus,
+    TargetStatus,
     add_history,
     bounded_problems,
     record_release,
@@ -89,7 +90,6 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
     documents += _environments(recorded, facts, now)
     documents += _nodes(recorded, facts, now)
     documents += with_sources(recorded, facts.spec, facts.sources, facts.fingerprints, now)
-    documents += with_targets(recorded, facts.spec, facts.desired.unbuilt, now)
     documents += _frozen(recorded, facts, now)
     after = recorded.put(*(_settled(recorded.get(document.id), document) for document in documents))
     summary = _summary(after, facts, findings.get(SUMMARY_ID), now)
@@ -121,16 +121,21 @@ def _settled(old: AnyDocument | None, new: AnyDocument) -> AnyDocument:
 
 def _resource_status(
     recorded: Recorded,
-    resource: DesiredService | DesiredSync,
+    resource: AnyDesired,
     outcome: Outcome | None,
     finding: Finding | None,
     *,
     deploying: bool,
     now: datetime,
 ) -> AnyDocument:
-    status: ServiceStatus | SyncStatus
+    status: ServiceStatus | SyncStatus | TargetStatus
     if isinstance(resource, DesiredService):
         status = recorded.services.get(resource.id) or ServiceStatus(id=resource.id)
+    elif isinstance(resource, DesiredTarget):
+        status = recorded.targets.get(resource.id) or TargetStatus(id=resource.id)
+        status = msgspec.structs.replace(status, target_kind=resource.target.kind)
+        if outcome is not None and outcome.state == "failed" and "names" in outcome.details:
+            status = partly_pushed(status, resource, outcome.details)
     else:
         status = recorded.syncs.get(resource.id) or SyncStatus(
             id=resource.id,
@@ -192,7 +197,11 @@ def _frozen(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocu
     message = "the spec has an error here and it stays as it was; the summary lists the errors"
     documents: list[AnyDocument] = []
     wanted = facts.desired.ids
-    applied: list[ServiceStatus | SyncStatus] = [*recorded.services.values(), *recorded.syncs.values()]
+    applied: list[ServiceStatus | SyncStatus | TargetStatus] = [
+        *recorded.services.values(),
+        *recorded.syncs.values(),
+        *recorded.targets.values(),
+    ]
     for document in applied:
         if document.id not in wanted and facts.is_frozen(document.id):
             conditions = set_condition(

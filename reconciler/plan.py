@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from reconciler.desired import Desired, DesiredResource, DesiredSync
+from reconciler.desired import Desired, DesiredResource, DesiredSync, DesiredTarget
 from reconciler.hashing import ConfigHash, changed_inputs
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
 from reconciler.status.conditions import Reason
@@ -15,6 +15,8 @@ from reconciler.status.conditions import Reason
 
 class Action(StrEnum):
     BUILD = "build"
+    PUSH = "push"
+    """Write secrets into another system."""
     DEPLOY = "deploy"
     SYNC = "sync"
     ADOPT = "adopt"
@@ -23,7 +25,17 @@ class Action(StrEnum):
     """The spec no longer names it: its status file goes, what is on the host stays."""
 
 
-STAGE = {Action.BUILD: 0, Action.SYNC: 1, Action.DEPLOY: 2, Action.ADOPT: 3, Action.FORGET: 4}
+FORCED = "forced"
+"""The reason of a step that somebody asked for although nothing changed."""
+
+STAGE = {
+    Action.BUILD: 0,
+    Action.PUSH: 1,
+    Action.SYNC: 2,
+    Action.DEPLOY: 3,
+    Action.ADOPT: 4,
+    Action.FORGET: 5,
+}
 """Breaks ties between steps that do not depend on each other."""
 
 UNREACHABLE = frozenset({Reason.AGENT_UNREACHABLE, Reason.AWAITING_PAIRING})
@@ -93,7 +105,7 @@ def make_plan(
         found = observed[resource.id]
         outcome = _compare(resource, found)
         if resource.id in forced and _can_be_forced(resource, found) and not _acts(outcome):
-            outcome = _step(resource, "forced", ())
+            outcome = _step(resource, FORCED, ())
         if isinstance(outcome, Step):
             steps.append(outcome)
         elif outcome is not None:
@@ -118,7 +130,11 @@ def make_plan(
 
 
 def _why_forgotten(resource: str) -> str:
-    stays = {"projects": "; its files stay on the host", "services": "; what it deployed stays"}
+    stays = {
+        "projects": "; its files stay on the host",
+        "services": "; what it deployed stays",
+        "targets": "; the secrets stay there",
+    }
     return "no longer in the spec" + stays.get(resource.partition("/")[0], "")
 
 
@@ -166,7 +182,11 @@ def _key(resource: DesiredResource, name: str) -> str:
 
 
 def _step(resource: DesiredResource, reason: str, changes: tuple[str, ...]) -> Step:
-    action = Action.SYNC if isinstance(resource, DesiredSync) else Action.DEPLOY
+    action = Action.DEPLOY
+    if isinstance(resource, DesiredSync):
+        action = Action.SYNC
+    elif isinstance(resource, DesiredTarget):
+        action = Action.PUSH
     return Step(
         resource.id,
         action,

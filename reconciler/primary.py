@@ -18,11 +18,13 @@ from reconciler.fleet import Fleet
 from reconciler.git.checkout import sweep
 from reconciler.git.process import GitOptions
 from reconciler.github.export import Arrivals
+from reconciler.github.pace import Pace
 from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
 from reconciler.pairing import enrolments, with_pairing
 from reconciler.repositories import BranchFiles, Repositories
+from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.cache import SecretCache
 from reconciler.secrets.disk_cache import DiskCache
 from reconciler.secrets.disk_cache_key import DiskCacheKey, load_or_make
@@ -100,6 +102,7 @@ class Primary:
     """What the last pass found."""
     hub: Hub | None = None
     """The agents' end, from the first pass on whose spec has nodes."""
+    _pace: Pace = field(default_factory=Pace)
     _store: tuple[str, SecretStore] | None = None
     """With the digest of the sources that it was made from."""
     _store_replaced: trio.Event = field(default_factory=trio.Event)
@@ -143,6 +146,10 @@ class Primary:
         new = [note for note in notes if note not in self._noted]
         self._noted = frozenset(notes)
         return new
+
+    def secret_targets(self, spec: Spec) -> SecretTargets:
+        """Access to the secret targets of a spec; all of them together keep GitHub's pace."""
+        return SecretTargets(self.secret_store(spec), self._pace, self.settings.github_api_url)
 
     async def fleet(self, spec: Spec, *, patience: float) -> Fleet | None:
         """The agents that this spec and the status branch know, the listener started; None without nodes."""

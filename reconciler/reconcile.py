@@ -41,6 +41,7 @@ class Prepared:
     """Everything that is known before anything is changed."""
 
     spec: SpecAt
+    recorded: Recorded
     facts: Facts
     desired: Desired
     observed: Observed
@@ -95,6 +96,9 @@ async def reconcile(
             repositories=primary.repositories,
             sources=sources,
             fleet=prepared.fleet,
+            secret_targets=primary.secret_targets(spec),
+            recorded=prepared.recorded,
+            observed=prepared.observed.resources,
             checkouts=primary.checkouts,
             context=primary.run_context,
         )
@@ -168,7 +172,13 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
     fleet = None
     if patience is not None:
         fleet = await primary.fleet(spec.spec, patience=patience)
-    observed = await observe(desired, recorded, fleet, interrupted=_interrupted(untold))
+    observed = await observe(
+        desired,
+        recorded,
+        fleet,
+        secret_targets=primary.secret_targets(spec.spec),
+        interrupted=_interrupted(untold),
+    )
     # plan
     ids = recorded.ids() - {SUMMARY_ID}
     plan = make_plan(
@@ -182,7 +192,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
             for name, held in holds.items()
         },
     )
-    return Prepared(spec, facts, desired, observed, plan, replayed, untold, fleet, notes)
+    return Prepared(spec, recorded, facts, desired, observed, plan, replayed, untold, fleet, notes)
 
 
 def _moved(records: Iterable[StepRecord], moves: Sequence[Move]) -> tuple[StepRecord, ...]:
@@ -192,7 +202,7 @@ def _moved(records: Iterable[StepRecord], moves: Sequence[Move]) -> tuple[StepRe
 
 def _interrupted(untold: Iterable[StepRecord]) -> set[str]:
     """Resources that a step may have left anywhere. One that only records something touches nothing."""
-    acting = (Action.DEPLOY, Action.SYNC)
+    acting = (Action.DEPLOY, Action.SYNC, Action.PUSH)
     return {record.resource for record in untold if record.action in acting}
 
 

@@ -11,10 +11,10 @@ from datetime import datetime
 import msgspec
 
 from reconciler.apply import Details
-from reconciler.desired import DesiredService, DesiredSync
-from reconciler.hashing import Inputs
+from reconciler.desired_model import AnyDesired, DesiredService, DesiredTarget
+from reconciler.hashing import Inputs, config_hash
 from reconciler.plan import Action, Step
-from reconciler.spec.model import Move, Project, Service, SyncTarget
+from reconciler.spec.model import Move, Project, SecretTarget, Service, SyncTarget
 from reconciler.status.conditions import ConditionType, Reason, remove_condition, set_condition
 from reconciler.status.documents import (
     AnyDocument,
@@ -25,6 +25,7 @@ from reconciler.status.documents import (
     ServiceStatus,
     SyncCounts,
     SyncStatus,
+    TargetStatus,
     add_history,
 )
 
@@ -47,9 +48,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, str | int | bool | list[str]] = {}
 
 
-def step_result(
-    step: Step, resource: DesiredService | DesiredSync | None, details: Details, *, at: datetime
-) -> StepResult:
+def step_result(step: Step, resource: AnyDesired | None, details: Details, *, at: datetime) -> StepResult:
     """The record of a step that has just succeeded. No resource: a build, or one that left the spec."""
     base = StepResult(resource=step.resource, action=step.action.value, at=at, details=dict(details))
     if resource is None:
@@ -64,6 +63,8 @@ def step_result(
     )
     if isinstance(resource, DesiredService):
         return msgspec.structs.replace(base, deploy=str(resource.service.deploy.__struct_config__.tag))
+    if isinstance(resource, DesiredTarget):
+        return base
     return msgspec.structs.replace(
         base,
         node=resource.target.node,
@@ -72,13 +73,16 @@ def step_result(
     )
 
 
-def generation(resource: DesiredService | DesiredSync) -> str:
+def generation(resource: AnyDesired) -> str:
     """Digest of what the spec says of a resource, for `observedGeneration`."""
-    said = resource.service if isinstance(resource, DesiredService) else (resource.project, resource.target)
-    return _generation(said)
+    if isinstance(resource, DesiredService):
+        return _generation(resource.service)
+    if isinstance(resource, DesiredTarget):
+        return _generation(resource.target)
+    return _generation((resource.project, resource.target))
 
 
-def _generation(said: Service | tuple[Project, SyncTarget]) -> str:
+def _generation(said: Service | SecretTarget | tuple[Project, SyncTarget]) -> str:
     # msgspec's own text: this runs for each resource in each pass, and canonical JSON takes 20 times as long.
     return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()[:16]
 
@@ -92,6 +96,8 @@ def with_results(recorded: Recorded, results: Iterable[StepResult]) -> Recorded:
             recorded = recorded.put(_deployed(recorded.services.get(result.resource), result))
         elif result.action == Action.SYNC:
             recorded = recorded.put(_synced(recorded.syncs.get(result.resource), result))
+        elif result.action == Action.PUSH:
+            recorded = recorded.put(_pushed(recorded.targets.get(result.resource), result))
         elif result.action == Action.ADOPT:
             recorded = recorded.put(*_adopted(recorded, result))
     return recorded
@@ -121,6 +127,41 @@ def _synced(old: SyncStatus | None, result: StepResult) -> SyncStatus:
         after_done=True,
         warnings=tuple(warnings) if isinstance(warnings, list) else (),
         **_established(status, result),
+    )
+
+
+def _pushed(old: TargetStatus | None, result: StepResult) -> TargetStatus:
+    status = old or TargetStatus(id=result.resource)
+    place = status.inputs.public.get("place")
+    owned = {} if place != result.public.get("place") else dict(status.owned)
+    owned |= written(result.details)
+    kept = {name: at for name, at in owned.items() if name in result.keyed}
+    return msgspec.structs.replace(status, owned=kept, **_established(status, result))
+
+
+def written(details: Details) -> dict[str, str]:
+    """The names that a push wrote, with the times that GitHub gave to them."""
+    names, times = details.get("names", []), details.get("updated", [])
+    assert isinstance(names, list)
+    assert isinstance(times, list)
+    return dict(zip(names, times, strict=False))
+
+
+def partly_pushed(status: TargetStatus, resource: DesiredTarget, details: Details) -> TargetStatus:
+    """The record after a push that failed: what was written counts, and only the rest is due."""
+    known = status
+    if status.inputs.public.get("place") != resource.inputs.public.get("place"):
+        known = msgspec.structs.replace(status, owned={}, inputs=InputDigests())
+    done = written(details)
+    keyed = {**known.inputs.keyed, **{name: resource.inputs.keyed[name] for name in done}}
+    # Without the list of names this is never the hash that is wanted, so the rest is pushed later.
+    inputs = Inputs({"place": resource.inputs.public["place"]}, keyed)
+    assert resource.hash is not None
+    return msgspec.structs.replace(
+        known,
+        owned={**known.owned, **done},
+        inputs=InputDigests.of(inputs),
+        config_hash=str(config_hash(inputs, resource.hash.key_id)),
     )
 
 

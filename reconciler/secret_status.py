@@ -1,4 +1,4 @@
-"""The status documents of secret sources and targets after a pass. Pure."""
+"""The status documents of secret sources after a pass. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,11 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from reconciler.observation import Setback
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import ConditionStatus, ConditionType, Reason, set_condition, whole_second
-from reconciler.status.documents import AnyDocument, Recorded, SourceStatus, TargetStatus
+from reconciler.status.documents import AnyDocument, Recorded, SourceStatus
 
 _SOURCE_STATES: Mapping[
     SourceState, tuple[Literal["fresh", "stale", "fallback", "failed", "disabled"], ConditionStatus, str]
@@ -74,19 +73,4 @@ def with_sources(
                 conditions=conditions,
             )
         )
-    return documents
-
-
-def with_targets(
-    recorded: Recorded, spec: Spec, unbuilt: Mapping[str, Setback], now: datetime
-) -> list[AnyDocument]:
-    documents: list[AnyDocument] = []
-    for name, target in spec.secret_targets.items():
-        id = f"targets/{name}"
-        old = recorded.targets.get(id) or TargetStatus(id=id)
-        setback = unbuilt[id]
-        conditions = set_condition(
-            old.conditions, ConditionType.READY, "False", setback.reason, setback.message, now=now
-        )
-        documents.append(msgspec.structs.replace(old, target_kind=target.kind, conditions=conditions))
     return documents

@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from reconciler.apply import Outcome
-from reconciler.desired import Desired, DesiredService, DesiredSync
+from reconciler.desired_model import AnyDesired, Desired
 from reconciler.hashing import Inputs
 from reconciler.journal import Journal, StepRecord
 from reconciler.plan import Step
@@ -23,9 +23,7 @@ class JournalRecorder:
         self._journal = journal
         self._now = now
         self._pass = pass_id
-        self._resources: dict[str, DesiredService | DesiredSync] = {
-            resource.id: resource for resource in desired.resources
-        }
+        self._resources: dict[str, AnyDesired] = {resource.id: resource for resource in desired.resources}
         self._ended: list[int] = []
         self.results: list[StepResult] = []
 

@@ -14,10 +14,13 @@ from reconciler.desired import Desired
 from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
 from reconciler.git.checkout import checkout
-from reconciler.plan import Action, Step
+from reconciler.observation import Absent, Observation
+from reconciler.plan import FORCED, Action, Step
 from reconciler.repositories import Repositories
+from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.mask import Masker
 from reconciler.spec.model import Spec
+from reconciler.status.documents import Recorded
 from reconciler.sync.sources import ProjectSources
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -34,6 +37,9 @@ class Steps:
         repositories: Repositories,
         sources: ProjectSources,
         fleet: Fleet | None,
+        secret_targets: SecretTargets,
+        recorded: Recorded,
+        observed: Mapping[str, Observation],
         checkouts: Path,
         context: RunContext,
     ) -> None:
@@ -43,6 +49,10 @@ class Steps:
         self._repositories = repositories
         self._sources = sources
         self._fleet = fleet
+        self._targets = desired.targets()
+        self._secret_targets = secret_targets
+        self._recorded = recorded
+        self._observed = observed
         self._checkouts = checkouts
         self._context = context
         self._projects = {build: sync for sync, build in desired.builds.items()}
@@ -52,6 +62,7 @@ class Steps:
     def executors(self) -> Mapping[Action, Executor]:
         return {
             Action.BUILD: self._build,
+            Action.PUSH: self._push,
             Action.SYNC: self._sync,
             Action.DEPLOY: self._deploy,
             Action.ADOPT: self._record_only,
@@ -82,6 +93,14 @@ class Steps:
         source = await self._sources.tree(sync)
         report = await self._fleet.sync(sync, source, sync.project.sync.retry)
         return report_details(report, source.warnings)
+
+    async def _push(self, step: Step) -> Details:
+        return await self._secret_targets.push(
+            self._targets[step.resource],
+            self._recorded.targets.get(step.resource),
+            everything=step.reason == FORCED or isinstance(self._observed[step.resource], Absent),
+            max_prune=self._spec.limits.max_prune,
+        )
 
     async def _deploy(self, step: Step) -> Details:
         desired = self._services[step.resource]

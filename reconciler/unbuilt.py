@@ -53,14 +53,12 @@ NOTIFICATIONS = "notifications"
 
 
 def unbuilt_besides(spec: Spec) -> dict[str, Setback]:
-    """By resource id: what is not built of environments, secret targets and notifications."""
+    """By resource id: what is not built of environments and notifications."""
     found: dict[str, Setback] = {}
     for name, environment in spec.environments.items():
         part = unbuilt_in_environment(environment) or cutting_is_unbuilt(environment)
         if part is not None:
             found[f"environments/{name}"] = _setback(f"environments.{name}.{part}".replace("`", "", 2))
-    for name in spec.secret_targets:
-        found[f"targets/{name}"] = _setback(f"secret_targets.{name}")
     if spec.notifications:
         found[NOTIFICATIONS] = _setback(NOTIFICATIONS)
     return found

@@ -29,6 +29,7 @@ PURE = (
     "agent.wire.messages",
     "reconciler.desired",
     "reconciler.github.export_work",
+    "reconciler.github.scopes",
     "reconciler.hashing",
     "reconciler.holds",
     "reconciler.notes",
@@ -47,6 +48,7 @@ PURE = (
     "reconciler.status.documents",
     "reconciler.status.transitions",
     "reconciler.web.deliveries",
+    "reconciler.target_work",
 )
 IMPURE_MODULES = frozenset({
     *("asyncio", "fcntl", "glob", "http", "io", "logging", "mmap", "multiprocessing", "random", "secrets"),

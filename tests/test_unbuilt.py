@@ -108,7 +108,8 @@ async def test_parts_that_are_not_built_are_no_success(tmp_path: Path) -> None:
         assert {finding["resource"] for finding in planned.document["findings"]} >= set(expected())
 
 
-TARGET = "{kind: github_actions, repo: org/a, token: {env: GH_PAT}, from: local, keys: [DB_PASSWORD]}"
+SHARED = "{kind: github_actions, repo: org/devops, token: {env: GH_PAT}}"
+TARGET = "{kind: github_actions, repo: org/a, from: shared, keys: [DB_PASSWORD]}"
 
 WHOLE_SPEC = {
     "release.cut: reconciler": (
@@ -122,9 +123,9 @@ WHOLE_SPEC = {
         "repositories.app.verify.signatures: tag",
     ),
     "secret_targets": (
-        ("services:", f"secret_targets:\n  ci: {TARGET}\nservices:"),
+        ("services:", f"  shared: {SHARED}\nsecret_targets:\n  ci: {TARGET}\nservices:"),
         "targets/ci",
-        "secret_targets.ci",
+        "secret_targets.ci.from: shared (export by dispatch)",
     ),
     "notifications": (
         ("services:", "notifications: [{url: {env: NOTIFY_URL}}]\nservices:"),

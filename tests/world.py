@@ -10,8 +10,9 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +132,23 @@ class World:
                 f"{ran.stdout}\n{ran.stderr}"
             )
         return ran
+
+    async def kill_during(self, moment: Callable[[], object], *arguments: str) -> None:
+        """Start a `trueup` command, wait in a thread for a moment, and end it with SIGKILL."""
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "reconciler", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.environment,
+            cwd=self.root,
+        )
+        try:
+            with trio.fail_after(PATIENCE):
+                await trio.to_thread.run_sync(moment, abandon_on_cancel=True)
+        finally:
+            process.kill()
+            await process.wait()
 
     async def run(self, arguments: list[str], *, python: str = sys.executable, **environment: str) -> Ran:
         with trio.fail_after(PATIENCE):

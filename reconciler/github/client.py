@@ -16,7 +16,7 @@ import trio
 
 from reconciler.github.errors import GitHubDown, GitHubRefused
 from reconciler.github.pace import Pace
-from reconciler.github.scopes import MAX_VALUE, OrganizationScope, RepositoryScope, Scope
+from reconciler.github.scopes import MAX_VALUE, OrganizationScope, RepositoryScope, Scope, SecretMeta
 from reconciler.secrets.values import Secret
 from reconciler.spec.addresses import secret_host_fault
 
@@ -39,15 +39,6 @@ MAX_WAIT: Final = 3600.0
 
 MAX_TRIES: Final = 3
 """Requests for one thing, where GitHub asks to wait in between."""
-
-
-@dataclass(frozen=True, slots=True)
-class SecretMeta:
-    """All that GitHub tells of a secret. `updated_at` is its own text, compared and never parsed."""
-
-    name: str
-    updated_at: str
-    visibility: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

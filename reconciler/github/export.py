@@ -12,10 +12,9 @@ from typing import Any, Final, Protocol
 import trio
 
 from reconciler.errors import TrueupError
-from reconciler.github.client import SecretMeta
 from reconciler.github.errors import GitHubDown, GitHubRefused
 from reconciler.github.export_work import Found, Route, payloads
-from reconciler.github.scopes import EnvironmentScope, RepositoryScope, Scope
+from reconciler.github.scopes import EnvironmentScope, RepositoryScope, Scope, SecretMeta
 
 POLL: Final = 2.0
 """Seconds between two looks at the target."""

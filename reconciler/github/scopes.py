@@ -62,6 +62,15 @@ class OrganizationScope:
 Scope = RepositoryScope | EnvironmentScope | OrganizationScope
 
 
+@dataclass(frozen=True, slots=True)
+class SecretMeta:
+    """All that GitHub tells of a secret. `updated_at` is its own text, compared and never parsed."""
+
+    name: str
+    updated_at: str
+    visibility: str | None = None
+
+
 def name_fault(name: str) -> str | None:
     """Why GitHub takes no secret of this name; None where it does. It stores names in upper case."""
     if not _NAME.fullmatch(name):

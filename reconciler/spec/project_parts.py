@@ -10,7 +10,12 @@ from reconciler.spec.document import Path, shown
 from reconciler.spec.findings import Findings
 from reconciler.spec.model import Node, Project, RenderedFile, SyncTarget
 from reconciler.spec.secret_parts import Uses
-from reconciler.spec.service_parts import UnitFinder, project_dependency, service_dependency
+from reconciler.spec.service_parts import (
+    UnitFinder,
+    project_dependency,
+    service_dependency,
+    target_dependency,
+)
 
 _TARGET_KEYS = ("nodes", "files", "after", "strategy", "keep")
 
@@ -147,6 +152,8 @@ def _dependencies(findings: Findings, path: Path, fields: Mapping[str, Any]) -> 
         at = (*path, "depends_on", index)
         if name.startswith("project/"):
             needed = project_dependency(findings, at, name.removeprefix("project/"), None)
+        elif name.startswith("target/"):
+            needed = target_dependency(findings, at, name.removeprefix("target/"))
         elif environment is None:
             findings.report(at, "a project without an environment cannot wait for a service; name a project")
             continue

@@ -152,6 +152,8 @@ def _dependencies(findings: Findings, variant: Variant, names: Any) -> list[str]
         path = variant.locate("depends_on", index)
         if name.startswith("project/"):
             needed = project_dependency(findings, path, name.removeprefix("project/"), variant.environment)
+        elif name.startswith("target/"):
+            needed = target_dependency(findings, path, name.removeprefix("target/"))
         else:
             needed = service_dependency(findings, path, name, variant.environment)
         found += [needed] if needed else []
@@ -173,6 +175,11 @@ def service_dependency(findings: Findings, path: Path, name: str, environment: s
         )
         return None
     return f"services/{environment}/{name}"
+
+
+def target_dependency(findings: Findings, path: Path, name: str) -> str | None:
+    """The id of a secret target: what waits for it starts once its secrets are in place."""
+    return f"targets/{name}" if findings.refer(path, "secret_targets", name) else None
 
 
 def project_dependency(findings: Findings, path: Path, name: str, environment: str | None) -> str | None:

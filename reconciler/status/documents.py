@@ -39,7 +39,8 @@ class InputDigests(Part, frozen=True, kw_only=True):
 class HistoryEntry(Part, frozen=True, kw_only=True):
     """One outcome that differed from the one before."""
 
-    revision: str
+    revision: str = ""
+    """Empty for what follows no repository: a secret target."""
     outcome: Literal["succeeded", "failed"]
     config_hash: str = ""
     reason: str = ""
@@ -163,12 +164,13 @@ class SourceStatus(Document, frozen=True, kw_only=True):
     """Why it does not serve: `Down`, `Refused`, or another error's reason; empty while it does."""
 
 
-class TargetStatus(Document, frozen=True, kw_only=True):
-    """`targets/<name>`: what was pushed into another system; keyed fingerprints by name, never values."""
+class TargetStatus(Applied, frozen=True, kw_only=True):
+    """`targets/<name>`: what was written into another system; its keyed inputs are the names there."""
 
     target_kind: str = ""
-    keys: dict[str, str] = {}
-    history: tuple[HistoryEntry, ...] = ()
+    owned: dict[str, str] = {}
+    """The names that are ours, with the time of our write as that system tells it: another time is
+    somebody else's write."""
 
 
 class ReadinessCounts(Part, frozen=True, kw_only=True):

@@ -47,14 +47,12 @@ _NAME = re.compile(r"(?!GITHUB_)[A-Z_][A-Z0-9_]*")
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer in place of the right one. `hold`: it waits for `GitHubDouble.release`."""
+    """An answer in place of the right one. `hold`: it waits for `release`, and nothing is done even then."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b'{"message": "no", "documentation_url": "https://docs.github.com/rest"}'
     hold: bool = False
-    after: bool = False
-    """Held after the thing was done, not before: as when the answer is lost."""
 
 
 def slow_down(seconds: int, status: int = 403) -> Fault:
@@ -162,10 +160,12 @@ class GitHubDouble:
             for name, stored in sorted(self.places[place].items())
         }
 
-    def fail_with(self, fault: Fault, *, on: Kind, times: int = 1, place: str | None = None) -> None:
-        """The next requests of that kind, of one repository where `place` says which, get this answer."""
+    def fail_with(
+        self, fault: Fault, *, on: Kind, times: int = 1, place: str | None = None, name: str | None = None
+    ) -> None:
+        """The next requests of that kind, of one repository or one secret where those say so, get this."""
         with self._lock:
-            self._faults += [(on, place, fault)] * times
+            self._faults += [(on, place or name, fault)] * times
 
     def recover(self) -> None:
         with self._lock:
@@ -185,21 +185,18 @@ class GitHubDouble:
         kind, found = _route(method, parts.path)
         with self._lock:
             self.requests.append(Request(method, parts.path, kind, found.get("name", "")))
-            due = (each for each in self._faults if each[0] == kind and each[1] in (None, found.get("repo")))
-            fault = next(due, None)
+            about = (None, found.get("repo"), found.get("name"))
+            fault = next((each for each in self._faults if each[0] == kind and each[1] in about), None)
             if fault is not None:
                 self._faults.remove(fault)
-        if fault is not None and not fault[2].after:
-            if not fault[2].hold:
-                return fault[2]
-            self._wait()
+        if fault is not None:
+            if fault[2].hold:
+                self._wait()
+            return fault[2]
         if token != self.token:
             return Fault(401)
         with self._lock:
-            answer = Fault(404) if kind is None else self._right(kind, found, parse_qs(parts.query), body)
-        if fault is not None and fault[2].after:
-            self._wait()
-        return answer
+            return Fault(404) if kind is None else self._right(kind, found, parse_qs(parts.query), body)
 
     def _wait(self) -> None:
         self.holding.set()

@@ -7,9 +7,11 @@ import pytest
 from agent.wire.messages import TaskReport
 from reconciler.desired import DesiredSync
 from reconciler.errors import LookFailed
+from reconciler.github.scopes import SecretMeta
 from reconciler.hashing import Inputs
 from reconciler.observation import Absent, Observation, Present, Unknown
 from reconciler.observe import Observed, observe
+from reconciler.spec.model import SecretTarget
 from reconciler.status.documents import InputDigests, Recorded, ServiceStatus, SyncStatus
 from tests.reconciler.facts import desired, secret
 
@@ -62,6 +64,13 @@ class Hosts:
         return self.report
 
 
+class NoTargets:
+    """For a spec without secret targets."""
+
+    async def look(self, target: SecretTarget) -> dict[str, SecretMeta]:
+        raise AssertionError(f"{target.name} is not in the spec")
+
+
 async def look(
     hosts: Hosts | None,
     status: SyncStatus | None = PLACED,
@@ -70,7 +79,8 @@ async def look(
     **facts: object,
 ) -> Observed:
     recorded = Recorded() if status is None else Recorded().put(status)
-    return await observe(desired(TEXT, **facts), recorded, hosts, interrupted=set(interrupted))
+    made, begun = desired(TEXT, **facts), set(interrupted)
+    return await observe(made, recorded, hosts, secret_targets=NoTargets(), interrupted=begun)
 
 
 async def seen(hosts: Hosts | None, status: SyncStatus | None = PLACED, **options: object) -> Observation:
@@ -155,6 +165,6 @@ async def test_services_are_taken_as_recorded_and_nobody_is_asked_for_what_has_a
     status = ServiceStatus(id=WEB, config_hash="v1:11111111:c:d")
     hosts = Hosts()
     made = desired(TEXT.replace("path: site", "path: dist"))
-    observed = await observe(made, Recorded().put(status), hosts)
+    observed = await observe(made, Recorded().put(status), hosts, secret_targets=NoTargets())
     assert observed.resources[WEB] == Present("v1:11111111:c:d", Inputs())
     assert (hosts.looked, observed.asked) == ([], frozenset())

@@ -8,9 +8,14 @@ import trio.testing
 from reconciler.apply import Details, Outcome, apply_plan
 from reconciler.deploy.context import RunContext
 from reconciler.git.process import GitOptions
+from reconciler.github.pace import Pace
 from reconciler.observation import Absent
 from reconciler.plan import Action, Step, make_plan
 from reconciler.repositories import Repositories
+from reconciler.secret_targets import SecretTargets
+from reconciler.secrets.source import SourceContext
+from reconciler.secrets.store import SecretStore
+from reconciler.status.documents import Recorded
 from reconciler.steps import Steps
 from reconciler.sync.sources import ProjectSources
 from tests.reconciler.facts import desired, facts
@@ -67,6 +72,9 @@ async def test_targets_and_other_steps_each_have_their_limit(
             repositories=repositories,
             sources=sources,
             fleet=None,
+            secret_targets=SecretTargets(SecretStore({}, context=SourceContext.from_environ({})), Pace()),
+            recorded=Recorded(),
+            observed={},
             checkouts=tmp_path,
             context=context,
         )

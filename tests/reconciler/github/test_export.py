@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from reconciler.github.client import GitHub, SecretMeta
+from reconciler.github.client import GitHub
 from reconciler.github.errors import GitHubDown, GitHubRefused
 from reconciler.github.export import Arrivals, ExportRefused, ExportTimeout, export_secrets, look
 from reconciler.github.export_work import Found, Route, State, due, judge, payloads, told
 from reconciler.github.pace import Pace
-from reconciler.github.scopes import EnvironmentScope, RepositoryScope, Scope
+from reconciler.github.scopes import EnvironmentScope, RepositoryScope, Scope, SecretMeta
 from reconciler.secrets.values import Secret
 from tests.canaries import canary
 from tests.contracts.github_double import Fault, GitHubDouble

@@ -82,7 +82,10 @@ def one_of_each() -> Recorded:
         ),
         SourceStatus(id="secrets/local", source_kind="env_file", state="fresh", keys=("DB_URL", "REDIS_URL")),
         TargetStatus(
-            id="targets/billing", target_kind="github_actions", keys={"CACHE_URL": "77"}, history=history
+            id="targets/billing",
+            target_kind="github_actions",
+            owned={"CACHE_URL": "2026-01-02"},
+            history=history,
         ),
         Summary(
             id="summary",
@@ -217,9 +220,7 @@ documents: st.SearchStrategy[AnyDocument] = st.one_of(
         keys=st.lists(texts, max_size=4).map(tuple),
         **_common,
     ),
-    st.builds(
-        TargetStatus, id=_ids("targets", 1), target_kind=texts, keys=maps, history=histories, **_common
-    ),
+    st.builds(TargetStatus, id=_ids("targets", 1), target_kind=texts, owned=maps, **_applied),
     st.builds(
         Summary,
         id=st.just("summary"),

@@ -1,0 +1,66 @@
+"""The desired state of a secret target: names in another system, and their values there. Pure."""
+
+from dataclasses import replace
+
+from reconciler.desired_model import DesiredTarget, Facts
+from reconciler.hashing import Inputs, config_hash, digest, fingerprint
+from reconciler.observation import Setback
+from reconciler.spec.model import GithubActionsSettings, SecretSource, SecretTarget, Spec
+from reconciler.status.conditions import Reason
+
+
+def target_environment(source: SecretSource) -> str:
+    """The environment for which a target takes from a source.
+
+    A target belongs to none of ours. Naming a source under `from` lets it take what that source may give,
+    so a source that is bound to environments is asked for its first one.
+    """
+    return source.environments[0] if source.environments else ""
+
+
+def pushed_from(spec: Spec, target: SecretTarget) -> SecretSource | None:
+    """The source whose values a target gets; None where the source's own system has to export them."""
+    source = spec.secret_sources[target.source]
+    return None if isinstance(source.settings, GithubActionsSettings) else source
+
+
+def desired_target(facts: Facts, target: SecretTarget) -> DesiredTarget:
+    resource = DesiredTarget(id=f"targets/{target.name}", target=target)
+    source = pushed_from(facts.spec, target)
+    if source is None:
+        part = f"secret_targets.{target.name}.from: {target.source} (export by dispatch)"
+        message = f"{part} is valid, but this version of trueup does not act on it yet"
+        return replace(resource, setback=Setback(Reason.NOT_IMPLEMENTED, message))
+    values = facts.secrets[source.name, target_environment(source)]
+    if isinstance(values, Setback):
+        return replace(resource, setback=values)
+    missing = sorted(key.key for key in target.keys if key.key not in values)
+    if missing:
+        message = f"secret source {source.name} has no key {', '.join(missing)}; add it, or correct `keys`"
+        return replace(resource, setback=Setback(Reason.SECRET_NOT_FOUND, message))
+    chosen = {key.name: values[key.key] for key in target.keys}
+    keyed = {
+        name: fingerprint(facts.hash_key, target=resource.id, name=name, value=value.value.reveal())
+        for name, value in chosen.items()
+    }
+    inputs = Inputs({"place": digest(place_of(target)), "names": digest(sorted(chosen))}, keyed)
+    return replace(
+        resource,
+        values=chosen,
+        inputs=inputs,
+        hash=config_hash(inputs, facts.key_id),
+        soft_inputs=frozenset(name for name, value in chosen.items() if not value.may_cause_change),
+        degraded=(source.name, target_environment(source)) in facts.degraded,
+    )
+
+
+def place_of(target: SecretTarget) -> list[object]:
+    """What decides where the secrets are, and who may use them there."""
+    return [
+        target.kind,
+        target.repo,
+        target.org,
+        target.environment,
+        target.visibility,
+        sorted(target.selected_repositories),
+    ]
