@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 import trio
@@ -16,13 +16,13 @@ import trio
 from agent.backoff import Backoff
 from agent.failures import single
 from reconciler.apply import Outcome
-from reconciler.errors import SpecInvalid, TrueupError
+from reconciler.errors import SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
 from reconciler.logs import trace
+from reconciler.mishaps import line_for_log, way_to
 from reconciler.plan import Step
 from reconciler.primary import Primary
 from reconciler.reconcile import Pass, reconcile
-from reconciler.status.conditions import bounded
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -87,9 +87,9 @@ class Runner:
                     await self._asked.wait()
                 nursery.cancel_scope.cancel()
 
-    async def keep_secrets_fresh(self) -> None:
+    async def keep_secrets_fresh(self) -> NoReturn:
         """Fetch secrets ahead of need, for ever, and ask for a pass where that brought other values."""
-        await self.primary.keep_secrets_fresh(self._secret_changed)
+        await lasting("refreshing secrets", lambda: self.primary.keep_secrets_fresh(self._secret_changed))
 
     async def watch_agents(self) -> None:
         """Ask for a pass when a node comes that the last pass missed."""
@@ -124,9 +124,9 @@ class Runner:
             done = await reconcile(self.primary, patience=patience, on_change=_tell_step)
         except Exception as raised:
             cause = single(raised) if isinstance(raised, BaseExceptionGroup) else raised
-            error = line_for_log(cause)
+            error = line_for_log(raised)
             code = ExitCode.SPEC_INVALID if isinstance(cause, SpecInvalid) else code
-            log.debug("the pass broke off", exc_info=raised)
+            log.debug("the way to where the pass broke off", calls=way_to(raised))
         else:
             code = pass_exit_code(done)
             self._away = done.away
@@ -157,6 +157,18 @@ class Runner:
         self.ask(f"secret source {source} has other values for {environment or 'no environment'}")
 
 
+async def lasting(what: str, run: Callable[[], Awaitable[object]]) -> NoReturn:
+    """Run something that should go on for ever; a mistake in it is one line, and it begins again."""
+    backoff = Backoff(first=1.0, longest=60.0)
+    while True:
+        try:
+            await run()
+        except Exception as raised:
+            log.error(f"{what} broke off", error=line_for_log(raised))
+            log.debug(f"the way to where {what} broke off", calls=way_to(raised))
+        await trio.sleep(backoff.next())
+
+
 async def _then(wait: Callable[[], Awaitable[None]], act: Callable[[], None]) -> None:
     await wait()
     act()
@@ -165,15 +177,3 @@ async def _then(wait: Callable[[], Awaitable[None]], act: Callable[[], None]) ->
 def _tell_step(step: Step, outcome: Outcome | None) -> None:
     if outcome is not None and outcome.state == "succeeded":
         log.info("step applied", action=step.action, resource=step.resource, reason=step.reason)
-
-
-def line_for_log(error: BaseException) -> str:
-    """One line on an error: what people may read of a known one, of any other only where it was."""
-    if isinstance(error, TrueupError):
-        return bounded("; ".join(str(error).splitlines()))
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    # Its text may hold values.
-    where = f" at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else ""
-    return f"internal error: {type(error).__name__}{where}; this is a bug in trueup, -vv logs the traceback"

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import trio
 
+from reconciler.mishaps import line_for_log, way_to
+
 log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
@@ -64,9 +66,9 @@ class Guard:
             if limit.cancelled_caught and not answer.started:
                 await answer.error(408, "the request took too long")
         except Exception as error:
-            # Without its text and its frames, which may hold what was sent.
-            log.error("internal error in answering %s: %s", scope["path"], type(error).__name__)
-            log.debug("the request's error", exc_info=error)
+            # Its text may hold what was sent.
+            log.error("no answer to %s: %s", scope["path"], line_for_log(error))
+            log.debug("the way to where it broke off: %s", way_to(error))
             if not answer.started:
                 await answer.error(500, "internal error; the log of trueup serve has a line on it")
         finally:

@@ -18,6 +18,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
+from reconciler.mishaps import line_for_log, way_to
 from reconciler.web.guard import App, Guard, Limits
 
 log = logging.getLogger(__name__)
@@ -90,9 +91,9 @@ class HttpServer:
             with trio.move_on_after(MAX_AGE):
                 await _Connection(app, self._config, self._context, ConnectionState({}), stream).run()
         except Exception as error:
-            # Without its text and its frames, which may hold what was sent.
-            log.warning("a connection broke off: %s", type(error).__name__)
-            log.debug("the connection's error", exc_info=error)
+            # Its text may hold what was sent.
+            log.warning("a connection broke off: %s", line_for_log(error))
+            log.debug("the way to where it broke off: %s", way_to(error))
         finally:
             self._open -= 1
             await trio.aclose_forcefully(transport)
