@@ -6,6 +6,7 @@ and what only its fingerprint may be.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from agent.wire.messages import RenderedContent
 from reconciler.hashing import ConfigHash, Inputs, digest, fingerprint
@@ -169,13 +170,19 @@ def split_inputs(
             if value.key != variable:
                 keys[name] = value.key
         elif env.get(variable) == value:
-            public[f"{prefix}env {variable}"] = digest(value)
+            public[f"{prefix}env {variable}"] = _digest_of(value)
             continue
         else:
             plain = value
             passed_on.append(Secret(value))
         keyed[name] = fingerprint(facts.hash_key, target=target, name=name, value=plain)
     return Split(public, keyed, frozenset(soft), keys, tuple(passed_on))
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(value: str) -> str:
+    """Of what stands in the spec, and there in a thousand services alike."""
+    return digest(value)
 
 
 class SetbackRaised(Exception):

@@ -20,9 +20,10 @@ from tests.bench.blocksync import BlockSync, block_sync
 from tests.bench.passes import bench_pass
 from tests.bench.report import MIB, Measurement, machine, print_table, write_json
 from tests.bench.rsync import PeerMissing, RsyncOverSsh, rsync_over_ssh
+from tests.bench.secrets import bench_secrets
 
 OURS, PEER = "trueup", "rsync over ssh"
-WORKS = ("large", "small", "pass")
+WORKS = ("large", "small", "pass", "secrets")
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ def main() -> int:
             services = 100 if options.quick else 1_000
             print(f"pass over {services} services", file=sys.stderr, flush=True)
             measured += bench_pass(where / "pass", services=services, runs=runs)
+        if "secrets" in options.only:
+            print("secrets of 1,000 services", file=sys.stderr, flush=True)
+            measured += bench_secrets(runs=runs * 5)
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(
         f"durability of trueup's writes: {options.durability}; medians of {runs} runs; ratio: {PEER} is 1\n"

@@ -27,6 +27,8 @@ class Measurement:
     """Of file contents, as far as the peer says it, in the last run."""
     peak_rss: dict[str, int] = field(default_factory=dict)
     """Bytes, by process."""
+    note: str = ""
+    """What else was counted, and what the goal is."""
 
     @property
     def median(self) -> float:
@@ -60,7 +62,7 @@ def machine(where: Path) -> dict[str, str | int]:
 def print_table(measurements: Sequence[Measurement], *, against: str) -> None:
     """One line for each piece of work and peer; the ratio is to the peer `against` at the same work."""
     base = {measured.work: measured.median for measured in measurements if measured.peer == against}
-    rows = [("work", "peer", "median", "ratio", "runs", "look at the source", "moved", "peak memory")]
+    rows = [("work", "peer", "median", "ratio", "runs", "look at the source", "moved", "peak memory", "note")]
     for measured in measurements:
         ratio = base.get(measured.work, 0.0) / measured.median
         rows.append(
@@ -73,6 +75,7 @@ def print_table(measurements: Sequence[Measurement], *, against: str) -> None:
                 _seconds(statistics.median(measured.scan_seconds)) if measured.scan_seconds else "",
                 "" if measured.bytes_moved is None else f"{measured.bytes_moved / MIB:.1f} MiB",
                 ", ".join(f"{name} {peak // MIB} MiB" for name, peak in measured.peak_rss.items()),
+                measured.note,
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -92,6 +95,7 @@ def write_json(path: Path, facts: Mapping[str, str | int], measurements: Sequenc
             "scan_seconds": measured.scan_seconds,
             "bytes_moved": measured.bytes_moved,
             "peak_rss_bytes": measured.peak_rss,
+            "note": measured.note,
         }
         for measured in measurements
     ]
@@ -99,4 +103,6 @@ def write_json(path: Path, facts: Mapping[str, str | int], measurements: Sequenc
 
 
 def _seconds(value: float) -> str:
+    if value < 0.001:
+        return f"{value * 1e6:.1f} µs"
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
