@@ -14,7 +14,15 @@ from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
 from reconciler.secrets.merge import Collision, Merged
 from reconciler.secrets.values import Secret, SecretValue
-from reconciler.spec.model import Project, SecretTarget, SecretUse, Service, Spec, SyncTarget
+from reconciler.spec.model import (
+    GithubActionsSettings,
+    Project,
+    SecretTarget,
+    SecretUse,
+    Service,
+    Spec,
+    SyncTarget,
+)
 from reconciler.status.conditions import Reason
 
 
@@ -110,7 +118,9 @@ class DesiredTarget(DesiredResource):
 
     target: SecretTarget
     values: Mapping[str, SecretValue] = field(default_factory=dict, repr=False)
-    """By those names."""
+    """By those names; none where the source has to export them."""
+    origin: GithubActionsSettings | None = None
+    """The source that exports them, as its values cannot be read."""
 
 
 AnyDesired = DesiredService | DesiredSync | DesiredTarget

@@ -28,9 +28,7 @@ def desired_target(facts: Facts, target: SecretTarget) -> DesiredTarget:
     resource = DesiredTarget(id=f"targets/{target.name}", target=target)
     source = pushed_from(facts.spec, target)
     if source is None:
-        part = f"secret_targets.{target.name}.from: {target.source} (export by dispatch)"
-        message = f"{part} is valid, but this version of trueup does not act on it yet"
-        return replace(resource, setback=Setback(Reason.NOT_IMPLEMENTED, message))
+        return _exported(facts, resource)
     values = facts.secrets[source.name, target_environment(source)]
     if isinstance(values, Setback):
         return replace(resource, setback=values)
@@ -52,6 +50,28 @@ def desired_target(facts: Facts, target: SecretTarget) -> DesiredTarget:
         soft_inputs=frozenset(name for name, value in chosen.items() if not value.may_cause_change),
         degraded=(source.name, target_environment(source)) in facts.degraded,
     )
+
+
+def _exported(facts: Facts, resource: DesiredTarget) -> DesiredTarget:
+    """Of values that nobody can read, the keyed inputs say which secret of which repository they are."""
+    target = resource.target
+    source = facts.spec.secret_sources[target.source]
+    origin = source.settings
+    assert isinstance(origin, GithubActionsSettings)
+    if not source.enabled:
+        message = f"secret source {source.name} is not enabled, so nothing is exported from it"
+        return replace(resource, setback=Setback(Reason.SUSPENDED, message, blocks=False))
+    keyed = {
+        key.name: fingerprint(
+            facts.hash_key,
+            target=resource.id,
+            name=key.name,
+            value=f"{origin.repo}/{key.key}".upper(),
+        )
+        for key in target.keys
+    }
+    inputs = Inputs({"place": digest(place_of(target)), "names": digest(sorted(keyed))}, keyed)
+    return replace(resource, origin=origin, inputs=inputs, hash=config_hash(inputs, facts.key_id))
 
 
 def place_of(target: SecretTarget) -> list[object]:

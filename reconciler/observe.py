@@ -9,6 +9,8 @@ import trio
 from agent.wire.messages import TaskReport
 from reconciler.desired_model import Desired, DesiredSync, DesiredTarget
 from reconciler.errors import TrueupError
+from reconciler.export_work import seen_at
+from reconciler.github.export_work import Found
 from reconciler.github.scopes import SecretMeta
 from reconciler.hashing import Inputs
 from reconciler.observation import Absent, Observation, Present, Unknown
@@ -24,6 +26,14 @@ class SecretTargets(Protocol):
 
     async def look(self, target: SecretTarget) -> Mapping[str, SecretMeta]:
         """The names that are there; raises a `TrueupError` if that could not be found out."""
+        ...
+
+
+class SecretExports(Protocol):
+    """The same for targets whose secrets another system has to export."""
+
+    async def look(self, desired: DesiredTarget) -> Found:
+        """What is at both ends; raises a `TrueupError` if that could not be found out."""
         ...
 
 
@@ -68,6 +78,7 @@ async def observe(
     agents: Agents | None,
     *,
     secret_targets: SecretTargets,
+    secret_exports: SecretExports,
     interrupted: Collection[str] = (),
 ) -> Observed:
     """Services by their record (their driver has nothing to look at), sync targets by asking their agents.
@@ -80,7 +91,8 @@ async def observe(
         for name, secrets in desired.targets().items():
             found[name] = recorded_observation(recorded.targets.get(name), interrupted=name in interrupted)
             if secrets.setback is None:
-                nursery.start_soon(_ask_target, secret_targets, secrets, recorded.targets.get(name), found)
+                status = recorded.targets.get(name)
+                nursery.start_soon(_ask_target, secret_targets, secret_exports, secrets, status, found)
     for service in desired.services():
         found[service] = recorded_observation(
             recorded.services.get(service), interrupted=service in interrupted
@@ -106,17 +118,21 @@ async def observe(
 
 async def _ask_target(
     targets: SecretTargets,
+    exports: SecretExports,
     desired: DesiredTarget,
     status: TargetStatus | None,
     found: dict[str, Observation],
 ) -> None:
     """What stands at a secret target, also where nothing is recorded yet: a place that is not there shows."""
+    known = found[desired.id]
     try:
+        if desired.origin is not None:
+            found[desired.id] = seen_at(desired, status, await exports.look(desired), known)
+            return
         there = await targets.look(desired.target)
     except TrueupError as error:
         found[desired.id] = Unknown(error.reason, str(error))
         return
-    known = found[desired.id]
     if isinstance(known, Present) and status is not None:
         found[desired.id] = replace(known, drift=drift_at(desired, status, there))
 

@@ -17,6 +17,8 @@ class Action(StrEnum):
     BUILD = "build"
     PUSH = "push"
     """Write secrets into another system."""
+    EXPORT = "export"
+    """Have another system write secrets that it alone can read."""
     DEPLOY = "deploy"
     SYNC = "sync"
     ADOPT = "adopt"
@@ -31,6 +33,7 @@ FORCED = "forced"
 STAGE = {
     Action.BUILD: 0,
     Action.PUSH: 1,
+    Action.EXPORT: 1,
     Action.SYNC: 2,
     Action.DEPLOY: 3,
     Action.ADOPT: 4,
@@ -186,7 +189,7 @@ def _step(resource: DesiredResource, reason: str, changes: tuple[str, ...]) -> S
     if isinstance(resource, DesiredSync):
         action = Action.SYNC
     elif isinstance(resource, DesiredTarget):
-        action = Action.PUSH
+        action = Action.PUSH if resource.origin is None else Action.EXPORT
     return Step(
         resource.id,
         action,

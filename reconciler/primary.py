@@ -24,6 +24,7 @@ from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
 from reconciler.pairing import enrolments, with_pairing
 from reconciler.repositories import BranchFiles, Repositories
+from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.cache import SecretCache
 from reconciler.secrets.disk_cache import DiskCache
@@ -150,6 +151,11 @@ class Primary:
     def secret_targets(self, spec: Spec) -> SecretTargets:
         """Access to the secret targets of a spec; all of them together keep GitHub's pace."""
         return SecretTargets(self.secret_store(spec), self._pace, self.settings.github_api_url)
+
+    def secret_exports(self, spec: Spec) -> SecretExports:
+        """The same for those that their source has to export."""
+        store, api = self.secret_store(spec), self.settings.github_api_url
+        return SecretExports(store, self._pace, self.arrivals, api)
 
     async def fleet(self, spec: Spec, *, patience: float) -> Fleet | None:
         """The agents that this spec and the status branch know, the listener started; None without nodes."""

@@ -97,6 +97,7 @@ async def reconcile(
             sources=sources,
             fleet=prepared.fleet,
             secret_targets=primary.secret_targets(spec),
+            secret_exports=primary.secret_exports(spec),
             recorded=prepared.recorded,
             observed=prepared.observed.resources,
             checkouts=primary.checkouts,
@@ -177,6 +178,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         recorded,
         fleet,
         secret_targets=primary.secret_targets(spec.spec),
+        secret_exports=primary.secret_exports(spec.spec),
         interrupted=_interrupted(untold),
     )
     # plan
@@ -202,7 +204,7 @@ def _moved(records: Iterable[StepRecord], moves: Sequence[Move]) -> tuple[StepRe
 
 def _interrupted(untold: Iterable[StepRecord]) -> set[str]:
     """Resources that a step may have left anywhere. One that only records something touches nothing."""
-    acting = (Action.DEPLOY, Action.SYNC, Action.PUSH)
+    acting = (Action.DEPLOY, Action.SYNC, Action.PUSH, Action.EXPORT)
     return {record.resource for record in untold if record.action in acting}
 
 

@@ -96,7 +96,7 @@ def with_results(recorded: Recorded, results: Iterable[StepResult]) -> Recorded:
             recorded = recorded.put(_deployed(recorded.services.get(result.resource), result))
         elif result.action == Action.SYNC:
             recorded = recorded.put(_synced(recorded.syncs.get(result.resource), result))
-        elif result.action == Action.PUSH:
+        elif result.action in (Action.PUSH, Action.EXPORT):
             recorded = recorded.put(_pushed(recorded.targets.get(result.resource), result))
         elif result.action == Action.ADOPT:
             recorded = recorded.put(*_adopted(recorded, result))

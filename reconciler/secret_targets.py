@@ -69,7 +69,7 @@ class SecretTargets:
         target, scope = desired.target, scope_of(desired.target)
         async with await self.github(target) as github:
             work = work_at(desired, status, await github.list_secrets(scope), everything=everything)
-            _refuse_to_prune_too_much(target, work, status, max_prune)
+            refuse_to_prune_too_much(target, work, status, max_prune)
             written, failure = await self._write(github, desired, work)
             deleted: list[str] = []
             if failure is None:
@@ -156,7 +156,7 @@ def scope_of(target: SecretTarget) -> Scope:
     return RepositoryScope(target.repo)
 
 
-def _refuse_to_prune_too_much(
+def refuse_to_prune_too_much(
     target: SecretTarget, work: Work, status: TargetStatus | None, max_prune: float
 ) -> None:
     owned: Mapping[str, str] = status.owned if status is not None else {}

@@ -17,6 +17,7 @@ from reconciler.git.checkout import checkout
 from reconciler.observation import Absent, Observation
 from reconciler.plan import FORCED, Action, Step
 from reconciler.repositories import Repositories
+from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.mask import Masker
 from reconciler.spec.model import Spec
@@ -38,6 +39,7 @@ class Steps:
         sources: ProjectSources,
         fleet: Fleet | None,
         secret_targets: SecretTargets,
+        secret_exports: SecretExports,
         recorded: Recorded,
         observed: Mapping[str, Observation],
         checkouts: Path,
@@ -51,6 +53,7 @@ class Steps:
         self._fleet = fleet
         self._targets = desired.targets()
         self._secret_targets = secret_targets
+        self._secret_exports = secret_exports
         self._recorded = recorded
         self._observed = observed
         self._checkouts = checkouts
@@ -63,6 +66,7 @@ class Steps:
         return {
             Action.BUILD: self._build,
             Action.PUSH: self._push,
+            Action.EXPORT: self._export,
             Action.SYNC: self._sync,
             Action.DEPLOY: self._deploy,
             Action.ADOPT: self._record_only,
@@ -73,11 +77,14 @@ class Steps:
     async def slot(self, step: Step) -> AsyncIterator[None]:
         """Until a step may begin, and for as long as it runs: implements `apply.Slot`.
 
-        Targets have limits of their own, as they wait for hosts and not for this machine. A target that
-        waits for others of its project takes no place from the rest.
+        Targets have limits of their own, as they wait for hosts and not for this machine; so do exports. A
+        target that waits for others of its project takes no place from the rest.
         """
         if step.action is Action.SYNC:
             async with self._sources.limit(self._syncs[step.resource].project), self._tasks:
+                yield
+        elif step.action is Action.EXPORT:
+            async with self._tasks:
                 yield
         else:
             async with self._others:
@@ -99,6 +106,15 @@ class Steps:
             self._targets[step.resource],
             self._recorded.targets.get(step.resource),
             everything=step.reason == FORCED or isinstance(self._observed[step.resource], Absent),
+            max_prune=self._spec.limits.max_prune,
+        )
+
+    async def _export(self, step: Step) -> Details:
+        # What a step that was interrupted has done shows in the target: no need to ask for all of it again.
+        return await self._secret_exports.export(
+            self._targets[step.resource],
+            self._recorded.targets.get(step.resource),
+            everything=step.reason == FORCED,
             max_prune=self._spec.limits.max_prune,
         )
 

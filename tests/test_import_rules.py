@@ -28,6 +28,7 @@ PURE = (
     "agent.wire.frames",
     "agent.wire.messages",
     "reconciler.desired",
+    "reconciler.export_work",
     "reconciler.github.export_work",
     "reconciler.github.scopes",
     "reconciler.hashing",

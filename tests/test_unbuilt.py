@@ -108,9 +108,6 @@ async def test_parts_that_are_not_built_are_no_success(tmp_path: Path) -> None:
         assert {finding["resource"] for finding in planned.document["findings"]} >= set(expected())
 
 
-SHARED = "{kind: github_actions, repo: org/devops, token: {env: GH_PAT}}"
-TARGET = "{kind: github_actions, repo: org/a, from: shared, keys: [DB_PASSWORD]}"
-
 WHOLE_SPEC = {
     "release.cut: reconciler": (
         (", cut: external", ""),
@@ -121,11 +118,6 @@ WHOLE_SPEC = {
         ("branch: main}", "verify: {signatures: tag, allowed_signers: /etc/signers}}"),
         "services/staging/api",
         "repositories.app.verify.signatures: tag",
-    ),
-    "secret_targets": (
-        ("services:", f"  shared: {SHARED}\nsecret_targets:\n  ci: {TARGET}\nservices:"),
-        "targets/ci",
-        "secret_targets.ci.from: shared (export by dispatch)",
     ),
     "notifications": (
         ("services:", "notifications: [{url: {env: NOTIFY_URL}}]\nservices:"),

@@ -24,6 +24,7 @@ from reconciler.spec.secret_model import SOPS_TYPES
 from reconciler.spec.values import parse_duration
 
 MAX_CACHE_TTL = 3600.0
+_GITHUB_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMMON = ("enabled", "environments", "cache_ttl", "refresh_interval", "max_stale", "fallback")
 _LOGIN = {
     "universal": ("client_id", "client_secret"),
@@ -215,6 +216,7 @@ def build_targets(findings: Findings, sources: Mapping[str, SecretSource]) -> di
         fields: dict[str, Any] = converted(entry, "secret_target")
         findings.refer((*path, "from"), "secret_sources", fields["from"])
         _check_target(findings, path, fields)
+        _check_export(findings, path, fields, sources.get(fields["from"]))
         if findings.is_broken("secret_targets", name):
             continue
         fields["source"] = fields.pop("from")
@@ -246,6 +248,24 @@ def _check_target(findings: Findings, path: Path, fields: dict[str, Any]) -> Non
             findings.report(at, f"{shown(name)} is pushed twice; remove one")
         names.append(name)
     fields["keys"] = [*fields["keys"], *_grouped(findings, path, fields.get("groups", ()), names)]
+
+
+def _check_export(
+    findings: Findings, path: Path, fields: Mapping[str, Any], source: SecretSource | None
+) -> None:
+    """What an export by the source's own workflow cannot do."""
+    if source is None or source.kind != "github_actions":
+        return
+    if "org" in fields:
+        findings.report(
+            (*path, "org"),
+            f"{shown(source.name)} is exported to repositories only; name a `repo`, or take another source",
+        )
+    for index, key in enumerate(fields["keys"]):
+        if not _GITHUB_NAME.fullmatch(key["key"]) or key["key"].upper().startswith("GITHUB_"):
+            findings.report(
+                (*path, "keys", index), f"{shown(key['key'])} is no name that a secret of GitHub may have"
+            )
 
 
 def _grouped(

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import pytest
 
 from agent.wire.messages import TaskReport
-from reconciler.desired import DesiredSync
+from reconciler.desired import DesiredSync, DesiredTarget
 from reconciler.errors import LookFailed
+from reconciler.github.export_work import Found
 from reconciler.github.scopes import SecretMeta
 from reconciler.hashing import Inputs
 from reconciler.observation import Absent, Observation, Present, Unknown
@@ -71,6 +72,11 @@ class NoTargets:
         raise AssertionError(f"{target.name} is not in the spec")
 
 
+class NoExports:
+    async def look(self, desired: DesiredTarget) -> Found:
+        raise AssertionError(f"{desired.id} is not in the spec")
+
+
 async def look(
     hosts: Hosts | None,
     status: SyncStatus | None = PLACED,
@@ -80,7 +86,14 @@ async def look(
 ) -> Observed:
     recorded = Recorded() if status is None else Recorded().put(status)
     made, begun = desired(TEXT, **facts), set(interrupted)
-    return await observe(made, recorded, hosts, secret_targets=NoTargets(), interrupted=begun)
+    return await observe(
+        made,
+        recorded,
+        hosts,
+        secret_targets=NoTargets(),
+        secret_exports=NoExports(),
+        interrupted=begun,
+    )
 
 
 async def seen(hosts: Hosts | None, status: SyncStatus | None = PLACED, **options: object) -> Observation:
@@ -165,6 +178,7 @@ async def test_services_are_taken_as_recorded_and_nobody_is_asked_for_what_has_a
     status = ServiceStatus(id=WEB, config_hash="v1:11111111:c:d")
     hosts = Hosts()
     made = desired(TEXT.replace("path: site", "path: dist"))
-    observed = await observe(made, Recorded().put(status), hosts, secret_targets=NoTargets())
+    recorded = Recorded().put(status)
+    observed = await observe(made, recorded, hosts, secret_targets=NoTargets(), secret_exports=NoExports())
     assert observed.resources[WEB] == Present("v1:11111111:c:d", Inputs())
     assert (hosts.looked, observed.asked) == ([], frozenset())

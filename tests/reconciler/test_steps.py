@@ -8,10 +8,12 @@ import trio.testing
 from reconciler.apply import Details, Outcome, apply_plan
 from reconciler.deploy.context import RunContext
 from reconciler.git.process import GitOptions
+from reconciler.github.export import Arrivals
 from reconciler.github.pace import Pace
 from reconciler.observation import Absent
 from reconciler.plan import Action, Step, make_plan
 from reconciler.repositories import Repositories
+from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
@@ -66,13 +68,15 @@ async def test_targets_and_other_steps_each_have_their_limit(
         return {}
 
     async with ProjectSources(spec, repositories, tmp_path, context) as sources:
+        store = SecretStore({}, context=SourceContext.from_environ({}))
         steps = Steps(
             spec,
             made,
             repositories=repositories,
             sources=sources,
             fleet=None,
-            secret_targets=SecretTargets(SecretStore({}, context=SourceContext.from_environ({})), Pace()),
+            secret_targets=SecretTargets(store, Pace()),
+            secret_exports=SecretExports(store, Pace(), Arrivals()),
             recorded=Recorded(),
             observed={},
             checkouts=tmp_path,

@@ -1,0 +1,92 @@
+"""Secret targets whose secrets their source has to export: looking at both ends, and asking for an export."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from reconciler.apply import Details
+from reconciler.desired_model import DesiredTarget
+from reconciler.export_work import origin_of, route_of, to_export
+from reconciler.github.client import DEFAULT_API, GitHub
+from reconciler.github.export import Arrivals, Brought, bring, look
+from reconciler.github.export_work import Found
+from reconciler.github.pace import Pace
+from reconciler.github.scopes import SecretMeta
+from reconciler.secret_targets import PushFailed, refuse_to_prune_too_much, scope_of
+from reconciler.secrets.store import SecretStore
+from reconciler.status.conditions import Reason
+from reconciler.status.documents import TargetStatus
+from reconciler.target_work import incomplete_groups, work_at
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class SecretExports:
+    """Access to targets and their sources with the credentials of one spec."""
+
+    store: SecretStore
+    pace: Pace
+    arrivals: Arrivals
+    api_url: str | None = None
+
+    async def look(self, desired: DesiredTarget) -> Found:
+        """What is at both ends. Raises GitHubDown, GitHubRefused and what a credential does."""
+        async with self._ends(desired) as (source, target):
+            return await look(target, source, route_of(desired), organization=origin_of(desired).org_fallback)
+
+    async def export(
+        self, desired: DesiredTarget, status: TargetStatus | None, *, everything: bool, max_prune: float
+    ) -> Details:
+        """Have exported what is missing or out of date right now, the members of a group together.
+
+        Raises PushFailed where not all of it came; the errors of `look` before anything is asked for.
+        """
+        route, target = route_of(desired), desired.target
+        async with self._ends(desired) as (there, here):
+            found = await look(here, there, route, organization=origin_of(desired).org_fallback)
+            asked = to_export(desired, status, found, everything=everything)
+            own = {name: SecretMeta(name, time) for name, time in found.own.items()}
+            work = work_at(desired, status, own, everything=False)
+            refuse_to_prune_too_much(target, work, status, max_prune)
+            brought = Brought({}, {})
+            if asked:
+                log.info("asking for an export", resource=desired.id, source=route.source, names=list(asked))
+                brought = await bring(
+                    there, here, route, asked, found, patience=target.timeout, arrivals=self.arrivals
+                )
+            deleted: list[str] = []
+            if not brought.failures:
+                for name in work.delete:
+                    await here.delete_secret(scope_of(target), name)
+                    deleted.append(name)
+        for name in work.left:
+            log.warning("a secret stays that is not wanted any more", resource=desired.id, name=name)
+        details = {
+            "names": list(brought.arrived),
+            "updated": list(brought.arrived.values()),
+            "deleted": [*deleted, *work.left],
+        }
+        if not brought.failures:
+            return details
+        message = "; ".join(dict.fromkeys(str(failure) for failure in brought.failures.values()))
+        begun = incomplete_groups(target, {name: name in brought.arrived for name in asked})
+        if begun:
+            message = f"a group is incomplete, {'; '.join(begun)}: {message}"
+            raise PushFailed(message, Reason.GROUP_INCOMPLETE, details)
+        raise PushFailed(message, next(iter(brought.failures.values())).reason, details)
+
+    @asynccontextmanager
+    async def _ends(self, desired: DesiredTarget) -> AsyncIterator[tuple[GitHub, GitHub]]:
+        """The source's and the target's, which may have a token of its own."""
+        token = await self.store.credential(origin_of(desired).token)
+        own = desired.target.token
+        to_target = token if own is None else await self.store.credential(own)
+        api, patience = self.api_url or DEFAULT_API, desired.target.timeout
+        async with (
+            GitHub(api, token, patience=patience, pace=self.pace) as source,
+            GitHub(api, to_target, patience=patience, pace=self.pace) as target,
+        ):
+            yield source, target
