@@ -94,8 +94,9 @@ def merge(
         precedence,
     )
     for name, candidates in strongest_last.items():
+        _check_name(name, candidates[0])
         for candidate in candidates:
-            _check(name, candidate)
+            _check_value(name, candidate)
     names = sorted(strongest_last)
     return Merged({name: strongest_last[name][-1].value for name in names}, _collisions(strongest_last))
 
@@ -197,17 +198,19 @@ def _matches(pattern: re.Pattern[str], name: str) -> bool:
     return pattern.fullmatch(name) is not None
 
 
-def _check(name: str, candidate: _Candidate) -> None:
-    where = candidate.place
+def _check_name(name: str, candidate: _Candidate) -> None:
     if not _matches(VARIABLE, name):
         raise VariableUnusable(
-            f"{where}: {name!r} cannot be the name of a variable",
+            f"{candidate.place}: {name!r} cannot be the name of a variable",
             hint=f"use letters, digits and _ ({VARIABLE.pattern})",
         )
+
+
+def _check_value(name: str, candidate: _Candidate) -> None:
     value = candidate.value
     if not _carriable(value.value.reveal() if isinstance(value, SecretValue) else value):
         raise VariableUnusable(
-            f"{where}: the value of {name} holds a NUL character or is not valid text",
+            f"{candidate.place}: the value of {name} holds a NUL character or is not valid text",
             hint="store binary data in base64",
         )
 

@@ -20,7 +20,7 @@ async def test_a_thousand_services_make_one_call_for_each_list_and_none_within_t
 
 
 def test_a_fingerprint_is_an_hmac_over_target_name_and_value_with_their_lengths() -> None:
-    for key in (b"k" * 32, b"o" * 32):
+    for key in (b"k" * 32, b"o" * 32, b"long" * 40):
         for parts in (("t", "N", "v"), ("t", "N", ""), ("tN", "", "vä"), ("services/a", "KEY", "x" * 5000)):
             message = b"".join(len(part.encode()).to_bytes(8, "big") + part.encode() for part in parts)
             expected = hmac.new(key, message, hashlib.sha256).hexdigest()[:FINGERPRINT_HEX]
