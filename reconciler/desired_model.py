@@ -56,6 +56,8 @@ class Facts:
     commits: Mapping[str, CommitPaths | Setback]
     ignore_files: Mapping[tuple[str, str], str | Setback | None]
     """Text of the ignore files that projects name, by (commit, path); None: not in that commit."""
+    templates: Mapping[tuple[str, str], str | Setback | None]
+    """Text of the templates that rendered files name, in the same way."""
     secrets: Mapping[SecretsKey, Mapping[str, SecretValue] | Setback]
     degraded: Collection[SecretsKey]
     """Those of `secrets` that a stale value or a fallback serves because the source itself failed."""

@@ -22,7 +22,7 @@ from reconciler.identity import sync_id
 from reconciler.observation import Setback
 from reconciler.secrets.merge import Collision, merge
 from reconciler.secrets.render import render
-from reconciler.spec.model import Precedence, Project, Spec, SyncTarget
+from reconciler.spec.model import Precedence, Project, RenderedFile, Spec, SyncTarget
 from reconciler.status.conditions import Reason
 from reconciler.unbuilt import unbuilt_in_project
 
@@ -95,10 +95,13 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
             precedence=(Precedence.ENV, Precedence.SECRETS),
         )
         collisions[file.path] = merged.collisions
+        template = _template(facts, resource, file)
+        if file.template is not None:
+            public[f"template {file.template}"] = digest(template)
         rendered.append(
             RenderedContent(
                 path=file.path,
-                content=render(file, merged),
+                content=render(file, merged, template),
                 mode=file.mode,
                 owner=file.owner or "",
                 group=file.group or "",
@@ -125,6 +128,23 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
             for use in file.secrets
         ),
     )
+
+
+def _template(facts: Facts, resource: DesiredSync, file: RenderedFile) -> str:
+    """The text of the template that a file names; nothing for one without. Raises SetbackRaised."""
+    if file.template is None:
+        return ""
+    assert resource.revision is not None  # files come last
+    text = facts.templates[resource.revision.commit, file.template]
+    if isinstance(text, Setback):
+        raise SetbackRaised(text)
+    if text is None:
+        message = (
+            f"`{file.template}` does not exist in {resource.revision}; correct the `template` of "
+            f"{file.path}, which is named from the root of the repository"
+        )
+        raise SetbackRaised(Setback(Reason.REVISION_NOT_FOUND, message))
+    return text
 
 
 def ignore_file_path(project: Project) -> str:

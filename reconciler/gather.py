@@ -23,6 +23,7 @@ from reconciler.repositories import Repositories
 from reconciler.secrets.freshness import SourceState
 from reconciler.secrets.known import KNOWN
 from reconciler.secrets.store import SecretStore
+from reconciler.secrets.template import MAX_TEMPLATE, decode_template
 from reconciler.secrets.values import Secret, SecretValue
 from reconciler.settings import Settings
 from reconciler.spec.model import Spec
@@ -76,6 +77,7 @@ async def gather_facts(
         ],
     )
     ignore_files = await _read_ignore_files(views, spec, releases, branches)
+    templates = await _read_templates(views, spec, releases, branches)
     return Facts(
         spec=spec,
         spec_revision=spec_revision,
@@ -84,6 +86,7 @@ async def gather_facts(
         branches=branches,
         commits=commits,
         ignore_files=ignore_files,
+        templates=templates,
         secrets=secrets,
         degraded=_degraded(secrets, store),
         environ=_own_variables(spec, settings),
@@ -227,6 +230,28 @@ async def _read_ignore_files(
                 found[revision.commit, path] = Setback.of(error)
             else:
                 found[revision.commit, path] = None if content is None else content.decode(errors="replace")
+    return found
+
+
+async def _read_templates(
+    views: Mapping[str, View | Setback],
+    spec: Spec,
+    releases: Mapping[tuple[str, str], Revision | Setback],
+    branches: Mapping[tuple[str, str], Revision | Setback],
+) -> dict[tuple[str, str], str | Setback | None]:
+    found: dict[tuple[str, str], str | Setback | None] = {}
+    for project in spec.projects.values():
+        names = {file.template for file in project.files if file.template is not None}
+        if not names or project.repository is None:
+            continue
+        view, revision = views[project.repository], project_revision(spec, project, releases, branches)
+        if isinstance(view, View) and isinstance(revision, Revision):
+            for path in sorted(names):
+                try:
+                    content = await view.mirror.read_file(revision.commit, path, max_size=MAX_TEMPLATE)
+                    found[revision.commit, path] = None if content is None else decode_template(path, content)
+                except TrueupError as error:
+                    found[revision.commit, path] = Setback.of(error)
     return found
 
 

@@ -88,8 +88,6 @@ def unbuilt_in_project(project: Project, target: SyncTarget, spec: Spec) -> Setb
         return _setback(f"{where}sync.strategy: release")
     if project.sync.bandwidth is not None:
         return _setback(f"{where}sync.bandwidth")
-    if any(file.template is not None for file in project.files):
-        return _setback(f"{where}sync.files[].template")
     if project.environment is not None:
         part = unbuilt_in_environment(spec.environments[project.environment])
         if part is not None:

@@ -43,6 +43,7 @@ PURE = (
     "reconciler.secrets.circular",
     "reconciler.secrets.merge",
     "reconciler.secrets.stored",
+    "reconciler.secrets.template",
     "reconciler.spec.load",
     "reconciler.spec.model",
     "reconciler.status.conditions",
@@ -77,8 +78,8 @@ MAY_READ_THE_ENVIRONMENT = {
 
 # Slow to import, or not needed by most verbs: `trueup --help` must not pay for them.
 HEAVY = (
-    *("boto3", "git", "httpx", "hypercorn", "hypothesis", "infisical_sdk", "invoke", "jsonschema"),
-    *("requests", "rich", "starlette"),
+    *("boto3", "git", "httpx", "hypercorn", "hypothesis", "infisical_sdk", "invoke", "jinja2"),
+    *("jsonschema", "requests", "rich", "starlette"),
 )
 
 

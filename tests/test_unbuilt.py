@@ -29,9 +29,6 @@ PROJECTS = {
     "source (a directory on the primary)": "source: {directory: /srv/build}, sync: {nodes: [NODE]}",
     "sync.strategy: release": "repository: app, branch: main, sync: {strategy: release, nodes: [NODE]}",
     "sync.bandwidth": "repository: app, branch: main, sync: {bandwidth: 1MiB/s, nodes: [NODE]}",
-    "sync.files[].template": (
-        "repository: app, branch: main, sync: {nodes: [NODE], files: [{path: a, template: b.j2}]}"
-    ),
 }
 
 

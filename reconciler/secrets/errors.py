@@ -35,3 +35,9 @@ class VariableUnusable(TrueupError):
     """A name that cannot be a variable, or a value that no environment or file can carry."""
 
     reason = "VariableInvalid"
+
+
+class TemplateInvalid(TrueupError):
+    """A template that cannot be rendered. Its text names places, names and kinds of errors, never a value."""
+
+    reason = "TemplateInvalid"

@@ -4,23 +4,22 @@ import json
 
 import yaml
 
-from reconciler.errors import NotYetImplemented
 from reconciler.secrets import dotenv
 from reconciler.secrets.merge import Merged
+from reconciler.secrets.template import render_template
 from reconciler.spec.model import RenderedFile
 
 DEFAULT_FORMAT = "dotenv"
 
 
-def render(file: RenderedFile, merged: Merged) -> bytes:
+def render(file: RenderedFile, merged: Merged, template: str = "") -> bytes:
     """The file's content, UTF-8, the same bytes for the same variables: names in order.
 
-    Raises VariableUnusable for a value that the format cannot carry, NotYetImplemented for a template.
+    `template` is the text of the one that the file names. Raises VariableUnusable for a value that the
+    format cannot carry, TemplateInvalid for a template that cannot be rendered.
     """
     if file.template is not None:
-        raise NotYetImplemented(
-            f"file {file.path}: templates are not built yet", hint="use format: dotenv, json or yaml"
-        )
+        return render_template(file.template, template, merged.plain()).encode()
     variables = dict(sorted(merged.plain().items()))
     match file.format or DEFAULT_FORMAT:
         case "dotenv":

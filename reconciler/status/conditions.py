@@ -86,6 +86,7 @@ class Reason(StrEnum):
     SECRET_FETCH_FAILED = "SecretFetchFailed"  # noqa: S105 - a reason, not a secret
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     VARIABLE_INVALID = "VariableInvalid"
+    TEMPLATE_INVALID = "TemplateInvalid"
     SECRETS_UNVERIFIED = "SecretsUnverified"
     STALE_SECRETS = "StaleSecrets"
     FALLBACK_SECRETS = "FallbackSecrets"

@@ -54,6 +54,7 @@ def facts(text: str, **changes: object) -> Facts:
         branches={("app", "main"): Revision("main", COMMIT)},
         commits={COMMIT: commit_paths()},
         ignore_files={},
+        templates={},
         secrets={("local", environment): values for environment in ("", *names)},
         degraded=(),
         environ={},

@@ -3,6 +3,7 @@
 import pytest
 
 from reconciler.desired import DesiredSync
+from reconciler.hashing import changed_inputs
 from reconciler.observation import Absent, Setback
 from reconciler.plan import Action, make_plan
 from reconciler.secrets.values import Secret
@@ -212,6 +213,34 @@ def test_ignore_files_are_rules() -> None:
     missing = ignore(None).setback
     assert missing is not None
     assert missing.reason == Reason.REVISION_NOT_FOUND
+
+
+def test_a_template_is_an_input_of_what_is_made_with_it() -> None:
+    """A plan names it; its text is public, as it stands in git."""
+    own = "{path: app.toml, template: deploy/app.j2, secrets: [local]}"
+    other = "{path: .env, env: {A: b}, format: dotenv}"
+    text = SITE.replace("sync: {", f"sync: {{files: [{own}, {other}], ")
+
+    def made(template: str | Setback | None) -> DesiredSync:
+        return only_sync(text, templates={(COMMIT, "deploy/app.j2"): template})
+
+    first, second = made("url = {{ DB_URL|tojson }}\n"), made("other = {{ DB_URL|tojson }}\n")
+    assert [file.content for file in first.rendered] == [b'url = "the url"\n', b"A=b\n"]
+    assert changed_inputs(first.inputs.public, second.inputs.public) == ("template deploy/app.j2",)
+    assert first.inputs.keyed == second.inputs.keyed
+    assert sorted(first.inputs.keyed) == ["app.toml DB_URL"]
+    assert "the url" not in repr(first)
+    assert made(DOWN).setback == DOWN
+    assert made(None).setback == Setback(
+        Reason.REVISION_NOT_FOUND,
+        f"`deploy/app.j2` does not exist in main@sha1:{COMMIT}; correct the `template` of app.toml, which is "
+        "named from the root of the repository",
+    )
+    assert made("a\n{{ DB_ULR }}").setback == Setback(
+        Reason.TEMPLATE_INVALID,
+        "deploy/app.j2:2: `DB_ULR` is not defined; names near it: DB_URL; add it to `secrets` or `env` of "
+        "this file, or write `|default('…')` behind it",
+    )
 
 
 def test_ids_of_everything_that_the_spec_names() -> None:

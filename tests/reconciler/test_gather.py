@@ -14,12 +14,13 @@ from reconciler.repositories import Repositories
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
+from reconciler.secrets.template import MAX_TEMPLATE
 from reconciler.settings import load_settings
 from reconciler.spec.load import SPEC_FILE, load_or_raise
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import EnvironmentStatus, Recorded, Release, UnitStatus
 from tests.canaries import canary, may_hold
-from tests.gitrepo import GitRepo
+from tests.gitrepo import Content, GitRepo, Link
 from tests.reconciler.facts import TOKEN_KEY
 from tests.reconciler.status.documents import MOMENT
 
@@ -43,7 +44,10 @@ projects:
     repository: app
     branch: main
     path: site
-    sync: {{ignore_file: sync.ignore, nodes: [{{node_id: web-1, target_path: /srv/a}}]}}
+    sync:
+      ignore_file: sync.ignore
+      nodes: [{{node_id: web-1, target_path: /srv/a}}]
+      files: [{{path: a, template: deploy/a.j2}}, {{path: b, template: deploy/a.j2}}]
   lost: {{repository: app, branch: nxt, sync: {{nodes: [{{node_id: web-1, target_path: /srv/b}}]}}}}
 """
 
@@ -54,7 +58,8 @@ class Place:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.app = GitRepo.create(root / "app.git")
-        self.first = self.app.commit({"web/x": "1", "site/index.html": "1", "site/sync.ignore": "*.log\n"})
+        site = {"site/index.html": "1", "site/sync.ignore": "*.log\n", "deploy/a.j2": "é"}
+        self.first = self.app.commit({"web/x": "1", **site})
         self.app.tag("v1.0.0")
         env_file = may_hold(root / "local.env")
         env_file.write_text(f"DB_URL={canary('gathered')}\n")
@@ -97,6 +102,7 @@ async def test_everything_that_is_there_and_a_setback_for_the_rest(place: Place)
     assert facts.releases["app", "staging"] == Revision("v1.0.0", place.first)
     assert facts.branches["app", "main"] == Revision("main", place.first)
     assert facts.ignore_files == {(place.first, "site/sync.ignore"): "*.log\n"}
+    assert facts.templates == {(place.first, "deploy/a.j2"): "é"}
     assert list(facts.commits) == [place.first]
     assert {
         name: value.reveal() for name, value in facts.environ.items() if not isinstance(value, Setback)
@@ -118,6 +124,27 @@ async def test_a_setback_stays_with_the_resource_that_needs_the_thing(place: Pla
         "projects/branch/site/web-1/srv+a": None,
         "projects/branch/lost/web-1/srv+b": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "text"),
+    [
+        (None, Reason.REVISION_NOT_FOUND, "`deploy/a.j2` does not exist in main@sha1:"),
+        (b"one\ntwo \xff", "TemplateInvalid", "deploy/a.j2:2: this is not UTF-8; save the file as UTF-8"),
+        ("x" * (MAX_TEMPLATE + 1), Reason.GIT_REFUSED, "'deploy/a.j2' has 65537 bytes, the limit is 65536"),
+        (Link("../../etc/passwd"), Reason.GIT_REFUSED, "'deploy/a.j2' is a symbolic link"),
+    ],
+)
+async def test_a_template_that_cannot_be_read(
+    place: Place, content: Content | None, reason: str, text: str
+) -> None:
+    place.app.commit({"deploy/a.j2": content})
+    resources = {resource.id: resource.setback for resource in make_desired(await place.look()).resources}
+    setback = resources["projects/branch/site/web-1/srv+a"]
+    assert setback is not None
+    assert (setback.reason, setback.unknown) == (reason, False)
+    assert text in setback.message
+    assert resources["services/staging/web"] is None
 
 
 def recorded_at(tag: str, commit: str) -> Recorded:

@@ -12,7 +12,6 @@ from dotenv import dotenv_values
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from reconciler.errors import NotYetImplemented
 from reconciler.secrets import dotenv
 from reconciler.secrets.errors import VariableUnusable
 from reconciler.secrets.merge import merge
@@ -90,9 +89,3 @@ def test_a_refusal_names_the_variable_and_a_way_out() -> None:
     with pytest.raises(VariableUnusable, match=r"^PASSWORD has .*; use format: json or yaml for this file$"):
         rendered({"PASSWORD": "it's $5"}, "dotenv")
     assert json.loads(rendered({"PASSWORD": "it's $5"}, "json")) == {"PASSWORD": "it's $5"}
-
-
-def test_templates_are_not_there_yet() -> None:
-    file = RenderedFile(path="app.toml", template="app.toml.j2")
-    with pytest.raises(NotYetImplemented, match=r"file app.toml: templates are not built yet"):
-        render(file, merge(env={}, secrets=[], environ={}))
