@@ -106,6 +106,7 @@ class Bench:
             branches={},
             commits={},
             ignore_files={},
+            templates={},
             secrets={},
             degraded=frozenset(),
             environ={},
