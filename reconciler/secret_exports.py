@@ -2,20 +2,22 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import structlog
+import trio
 
 from reconciler.apply import Details
 from reconciler.desired_model import DesiredTarget
 from reconciler.export_work import origin_of, route_of, to_export
 from reconciler.github.client import DEFAULT_API, GitHub
-from reconciler.github.export import Arrivals, Brought, bring, look
+from reconciler.github.export import Arrivals, Brought, bring, look, offered
 from reconciler.github.export_work import Found
 from reconciler.github.pace import Pace
 from reconciler.github.scopes import SecretMeta
 from reconciler.secret_targets import PushFailed, refuse_to_prune_too_much, scope_of
 from reconciler.secrets.store import SecretStore
+from reconciler.spec.model import GithubActionsSettings
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import TargetStatus
 from reconciler.target_work import incomplete_groups, work_at
@@ -25,17 +27,27 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 @dataclass(slots=True)
 class SecretExports:
-    """Access to targets and their sources with the credentials of one spec."""
+    """Access to targets and their sources with the credentials of one spec, for one pass."""
 
     store: SecretStore
     pace: Pace
     arrivals: Arrivals
     api_url: str | None = None
+    _offered: dict[GithubActionsSettings, dict[str, str]] = field(default_factory=dict)
+    _asking: dict[GithubActionsSettings, trio.Lock] = field(default_factory=dict)
 
     async def look(self, desired: DesiredTarget) -> Found:
-        """What is at both ends. Raises GitHubDown, GitHubRefused and what a credential does."""
+        """What is at both ends. Raises GitHubDown, GitHubRefused and what a credential does.
+
+        A source is asked once, however many targets take from it.
+        """
+        origin, route = origin_of(desired), route_of(desired)
         async with self._ends(desired) as (source, target):
-            return await look(target, source, route_of(desired), organization=origin_of(desired).org_fallback)
+            async with self._asking.setdefault(origin, trio.Lock()):
+                if origin not in self._offered:
+                    self._offered[origin] = await offered(source, route)
+            found = await look(target, None, route, organization=origin.org_fallback)
+        return replace(found, offered=self._offered[origin])
 
     async def export(
         self, desired: DesiredTarget, status: TargetStatus | None, *, everything: bool, max_prune: float

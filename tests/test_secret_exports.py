@@ -156,6 +156,35 @@ async def test_a_name_that_leaves_the_spec_is_removed_if_it_is_ours(it: Exportin
     assert await it.plan() == []
 
 
+async def test_a_kill_while_waiting_is_completed_by_the_next_pass(it: Exporting) -> None:
+    it.double.export_after = 10**6
+    await it.case.world.kill_during(it.double.dispatched.wait, "reconcile")
+    assert it.double.opened(REPO) == {}
+    it.double.export_after = 0
+    it.double.store(REPO, API_KEY=canary("api-1"))  # so far the workflow has come meanwhile
+    assert await it.plan() == [("export", f"not applied yet: {MISSING.removeprefix('API_KEY, ')}")]
+    await it.reconcile()
+    assert it.asked()[1:] == [["REDIS_URL", "DB_USER", "DB_PASSWORD"]]
+    assert it.double.opened(REPO) == EXPORTED
+    assert await it.plan() == []
+
+
+async def test_a_source_is_asked_once_for_all_its_targets(it: Exporting) -> None:
+    repos = [f"acme/service-{number}" for number in range(5)]
+    it.double.add(*repos)
+    it.commit(
+        SPEC
+        + "".join(
+            f"  t{number}: {{kind: github_actions, repo: {repo}, from: devops, keys: [API_KEY]}}\n"
+            for number, repo in enumerate(repos)
+        )
+    )
+    await it.plan()
+    asked = [request.path for request in it.double.requests]
+    assert asked.count(f"/repos/{SOURCE}/actions/secrets") == 1
+    assert all(asked.count(f"/repos/{repo}/actions/secrets") == 1 for repo in repos)
+
+
 async def test_half_a_group_is_incomplete_and_what_depends_on_it_waits(it: Exporting) -> None:
     del it.double.places[SOURCE]["DB_PASSWORD"]
     it.commit(

@@ -116,6 +116,8 @@ class GitHubDouble:
         self._clock = 0
         self._lock = threading.Lock()
         self._released = threading.Event()
+        self.dispatched = threading.Event()
+        """Set once a dispatch has arrived."""
         self.holding = threading.Event()
         """Set while an answer is held."""
         self._server = _Server(self)
@@ -269,6 +271,7 @@ class GitHubDouble:
             return Fault(422)
         event = Dispatched(repo, str(body.get("event_type")), payload)
         self.dispatches.append(event)
+        self.dispatched.set()
         self._faults += [("list", None, fault) for fault in self.fail_after_dispatch]
         self._pending.append((self.export_after, event))
         return Fault(204, body=b"")

@@ -5,6 +5,11 @@ For the real one set these variables; the suite writes a name of its own in that
     GITHUB_TEST_TOKEN      with the right to read and write the repository's Actions secrets
     GITHUB_TEST_REPO       owner/name
     GITHUB_TEST_API_URL    https://api.github.com unless set
+
+An export is tried where these are set too; the token then needs the right to dispatch to the source.
+
+    GITHUB_TEST_SOURCE_REPO    owner/name, with examples/github/export-secret.yml and its EXPORT_TOKEN
+    GITHUB_TEST_SOURCE_SECRET  a secret of that repository, which is copied into GITHUB_TEST_REPO and removed
 """
 
 import os
@@ -16,6 +21,8 @@ import pytest
 
 from reconciler.github.client import DEFAULT_API, GitHub
 from reconciler.github.errors import GitHubDown, GitHubRefused
+from reconciler.github.export import POLL, ExportRefused, export_secrets, look
+from reconciler.github.export_work import Route
 from reconciler.github.pace import Pace
 from reconciler.github.scopes import OrganizationScope, RepositoryScope
 from reconciler.secrets.values import Secret
@@ -30,6 +37,7 @@ class Place:
     url: str
     token: str
     repo: str
+    double: GitHubDouble | None = None
 
     def github(self, token: str | None = None) -> GitHub:
         return GitHub(self.url, Secret(token or self.token), pace=Pace(0.0))
@@ -40,7 +48,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     if request.param == "double":
         with GitHubDouble() as double:
             double.add(REPO)
-            yield Place(double.url, double.token, REPO)
+            yield Place(double.url, double.token, REPO, double)
         return
     yield Place(
         os.environ.get("GITHUB_TEST_API_URL", DEFAULT_API),
@@ -202,3 +210,32 @@ async def test_a_value_that_is_too_large_is_not_sent(double: GitHubDouble) -> No
         with pytest.raises(GitHubRefused, match="larger than GitHub takes"):
             await github.put_secret(scope, "KEY", Secret("x" * 50_000), key)
     assert double.writes() == []
+
+
+async def test_an_export_that_is_asked_for_arrives(place: Place) -> None:
+    if isinstance(place.double, GitHubDouble):
+        source, name = "acme/devops", "HANDED_OVER"
+        place.double.store(source, **{name: canary("handed-over")})
+        place.double.workflows.add(source)
+    elif "GITHUB_TEST_SOURCE_REPO" in os.environ:
+        source, name = os.environ["GITHUB_TEST_SOURCE_REPO"], os.environ["GITHUB_TEST_SOURCE_SECRET"].upper()
+    else:
+        pytest.skip("GITHUB_TEST_SOURCE_REPO and GITHUB_TEST_SOURCE_SECRET are not set")
+    route = Route(source, RepositoryScope(place.repo))
+    async with place.github() as github:
+        found = await look(github, github, route, organization=True)
+        assert name in (found.offered or {})
+        often = POLL if place.double is None else 0.01
+        times = await export_secrets(
+            github, github, route, {name: name}, before=found.own, patience=120, poll=often
+        )
+        after = await look(github, github, route, organization=True)
+        assert after.own[name] == times[name] >= (after.offered or {})[name]
+        await github.delete_secret(route.target, name)
+
+
+async def test_a_dispatch_to_a_repository_that_is_not_there_is_refused(place: Place) -> None:
+    route = Route(f"{place.repo}-{uuid.uuid4().hex[:8]}", RepositoryScope(place.repo))
+    async with place.github() as github:
+        with pytest.raises(ExportRefused, match=r"Export dispatch failed \(http 404\)"):
+            await export_secrets(github, github, route, {"A": "A"}, before={})
