@@ -35,8 +35,10 @@ def cost(value: object) -> int:
     """The steps for having or looking at a value."""
     if isinstance(value, str):
         return 1 + len(value) // _TEXT_FOR_A_STEP
-    if isinstance(value, list | tuple | range):
-        return 1 + sum(cost(each) for each in value) if not isinstance(value, range) else 1 + len(value)
+    if isinstance(value, range):
+        return 1 + len(value)
+    if isinstance(value, list | tuple):
+        return 1 + sum(1 + len(each) // _TEXT_FOR_A_STEP if isinstance(each, str) else 1 for each in value)
     return 1
 
 

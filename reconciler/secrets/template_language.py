@@ -54,6 +54,8 @@ _WORDS: Mapping[type[nodes.Node], str] = {
     nodes.Pow: "**",
     nodes.Dict: "{…: …}",
 }
+_OF_MACROS = ("varargs", "kwargs", "caller")
+"""What Jinja puts into a macro by itself; the first two may hold lists of lists."""
 # Names that no template can write, as they hold a space.
 _COUNTED, _ITEMS, _FLAT, _TEXT = " counted", " items", " flat", " text"
 
@@ -168,7 +170,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Formats would be let through before `is_safe_attribute` is asked; they can ask for any width."""
 
     def call(self, context: Any, obj: Any, /, *arguments: Any, **options: Any) -> Any:
-        context.pay(None)
+        context.pay(getattr(obj, "__self__", None))
         result = super().call(context, obj, *arguments, **options)
         context.pay(result)
         return result
@@ -210,6 +212,16 @@ class _Metering(NodeTransformer):
         self.generic_visit(node)
         node.iter = self._through(_ITEMS, node.iter)
         return node
+
+    def visit_Name(self, node: nodes.Name) -> nodes.Node:
+        if node.name in _OF_MACROS:
+            remedy = "name the macro's arguments, or the variable differently"
+            raise _Refused(node.lineno, f"`{node.name}` cannot be used here", remedy)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        return self._through(_COUNTED, node)  # a slice is a copy
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
@@ -261,7 +273,7 @@ def _defined(value: Any) -> Any:
 
 
 def _counted(value: Any) -> Any:
-    return _defined(value)
+    return value
 
 
 def _items(value: Any) -> Any:

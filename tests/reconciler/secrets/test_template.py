@@ -230,12 +230,16 @@ GROW = (
         "{{ " + "not " * 15000 + "1 }}",
         "{{ " + "1+" * 30000 + "1 }}",
         "{% for i in range(99) %}" + "x" * 60000 + "{% endfor %}",
+        "{% for i in range(90000) %}{% if LONG[1:] %}{% endif %}{% endfor %}",
+        "{% for i in range(90000) %}{% if LONG.isdigit() %}{% endif %}{% endfor %}",
+        "{% for i in range(90000) %}{% if LONG < LONG %}{% endif %}{% endfor %}",
+        "{% macro m() %}{{ varargs }}{% endmacro %}{{ m([1], [1]) }}",
     ],
-    ids=range(20),
+    ids=range(24),
 )
 def test_a_template_that_would_not_end_or_fill_the_memory_is_refused(source: str) -> None:
     assert len(source) <= MAX_TEMPLATE
-    refusal(source)
+    refusal(source, LONG="1" * (1 << 20))
 
 
 @pytest.mark.parametrize("size", [100, 5000])
