@@ -249,6 +249,9 @@ def test_what_the_variables_allow(runner: Runner, github: GitHubDouble) -> None:
     assert runner.dispatch(secret_name="A", target_repo="partner/shop", source_environment="docs")[0] == 0
     assert runner.dispatch(secret_name="A", target_repo="partner/other")[0] == 1
     assert runner.dispatch(secret_name="B", target_repo=TARGET)[0] == 1
+    runner.variables["ENVIRONMENTS"] = "other docs-2"
+    for name in ("docs", "other docs-2"):
+        assert runner.dispatch(secret_name="A", target_repo="acme/billing", source_environment=name)[0] == 1
     assert github.opened("partner/shop") == {"A": canary("a")}
     assert github.opened("partner/other") == github.opened(TARGET) == {}
 
