@@ -1,5 +1,7 @@
 """`trueup secrets check`: exports to a GitHub repository the secrets that it lacks."""
 
+import os
+import pwd
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -7,19 +9,24 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import click
+import structlog
+import trio
 
 from reconciler.console import print_document
-from reconciler.errors import SettingsError
+from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.github.client import DEFAULT_API, GitHub
 from reconciler.github.errors import GitHubRefused, NoToken
 from reconciler.github.export import TIMEOUT, Brought, bring, look
 from reconciler.github.export_work import DEFAULT_EVENT, Found, Route, State, due, judge
 from reconciler.github.scopes import EnvironmentScope, RepositoryScope, name_fault
+from reconciler.journal import Journal
 from reconciler.primary import open_primary
 from reconciler.secrets.values import Secret
 from reconciler.secrets_list import current_spec
 from reconciler.settings import Settings
 from reconciler.spec.model import GithubActionsSettings, Spec
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _REPO: Final = re.compile(r"[A-Za-z0-9-]+/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+")
 _SOURCE: Final = re.compile(rf"({_REPO.pattern})(?:/([A-Za-z0-9_.-]+))?")
@@ -74,6 +81,7 @@ async def check_secrets(settings: Settings, request: CheckRequest, output: str) 
             brought = Brought({}, {})
             if wanted and not request.dry_run:
                 brought = await bring(source, there, route, wanted, found, patience=request.patience)
+    await trio.to_thread.run_sync(_note, settings, route, keys, brought)
     document = _document(request, route, states, brought)
     if output == "table":
         for each in document["keys"]:
@@ -81,6 +89,24 @@ async def check_secrets(settings: Settings, request: CheckRequest, output: str) 
     else:
         print_document(document, output)
     return 0 if all(each["state"] in ("present", "exported") for each in document["keys"]) else 1
+
+
+def _note(settings: Settings, route: Route, keys: Sequence[str], brought: Brought) -> None:
+    """Who asked for what, into the journal of the primary if there is one here that we may write."""
+    path = settings.state_dir / "journal.sqlite"
+    try:
+        if not path.exists():
+            return
+        account = pwd.getpwuid(os.getuid()).pw_name
+        with Journal(path) as journal:
+            journal.record_event(
+                "secrets-checked",
+                str(route.target),
+                message=f"user {account} asked for {', '.join(keys)}; "
+                f"exported from {route.source}: {', '.join(brought.arrived) or 'none'}",
+            )
+    except (OSError, KeyError, JournalUnavailable) as error:
+        log.debug(f"who asked for these secrets is not recorded: {type(error).__name__}")
 
 
 def _checked(request: CheckRequest) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from reconciler.journal import Journal
 from tests.bad_world import Case, make_case
 from tests.canaries import MARKER, canary, may_hold
 from tests.contracts.github_double import Fault, GitHubDouble
@@ -192,6 +193,13 @@ async def test_a_source_of_the_spec_with_its_token(case: Case, github: GitHubDou
     assert (await from_spec(case)).stdout == "DB_USER: exported\n"
     assert [each.event_type for each in github.dispatches] == ["hand-over"]
     assert (await from_spec(case, "--from", "devops")).stdout == "DB_USER: present (repository)\n"
+    with Journal(case.world.state / "journal.sqlite") as journal:
+        events = [each for each in journal.recent_events() if each.kind == "secrets-checked"]
+    assert [each.resource for each in events] == [TARGET, TARGET]
+    assert [each.message.partition(" asked for ")[2] for each in events] == [
+        "DB_USER; exported from acme/devops: none",
+        "DB_USER; exported from acme/devops: DB_USER",
+    ]
     ran = await from_spec(case, "--from", "local", expect=1)
     assert "--from local: the spec has no such source; give --from with a source of the kind" in ran.stderr
 
