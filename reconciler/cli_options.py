@@ -39,6 +39,7 @@ def make_settings(
     log_format: str | None,
 ) -> Any:
     """The settings made of flags and environment, with logging set up as they say."""
+    from reconciler.crashes import mask_crashes
     from reconciler.logs import configure_logging
     from reconciler.secrets.known import KNOWN
     from reconciler.settings import load_settings
@@ -54,6 +55,7 @@ def make_settings(
         },
     )
     configure_logging(verbosity=verbose, log_format=settings.log_format, mask=KNOWN.mask)
+    mask_crashes(KNOWN.mask)
     return settings
 
 

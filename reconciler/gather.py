@@ -21,7 +21,6 @@ from reconciler.release.choose import choose_release
 from reconciler.release.current import Release
 from reconciler.repositories import Repositories
 from reconciler.secrets.freshness import SourceState
-from reconciler.secrets.known import KNOWN
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets.template import MAX_TEMPLATE, decode_template
 from reconciler.secrets.values import Secret, SecretValue
@@ -61,12 +60,6 @@ async def gather_facts(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_view_repositories, spec, repositories, views)
         nursery.start_soon(_fetch_secrets, spec, store, secrets)
-    KNOWN.learn(
-        value.value
-        for values in secrets.values()
-        if not isinstance(values, Setback)
-        for value in values.values()
-    )
     releases, waiting = _choose_releases(spec, views, recorded, held)
     branches = await _find_branches(spec, views)
     commits = await _read_commits(

@@ -133,7 +133,7 @@ class Steps:
                     checkout=tree,
                     tag=revision.ref,
                     revision=revision.commit,
-                    variables=desired.merged.plain(),
+                    variables=desired.merged.sealed(),
                     masker=Masker([*desired.merged.secrets(), *desired.passed_on]),
                     context=self._context,
                     log=lambda line: log.info("task output", resource=step.resource, line=line),

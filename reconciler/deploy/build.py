@@ -9,6 +9,7 @@ from reconciler.deploy.invoke import TaskRun, run_task
 from reconciler.deploy.output import Masker
 from reconciler.deploy.process import Completed
 from reconciler.deploy.request import BuildFailed, no_log
+from reconciler.secrets.values import Secret
 from reconciler.spec.model import Build
 
 
@@ -27,7 +28,7 @@ class BuildRequest:
     environment: str | None = None
     """None: the project follows a branch."""
     tag: str | None = None
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    variables: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
     log: Callable[[str], None] = no_log
 
 

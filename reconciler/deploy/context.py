@@ -12,6 +12,7 @@ import trio
 
 from reconciler.deploy.build_user import BuildUser, find_build_user, hand_over
 from reconciler.deploy.orphans import MARK, home_prefix, sweep
+from reconciler.secrets.values import Secret
 from reconciler.settings import Settings
 
 INVOKE_COMMAND = (sys.executable, "-u", "-P", "-m", "invoke")
@@ -68,8 +69,8 @@ class Identity:
 
 
 def task_environment(
-    base: Mapping[str, str], declared: Mapping[str, str], identity: Identity, home: Path
-) -> dict[str, str]:
+    base: Mapping[str, str], declared: Mapping[str, str | Secret], identity: Identity, home: Path
+) -> dict[str, str | Secret]:
     """Exactly what a task gets: the base, HOME, what the spec declares over both, and who it is.
 
     Nothing declared can change who the task is told to be, nor the mark by which a successor of this

@@ -13,6 +13,7 @@ from reconciler.deploy.context import Identity, RunContext, private_home, task_e
 from reconciler.deploy.output import Masker, last_lines
 from reconciler.deploy.process import Completed, StartFailed, run_captured
 from reconciler.deploy.request import DeployFailed, DeployOutcome, DeployRequest, TaskFailed, TaskTimeout
+from reconciler.secrets.values import Secret
 from reconciler.spec.model import InvokeDeploy
 
 _TASK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -30,7 +31,7 @@ class TaskRun:
     """Inside the checkout."""
     timeout: float
     """Seconds."""
-    variables: Mapping[str, str] = field(repr=False)
+    variables: Mapping[str, str | Secret] = field(repr=False)
     identity: Identity
     masker: Masker
     context: RunContext
@@ -85,7 +86,7 @@ async def run_task(run: TaskRun, failed: type[TaskFailed]) -> Completed:
         await trio.to_thread.run_sync(hand)
     async with private_home(context) as home:
         try:
-            completed = await run_captured(
+            outcome: Completed | StartFailed = await run_captured(
                 [*context.invoke_command, "--search-root", str(root), run.task, *run.args],
                 cwd=workdir,
                 env=task_environment(context.base_environment, run.variables, run.identity, home),
@@ -95,9 +96,11 @@ async def run_task(run: TaskRun, failed: type[TaskFailed]) -> Completed:
                 on_line=run.log,
             )
         except StartFailed as error:
-            raise failed(f"{run.owner}: {error.message}", hint=error.hint) from None
-    _judge(run, completed, failed)
-    return completed
+            outcome = error
+    if isinstance(outcome, StartFailed):
+        raise failed(f"{run.owner}: {outcome.message}", hint=outcome.hint)
+    _judge(run, outcome, failed)
+    return outcome
 
 
 def _find_tasks(run: TaskRun, failed: type[TaskFailed]) -> tuple[Path, Path]:

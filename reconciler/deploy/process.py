@@ -15,6 +15,7 @@ import trio
 from reconciler.deploy.build_user import BuildUser
 from reconciler.deploy.output import DEFAULT_MAX_OUTPUT, Capture, Masker
 from reconciler.errors import StepFailed
+from reconciler.secrets.values import Secret, revealed
 
 DEFAULT_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -49,7 +50,7 @@ async def run_captured(
     argv: Sequence[str],
     *,
     cwd: Path,
-    env: Mapping[str, str],
+    env: Mapping[str, str | Secret],
     timeout: float,  # noqa: ASYNC109 - the child's, which must be ended, not only left
     masker: Masker,
     user: BuildUser | None = None,
@@ -98,15 +99,14 @@ async def run_captured(
 
 
 async def _start(
-    argv: Sequence[str], cwd: Path, env: Mapping[str, str], user: BuildUser | None
+    argv: Sequence[str], cwd: Path, env: Mapping[str, str | Secret], user: BuildUser | None
 ) -> trio.Process:
-    for name, value in env.items():
-        # Popen's own errors don't say which variable it was.
-        if not name or "=" in name or "\0" in name or "\0" in value:
-            raise StartFailed(
-                f"variable {name!r} cannot be passed to a process",
-                hint="a name has no '=', and neither name nor value has a NUL character",
-            )
+    # Popen's own errors don't say which variable it was.
+    for name in filter(lambda name: not _can_pass(name, env[name]), env):
+        raise StartFailed(
+            f"variable {name!r} cannot be passed to a process",
+            hint="a name has no '=', and neither name nor value has a NUL character or a half of one",
+        )
     identity: dict[str, Any] = {}
     if user is not None:
         identity = {"user": user.uid, "group": user.gid, "extra_groups": list(user.groups)}
@@ -117,14 +117,27 @@ async def _start(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env=dict(env),
+            env={name: revealed(value) for name, value in env.items()},
             start_new_session=True,
             **identity,
         )
     except OSError as error:
-        who = f" as {user.name}" if user is not None else ""
         where = f" ({error.filename})" if error.filename and error.filename != argv[0] else ""
-        raise StartFailed(f"cannot start {argv[0]}{who} in {cwd}: {error.strerror}{where}") from None
+        problem = f"{error.strerror}{where}"
+    except ValueError:
+        problem = "its arguments cannot be passed to a process"
+    # Outside `except`: the frames of the error that was caught hold the environment in the clear.
+    who = f" as {user.name}" if user is not None else ""
+    raise StartFailed(f"cannot start {argv[0]}{who} in {cwd}: {problem}")
+
+
+def _can_pass(name: str, value: str | Secret) -> bool:
+    if not name or "=" in name:
+        return False
+    try:
+        return b"\0" not in os.fsencode(name) + os.fsencode(revealed(value))
+    except UnicodeEncodeError:
+        return False
 
 
 class _Leader:

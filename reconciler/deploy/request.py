@@ -8,6 +8,7 @@ from typing import Protocol
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.output import Masker
 from reconciler.errors import NotYetImplemented, StepFailed
+from reconciler.secrets.values import Secret
 from reconciler.spec.model import Service
 
 
@@ -25,8 +26,8 @@ class DeployRequest:
     tag: str
     revision: str
     """Commit id."""
-    variables: Mapping[str, str] = field(repr=False)
-    """The merged environment, secrets revealed."""
+    variables: Mapping[str, str | Secret] = field(repr=False)
+    """The merged environment."""
     masker: Masker
     """Knows every secret value among `variables`."""
     context: RunContext

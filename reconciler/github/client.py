@@ -9,6 +9,7 @@ import json
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -182,31 +183,37 @@ class GitHub:
         raise AssertionError("every try returned or raised")
 
     async def _once(self, method: str, path: str, what: str, body: Mapping[str, Any] | None) -> Any:
-        import httpx
-
         assert self._client is not None, "use it in an `async with` block"
         if method != "GET":
             await self._pace.wait()
+        answer = await self._exchange(method, path, body)
+        if isinstance(answer, str):
+            raise GitHubDown(f"{what}: GitHub at {self._api}: {answer}")
+        status, headers, content = answer
+        if 200 <= status < 300:
+            return _document(content, what)
+        raise _failure(status, headers, what)
+
+    async def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> "tuple[int, httpx.Headers, bytes] | str":
+        """Status, headers and content of the answer, or why there is none: the token is in the clear here,
+        so no error leaves this frame."""
+        import httpx
+
+        assert self._client is not None
         headers = {"Authorization": f"Bearer {self._token.reveal()}"}
-        problem: str | None = None
-        status, content, answered = 0, b"", httpx.Headers()
         try:
             with trio.fail_after(DEADLINE):
                 request = self._client.stream(method, self._api + path, json=body, headers=headers)
                 async with request as response:
-                    status, answered = response.status_code, response.headers
-                    content = await _bounded(response)
+                    return response.status_code, response.headers, await _bounded(response)
         except (httpx.TimeoutException, trio.TooSlowError):
-            problem = "no answer in time"
+            return "no answer in time"
         except httpx.ConnectError as error:
-            problem = "its certificate is not trusted" if _is_tls(error) else "it cannot be reached"
-        except (httpx.HTTPError, ValueError):
-            problem = "the connection broke"
-        if problem is not None:
-            raise GitHubDown(f"{what}: GitHub at {self._api}: {problem}")
-        if 200 <= status < 300:
-            return _document(content, what)
-        raise _failure(status, answered, what)
+            return "its certificate is not trusted" if _is_tls(error) else "it cannot be reached"
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            return "the connection broke"
 
 
 def sealed(value: Secret, key: PublicKey, what: str) -> str:
@@ -215,18 +222,16 @@ def sealed(value: Secret, key: PublicKey, what: str) -> str:
     from nacl.public import PublicKey as BoxKey
     from nacl.public import SealedBox
 
-    plain = value.reveal().encode()
-    if len(plain) > MAX_VALUE:
+    if len(value.reveal().encode(errors="surrogatepass")) > MAX_VALUE:
         raise GitHubRefused(
             f"{what}: the value is larger than GitHub takes ({MAX_VALUE // 1024} KiB)",
             status=0,
             hint="keep it elsewhere and store only the key to it here",
         )
-    try:
-        box = SealedBox(BoxKey(key.key))
-        return base64.b64encode(box.encrypt(plain)).decode()
-    except (CryptoError, ValueError, TypeError):
-        raise _unexpected(f"{what}: GitHub's public key") from None
+    with suppress(CryptoError, ValueError, TypeError):
+        return base64.b64encode(SealedBox(BoxKey(key.key)).encrypt(value.reveal().encode())).decode()
+    # Not chained to what was caught, whose frames hold the value in the clear.
+    raise _unexpected(f"{what}: GitHub's public key")
 
 
 async def _bounded(response: "httpx.Response") -> bytes:
@@ -243,10 +248,10 @@ async def _bounded(response: "httpx.Response") -> bytes:
 def _document(content: bytes, what: str) -> Any:
     if not content.strip():
         return None
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(content)
-    except (ValueError, RecursionError):
-        raise _unexpected(what) from None
+    # Not chained to what was caught, which holds the whole answer.
+    raise _unexpected(what)
 
 
 def _unexpected(what: str) -> GitHubDown:

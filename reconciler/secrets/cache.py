@@ -9,6 +9,7 @@ import trio
 from reconciler.errors import SecretSourceUnavailable
 from reconciler.secrets.disk_cache import DiskCache
 from reconciler.secrets.kinds import KEPT_ON_DISK
+from reconciler.secrets.known import KNOWN
 from reconciler.secrets.stored import Stored, question_bytes
 from reconciler.secrets.values import Secret
 
@@ -27,6 +28,10 @@ class Fetched:
     values: Mapping[str, Secret] = field(repr=False)
     at: float
     retrieved_at: datetime
+
+    def __post_init__(self) -> None:
+        # Every answer comes by here, whoever asked for it, from a source or from the disk.
+        KNOWN.learn(self.values.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,20 +54,34 @@ def quote(name: str, value: str) -> str:
 
     Single and double quotes may span lines. `name` is only for the error.
     """
+    quoted = _quoted(value)
+    if quoted is None:
+        raise _unusable(name)
+    return quoted
+
+
+def _quoted(value: str) -> str | None:
     if _BARE.fullmatch(value):
         return value
     if not any(character in value for character in "'\\\r"):
         return f"'{value}'"
     if "$" in value or "`" in value:
-        raise VariableUnusable(
-            f"{name} has `$` or a backtick together with a quote, a backslash or a carriage return: "
-            "no dotenv line gives it to every reader unchanged",
-            hint="use format: json or yaml for this file",
-        )
+        return None
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\r", "\\r")
     return f'"{escaped}"'
 
 
+def _unusable(name: str) -> VariableUnusable:
+    return VariableUnusable(
+        f"{name} has `$` or a backtick together with a quote, a backslash or a carriage return: "
+        "no dotenv line gives it to every reader unchanged",
+        hint="use format: json or yaml for this file",
+    )
+
+
 def render(variables: Mapping[str, str]) -> str:
-    """A whole file, one statement for each variable in the order given."""
-    return "".join(f"{name}={quote(name, value)}\n" for name, value in variables.items())
+    """A whole file, one statement for each variable in the order given. Raises VariableUnusable."""
+    # Raised here and not where the value is looked at: a crash report shows the variables of each frame.
+    for name in filter(lambda name: _quoted(variables[name]) is None, variables):
+        raise _unusable(name)
+    return "".join(f"{name}={_quoted(value)}\n" for name, value in variables.items())

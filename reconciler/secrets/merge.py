@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from reconciler.errors import SecretMissing
 from reconciler.secrets.errors import VariableUnusable
-from reconciler.secrets.values import Secret, SecretValue
+from reconciler.secrets.values import Plain, Secret, SecretValue
 from reconciler.spec.model import DEFAULT_PRECEDENCE, Precedence, SecretUse
 
 KEY = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -45,10 +45,17 @@ class Merged:
     def __repr__(self) -> str:
         return f"Merged(names={tuple(self.variables)!r}, collisions={self.collisions!r})"
 
-    def plain(self) -> dict[str, str]:
-        """Names and values in the clear, for a child's environment or a rendered file and nothing else."""
+    def plain(self) -> Plain:
+        """Names and values in the clear, for a rendered file and nothing else."""
+        return Plain(
+            (name, value.value.reveal() if isinstance(value, SecretValue) else value)
+            for name, value in self.variables.items()
+        )
+
+    def sealed(self) -> dict[str, Secret]:
+        """For a child's environment: each value, also one that is no secret, until the child gets it."""
         return {
-            name: value.value.reveal() if isinstance(value, SecretValue) else value
+            name: value.value if isinstance(value, SecretValue) else Secret(value)
             for name, value in self.variables.items()
         }
 

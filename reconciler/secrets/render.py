@@ -7,6 +7,7 @@ import yaml
 from reconciler.secrets import dotenv
 from reconciler.secrets.merge import Merged
 from reconciler.secrets.template import render_template
+from reconciler.secrets.values import Plain
 from reconciler.spec.model import RenderedFile
 
 DEFAULT_FORMAT = "dotenv"
@@ -20,7 +21,7 @@ def render(file: RenderedFile, merged: Merged, template: str = "") -> bytes:
     """
     if file.template is not None:
         return render_template(file.template, template, merged.plain()).encode()
-    variables = dict(sorted(merged.plain().items()))
+    variables = Plain(sorted(merged.plain().items()))
     match file.format or DEFAULT_FORMAT:
         case "dotenv":
             text = dotenv.render(variables)
@@ -29,6 +30,6 @@ def render(file: RenderedFile, merged: Merged, template: str = "") -> bytes:
         case "yaml":
             # Every text in double quotes: `no`, `012` and `1e3` are text for readers of any YAML version.
             text = yaml.safe_dump(
-                variables, default_style='"', allow_unicode=True, width=2**31, sort_keys=False
+                dict(variables), default_style='"', allow_unicode=True, width=2**31, sort_keys=False
             )
     return text.encode()

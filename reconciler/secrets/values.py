@@ -1,8 +1,9 @@
 """Secret values: a type that shows `***` wherever it is printed, and where a value came from."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NoReturn
+from typing import NoReturn
 
 MASK = "***"
 
@@ -10,7 +11,11 @@ _NO_OFFSET = timedelta(0)
 
 
 class Secret:
-    """A text that no `repr`, `str`, `format`, pickle or copy gives away; `reveal` is the only way out."""
+    """A text that no `repr`, `str`, `format` or pickle gives away; `reveal` is the only way out.
+
+    Copies within the process are the secret itself. What is pickled is the mask alone, a `Masked`. JSON and
+    msgpack refuse it as they do every class of ours; with `default=str` they have `***`.
+    """
 
     __slots__ = ("__value",)
 
@@ -35,8 +40,49 @@ class Secret:
     def __hash__(self) -> int:
         return hash((Secret, self.__value))
 
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("a secret cannot be pickled or copied")
+    def __copy__(self) -> "Secret":
+        return self
+
+    def __deepcopy__(self, _memo: object) -> "Secret":
+        return self
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[type["Masked"], tuple[()]]:
+        return Masked, ()
+
+
+class Masked:
+    """What comes out of a pickled `Secret`. There is nothing to reveal, so that no `***` is ever deployed."""
+
+    __slots__ = ()
+
+    def reveal(self) -> NoReturn:
+        raise TypeError("a secret does not travel by pickle; this is only its mask")
+
+    def __repr__(self) -> str:
+        return MASK
+
+    __str__ = __repr__
+
+
+def revealed(value: str | Secret) -> str:
+    """The text of what may be a secret or not; as careful a step as `Secret.reveal`."""
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+class Plain(dict[str, str]):
+    """Values in the clear on their way into a file. Printed, as a local variable in a crash report for one,
+    it shows names only; JSON and YAML have all of it."""
+
+    def __repr__(self) -> str:
+        return f"Plain(names={tuple(self)!r})"
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        yield "names", tuple(self)
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("values in the clear cannot be pickled or copied")
 
 
 @dataclass(frozen=True, slots=True)
