@@ -308,6 +308,12 @@ def secrets_check(context: Context, repo: str, key: list[str], dry_run: bool = F
 
 
 @task
+def secrets_audit(context: Context, name: str = "", limit: int = 50, output: str = "table") -> None:
+    """Show who got which secret and when, the newest first."""
+    trueup(context, "secrets", "audit", f"-n{limit}", "--output", output, *([name] if name else []))
+
+
+@task
 def node_list(context: Context, output: str = "table") -> None:
     """List the nodes of the spec and what the status files know of them."""
     trueup(context, "node", "list", "--output", output)

@@ -41,3 +41,15 @@ def secrets_check(settings: Any, output: str, timeout: str, **request: Any) -> N
 
     asked = CheckRequest(patience=parsed("--timeout", parse_duration, timeout), **request)
     leave(run_async(lambda: check_secrets(settings, asked, output)))
+
+
+@secrets.command("audit")
+@click.argument("name", required=False)
+@with_settings
+@click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many.")
+@output_option
+def secrets_audit(settings: Any, name: str | None, limit: int, output: str) -> None:
+    """Show who got which secret and when, the newest first."""
+    from reconciler.secrets_audit import print_audit
+
+    print_audit(settings, name, limit, output)

@@ -110,6 +110,8 @@ class DesiredSync(DesiredResource):
     rendered: tuple[RenderedContent, ...] = ()
     collisions: Mapping[str, tuple[Collision, ...]] = field(default_factory=dict)
     """By rendered file: its variables that several places give."""
+    merged: Mapping[str, Merged] = field(default_factory=dict)
+    """By rendered file: all its variables."""
     ignore: tuple[str, ...] = ()
     """gitignore lines: what is neither sent nor deleted."""
 

@@ -20,7 +20,7 @@ from reconciler.errors import TrueupError
 from reconciler.hashing import Inputs, config_hash, digest
 from reconciler.identity import sync_id
 from reconciler.observation import Setback
-from reconciler.secrets.merge import Collision, merge
+from reconciler.secrets.merge import Collision, Merged, merge
 from reconciler.secrets.render import render
 from reconciler.spec.model import Precedence, Project, RenderedFile, Spec, SyncTarget
 from reconciler.status.conditions import Reason
@@ -84,6 +84,7 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
     """With the files that are rendered in memory, and the hash over everything."""
     rendered: list[RenderedContent] = []
     collisions: dict[str, tuple[Collision, ...]] = {}
+    by_file: dict[str, Merged] = {}
     public, keyed = dict(resource.inputs.public), dict(resource.inputs.keyed)
     soft: set[str] = set()
     keys: dict[str, str] = {}
@@ -95,6 +96,7 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
             precedence=(Precedence.ENV, Precedence.SECRETS),
         )
         collisions[file.path] = merged.collisions
+        by_file[file.path] = merged
         template = _template(facts, resource, file)
         if file.template is not None:
             public[f"template {file.template}"] = digest(template)
@@ -118,6 +120,7 @@ def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> Desire
         resource,
         rendered=tuple(rendered),
         collisions=collisions,
+        merged=by_file,
         inputs=inputs,
         hash=config_hash(inputs, facts.key_id),
         soft_inputs=frozenset(soft),

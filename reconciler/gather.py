@@ -11,7 +11,6 @@ from typing import TypeVarTuple
 import trio
 
 from reconciler.desired import Facts, Revision, SecretsKey, ignore_file_path, project_revision
-from reconciler.desired_target import pushed_from, target_environment
 from reconciler.errors import TrueupError
 from reconciler.git.mirror import Mirror, Refs, Tag
 from reconciler.keys import MasterKey
@@ -20,6 +19,7 @@ from reconciler.paths import CommitPaths
 from reconciler.release.choose import choose_release
 from reconciler.release.current import Release
 from reconciler.repositories import Repositories
+from reconciler.secret_uses import asked_environments
 from reconciler.secrets.freshness import SourceState
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets.template import MAX_TEMPLATE, decode_template
@@ -252,16 +252,7 @@ async def _fetch_secrets(
     spec: Spec, store: SecretStore, secrets: dict[SecretsKey, Mapping[str, SecretValue] | Setback]
 ) -> None:
     """One snapshot a pass: each source that something uses, once for each environment."""
-    wanted = {(use.source, service.environment) for service in spec.services for use in service.secrets}
-    wanted |= {
-        (use.source, project.environment or "")
-        for project in spec.projects.values()
-        for file in project.files
-        for use in file.secrets
-    }
-
-    taken = (pushed_from(spec, target) for target in spec.secret_targets.values())
-    wanted |= {(source.name, target_environment(source)) for source in taken if source is not None}
+    wanted = [(source, each) for source, all in asked_environments(spec).items() for each in all]
 
     async def fetch(source: str, environment: str) -> None:
         try:

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, Self, TypeAlias
 
 from reconciler.hashing import Inputs
 from reconciler.journal_file import JournalFile
+from reconciler.secret_reads import SecretRead, SecretReads, insert_reads
 from reconciler.status.conditions import bounded
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -112,6 +113,7 @@ class Journal:
         # Which process began a step: what another one began and did not end was interrupted.
         self._run = uuid.uuid4().hex
         self._file = JournalFile(path)
+        self.secret_reads = SecretReads(self._file, self._time)
 
     @property
     def set_aside(self) -> Path | None:
@@ -177,8 +179,9 @@ class Journal:
         *,
         revision: str = "",
         inputs: Inputs | None = None,
+        reads: Sequence[SecretRead] = (),
     ) -> int:
-        """The id of a step that may act once this returns: its start is on disk.
+        """The id of a step that may act once this returns: its start is on disk, with the secrets it gets.
 
         `config_hash`, `revision` and `inputs` are what the step will establish.
         """
@@ -200,7 +203,9 @@ class Journal:
                     self._time(),
                 ),
             )
-            return _new_id(cursor.lastrowid)
+            id = _new_id(cursor.lastrowid)
+            insert_reads(cursor, self._time(), reads)
+            return id
 
     def end_step(
         self,
@@ -351,6 +356,12 @@ class Journal:
             "SELECT id, at, kind, resource, reason, message FROM events ORDER BY id DESC LIMIT ?", (limit,)
         )
         return tuple(EventRecord(*row) for row in rows)
+
+    # --- secrets -------------------------------------------------------------------------------
+
+    def record_secret_reads(self, reads: Sequence[SecretRead]) -> None:
+        """Who got which secrets, outside of a step; on disk when this returns."""
+        self.secret_reads.record(reads)
 
     def _time(self) -> str:
         return self._now().astimezone(UTC).isoformat(timespec="milliseconds")

@@ -75,6 +75,18 @@ MIGRATIONS: Final[Sequence[str]] = (
         message TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE secret_reads (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at TEXT NOT NULL,
+        who TEXT NOT NULL,
+        purpose TEXT NOT NULL,
+        source TEXT NOT NULL,
+        environment TEXT NOT NULL,
+        keys TEXT NOT NULL,
+        served TEXT NOT NULL
+    );
+    """,
 )
 """Statement n brings a file of version n to version n + 1. Published ones never change."""
 

@@ -6,8 +6,9 @@ from enum import StrEnum
 
 from msgspec import structs
 
+from reconciler.desired_target import pushed_from, target_environment
 from reconciler.identity import project_id
-from reconciler.spec.model import SecretCredential, SecretSource, SecretUse, Spec
+from reconciler.spec.model import SecretCredential, SecretUse, Spec
 
 
 class Purpose(StrEnum):
@@ -16,6 +17,8 @@ class Purpose(StrEnum):
     DEPLOY = "deploy"
     RENDER = "render"
     PUSH = "push"
+    EXPORT = "export"
+    """The source's own system writes them; its values are not read."""
     CREDENTIAL = "credential"
     """Another source logs in with it."""
     FALLBACK = "fallback"
@@ -54,28 +57,24 @@ def uses_of(spec: Spec) -> Iterator[Use]:
                     file.path,
                 )
     for target in spec.secret_targets.values():
-        environment = environment_of_targets(spec.secret_sources.get(target.source))
+        purpose = Purpose.PUSH if pushed_from(spec, target) is not None else Purpose.EXPORT
+        environment = target_environment(spec.secret_sources[target.source])
         keys = tuple(dict.fromkeys(key.key for key in target.keys))
-        yield Use(target.source, environment, f"targets/{target.name}", Purpose.PUSH, keys)
+        yield Use(target.source, environment, f"targets/{target.name}", purpose, keys)
     for source in spec.secret_sources.values():
         for value in structs.asdict(source.settings).values():
             if isinstance(value, SecretCredential):
-                environment = environment_of_targets(spec.secret_sources.get(value.source))
+                environment = target_environment(spec.secret_sources[value.source])
                 id = f"secrets/{source.name}"
                 yield Use(value.source, environment, id, Purpose.CREDENTIAL, (value.key,))
         for fallback in source.fallback:
-            environment = environment_of_targets(spec.secret_sources.get(fallback))
+            environment = target_environment(spec.secret_sources[fallback])
             yield Use(fallback, environment, f"secrets/{source.name}", Purpose.FALLBACK)
 
 
 def keys_of(use: SecretUse) -> tuple[str, ...]:
     """The keys that an entry names; none: it takes all that the source has."""
     return tuple(dict.fromkeys([*use.keys, *use.rename])) if use.keys else ()
-
-
-def environment_of_targets(source: SecretSource | None) -> str:
-    """The environment that a source is asked for where its reader belongs to none of the spec."""
-    return source.environments[0] if source is not None and source.environments else ""
 
 
 def asked_environments(spec: Spec) -> dict[str, tuple[str, ...]]:

@@ -1,7 +1,5 @@
 """`trueup secrets check`: exports to a GitHub repository the secrets that it lacks."""
 
-import os
-import pwd
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +19,9 @@ from reconciler.github.export_work import DEFAULT_EVENT, Found, Route, State, du
 from reconciler.github.scopes import EnvironmentScope, RepositoryScope, name_fault
 from reconciler.journal import Journal
 from reconciler.primary import open_primary
+from reconciler.secret_reads import ReadFor, SecretRead
 from reconciler.secrets.values import Secret
+from reconciler.secrets_audit import operator
 from reconciler.secrets_list import current_spec
 from reconciler.settings import Settings
 from reconciler.spec.model import GithubActionsSettings, Spec
@@ -97,15 +97,13 @@ def _note(settings: Settings, route: Route, keys: Sequence[str], brought: Brough
     try:
         if not path.exists():
             return
-        account = pwd.getpwuid(os.getuid()).pw_name
+        who = f"{operator(settings)} for {route.target}"
+        reads = [SecretRead(who, ReadFor.CHECK, route.source, "", tuple(keys), "github_actions")]
+        if arrived := tuple(sorted(brought.arrived)):
+            reads.append(SecretRead(who, ReadFor.EXPORT, route.source, "", arrived, "github_actions"))
         with Journal(path) as journal:
-            journal.record_event(
-                "secrets-checked",
-                str(route.target),
-                message=f"user {account} asked for {', '.join(keys)}; "
-                f"exported from {route.source}: {', '.join(brought.arrived) or 'none'}",
-            )
-    except (OSError, KeyError, JournalUnavailable) as error:
+            journal.record_secret_reads(reads)
+    except (OSError, JournalUnavailable) as error:
         log.debug(f"who asked for these secrets is not recorded: {type(error).__name__}")
 
 

@@ -9,8 +9,11 @@ from rich.text import Text
 from reconciler.console import make_table, print_document, print_table
 from reconciler.errors import TrueupError
 from reconciler.primary import Primary, as_settings_say, open_primary, open_repositories, read_status
+from reconciler.secret_reads import ReadFor
 from reconciler.secret_uses import asked_environments, uses_of
 from reconciler.secrets.store import SecretStore
+from reconciler.secrets.values import SecretValue
+from reconciler.secrets_audit import record_reads
 from reconciler.secrets_report import recorded_document, sources_document
 from reconciler.settings import Settings
 from reconciler.spec.model import SecretSource, Spec
@@ -43,7 +46,8 @@ async def _looked(settings: Settings) -> dict[str, Any]:
         spec = await current_spec(primary)
         store = primary.secret_store(spec)
         asked = [(name, each) for name, all in asked_environments(spec).items() for each in all]
-        await ask(store, asked)
+        values = await ask(store, asked)
+        await record_reads(primary.journal, settings, ReadFor.LIST, values.values())
         found = {pair: store.freshness_in(*pair) for pair in asked}
         return sources_document(_sources(spec, settings), uses_of(spec), found, primary.now())
 
@@ -57,20 +61,24 @@ async def current_spec(primary: Primary) -> Spec:
     return (await read_spec(primary.repositories.mirror(url), branch, last_good=None)).spec
 
 
-async def ask(store: SecretStore, pairs: Sequence[tuple[str, str]], *, force: bool = False) -> None:
-    """Ask each source for each environment; what came of it is in the store's freshness."""
+async def ask(
+    store: SecretStore, pairs: Sequence[tuple[str, str]], *, force: bool = False
+) -> dict[tuple[str, str], Mapping[str, SecretValue]]:
+    """Ask each source for each environment; the values where there are any. The rest is in its freshness."""
     limiter = trio.CapacityLimiter(MAX_PARALLEL_LOOKS)
+    found: dict[tuple[str, str], Mapping[str, SecretValue]] = {}
 
     async def one(source: str, environment: str) -> None:
         async with limiter:
             try:
-                await store.values(source, environment, force=force)
+                found[source, environment] = await store.values(source, environment, force=force)
             except TrueupError:
                 return  # the store knows it, with the reason
 
     async with trio.open_nursery() as nursery:
         for pair in pairs:
             nursery.start_soon(one, *pair)
+    return found
 
 
 def _sources(spec: Spec, settings: Settings) -> Mapping[str, SecretSource]:

@@ -143,6 +143,11 @@ class Settings:
         """
         return read_secret(self.environ, "GH_PAT") or read_secret(self.environ, "GITHUB_TOKEN")
 
+    @property
+    def sudo_user(self) -> str | None:
+        """Who called `sudo`, where this process was started with it. Anybody may set it: for records only."""
+        return self.environ.get("SUDO_USER") or None
+
     def readable_environ(self) -> dict[str, str]:
         """The environment without the primary's own secrets: what a spec's `{env: NAME}` may name."""
         return {name: value for name, value in self.environ.items() if name not in _RESERVED}

@@ -8,11 +8,12 @@ import msgspec
 import trio
 
 from reconciler.apply import Outcome
-from reconciler.desired_model import AnyDesired, Desired
+from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredSync, DesiredTarget
 from reconciler.hashing import Inputs
 from reconciler.journal import Journal, StepRecord
-from reconciler.plan import Step
+from reconciler.plan import Action, Step
 from reconciler.recording import StepResult, step_result
+from reconciler.secret_reads import ReadFor, SecretRead, reads_of
 from reconciler.status.transitions import Transition
 
 
@@ -45,6 +46,7 @@ class JournalRecorder:
                 step.reason,
                 revision=str(resource.revision or "") if resource is not None else "",
                 inputs=resource.inputs if resource is not None else Inputs(),
+                reads=_reads(step, resource),
             )
         )
 
@@ -72,6 +74,26 @@ class JournalRecorder:
                 self._journal.record_event, change.kind, change.resource, change.reason, change.message
             )
         await trio.to_thread.run_sync(self._journal.end_pass, self._pass, "failed" if failed else "succeeded")
+
+
+def _reads(step: Step, resource: AnyDesired | None) -> tuple[SecretRead, ...]:
+    """The secrets that leave with a step; those that another system exports are never in our hands."""
+    match resource, step.action:
+        case DesiredService(), Action.DEPLOY:
+            return reads_of(resource.id, ReadFor.DEPLOY, resource.merged.variables.values())
+        case DesiredSync(), Action.SYNC:
+            return tuple(
+                read
+                for path, merged in resource.merged.items()
+                for read in reads_of(f"{resource.id} {path}", ReadFor.RENDER, merged.variables.values())
+            )
+        case DesiredTarget(), Action.PUSH:
+            return reads_of(resource.id, ReadFor.PUSH, resource.values.values())
+        case DesiredTarget(), Action.EXPORT if resource.origin is not None:
+            keys = tuple(sorted({key.key for key in resource.target.keys}))
+            read = SecretRead(resource.id, ReadFor.EXPORT, resource.target.source, "", keys, "github_actions")
+            return (read,)
+    return ()
 
 
 _IN_COLUMNS = frozenset({"resource", "action", "at", "revision", "hash", "public", "keyed"})

@@ -194,12 +194,13 @@ async def test_a_source_of_the_spec_with_its_token(case: Case, github: GitHubDou
     assert [each.event_type for each in github.dispatches] == ["hand-over"]
     assert (await from_spec(case, "--from", "devops")).stdout == "DB_USER: present (repository)\n"
     with Journal(case.world.state / "journal.sqlite") as journal:
-        events = [each for each in journal.recent_events() if each.kind == "secrets-checked"]
-    assert [each.resource for each in events] == [TARGET, TARGET]
-    assert [each.message.partition(" asked for ")[2] for each in events] == [
-        "DB_USER; exported from acme/devops: none",
-        "DB_USER; exported from acme/devops: DB_USER",
+        reads = journal.secret_reads.recent("DB_USER")
+    assert [(each.purpose, each.source) for each in reads] == [
+        ("check", SOURCE),
+        ("export", SOURCE),
+        ("check", SOURCE),
     ]
+    assert {each.who.partition(" for ")[2] for each in reads} == {TARGET}
     ran = await from_spec(case, "--from", "local", expect=1)
     assert "--from local: the spec has no such source; give --from with a source of the kind" in ran.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,32 @@ async def test_a_pass_records_fingerprints_and_keeps_them_through_a_failure(case
     case.env_file.write_text(f"DB_PASSWORD={canary('db-password-2')}\n")
     await case.reconcile(expect=0)
     assert case.status("secrets/local")["fingerprints"] != known["fingerprints"]
+
+
+# --- audit -------------------------------------------------------------------------------------
+
+
+async def test_audit_tells_who_got_what(case: Case) -> None:
+    await case.deploy_all()
+    await run(case, "list")
+    reads = (await run(case, "audit", "-o", "json")).document["reads"]
+    assert [(each["purpose"], each["source"], each["keys"], each["served"]) for each in reads] == [
+        ("list", "local", ["DB_PASSWORD"], "env_file"),
+        ("deploy", "local", ["DB_PASSWORD"], "env_file"),
+    ]
+    assert reads[0]["who"].startswith("user ")
+    assert reads[1]["who"] == DATABASE
+    assert (await run(case, "audit", "DB_PASSWORD", "-n", "1", "-o", "json")).document["reads"] == reads[:1]
+    assert DATABASE in (await run(case, "audit", "local")).stdout
+    assert "did you mean DB_PASSWORD" in (await run(case, "audit", "DB_PASSWD", expect=1)).stderr
+
+
+async def test_a_look_goes_on_where_it_cannot_be_noted(case: Case) -> None:
+    await case.deploy_all()
+    journal = sqlite3.connect(case.world.state / "journal.sqlite")
+    journal.execute("DROP TABLE secret_reads")
+    journal.commit()
+    journal.close()
+    ran = await run(case, "list", "-o", "json")
+    assert only_source(ran.document)["state"] == "fresh"
+    assert "is not recorded" in ran.stderr
