@@ -139,7 +139,9 @@ async def test_the_first_of_several_identities_that_fits(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("data", "problem"),
-    [
+    # The keys are new in each process, and two processes of a run must agree on the tests' names.
+    ids=[f"file-{number}" for number in range(1, 11)],
+    argvalues=[
         (f"DB_PASSWORD={VALUE}\n".encode(), "it is not a file that age encrypted; encrypt it: age -r"),
         (b"", "it is not a file that age encrypted"),
         (encrypted(DOTENV)[:-9], "it is cut off or damaged"),
@@ -177,7 +179,8 @@ async def test_a_file_that_is_missing_or_too_large(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("identity", "problem"),
-    [
+    ids=[f"identity-{number}" for number in range(1, 6)],
+    argvalues=[
         ("# only a comment", "there is no identity in it; give what age-keygen wrote"),
         (f"{OTHER}\n{VALUE}", "line 2 is not an identity AGE-SECRET-KEY-1…"),
         (str(KEY)[:-4], "line 1 is not an identity AGE-SECRET-KEY-1…"),
