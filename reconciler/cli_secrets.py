@@ -23,6 +23,18 @@ def secrets_list(settings: Any, output: str, recorded: bool) -> None:
     leave(run_async(lambda: list_sources(settings, output, recorded=recorded)))
 
 
+@secrets.command("audit")
+@click.argument("name", metavar="[SOURCE|KEY]", required=False)
+@with_settings
+@click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many.")
+@output_option
+def secrets_audit(settings: Any, name: str | None, limit: int, output: str) -> None:
+    """Show who got which secret and when, the newest first."""
+    from reconciler.secrets_audit import print_audit
+
+    print_audit(settings, name, limit, output)
+
+
 @secrets.command("check")
 @click.argument("repo", metavar="OWNER/REPO")
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True)
