@@ -91,6 +91,8 @@ class Reason(StrEnum):
     STALE_SECRETS = "StaleSecrets"
     FALLBACK_SECRETS = "FallbackSecrets"
     GROUP_INCOMPLETE = "GroupIncomplete"
+    EXPORT_REFUSED = "ExportRefused"
+    EXPORT_TIMEOUT = "ExportTimeout"
     GITHUB_UNAVAILABLE = "GitHubUnavailable"
     GITHUB_REFUSED = "GitHubRefused"
     # deploys
