@@ -308,6 +308,24 @@ def secrets_check(context: Context, repo: str, key: list[str], dry_run: bool = F
 
 
 @task
+def secrets_sync(context: Context, source: str = "") -> None:
+    """Ask a secret source itself now, or all, whatever is cached."""
+    trueup(context, "secrets", "sync", *([source] if source else []))
+
+
+@task
+def secrets_clear_cache(context: Context, source: str = "") -> None:
+    """Forget what was fetched from a secret source, or from all."""
+    trueup(context, "secrets", "clear-cache", *([source] if source else []))
+
+
+@task
+def secrets_diff(context: Context, source: str = "", output: str = "table") -> None:
+    """Show which keys changed since the last pass, and what that would touch."""
+    trueup(context, "secrets", "diff", "--output", output, *([source] if source else []))
+
+
+@task
 def secrets_audit(context: Context, name: str = "", limit: int = 50, output: str = "table") -> None:
     """Show who got which secret and when, the newest first."""
     trueup(context, "secrets", "audit", f"-n{limit}", "--output", output, *([name] if name else []))

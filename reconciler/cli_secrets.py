@@ -23,6 +23,43 @@ def secrets_list(settings: Any, output: str, recorded: bool) -> None:
     leave(run_async(lambda: list_sources(settings, output, recorded=recorded)))
 
 
+source_argument = click.argument("source", required=False)
+
+
+@secrets.command("sync")
+@source_argument
+@with_settings
+@output_option
+def secrets_sync(settings: Any, source: str | None, output: str) -> None:
+    """Ask a source itself now, or all, whatever is cached; of a running primary where there is one."""
+    from reconciler.secrets_sync import sync_sources
+
+    leave(run_async(lambda: sync_sources(settings, source, output)))
+
+
+@secrets.command("clear-cache")
+@source_argument
+@with_settings
+@output_option
+def secrets_clear_cache(settings: Any, source: str | None, output: str) -> None:
+    """Forget what was fetched from a source, or from all: in a running primary, and on disk."""
+    from reconciler.secrets_sync import clear_cache
+
+    leave(run_async(lambda: clear_cache(settings, source, output)))
+
+
+@secrets.command("diff")
+@source_argument
+@with_settings
+@output_option
+@click.option("--detailed-exitcode", is_flag=True, help="0 nothing to do, 2 changes, 1 error or unknown.")
+def secrets_diff(settings: Any, source: str | None, output: str, detailed_exitcode: bool) -> None:
+    """Show which keys changed since the last pass, and what would be deployed, synced or pushed for it."""
+    from reconciler.secrets_diff import diff_sources
+
+    leave(run_async(lambda: diff_sources(settings, source, output, detailed=detailed_exitcode)))
+
+
 @secrets.command("audit")
 @click.argument("name", metavar="[SOURCE|KEY]", required=False)
 @with_settings
@@ -53,15 +90,3 @@ def secrets_check(settings: Any, output: str, timeout: str, **request: Any) -> N
 
     asked = CheckRequest(patience=parsed("--timeout", parse_duration, timeout), **request)
     leave(run_async(lambda: check_secrets(settings, asked, output)))
-
-
-@secrets.command("audit")
-@click.argument("name", required=False)
-@with_settings
-@click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many.")
-@output_option
-def secrets_audit(settings: Any, name: str | None, limit: int, output: str) -> None:
-    """Show who got which secret and when, the newest first."""
-    from reconciler.secrets_audit import print_audit
-
-    print_audit(settings, name, limit, output)

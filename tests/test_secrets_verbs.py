@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.bad_world import DATABASE, Case, checked, make_case
+from tests.bad_world import BOTH, DATABASE, Case, checked, make_case, use_vault
 from tests.canaries import canary
+from tests.contracts.infisical_double import InfisicalDouble
+from tests.serving import serving
 from tests.world import Ran
 
 NAMES = {"DB_PASSWORD": "db-password"}
@@ -115,3 +118,92 @@ async def test_a_look_goes_on_where_it_cannot_be_noted(case: Case) -> None:
     ran = await run(case, "list", "-o", "json")
     assert only_source(ran.document)["state"] == "fresh"
     assert "is not recorded" in ran.stderr
+
+
+# --- sync, clear-cache, diff -------------------------------------------------------------------
+
+
+def outcome(document: Any) -> Any:
+    [source] = document["sources"]
+    return source
+
+
+async def test_sync_without_a_running_primary_says_what_changed(case: Case) -> None:
+    await case.deploy_all()
+    assert outcome((await run(case, "sync", "-o", "json")).document) == {
+        "name": "local",
+        "success": True,
+        "message": "Secret local synced successfully",
+        "changes": {"appeared": [], "changed": [], "vanished": []},
+    }
+    case.env_file.write_text(f"DB_PASSWORD={canary('db-password-2')}\nNEW={canary('new')}\n")
+    ran = await run(case, "sync", "local")
+    assert "appeared: NEW; changed: DB_PASSWORD" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "Secret local synced successfully"
+    assert case.deployed() == BOTH
+    assert "did you mean local?" in (await run(case, "sync", "locl", expect=1)).stderr
+    case.env_file.unlink()
+    failed = outcome((await run(case, "sync", "-o", "json", expect=1)).document)
+    assert (failed["success"], "there is no such file" in failed["message"]) == (False, True)
+    purposes = [each["purpose"] for each in (await run(case, "audit", "-o", "json")).document["reads"]]
+    assert purposes == ["sync", "sync", "deploy"]
+
+
+async def test_the_running_primary_syncs_and_clears_for_the_command(case: Case) -> None:
+    case.commit(case.good)
+    async with serving(case.world) as primary:
+        await primary.said("step applied", resource=DATABASE)
+        case.env_file.write_text(f"DB_PASSWORD={canary('db-password-2')}\n")
+        told = len(primary.lines)
+        answer = outcome((await run(case, "sync", "-o", "json")).document)
+        assert answer["message"] == "Secret local synced successfully"
+        await primary.said("step applied", after=told, resource=DATABASE)
+        cleared = await run(case, "clear-cache")
+        assert cleared.stdout == "All secrets cache cleared\n"
+        assert (await run(case, "clear-cache", "local")).stdout == "Cache of secret local cleared\n"
+        assert "Secret nothing not found" in (await run(case, "clear-cache", "nothing", expect=1)).stderr
+        assert await primary.end(signal.SIGTERM) == 0
+
+
+async def test_clear_cache_without_a_running_primary(case: Case) -> None:
+    case.commit(case.good)
+    assert (await run(case, "clear-cache")).stdout.startswith("nothing is cached: no primary is running here")
+    with InfisicalDouble() as double:
+        double.secrets[double.project, "staging", "/"] = {"DB_PASSWORD": canary("db-password")}
+        use_vault(case, double)
+        case.world.environment["TRUEUP_SECRET_CACHE"] = "disk"
+        await case.reconcile(expect=0)
+        kept = case.world.state / "secret-cache"
+        assert len(list(kept.iterdir())) == 1
+        assert (await run(case, "clear-cache")).stdout == "All secrets cache cleared\n"
+        assert list(kept.iterdir()) == []
+        assert "did you mean vault?" in (await run(case, "clear-cache", "vaul", expect=1)).stderr
+
+
+async def test_a_server_that_is_named_and_not_there_is_an_error(case: Case) -> None:
+    case.commit(case.good)
+    case.world.environment |= {"TRUEUP_SERVER": "http://127.0.0.1:1", "TRUEUP_TOKEN": canary("api-token")}
+    for verb in ("sync", "clear-cache"):
+        assert "no running primary at http://127.0.0.1:1" in (await run(case, verb, expect=1)).stderr
+
+
+async def test_diff_names_what_changed_and_what_it_would_touch(case: Case) -> None:
+    await case.deploy_all()
+    assert (await run(case, "diff", "--detailed-exitcode")).stdout == "no secret changed\n"
+    case.env_file.write_text(f"DB_PASSWORD={canary('db-password-2')}\nNEW={canary('new')}\n")
+    document = (await run(case, "diff", "-o", "json", "--detailed-exitcode", expect=2)).document
+    assert document["sources"] == [
+        {"name": "local", "compared": True, "appeared": ["NEW"], "changed": ["DB_PASSWORD"], "vanished": []}
+    ]
+    assert document["steps"] == [
+        {"resource": DATABASE, "action": "deploy", "changes": ["secret DB_PASSWORD"]}
+    ]
+    assert "secret DB_PASSWORD" in (await run(case, "diff", "local")).stdout
+    await case.reconcile(expect=0)
+    assert (await run(case, "diff")).stdout == "no secret changed\n"
+    # A source that does not answer says nothing of what changed.
+    case.env_file.unlink()
+    ran = await run(case, "diff", "-o", "json", expect=1)
+    assert ran.document["failed"] == ["local"]
+    assert ran.document["sources"][0]["compared"] is False
+    assert ran.document["steps"] == []
