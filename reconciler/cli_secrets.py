@@ -61,7 +61,7 @@ def secrets_diff(settings: Any, source: str | None, output: str, detailed_exitco
 
 
 @secrets.command("audit")
-@click.argument("name", metavar="[SOURCE|KEY]", required=False)
+@click.argument("name", metavar="[NAME]", required=False)
 @with_settings
 @click.option("-n", "limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="How many.")
 @output_option

@@ -21,7 +21,7 @@ def mask_crashes(mask: Mask) -> None:
             about = f"Exception in thread {name}:\n"
             _print(about, caught.exc_type, caught.exc_value, caught.exc_traceback, mask)
 
-    def ignored(caught: sys.UnraisableHookArgs) -> None:
+    def ignored(caught: "sys.UnraisableHookArgs") -> None:
         # Without the object, whose repr could be anything.
         about = f"{caught.err_msg or 'Exception ignored in'}: {type(caught.object).__name__}\n"
         _print(about, caught.exc_type, caught.exc_value, caught.exc_traceback, mask)
