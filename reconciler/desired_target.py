@@ -41,7 +41,7 @@ def desired_target(facts: Facts, target: SecretTarget) -> DesiredTarget:
         name: fingerprint(facts.hash_key, target=resource.id, name=name, value=value.value.reveal())
         for name, value in chosen.items()
     }
-    inputs = Inputs({"place": digest(place_of(target)), "names": digest(sorted(chosen))}, keyed)
+    inputs = Inputs(_public(target), keyed)
     return replace(
         resource,
         values=chosen,
@@ -70,17 +70,21 @@ def _exported(facts: Facts, resource: DesiredTarget) -> DesiredTarget:
         )
         for key in target.keys
     }
-    inputs = Inputs({"place": digest(place_of(target)), "names": digest(sorted(keyed))}, keyed)
+    inputs = Inputs(_public(target), keyed)
     return replace(resource, origin=origin, inputs=inputs, hash=config_hash(inputs, facts.key_id))
 
 
-def place_of(target: SecretTarget) -> list[object]:
-    """What decides where the secrets are, and who may use them there."""
-    return [
-        target.kind,
-        target.repo,
-        target.org,
-        target.environment,
-        target.visibility,
-        sorted(target.selected_repositories),
-    ]
+def _public(target: SecretTarget) -> dict[str, str]:
+    """Where the secrets are, who may use them there, and what they are called."""
+    inputs = {
+        "place": digest([target.kind, *place_of(target)]),
+        "names": digest(sorted(key.name for key in target.keys)),
+    }
+    if target.org is not None:
+        inputs["access"] = digest([target.visibility, sorted(target.selected_repositories)])
+    return inputs
+
+
+def place_of(target: SecretTarget) -> tuple[str, str]:
+    """The repository or organisation, and the environment there; GitHub does not tell case apart."""
+    return (target.repo or target.org or "").lower(), (target.environment or "").lower()

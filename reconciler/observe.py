@@ -15,8 +15,9 @@ from reconciler.github.scopes import SecretMeta
 from reconciler.hashing import Inputs
 from reconciler.observation import Absent, Observation, Present, Unknown
 from reconciler.spec.model import SecretTarget
+from reconciler.status.conditions import Reason
 from reconciler.status.documents import Applied, Recorded, SyncStatus, TargetStatus
-from reconciler.target_work import drift_at
+from reconciler.target_work import drift_at, held_and_foreign
 
 MAX_PARALLEL_LOOKS = 16
 
@@ -87,12 +88,30 @@ async def observe(
     made on a laptop, sync targets too are taken as recorded. Secret targets are asked always.
     """
     found: dict[str, Observation] = {}
+    limiter = trio.CapacityLimiter(MAX_PARALLEL_LOOKS)
+
+    async def ask_target(secrets: DesiredTarget) -> None:
+        async with limiter:
+            status = recorded.targets.get(secrets.id)
+            await _ask_target(secret_targets, secret_exports, secrets, status, found)
+
     async with trio.open_nursery() as nursery:
         for name, secrets in desired.targets().items():
             found[name] = recorded_observation(recorded.targets.get(name), interrupted=name in interrupted)
             if secrets.setback is None:
-                status = recorded.targets.get(name)
-                nursery.start_soon(_ask_target, secret_targets, secret_exports, secrets, status, found)
+                nursery.start_soon(ask_target, secrets)
+        # Neither waits for the other.
+        return await _observe_the_rest(desired, recorded, agents, found, interrupted)
+
+
+async def _observe_the_rest(
+    desired: Desired,
+    recorded: Recorded,
+    agents: Agents | None,
+    found: dict[str, Observation],
+    interrupted: Collection[str],
+) -> Observed:
+    """Services and sync targets, into `found`."""
     for service in desired.services():
         found[service] = recorded_observation(
             recorded.services.get(service), interrupted=service in interrupted
@@ -134,7 +153,12 @@ async def _ask_target(
         found[desired.id] = Unknown(error.reason, str(error))
         return
     if isinstance(known, Present) and status is not None:
-        found[desired.id] = replace(known, drift=drift_at(desired, status, there))
+        if held := held_and_foreign(desired, status, there):
+            names = ", ".join(held)
+            message = f"{names} is not as it was written, and only an old value or a fallback serves"
+            found[desired.id] = Unknown(Reason.STALE_SECRETS, message)
+        else:
+            found[desired.id] = replace(known, drift=drift_at(desired, status, there))
 
 
 async def _ask(

@@ -215,7 +215,7 @@ def _check_forced(forced: Collection[str], desired: Desired) -> None:
         if resource not in known:
             near = difflib.get_close_matches(resource, known, 1, cutoff=0.4)
             raise SettingsError(
-                f"--force {resource}: the spec has no such service or project target",
+                f"--force {resource}: the spec has no such service, project target or secret target",
                 hint=f"did you mean {near[0]}?" if near else "`trueup get` lists the names",
             )
 

@@ -132,34 +132,49 @@ def _synced(old: SyncStatus | None, result: StepResult) -> SyncStatus:
 
 def _pushed(old: TargetStatus | None, result: StepResult) -> TargetStatus:
     status = old or TargetStatus(id=result.resource)
-    place = status.inputs.public.get("place")
-    owned = {} if place != result.public.get("place") else dict(status.owned)
-    owned |= written(result.details)
-    kept = {name: at for name, at in owned.items() if name in result.keyed}
-    return msgspec.structs.replace(status, owned=kept, **_established(status, result))
+    known = status.inputs.keyed
+    owned = _owned(status, result.public.get("place"), result.details)
+    # What was held back has what was written before.
+    held = {name: known[name] for name in _names(result.details, "held") if name in known}
+    keyed = {**result.keyed, **held}
+    if held:
+        key_id = result.hash.split(":")[1]
+        whole = str(config_hash(Inputs(result.public, keyed), key_id))
+        result = msgspec.structs.replace(result, keyed=keyed, hash=whole)
+    return msgspec.structs.replace(status, owned=owned, **_established(status, result))
+
+
+def _owned(status: TargetStatus, place: str | None, details: Details) -> dict[str, str]:
+    """What is ours after a push, finished or not: also names that are not wanted any more, until they go."""
+    before = dict(status.owned) if status.inputs.public.get("place") == place else {}
+    for name in _names(details, "deleted"):
+        before.pop(name, None)
+    return {**before, **written(details)}
+
+
+def _names(details: Details, key: str) -> list[str]:
+    names = details.get(key, [])
+    assert isinstance(names, list)
+    return names
 
 
 def written(details: Details) -> dict[str, str]:
     """The names that a push wrote, with the times that GitHub gave to them."""
-    names, times = details.get("names", []), details.get("updated", [])
-    assert isinstance(names, list)
-    assert isinstance(times, list)
-    return dict(zip(names, times, strict=False))
+    return dict(zip(_names(details, "names"), _names(details, "updated"), strict=True))
 
 
 def partly_pushed(status: TargetStatus, resource: DesiredTarget, details: Details) -> TargetStatus:
     """The record after a push that failed: what was written counts, and only the rest is due."""
-    known = status
-    if status.inputs.public.get("place") != resource.inputs.public.get("place"):
-        known = msgspec.structs.replace(status, owned={}, inputs=InputDigests())
-    done = written(details)
-    keyed = {**known.inputs.keyed, **{name: resource.inputs.keyed[name] for name in done}}
+    place = resource.inputs.public["place"]
+    known = status.inputs.keyed if status.inputs.public.get("place") == place else {}
+    keyed = {**known, **{name: resource.inputs.keyed[name] for name in written(details)}}
     # Without the list of names this is never the hash that is wanted, so the rest is pushed later.
-    inputs = Inputs({"place": resource.inputs.public["place"]}, keyed)
+    public = {name: value for name, value in resource.inputs.public.items() if name != "names"}
+    inputs = Inputs(public, keyed)
     assert resource.hash is not None
     return msgspec.structs.replace(
-        known,
-        owned={**known.owned, **done},
+        status,
+        owned=_owned(status, place, details),
         inputs=InputDigests.of(inputs),
         config_hash=str(config_hash(inputs, resource.hash.key_id)),
     )
@@ -219,10 +234,15 @@ def with_moves(recorded: Recorded, moves: Iterable[Move]) -> Recorded:
     return recorded
 
 
+KIND_OF_SECTION = {"secret_targets": "targets", "secret_sources": "secrets"}
+"""Sections of the spec whose resources have ids that begin otherwise."""
+
+
 def moved(resource: str, moves: Iterable[Move]) -> str:
     """The id that a resource has after the renames of the spec."""
     for move in moves:
-        kind, _, old = move.old.partition("/")
+        section, _, old = move.old.partition("/")
+        kind = KIND_OF_SECTION.get(section, section)
         parts = resource.split("/")
         position = 2 if kind in ("services", "projects") else 1
         if len(parts) > position and parts[0] == kind and parts[position] == old:

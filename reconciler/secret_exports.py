@@ -9,18 +9,21 @@ import trio
 
 from reconciler.apply import Details
 from reconciler.desired_model import DesiredTarget
+from reconciler.desired_target import place_of
+from reconciler.errors import TrueupError
 from reconciler.export_work import origin_of, route_of, to_export
 from reconciler.github.client import DEFAULT_API, GitHub
+from reconciler.github.errors import GitHubDown, GitHubRefused
 from reconciler.github.export import Arrivals, Brought, bring, look, offered
 from reconciler.github.export_work import Found
 from reconciler.github.pace import Pace
 from reconciler.github.scopes import SecretMeta
-from reconciler.secret_targets import PushFailed, refuse_to_prune_too_much, scope_of
+from reconciler.secret_targets import PruneRefused, PushFailed, refuse_to_prune_too_much, scope_of
 from reconciler.secrets.store import SecretStore
 from reconciler.spec.model import GithubActionsSettings
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import TargetStatus
-from reconciler.target_work import incomplete_groups, work_at
+from reconciler.target_work import incomplete_groups, is_foreign, owned_at, work_at
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -57,12 +60,11 @@ class SecretExports:
         Raises PushFailed where not all of it came; the errors of `look` before anything is asked for.
         """
         route, target = route_of(desired), desired.target
-        async with self._ends(desired) as (there, here):
+        async with self.pace.alone(str(place_of(target))), self._ends(desired) as (there, here):
             found = await look(here, there, route, organization=origin_of(desired).org_fallback)
             asked = to_export(desired, status, found, everything=everything)
             own = {name: SecretMeta(name, time) for name, time in found.own.items()}
             work = work_at(desired, status, own, everything=False)
-            refuse_to_prune_too_much(target, work, status, max_prune)
             brought = Brought({}, {})
             if asked:
                 log.info("asking for an export", resource=desired.id, source=route.source, names=list(asked))
@@ -70,25 +72,32 @@ class SecretExports:
                     there, here, route, asked, found, patience=target.timeout, arrivals=self.arrivals
                 )
             deleted: list[str] = []
-            if not brought.failures:
-                for name in work.delete:
-                    await here.delete_secret(scope_of(target), name)
-                    deleted.append(name)
-        for name in work.left:
-            log.warning("a secret stays that is not wanted any more", resource=desired.id, name=name)
+            failure: TrueupError | None = next(iter(brought.failures.values()), None)
+            if failure is None and work.delete:
+                try:
+                    refuse_to_prune_too_much(target, work, status, max_prune)
+                    now = await here.list_secrets(scope_of(target))
+                    for name in work.delete:
+                        if not is_foreign(name, owned_at(desired, status), now):
+                            await here.delete_secret(scope_of(target), name)
+                        deleted.append(name)
+                except (GitHubDown, GitHubRefused, PruneRefused) as error:
+                    failure = error
+        for name in work.disowned:
+            log.warning("a secret that is not wanted any more is not ours", resource=desired.id, name=name)
         details = {
             "names": list(brought.arrived),
             "updated": list(brought.arrived.values()),
-            "deleted": [*deleted, *work.left],
+            "deleted": [*deleted, *work.disowned],
         }
-        if not brought.failures:
+        if failure is None:
             return details
-        message = "; ".join(dict.fromkeys(str(failure) for failure in brought.failures.values()))
+        message = "; ".join(dict.fromkeys(map(str, brought.failures.values()))) or str(failure)
         begun = incomplete_groups(target, {name: name in brought.arrived for name in asked})
         if begun:
             message = f"a group is incomplete, {'; '.join(begun)}: {message}"
             raise PushFailed(message, Reason.GROUP_INCOMPLETE, details)
-        raise PushFailed(message, next(iter(brought.failures.values())).reason, details)
+        raise PushFailed(message, failure.reason, details)
 
     @asynccontextmanager
     async def _ends(self, desired: DesiredTarget) -> AsyncIterator[tuple[GitHub, GitHub]]:

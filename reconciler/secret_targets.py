@@ -7,17 +7,19 @@ import structlog
 
 from reconciler.apply import Details
 from reconciler.desired_model import DesiredTarget
-from reconciler.errors import SettingsError, StepFailed, TrueupError
+from reconciler.desired_target import place_of, target_environment
+from reconciler.errors import StepFailed, TrueupError
 from reconciler.github.client import DEFAULT_API, GitHub, PublicKey
 from reconciler.github.errors import GitHubDown, GitHubRefused, NoToken
 from reconciler.github.pace import Pace
 from reconciler.github.scopes import EnvironmentScope, OrganizationScope, RepositoryScope, Scope, SecretMeta
+from reconciler.secrets.credentials import VariableNotSet
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets.values import Secret
-from reconciler.spec.model import EnvCredential, SecretTarget
+from reconciler.spec.model import Credential, EnvCredential, SecretCredential, SecretTarget
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import TargetStatus
-from reconciler.target_work import Work, incomplete_groups, work_at
+from reconciler.target_work import Work, incomplete_groups, is_foreign, owned_at, work_at
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -67,23 +69,32 @@ class SecretTargets:
         Raises PushFailed after whatever could be written; the errors of `look` before anything is.
         """
         target, scope = desired.target, scope_of(desired.target)
-        async with await self.github(target) as github:
+        # Alone there: what another target puts in place of ours must not look like ours and be deleted.
+        async with self.pace.alone(str(place_of(target))), await self.github(target) as github:
             work = work_at(desired, status, await github.list_secrets(scope), everything=everything)
-            refuse_to_prune_too_much(target, work, status, max_prune)
             written, failure = await self._write(github, desired, work)
+            there: dict[str, SecretMeta] = {}
             deleted: list[str] = []
-            if failure is None:
-                for name in work.delete:
-                    await github.delete_secret(scope, name)
-                    deleted.append(name)
-            # Asked once more: the times that GitHub gave to our own writes are how we know them again.
-            there = await github.list_secrets(scope)
-        for name in work.left:
-            log.warning("a secret stays that is not wanted any more", resource=desired.id, name=name)
+            try:
+                # Asked once more: the times that GitHub gave to our own writes are how we know them again.
+                there = await github.list_secrets(scope)
+                if failure is None:
+                    refuse_to_prune_too_much(target, work, status, max_prune)
+                    owned = owned_at(desired, status)
+                    for name in work.delete:
+                        if not is_foreign(name, owned, there):
+                            await github.delete_secret(scope, name)
+                        deleted.append(name)
+            except (GitHubDown, GitHubRefused, PruneRefused) as error:
+                failure = failure or error
+        for name in work.disowned:
+            log.warning("a secret that is not wanted any more is not ours", resource=desired.id, name=name)
+        listed = [name for name in written if name in there]
         details = {
-            "names": written,
-            "updated": [there[name].updated_at for name in written if name in there],
-            "deleted": [*deleted, *work.left],
+            "names": listed,
+            "updated": [there[name].updated_at for name in listed],
+            "deleted": [*deleted, *work.disowned],
+            "held": list(work.held),
         }
         lost = [name for name in written if name not in there]
         if failure is None and lost:
@@ -107,20 +118,25 @@ class SecretTargets:
 
     async def _token(self, target: SecretTarget) -> Secret:
         if target.token is not None:
-            return await self.store.credential(target.token)
+            return await self.store.credential(target.token, self._environment(target.token))
         for name in TOKENS:
             try:
                 return await self.store.credential(EnvCredential(name=name))
-            except SettingsError:
+            except VariableNotSet:
                 continue
         raise NoToken(
             f"No auth token ({' or '.join(TOKENS)}) available for {scope_of(target)}",
             hint="set one, or name another under the target's `token`",
         )
 
+    def _environment(self, credential: Credential) -> str:
+        """The environment for which a token is read that another source holds: as for the values."""
+        source = self.store.spec_of(credential.source) if isinstance(credential, SecretCredential) else None
+        return target_environment(source) if source is not None else ""
+
     async def _write(
         self, github: GitHub, desired: DesiredTarget, work: Work
-    ) -> tuple[list[str], GitHubDown | GitHubRefused | None]:
+    ) -> tuple[list[str], TrueupError | None]:
         """The names that were written, and what ended the writing early."""
         written: list[str] = []
         if not work.write:

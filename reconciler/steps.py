@@ -21,6 +21,7 @@ from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.mask import Masker
 from reconciler.spec.model import Spec
+from reconciler.status.conditions import ConditionType, find_condition
 from reconciler.status.documents import Recorded
 from reconciler.sync.sources import ProjectSources
 
@@ -77,13 +78,14 @@ class Steps:
     async def slot(self, step: Step) -> AsyncIterator[None]:
         """Until a step may begin, and for as long as it runs: implements `apply.Slot`.
 
-        Targets have limits of their own, as they wait for hosts and not for this machine; so do exports. A
+        Targets have limits of their own, as they wait for hosts and not for this machine; so do secret
+        targets, which wait for GitHub. A
         target that waits for others of its project takes no place from the rest.
         """
         if step.action is Action.SYNC:
             async with self._sources.limit(self._syncs[step.resource].project), self._tasks:
                 yield
-        elif step.action is Action.EXPORT:
+        elif step.action in (Action.PUSH, Action.EXPORT):
             async with self._tasks:
                 yield
         else:
@@ -105,9 +107,15 @@ class Steps:
         return await self._secret_targets.push(
             self._targets[step.resource],
             self._recorded.targets.get(step.resource),
-            everything=step.reason == FORCED or isinstance(self._observed[step.resource], Absent),
+            everything=self._is_doubtful(step),
             max_prune=self._spec.limits.max_prune,
         )
+
+    def _is_doubtful(self, step: Step) -> bool:
+        """Whether nobody knows of all that a target has that it is what was written last."""
+        status = self._recorded.targets.get(step.resource)
+        adopted = status is not None and find_condition(status.conditions, ConditionType.SECRETS_VERIFIED)
+        return step.reason == FORCED or isinstance(self._observed[step.resource], Absent) or bool(adopted)
 
     async def _export(self, step: Step) -> Details:
         # What a step that was interrupted has done shows in the target: no need to ask for all of it again.

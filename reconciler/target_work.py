@@ -19,8 +19,10 @@ class Work:
 
     write: tuple[str, ...] = ()
     delete: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    """No longer wanted, once ours, and written by somebody else since: theirs now."""
+    disowned: tuple[str, ...] = ()
+    """No longer wanted, once ours, and gone or written by somebody else since: ours no more."""
+    held: tuple[str, ...] = ()
+    """Left as they are: something old or a fallback serves in place of what was written."""
 
 
 def work_at(
@@ -31,26 +33,61 @@ def work_at(
     everything: bool,
 ) -> Work:
     """What a push has to do. `everything`: nobody knows how far the last one got, so nothing is trusted."""
-    owned = status.owned if status is not None else {}
-    known = status.inputs.keyed if status is not None else {}
-    moved = status is None or status.inputs.public.get("place") != desired.inputs.public["place"]
     wanted = desired.inputs.keyed
+    owned = owned_at(desired, status)
+    same = status is not None and status.inputs.public == {**status.inputs.public, **_of_place(desired)}
+    known = status.inputs.keyed if status is not None and same else {}
+    held = held_at(desired, status)
     write = {
         name
-        for name in wanted
+        for name in wanted.keys() - held
         if everything
-        or moved
         or is_foreign(name, owned, found)
-        or (known.get(name) != wanted[name] and not (name in desired.soft_inputs and name in known))
+        or known.get(name) != wanted[name]
+        or found[name].visibility not in (None, desired.target.visibility)
     }
-    gone = [] if moved else sorted(set(owned) - set(wanted))
-    ours = [name for name in gone if name in found and not is_foreign(name, owned, found)]
-    prune = desired.target.prune == "owned"
+    gone = sorted(set(owned) - set(wanted))
+    ours = [name for name in gone if not is_foreign(name, owned, found)]
     return Work(
         write=tuple(sorted(write, key=lambda name: (group_of(desired.target, name), name))),
-        delete=tuple(ours) if prune else (),
-        left=tuple(name for name in gone if name in found and (not prune or name not in ours)),
+        delete=tuple(ours) if desired.target.prune == "owned" else (),
+        disowned=tuple(name for name in gone if name not in ours),
+        held=tuple(sorted(held)),
     )
+
+
+def _of_place(desired: DesiredTarget) -> dict[str, str]:
+    """The inputs that every name has to be written anew for."""
+    return {
+        name: desired.inputs.public[name] for name in ("place", "access") if name in desired.inputs.public
+    }
+
+
+def owned_at(desired: DesiredTarget, status: TargetStatus | None) -> Mapping[str, str]:
+    """What is ours where the target is now; what was written elsewhere stays there."""
+    if status is None or status.inputs.public.get("place") != desired.inputs.public["place"]:
+        return {}
+    return status.owned
+
+
+def held_at(desired: DesiredTarget, status: TargetStatus | None) -> frozenset[str]:
+    """The names that are not to be written for now.
+
+    What was written came from the source itself, and is better than what serves in its place. A group with
+    such a name is held as a whole: half of it new would not fit together.
+    """
+    if status is None or not owned_at(desired, status):
+        return frozenset()
+    known, wanted = status.inputs.keyed, desired.inputs.keyed
+    held = {
+        name
+        for name in desired.soft_inputs
+        if name in known and name in wanted and known[name] != wanted[name]
+    }
+    for group in desired.target.groups:
+        if not held.isdisjoint(group):
+            held |= set(group) & wanted.keys()
+    return frozenset(held)
 
 
 def is_foreign(name: str, owned: Mapping[str, str], found: Mapping[str, SecretMeta]) -> bool:
@@ -59,14 +96,29 @@ def is_foreign(name: str, owned: Mapping[str, str], found: Mapping[str, SecretMe
 
 
 def drift_at(desired: DesiredTarget, status: TargetStatus, found: Mapping[str, SecretMeta]) -> str:
-    """How what is there differs from what was pushed; empty where it does not."""
-    pushed = sorted(set(desired.inputs.keyed) & set(status.owned))
-    gone = [name for name in pushed if name not in found]
-    changed = [name for name in pushed if name in found and is_foreign(name, status.owned, found)]
-    parts = ([f"{', '.join(gone)} gone"] if gone else []) + (
-        [f"{', '.join(changed)} changed by somebody else"] if changed else []
-    )
-    return ", ".join(parts)
+    """How what is there differs from what was pushed, as far as it can be put right; empty: it does not."""
+    owned, target = owned_at(desired, status), desired.target
+    pushed = sorted((set(desired.inputs.keyed) & set(owned)) - held_at(desired, status))
+    there = [name for name in pushed if name in found]
+    parts = {
+        "gone": [name for name in pushed if name not in found],
+        "changed by somebody else": [name for name in there if is_foreign(name, owned, found)],
+        "visible to others than the spec says": [
+            name for name in there if found[name].visibility not in (None, target.visibility)
+        ],
+    }
+    if target.prune == "owned":
+        rest = sorted(set(owned) - set(desired.inputs.keyed))
+        parts["no longer listed"] = [name for name in rest if not is_foreign(name, owned, found)]
+    return ", ".join(f"{', '.join(names)} {what}" for what, names in parts.items() if names)
+
+
+def held_and_foreign(
+    desired: DesiredTarget, status: TargetStatus, found: Mapping[str, SecretMeta]
+) -> tuple[str, ...]:
+    """Names that are not as we wrote them, and cannot be put right while something else serves."""
+    owned = owned_at(desired, status)
+    return tuple(sorted(name for name in held_at(desired, status) if is_foreign(name, owned, found)))
 
 
 def group_of(target: SecretTarget, name: str) -> int:

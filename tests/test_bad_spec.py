@@ -248,7 +248,8 @@ async def test_a_resource_that_is_not_there_cannot_be_forced(tmp_path: Path) -> 
         await case.deploy_all()
         ran = await case.reconcile("--force", "services/staging/databse", expect=1)
         assert error(ran) == (
-            "error: --force services/staging/databse: the spec has no such service or project target; "
+            "error: --force services/staging/databse: "
+            "the spec has no such service, project target or secret target; "
             f"did you mean {DATABASE}?"
         )
         assert case.deployed() == BOTH

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.bad_world import Case, error, make_case
+from tests.bad_world import errors as error_lines
 from tests.canaries import canary, may_hold
 from tests.contracts.github_double import Fault, GitHubDouble, slow_down
 
@@ -174,6 +175,19 @@ async def test_names_that_are_not_wanted_any_more(tmp_path: Path) -> None:
         await it.reconcile()
         assert it.opened()["CACHE_URL"] == canary("theirs-now")
         assert "CACHE_URL" not in it.case.status(TARGET)["owned"]
+        assert await it.plan() == []
+
+
+async def test_what_was_left_is_deleted_once_that_is_asked_for(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as it:
+        await it.reconcile()
+        it.commit(TARGETS.replace("API_KEY, ", ""))
+        await it.reconcile()
+        assert (await it.plan(), "API_KEY" in it.opened()) == ([], True)
+        it.commit(TARGETS.replace("API_KEY, ", "") + "    prune: owned\n")
+        assert await it.plan() == [("push", "drift: API_KEY no longer listed")]
+        await it.reconcile()
+        assert (await it.plan(), "API_KEY" in it.opened()) == ([], False)
 
 
 async def test_more_than_half_is_not_deleted_at_once(tmp_path: Path) -> None:
@@ -251,4 +265,86 @@ async def test_a_fallback_alone_is_not_pushed(tmp_path: Path) -> None:
         it.case.env_file.unlink()
         document = await it.reconcile()
         assert document["steps"] == []
+        assert it.opened() == PUSHED
+
+
+async def test_nothing_old_is_written_over_what_the_source_gave(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as it:
+        other = may_hold(tmp_path / "other.env")
+        other.write_text("".join(f"{name}={canary('fallback')}\n" for name in VALUES))
+        other.chmod(0o600)
+        it.case.head = it.case.head.replace("kind: env_file,", "kind: env_file, fallback: [other],")
+        it.case.head += f'  other: {{kind: env_file, file: "{other}"}}\n'
+        it.commit()
+        await it.reconcile()
+        kept = it.case.env_file.read_text()
+        it.case.env_file.unlink()
+        # Somebody deletes half of a group while a fallback serves: what to put there is not known.
+        del it.double.places[REPO]["DB_USER"]
+        ran = await it.case.reconcile(expect=4)
+        assert f"{TARGET}: StaleSecrets: DB_USER is not as it was written" in error(ran)
+        assert it.opened() == {name: value for name, value in PUSHED.items() if name != "DB_USER"}
+        may_hold(it.case.env_file).write_text(kept)
+        assert await it.plan() == [("push", "drift: DB_USER gone")]
+        await it.reconcile()
+        assert it.opened() == PUSHED
+
+
+async def test_a_delete_that_is_refused_loses_nothing_of_what_was_written(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as it:
+        owned = TARGETS + "    prune: owned\n"
+        it.commit(owned)
+        await it.reconcile()
+        it.fill(**{**VALUES, "REDIS_URL": "redis-2"})
+        it.commit(owned.replace("API_KEY, ", ""))
+        it.double.fail_with(Fault(403), on="delete")
+        document = await it.reconcile(expect=4)
+        assert document["outcomes"][TARGET]["reason"] == "GitHubRefused"
+        assert it.double.writes()[4:] == ["CACHE_URL", "API_KEY"]
+        await it.reconcile()
+        assert it.double.writes()[6:] == ["API_KEY"]
+        assert (await it.plan(), "API_KEY" in it.opened()) == ([], False)
+
+
+TWO = """\
+secret_targets:
+  first: {{kind: github_actions, repo: acme/billing, from: local, prune: owned, keys: [{first}]}}
+  second: {{kind: github_actions, repo: Acme/Billing, from: local, prune: owned, keys: [{second}]}}
+"""
+
+
+async def test_a_name_that_moves_to_another_target_of_the_same_place_stays(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as it:
+        it.double.add("Acme/Billing")
+        it.double.places["Acme/Billing"] = it.double.places[REPO]
+        it.commit(TWO.format(first="API_KEY, DB_USER", second="REDIS_URL"))
+        await it.reconcile()
+        it.commit(TWO.format(first="DB_USER", second="API_KEY, REDIS_URL"))
+        await it.reconcile()
+        assert sorted(it.opened()) == ["API_KEY", "DB_USER", "REDIS_URL"]
+        assert await it.plan() == []
+        it.commit(TWO.format(first="API_KEY, DB_USER", second="API_KEY, REDIS_URL"))
+        ran = await it.case.reconcile(expect=3)
+        assert "`API_KEY` is written there by `first` too" in error_lines(ran)[0]
+
+
+async def test_a_renamed_target_keeps_what_is_its_own(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as it:
+        await it.reconcile()
+        moved = TARGETS.replace("  billing:", "  invoices:")
+        it.commit(moved + "moved: [{from: secret_targets/billing, to: secret_targets/invoices}]\n")
+        await it.reconcile()
+        assert sorted(it.case.status("targets/invoices")["owned"]) == sorted(PUSHED)
+        assert await it.plan() == []
+
+
+async def test_a_token_that_a_bound_source_holds(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as it:
+        tokens = may_hold(tmp_path / "tokens.env")
+        tokens.write_text(f"GH={it.double.token}\n")
+        tokens.chmod(0o600)
+        it.case.head += f'  tokens: {{kind: env_file, environments: [staging], file: "{tokens}"}}\n'
+        it.commit(TARGETS + "    token: {secret: tokens/GH}\n")
+        it.case.world.environment["GH_PAT"] = ""
+        await it.reconcile()
         assert it.opened() == PUSHED

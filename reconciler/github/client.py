@@ -170,15 +170,14 @@ class GitHub:
 
     async def _ask(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> Any:
         """The document of the answer, None where it has none."""
-        left = self._patience
         for attempt in range(1, MAX_TRIES + 1):
             try:
                 return await self._once(method, path, what, body)
             except GitHubDown as error:
                 wait = error.retry_after
-                if wait is None or wait > left or attempt == MAX_TRIES:
+                if wait is None or wait > self._patience or attempt == MAX_TRIES:
                     raise
-            left -= wait
+            self._patience -= wait
             await trio.sleep(wait)
         raise AssertionError("every try returned or raised")
 

@@ -12,7 +12,12 @@ class Pace:
     def __init__(self, interval: float = INTERVAL) -> None:
         self._interval = interval
         self._lock = trio.Lock()
+        self._places: dict[str, trio.Lock] = {}
         self._next = 0.0
+
+    def alone(self, place: str) -> trio.Lock:
+        """Held by whoever works at a place: one after the other."""
+        return self._places.setdefault(place, trio.Lock())
 
     async def wait(self) -> None:
         """Until the next write may begin."""

@@ -23,6 +23,10 @@ Lookup = Callable[[str, str, str], Awaitable[Secret]]
 """(source, key, environment) -> the value; raises what `SecretStore.values` raises, and SecretMissing."""
 
 
+class VariableNotSet(SettingsError):
+    """Neither a variable nor its NAME_FILE is there."""
+
+
 class Credentials:
     """Reads from the primary's own environment, as its settings hand it over, and from files.
 
@@ -61,7 +65,7 @@ class Credentials:
         if path:
             return await _file(path, f"the file that {name}_FILE names, {path}")
         if not value:
-            raise SettingsError(
+            raise VariableNotSet(
                 f"the variable {name} is not set", hint=f"set {name}, or {name}_FILE to a file that holds it"
             )
         return Secret(value)

@@ -224,7 +224,23 @@ def build_targets(findings: Findings, sources: Mapping[str, SecretSource]) -> di
         if isinstance(target.token, SecretCredential):
             refer_source(findings, (*path, "token", "secret"), target.token.source, sources)
         built[name] = target
+    _check_places(findings, built.values())
     return built
+
+
+def _check_places(findings: Findings, targets: Iterable[SecretTarget]) -> None:
+    """Two targets that write one secret would write it in turns for ever."""
+    taken: dict[tuple[str, ...], str] = {}
+    for target in targets:
+        place = ((target.repo or target.org or "").lower(), (target.environment or "").lower())
+        for index, key in enumerate(target.keys):
+            other = taken.setdefault((*place, key.name), target.name)
+            if other != target.name:
+                path: Path = ("secret_targets", target.name, "keys", index)
+                message = (
+                    f"{shown(key.name)} is written there by {shown(other)} too; remove one, or rename it"
+                )
+                findings.report(path, message)
 
 
 def _check_target(findings: Findings, path: Path, fields: dict[str, Any]) -> None:

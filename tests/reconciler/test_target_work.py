@@ -8,7 +8,7 @@ from reconciler.github.scopes import SecretMeta
 from reconciler.hashing import Inputs, digest
 from reconciler.spec.model import SecretTarget, TargetKey
 from reconciler.status.documents import InputDigests, TargetStatus
-from reconciler.target_work import Work, drift_at, incomplete_groups, work_at
+from reconciler.target_work import Work, drift_at, held_and_foreign, incomplete_groups, work_at
 
 NAMES = ("A", "B", "C", "D")
 
@@ -65,9 +65,27 @@ def test_another_place_is_written_whole_and_the_old_one_is_not_pruned() -> None:
 
 def test_a_soft_value_is_no_reason_and_still_serves_where_nothing_was_written() -> None:
     changed = dict.fromkeys(NAMES, "2")
-    assert work_at(desired(changed, soft=set(NAMES)), recorded(), found(*NAMES), everything=False) == Work()
+    held = Work(held=NAMES)
+    assert work_at(desired(changed, soft=set(NAMES)), recorded(), found(*NAMES), everything=False) == held
+    # Not even where nobody knows what is there: what was written came from the source itself.
+    assert work_at(desired(changed, soft=set(NAMES)), recorded(), {}, everything=True) == held
     first = work_at(desired(changed, soft=set(NAMES)), recorded(A="1"), found("A"), everything=False)
     assert first.write == ("B", "C", "D")
+
+
+def test_a_group_is_held_as_a_whole() -> None:
+    wanted = {**dict.fromkeys(NAMES, "1"), "A": "2", "C": "2"}
+    made = desired(wanted, soft={"A"}, groups=(("A", "B"),))
+    assert work_at(made, recorded(), found("A"), everything=False) == Work(write=("C", "D"), held=("A", "B"))
+    assert held_and_foreign(made, recorded(), found("A")) == ("B",)
+
+
+def test_another_visibility_is_written_again_and_stays_ours() -> None:
+    there = {name: SecretMeta(name, "then", "all") for name in NAMES}
+    assert work_at(desired(visibility="private"), recorded(), there, everything=False).write == NAMES
+    assert drift_at(desired(visibility="private"), recorded(), there) == (
+        "A, B, C, D visible to others than the spec says"
+    )
 
 
 def test_members_of_a_group_follow_each_other() -> None:
@@ -79,15 +97,21 @@ def test_prune_takes_what_we_wrote_and_nobody_else_has_since() -> None:
     there = {**found("A", "B"), **found("C", at="later"), **found("OTHER")}
     kept = {"A": "1"}
     assert work_at(desired(kept, prune="owned"), recorded(), there, everything=False) == Work(
-        delete=("B",), left=("C",)
+        delete=("B",), disowned=("C", "D")
     )
-    assert work_at(desired(kept), recorded(), there, everything=False) == Work(left=("B", "C"))
+    assert work_at(desired(kept), recorded(), there, everything=False) == Work(disowned=("C", "D"))
 
 
 def test_drift_in_words() -> None:
     assert drift_at(desired(), recorded(), found(*NAMES)) == ""
     there = {**found("A", "B"), **found("C", at="later")}
     assert drift_at(desired(), recorded(), there) == "D gone, C changed by somebody else"
+
+
+def test_what_is_no_longer_listed_is_drift_where_it_is_to_be_pruned() -> None:
+    kept = {"A": "1"}
+    assert drift_at(desired(kept, prune="owned"), recorded(), found(*NAMES)) == "B, C, D no longer listed"
+    assert drift_at(desired(kept), recorded(), found(*NAMES)) == ""
 
 
 def test_a_group_is_incomplete_only_when_it_was_begun() -> None:
