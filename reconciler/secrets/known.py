@@ -4,6 +4,7 @@ One for the process, as logging is. Values are masked where they could come out 
 this is for the place that nobody thought of.
 """
 
+import threading
 from collections.abc import Iterable
 
 from reconciler.secrets.mask import Masker
@@ -18,27 +19,30 @@ class KnownSecrets:
 
     def __init__(self, limit: int = MAX_KNOWN) -> None:
         self._limit = limit
+        # A value that is learnt while a masker is made must not be forgotten with it: threads log too.
+        self._lock = threading.Lock()
         self._values: dict[Secret, None] = {}
         """Those fetched last stand last."""
         self._masker: Masker | None = Masker(())
         """None: it is to be made anew, which costs something for each value, so not before it is needed."""
 
     def learn(self, values: Iterable[Secret]) -> None:
-        for value in values:
-            if value in self._values:
-                del self._values[value]
-            else:
+        with self._lock:
+            for value in values:
+                if value in self._values:
+                    del self._values[value]
+                else:
+                    self._masker = None
+                self._values[value] = None
+            while len(self._values) > self._limit:
+                del self._values[next(iter(self._values))]
                 self._masker = None
-            self._values[value] = None
-        while len(self._values) > self._limit:
-            del self._values[next(iter(self._values))]
-            self._masker = None
 
     def mask(self, text: str) -> str:
-        masker = self._masker
-        if masker is None:
-            # `list` in one go: other threads log too.
-            masker = self._masker = Masker(list(self._values))
+        with self._lock:
+            if self._masker is None:
+                self._masker = Masker(self._values)
+            masker = self._masker
         return masker.mask(text)
 
 
