@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from reconciler.errors import SettingsError
+from reconciler.secrets.values import Secret
 
 log = logging.getLogger(__name__)
 
@@ -69,20 +70,12 @@ class MasterKey:
     @classmethod
     def from_text(cls, text: str, *, where: str = "TRUEUP_MASTER_KEY") -> "MasterKey":
         """The key in `text`, white space around it aside; SettingsError names `where`, never the text."""
-        text = text.strip()
+        seed = _seed_in(text.strip())
+        del text  # A damaged key may be most of one: it stands in no frame that an error goes through.
+        if isinstance(seed, bytes):
+            return cls(seed)
         hint = f"it reads {PREFIX}<44 characters of base64>; make one with `trueup key new`"
-        if not text:
-            raise SettingsError(f"{where} is empty", hint=hint)
-        if not text.startswith(PREFIX):
-            raise SettingsError(f"{where} does not hold a trueup master key", hint=hint)
-        try:
-            seed = base64.b64decode(text.removeprefix(PREFIX).encode(), validate=True)
-        except (ValueError, binascii.Error):
-            # The cause would quote what was wrong, and that may be most of a key.
-            raise SettingsError(f"{where} holds a damaged master key", hint=hint) from None
-        if len(seed) != SIZE:
-            raise SettingsError(f"{where} holds a master key of {len(seed)} bytes, not {SIZE}", hint=hint)
-        return cls(seed)
+        raise SettingsError(f"{where} {seed}", hint=hint)
 
     def to_text(self) -> str:
         """The text to back up. The only way out of this type."""
@@ -160,11 +153,26 @@ def read_key_file(path: Path) -> MasterKey:
         ) from None
     except OSError as error:
         raise SettingsError(f"the master key at {path} cannot be read: {error.strerror}") from None
-    if len(content) > MAX_TEXT:
+    size, text = len(content), Secret(content.decode("ascii", errors="replace"))
+    del content
+    if size > MAX_TEXT:
         raise SettingsError(f"{path} is too large for a master key", hint="name the file that holds the key")
     if mode & 0o077:
         log.warning("%s is open to other users (mode %04o); run: chmod 600 %s", path, mode, path)
-    return MasterKey.from_text(content.decode("ascii", errors="replace"), where=str(path))
+    return MasterKey.from_text(text.reveal(), where=str(path))
+
+
+def _seed_in(text: str) -> bytes | str:
+    """The seed, or what is wrong with the text."""
+    if not text:
+        return "is empty"
+    if not text.startswith(PREFIX):
+        return "does not hold a trueup master key"
+    try:
+        seed = base64.b64decode(text.removeprefix(PREFIX).encode(), validate=True)
+    except (ValueError, binascii.Error):
+        return "holds a damaged master key"
+    return seed if len(seed) == SIZE else f"holds a master key of {len(seed)} bytes, not {SIZE}"
 
 
 def _derive(seed: bytes, label: bytes, length: int) -> bytes:

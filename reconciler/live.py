@@ -83,7 +83,7 @@ async def request(
         address = socket_path(settings)
         transport = httpx.AsyncHTTPTransport(uds=address)
         base, headers = "http://primary", {}
-        absent = NoPrimary(
+        absent: TrueupError = NoPrimary(
             f"no running primary at {address}",
             hint="start `trueup serve`, or name one elsewhere with TRUEUP_SERVER and TRUEUP_TOKEN",
         )
@@ -96,25 +96,31 @@ async def request(
         )
     # Nothing of this machine's own proxies and .netrc: the token is for the primary alone.
     client = httpx.AsyncClient(transport=transport, base_url=base, headers=headers, trust_env=False)
+    del headers  # The token is in no frame that an error goes through; the errors below are chained to none.
     try:
         with trio.fail_after(deadline):
             async with client:
                 timeout = httpx.Timeout(deadline, connect=CONNECT_DEADLINE)
                 async with client.stream(method, path, params=params, timeout=timeout) as answer:
-                    return _judged(answer.status_code, await _read(answer, address), address)
+                    status, content = answer.status_code, await _read(answer)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        failure = absent
         if _is_denied(error):
-            raise SettingsError(
+            failure = SettingsError(
                 f"{address} is not yours to use", hint="run this as the user that `trueup serve` runs as"
-            ) from None
-        raise absent from None
+            )
     except (httpx.TimeoutException, trio.TooSlowError):
-        raise PrimaryUnreachable(f"the primary at {address} did not answer within {deadline:g} s") from None
+        failure = PrimaryUnreachable(f"the primary at {address} did not answer within {deadline:g} s")
     except httpx.HTTPError as error:
-        raise PrimaryUnreachable(
+        failure = PrimaryUnreachable(
             f"the connection to the primary at {address} broke ({type(error).__name__})",
             hint="look at the log of `trueup serve`",
-        ) from None
+        )
+    else:
+        if content is not None:
+            return _judged(status, content, address)
+        failure = PrimaryUnreachable(f"the primary at {address} answered with more than {MAX_ANSWER} bytes")
+    raise failure
 
 
 def _authorization(settings: Settings) -> dict[str, str]:
@@ -136,15 +142,14 @@ def _is_denied(error: BaseException) -> bool:
     return cause is not None
 
 
-async def _read(answer: "httpx.Response", address: str) -> bytes:
+async def _read(answer: "httpx.Response") -> bytes | None:
+    """None: it is too large."""
     content, size = b"", 0
     # Read to its end even if it is of no use: httpx leaves generators open that are given up in between.
     async for chunk in answer.aiter_bytes():
         size += len(chunk)
         content += chunk if size <= MAX_ANSWER else b""
-    if size > MAX_ANSWER:
-        raise PrimaryUnreachable(f"the primary at {address} answered with more than {MAX_ANSWER} bytes")
-    return content
+    return content if size <= MAX_ANSWER else None
 
 
 def _judged(status: int, content: bytes, address: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from reconciler.errors import SettingsError
-from reconciler.secrets.values import Secret
+from reconciler.secrets.values import Plain, Secret
 from reconciler.settings_values import (
     Address,
     parse_address,
@@ -150,7 +150,7 @@ class Settings:
 
     def readable_environ(self) -> dict[str, str]:
         """The environment without the primary's own secrets: what a spec's `{env: NAME}` may name."""
-        return {name: value for name, value in self.environ.items() if name not in _RESERVED}
+        return Plain((name, value) for name, value in self.environ.items() if name not in _RESERVED)
 
 
 def load_settings(
@@ -164,6 +164,8 @@ def load_settings(
     `root` says whether the process is root, which decides where state is kept. Reads the files that
     `NAME_FILE` variables name. Raises SettingsError with one line for each setting that is wrong.
     """
+    # Under its own name, so that no crash report with local variables shows the environment.
+    environ = Plain(environ)
     as_root = os.geteuid() == 0 if root is None else root
     read = _Reader(environ, flags or {})
     spec_repo = read.optional("TRUEUP_SPEC_REPO", parse_name)
@@ -197,7 +199,7 @@ def load_settings(
         server=read.optional("TRUEUP_SERVER", parse_server),
         token=read.secret("TRUEUP_TOKEN"),
         log_format=read.value("TRUEUP_LOG_FORMAT", parse_log_format, "text"),
-        environ=dict(environ),
+        environ=environ,
     )
     if read.problems:
         raise SettingsError("\n".join(read.problems))
@@ -214,25 +216,32 @@ def read_secret(environ: Mapping[str, str], name: str) -> Secret | None:
 
     None: neither is set. Raises SettingsError, which never holds the value.
     """
-    value, path = environ.get(name), environ.get(f"{name}_FILE")
-    if value and path:
+    value, path = Secret(environ.get(name, "")), environ.get(f"{name}_FILE")
+    if value.reveal() and path:
         raise SettingsError(f"{name} and {name}_FILE are both set", hint="leave one out")
-    if value:
-        return Secret(value)
+    if value.reveal():
+        return value
     if not path:
         return None
+    found = _secret_in(Path(path))
+    if isinstance(found, str):
+        raise SettingsError(f"{name}_FILE: {found}", hint="it should hold the secret and nothing else")
+    return found
+
+
+def _secret_in(path: Path) -> Secret | str:
+    """What the file holds, or what is wrong with it; no error leaves a frame that has it in the clear."""
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             content = file.read(MAX_SECRET + 1)
         text = content.decode().removesuffix("\n").removesuffix("\r")
     except OSError as error:
-        raise SettingsError(f"{name}_FILE: cannot read {path}: {error.strerror}") from None
+        return f"cannot read {path}: {error.strerror}"
     except UnicodeDecodeError:
-        raise SettingsError(f"{name}_FILE: {path} is not UTF-8 text") from None
-    if not text or len(content) > MAX_SECRET:
-        what = "is empty" if not text else f"is larger than {MAX_SECRET} bytes"
-        raise SettingsError(f"{name}_FILE: {path} {what}", hint="it should hold the secret and nothing else")
-    return Secret(text)
+        return f"{path} is not UTF-8 text"
+    if not text:
+        return f"{path} is empty"
+    return Secret(text) if len(content) <= MAX_SECRET else f"{path} is larger than {MAX_SECRET} bytes"
 
 
 def _refuse_reserved(name: str) -> None:

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
@@ -48,6 +48,13 @@ class PublicKey:
 
     key_id: str
     key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    content: bytes = field(repr=False)
 
 
 class GitHub:
@@ -100,11 +107,11 @@ class GitHub:
         return await self._listed(path, f"the organisation's secrets for {repo}")
 
     async def public_key(self, scope: Scope) -> PublicKey:
-        answer = await self._ask("GET", f"{scope.path}/public-key", f"{scope}: its public key")
-        try:
-            return PublicKey(str(answer["key_id"]), base64.b64decode(answer["key"], validate=True))
-        except (KeyError, TypeError, ValueError):
-            raise _unexpected(f"{scope}: its public key") from None
+        what = f"{scope}: its public key"
+        key = _key_in(await self._ask("GET", f"{scope.path}/public-key", what))
+        if key is None:
+            raise _unexpected(what)
+        return key
 
     async def put_secret(
         self,
@@ -137,10 +144,10 @@ class GitHub:
 
     async def repository_id(self, repo: str) -> int:
         path = RepositoryScope(repo).path.removesuffix("/actions/secrets")
-        answer = await self._ask("GET", path, f"repository {repo}")
-        if not isinstance(answer, dict) or not isinstance(answer.get("id"), int):
+        number = _id_in(await self._ask("GET", path, f"repository {repo}"))
+        if number is None:
             raise _unexpected(f"repository {repo}")
-        return int(answer["id"])
+        return number
 
     async def dispatch(self, repo: str, event_type: str, payload: Mapping[str, Any]) -> None:
         """Start the workflows of a repository that wait for this event (`repository_dispatch`)."""
@@ -151,15 +158,10 @@ class GitHub:
     async def _listed(self, path: str, what: str) -> dict[str, SecretMeta]:
         found: dict[str, SecretMeta] = {}
         for page in range(1, MAX_PAGES + 1):
-            answer = await self._ask("GET", f"{path}?per_page={PAGE}&page={page}", what)
-            try:
-                listed = [
-                    SecretMeta(str(each["name"]).upper(), str(each["updated_at"]), each.get("visibility"))
-                    for each in answer["secrets"]
-                ]
-                total = int(answer["total_count"])
-            except (KeyError, TypeError, ValueError, AttributeError):
-                raise _unexpected(what) from None
+            part = _list_in(await self._ask("GET", f"{path}?per_page={PAGE}&page={page}", what))
+            if part is None:
+                raise _unexpected(what)
+            listed, total = part
             found |= {each.name: each for each in listed}
             if not listed or len(found) >= total:
                 break
@@ -188,16 +190,15 @@ class GitHub:
         answer = await self._exchange(method, path, body)
         if isinstance(answer, str):
             raise GitHubDown(f"{what}: GitHub at {self._api}: {answer}")
-        status, headers, content = answer
-        if 200 <= status < 300:
-            return _document(content, what)
-        raise _failure(status, headers, what)
+        if not 200 <= answer.status < 300:
+            raise _failure(answer, what)
+        found, document = _document(answer.content)
+        if not found:
+            raise _unexpected(what)
+        return document
 
-    async def _exchange(
-        self, method: str, path: str, body: Mapping[str, Any] | None
-    ) -> "tuple[int, httpx.Headers, bytes] | str":
-        """Status, headers and content of the answer, or why there is none: the token is in the clear here,
-        so no error leaves this frame."""
+    async def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> "_Answer | str":
+        """The answer, or why there is none: the token is in the clear here, so no error leaves this frame."""
         import httpx
 
         assert self._client is not None
@@ -206,7 +207,7 @@ class GitHub:
             with trio.fail_after(DEADLINE):
                 request = self._client.stream(method, self._api + path, json=body, headers=headers)
                 async with request as response:
-                    return response.status_code, response.headers, await _bounded(response)
+                    return _Answer(response.status_code, response.headers, await _bounded(response))
         except (httpx.TimeoutException, trio.TooSlowError):
             return "no answer in time"
         except httpx.ConnectError as error:
@@ -244,13 +245,38 @@ async def _bounded(response: "httpx.Response") -> bytes:
     return content
 
 
-def _document(content: bytes, what: str) -> Any:
+def _document(content: bytes) -> tuple[bool, Any]:
+    """Whether it is a document, and the one it is; None for no content."""
     if not content.strip():
-        return None
+        return True, None
     with suppress(ValueError, RecursionError):
-        return json.loads(content)
-    # Not chained to what was caught, which holds the whole answer.
-    raise _unexpected(what)
+        return True, json.loads(content)
+    return False, None
+
+
+# These three give None for an answer of another shape instead of raising: whatever stands between GitHub
+# and us could have put into it what we sent.
+
+
+def _key_in(answer: Any) -> PublicKey | None:
+    with suppress(KeyError, TypeError, ValueError):
+        return PublicKey(str(answer["key_id"]), base64.b64decode(answer["key"], validate=True))
+    return None
+
+
+def _id_in(answer: Any) -> int | None:
+    number = answer.get("id") if isinstance(answer, dict) else None
+    return number if isinstance(number, int) else None
+
+
+def _list_in(answer: Any) -> tuple[list[SecretMeta], int] | None:
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        listed = [
+            SecretMeta(str(each["name"]).upper(), str(each["updated_at"]), each.get("visibility"))
+            for each in answer["secrets"]
+        ]
+        return listed, int(answer["total_count"])
+    return None
 
 
 def _unexpected(what: str) -> GitHubDown:
@@ -260,8 +286,8 @@ def _unexpected(what: str) -> GitHubDown:
     )
 
 
-def _failure(status: int, headers: Mapping[str, str], what: str) -> GitHubDown | GitHubRefused:
-    wait = waiting_time(headers, now=time.time())
+def _failure(answer: _Answer, what: str) -> GitHubDown | GitHubRefused:
+    status, wait = answer.status, waiting_time(answer.headers, now=time.time())
     shown = f"(http {status})"
     if status == 429 or (status == 403 and wait is not None):
         return GitHubDown(f"{what}: GitHub asks to slow down {shown}", retry_after=wait)

@@ -59,16 +59,16 @@ class Credentials:
                 return await self._lookup(source, key, environment)
 
     async def _variable(self, name: str) -> Secret:
-        value, path = self.environ.get(name), self.environ.get(f"{name}_FILE")
-        if value and path:
+        value, path = Secret(self.environ.get(name, "")), self.environ.get(f"{name}_FILE")
+        if value.reveal() and path:
             raise SettingsError(f"both {name} and {name}_FILE are set", hint="unset one of them")
         if path:
             return await _file(path, f"the file that {name}_FILE names, {path}")
-        if not value:
+        if not value.reveal():
             raise VariableNotSet(
                 f"the variable {name} is not set", hint=f"set {name}, or {name}_FILE to a file that holds it"
             )
-        return Secret(value)
+        return value
 
 
 async def _file(path: str, what: str) -> Secret:

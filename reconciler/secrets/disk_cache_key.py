@@ -46,15 +46,10 @@ class DiskCacheKey:
     @classmethod
     def from_text(cls, text: str, *, where: str = "TRUEUP_SECRET_CACHE_KEY") -> "DiskCacheKey":
         """The key in `text`; SettingsError names `where`, never the text."""
-        text = text.strip()
-        if not text.startswith(PREFIX):
-            raise SettingsError(f"{where} does not hold a key of the secret cache", hint=_HINT)
-        try:
-            seed = base64.b64decode(text.removeprefix(PREFIX).encode(), validate=True)
-        except (ValueError, binascii.Error):
-            seed = b""
-        if len(seed) != SIZE:
-            raise SettingsError(f"{where} holds a damaged key of the secret cache", hint=_HINT)
+        seed = _seed_in(text.strip())
+        del text  # no plain text in a frame that an error goes through
+        if isinstance(seed, str):
+            raise SettingsError(f"{where} {seed}", hint=_HINT)
         return cls(seed)
 
     def name(self, question: bytes) -> str:
@@ -92,14 +87,16 @@ def load_or_make(path: Path) -> DiskCacheKey:
     if mode & 0o077:
         log.warning("%s is open to other users (mode %04o); run: chmod 600 %s", path, mode, path)
     if len(content) > MAX_TEXT:
+        del content
         raise SettingsError(f"{path} is too large for a key of the secret cache", hint="remove it")
-    try:
-        return DiskCacheKey.from_text(content.decode("ascii", errors="replace"), where=str(path))
-    except SettingsError:
+    seed = _seed_in(content.decode("ascii", errors="replace").strip())
+    del content
+    if isinstance(seed, str):
         # Nothing is lost with it but a cache.
         raise SettingsError(
             f"{path} does not hold a key of the secret cache", hint="remove it; the cache starts over"
-        ) from None
+        )
+    return DiskCacheKey(seed)
 
 
 def _make(path: Path) -> None:
@@ -119,6 +116,17 @@ def _make(path: Path) -> None:
             return
     finally:
         draft.unlink()
+
+
+def _seed_in(text: str) -> bytes | str:
+    """The seed, or what is wrong with the text."""
+    if not text.startswith(PREFIX):
+        return "does not hold a key of the secret cache"
+    try:
+        seed = base64.b64decode(text.removeprefix(PREFIX).encode(), validate=True)
+    except (ValueError, binascii.Error):
+        seed = b""
+    return seed if len(seed) == SIZE else "holds a damaged key of the secret cache"
 
 
 def _derive(seed: bytes, label: bytes) -> bytes:

@@ -1,12 +1,14 @@
 """Takes secret values out of what a child process prints, also where a value is encoded or cut in two.
 
-Each value is looked for as it is, stripped, line by line, JSON-escaped, percent-encoded and in base64 (also
-as part of a longer encoded text, and wrapped as `base64` and PEM wrap it). A value of fewer than
-`MIN_VALUE` characters is not masked: `1`, `on` or `dev` would tear every log apart and hide nothing.
+Each value is looked for as it is, stripped, line by line, JSON-escaped, as shells quote it, percent-encoded,
+in hexadecimal, and in base64 (also as part of a longer encoded text, and wrapped as `base64` and PEM do it).
+A value of fewer than `MIN_VALUE` characters is not masked: `1`, `on` or `dev` would tear every log apart and
+hide nothing.
 """
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
@@ -23,6 +25,31 @@ MIN_PART = 6
 
 WRAPS = (76, 64)
 """Line lengths of `base64` (coreutils, MIME) and of PEM."""
+
+HEX_WRAP = 60
+"""Line length of `xxd -p`."""
+
+_SPECIAL_TO_SHELLS = (
+    re.compile(r"""[ !"$&'()*,;<>?\[\\\]^`{|}]|^[#~]|(?<=[:=])~"""),
+    re.compile(r"""[ !"#$%&'()*+,;<=>?@\[\\\]^`{|}~]"""),
+    re.compile(r"""["$`\\]"""),
+)
+"""Before what bash puts a backslash, outside double quotes and within, and before what other shells may."""
+
+_ANSI_C = {
+    **{chr(code): f"\\{code:03o}" for code in (*range(1, 32), 127)},
+    "\a": "\\a",
+    "\b": "\\b",
+    "\x1b": "\\E",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\v": "\\v",
+    "\\": "\\\\",
+    "'": "\\'",
+}
+"""What stands for a character between `$'` and `'`."""
 
 
 class Masker:
@@ -128,6 +155,7 @@ def _forms(value: str) -> Iterator[str]:
         yield text
         yield from _escaped(text)
         yield from _base64(text)
+        yield from _hexadecimal(text)
     lines = [line.strip() for line in value.splitlines()]
     if len(lines) > 1:
         for line in lines:
@@ -140,10 +168,43 @@ def _escaped(text: str) -> Iterator[str]:
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     yield repr(text)[1:-1]
-    raw = text.encode("utf-8", "surrogateescape")
+    yield from _quoted(text)
+    raw = _raw(text)
     for encoded in (quote(raw), quote(raw, safe=""), quote_plus(raw), quote(raw, safe=_JAVASCRIPT_SAFE)):
         yield encoded
         yield _lower_escapes(encoded)
+
+
+def _quoted(text: str) -> Iterator[str]:
+    """As shells (`set -x`, `printf %q`, `${name@Q}`) and Python's shlex write it, without the quotes."""
+    yield text.replace("'", "'\\''")
+    yield text.replace("'", "'\"'\"'")
+    for special in _SPECIAL_TO_SHELLS:
+        yield special.sub(r"\\\g<0>", text)
+    escaped = "".join(_ANSI_C.get(character, character) for character in text)
+    yield escaped
+    # Without a locale, a shell knows bytes.
+    yield "".join(
+        character if character < "\x80" else "".join(f"\\{byte:03o}" for byte in _raw(character))
+        for character in escaped
+    )
+
+
+def _raw(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        # Half a character, which JSON can write: no process gets such a value, but a log must not fail on it.
+        return text.encode("utf-8", "surrogatepass")
+
+
+def _hexadecimal(text: str) -> Iterator[str]:
+    raw = _raw(text)
+    for digits in (raw.hex(), raw.hex().upper()):
+        yield digits
+        if len(digits) > HEX_WRAP:
+            lines = (digits[start : start + HEX_WRAP] for start in range(0, len(digits), HEX_WRAP))
+            yield from (line for line in lines if len(line) >= MIN_PART)
 
 
 def _lower_escapes(encoded: str) -> str:
@@ -153,7 +214,7 @@ def _lower_escapes(encoded: str) -> str:
 
 
 def _base64(text: str) -> Iterator[str]:
-    raw = text.encode("utf-8", "surrogateescape")
+    raw = _raw(text)
     for lead in range(3):
         # The value may stand anywhere in what was encoded (`user:password`): at each of the three
         # alignments these are the characters that do not depend on its neighbours.

@@ -2,9 +2,16 @@
 
 import threading
 
-from reconciler.secrets.known import KnownSecrets
+import trio.testing
+
+from reconciler.secrets.client import InfisicalClient, InfisicalConfig
+from reconciler.secrets.credentials import Credentials
+from reconciler.secrets.known import KNOWN, KnownSecrets
+from reconciler.secrets.source import SourceContext
 from reconciler.secrets.values import Secret
 from tests.canaries import canary
+from tests.contracts.infisical_double import InfisicalDouble
+from tests.reconciler.secrets.sources import NOW, context_for, environ, infisical, store_of
 
 MOMENT = 0.2
 """Seconds that another thread gets to come in between; it needs them only where nothing keeps it out."""
@@ -36,3 +43,49 @@ def test_the_oldest_values_are_forgotten_first() -> None:
     known.learn([Secret("value-one"), Secret("value-two")])
     known.learn([Secret("value-one"), Secret("value-three")])
     assert known.mask("value-one value-two value-three") == "*** value-two ***"
+
+
+def is_masked(value: str) -> bool:
+    return KNOWN.mask(f"<{value}>") == "<***>"
+
+
+async def test_what_a_store_reads(double: InfisicalDouble) -> None:
+    first, second = canary("known-first"), canary("known-second")
+    double.secrets[double.project, "prod", "/"] = {"KEY": first}
+    store = store_of(context_for(double), infisical(double))
+    assert not is_masked(first)
+    await store.values("prod", "production")
+    assert is_masked(first)
+    double.secrets[double.project, "prod", "/"] = {"KEY": second}
+    await store.refresh("prod", "production")
+    assert is_masked(first) and is_masked(second)
+
+
+async def test_what_is_refreshed_in_the_background(autojump_clock: trio.testing.MockClock) -> None:
+    variables = {"KEY": canary("known-one")}
+    context = SourceContext(Credentials(variables), utc_now=lambda: NOW)
+    store = store_of(context, environ("KEY", cache_ttl=100.0))
+    async with trio.open_nursery() as nursery:
+        await store.values("own", "production")
+        variables["KEY"] = canary("known-two")
+        changed = trio.Event()
+        nursery.start_soon(store.keep_fresh, lambda *_: changed.set())
+        await changed.wait()
+        nursery.cancel_scope.cancel()
+    assert is_masked(canary("known-two"))
+
+
+def test_what_the_client_reads(double: InfisicalDouble) -> None:
+    value = canary("known-by-the-client")
+    double.secrets[double.project, "dev", "/"] = {"KEY": value}
+    config = InfisicalConfig(
+        enabled=True,
+        host=double.url,
+        project_id=double.project,
+        environment_slug="dev",
+        client_id=double.client_id,
+        client_secret=Secret(double.client_secret),
+    )
+    with InfisicalClient(config) as client:
+        assert client.get_secret("KEY")
+    assert is_masked(value)

@@ -1,7 +1,11 @@
 """No form of a secret value comes through, wherever the text is cut."""
 
 import base64
+import binascii
 import json
+import os
+import re
+import subprocess
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
@@ -40,6 +44,55 @@ def streamed(hidden: Masker, pieces: list[str]) -> str:
 )
 def test_each_form_is_masked(form: str) -> None:
     assert masker(PASSWORD).mask(f"a={form};") == "a=***;"
+
+
+AWKWARD = "pä$5`it's\" a\\b~#c=~d!{x,y}*?[z]&|;<>(e)^%+@f"
+"""What shells quote, each in its way."""
+
+
+BOTH = ('set -x; : $VALUE; : "$VALUE"', "set", "export -p")
+BASH_ALONE = ('printf %q "$VALUE"', "echo ${VALUE@Q}")
+
+
+@pytest.mark.parametrize(
+    ("shell", "command"),
+    [
+        *(("dash", command) for command in BOTH),
+        *(("bash", command) for command in (*BOTH, *BASH_ALONE)),
+    ],
+)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize(
+    "value", [PASSWORD, AWKWARD, "-----BEGIN-----\nit's\t\x01$2\n-----END-----", "#~pass word"]
+)
+def test_what_shells_make_of_it(shell: str, locale: str, value: str, command: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": locale, "VALUE": value}
+    # No word splitting, no globbing: `$VALUE` bare is the value, once.
+    run = subprocess.run(
+        [shell, "-c", f"IFS=; set -f; {command}"],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    printed = (run.stdout + run.stderr).decode("utf-8", "replace")
+    shown = masker(value).mask(printed)
+    assert "***" in shown
+    assert not [part for part in re.findall(r"[a-z0-9ä]{2,}", value) if part in shown], shown
+
+
+@pytest.mark.parametrize(
+    "encode", [bytes.hex, lambda raw: raw.hex().upper(), lambda raw: binascii.b2a_hex(raw).decode()]
+)
+def test_hexadecimal_is_masked(encode: Callable[[bytes], str]) -> None:
+    assert masker(PASSWORD).mask(f"<{encode(PASSWORD.encode())}>") == "<***>"
+    wrapped = encode(KEY.encode())
+    lines = [wrapped[start : start + 60] for start in range(0, len(wrapped), 60)]
+    assert set(masker(KEY).mask("\n".join(lines))) <= set("*\n")
+
+
+def test_half_a_character_does_no_harm() -> None:
+    assert masker("half \ud800 of it", "whole one").mask("a whole one, half \ud800 of it") == "a ***, ***"
 
 
 @pytest.mark.parametrize("user", ["", "u", "us", "user:", "admin:"])
