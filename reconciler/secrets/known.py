@@ -20,7 +20,8 @@ class KnownSecrets:
     def __init__(self, limit: int = MAX_KNOWN) -> None:
         self._limit = limit
         # A value that is learnt while a masker is made must not be forgotten with it: threads log too.
-        self._lock = threading.Lock()
+        # Reentrant, as a finalizer that fails in here has its traceback masked.
+        self._lock = threading.RLock()
         self._values: dict[Secret, None] = {}
         """Those fetched last stand last."""
         self._masker: Masker | None = Masker(())
