@@ -19,6 +19,9 @@ FINGERPRINT_HEX = 16
 
 VERSION = "v1"
 
+SECRET = "secret "  # noqa: S105 - a word, not a secret
+"""Before the name of a keyed input in a plan's list of changes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from reconciler.hashing import changed_inputs
+from reconciler.hashing import SECRET, changed_inputs
 from reconciler.plan import Action, Step
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import whole_second
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SECRETS_FAILED = "SecretChangeFailed"
 """The reason of such a hold."""
-
-SECRET = "secret "  # noqa: S105 - how a plan begins the name of a changed secret
 
 
 def active_holds(

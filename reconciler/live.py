@@ -123,6 +123,20 @@ async def request(
     raise failure
 
 
+async def request_if_running(
+    settings: Settings, method: str, path: str, *, params: Mapping[str, str] | None = None
+) -> Any:
+    """As `request`; None where nothing runs on this state directory. One named elsewhere has to be there."""
+    if settings.server is None and not (settings.state_dir / SOCKET_NAME).exists():
+        return None
+    try:
+        return await request(settings, method, path, params=params)
+    except NoPrimary:
+        if settings.server is not None:
+            raise
+        return None
+
+
 def _authorization(settings: Settings) -> dict[str, str]:
     assert settings.server is not None
     if settings.token is None:

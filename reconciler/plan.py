@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from reconciler.desired import Desired, DesiredResource, DesiredSync, DesiredTarget
-from reconciler.hashing import ConfigHash, changed_inputs
+from reconciler.hashing import SECRET, ConfigHash, changed_inputs
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
 from reconciler.status.conditions import Reason
 
@@ -169,8 +169,8 @@ def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Prese
         if name not in resource.soft_inputs and not (resource.degraded and name not in resource.inputs.keyed)
     )
     if public or keyed:
-        changes = (*public, *(f"secret {name}" for name in keyed))
-        told = (f"secret {name}" + _key(resource, name) for name in keyed)
+        changes = (*public, *(f"{SECRET}{name}" for name in keyed))
+        told = (f"{SECRET}{name}" + _key(resource, name) for name in keyed)
         return _step(resource, "changed: " + ", ".join((*public, *told)), changes)
     if found.drift:
         if resource.heals_drift:

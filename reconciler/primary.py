@@ -132,6 +132,10 @@ class Primary:
             self._store_replaced = trio.Event()
         return self._store[1]
 
+    def clear_secret_cache(self) -> int:
+        """Forget all that was fetched, on disk too, of earlier specs as well; says how many there were."""
+        return self._secret_cache.clear(None)
+
     async def keep_secrets_fresh(self, on_change: OnChange = nobody) -> NoReturn:
         """Fetch secrets ahead of need, for ever, for the sources of whatever spec is the current one."""
         while True:

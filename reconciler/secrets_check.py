@@ -22,7 +22,7 @@ from reconciler.primary import open_primary
 from reconciler.secret_reads import ReadFor, SecretRead
 from reconciler.secrets.values import Secret
 from reconciler.secrets_audit import operator
-from reconciler.secrets_list import current_spec
+from reconciler.secrets_look import current_spec
 from reconciler.settings import Settings
 from reconciler.spec.model import GithubActionsSettings, Spec
 

@@ -1,23 +1,22 @@
 """`trueup secrets diff`: which keys changed since the last pass, and what that would touch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 from rich.text import Text
 
 from reconciler.console import make_table, print_document, print_table
-from reconciler.plan import Plan
+from reconciler.exit_codes import ExitCode
 from reconciler.primary import open_primary
 from reconciler.reconcile import prepare
-from reconciler.secret_fingerprints import changed_keys, source_fingerprints
+from reconciler.secret_fingerprints import source_fingerprints
 from reconciler.secret_reads import ReadFor
+from reconciler.secret_uses import uses_of
 from reconciler.secrets_audit import record_reads
+from reconciler.secrets_diff_report import KINDS, diff_document, has_changes
 from reconciler.secrets_sync import refuse_unknown
 from reconciler.settings import Settings
-from reconciler.status.documents import SourceStatus
-
-KINDS = ("appeared", "changed", "vanished")
 
 
 async def diff_sources(settings: Settings, source: str | None, output: str, *, detailed: bool) -> int:
@@ -34,59 +33,45 @@ async def diff_sources(settings: Settings, source: str | None, output: str, *, d
         ]
         await record_reads(primary.journal, settings, ReadFor.DIFF, read)
         store = primary.secret_store(spec)
-        marks = source_fingerprints(store.own_answers(), primary.key.hash_key)
-        failed = sorted(
-            name
-            for name, freshness in store.freshness().items()
-            if freshness.reason is not None and source in (None, name)
+        document = diff_document(
+            list(spec.secret_sources),
+            marks=source_fingerprints(store.own_answers(), primary.key.hash_key),
+            recorded={
+                id.removeprefix("secrets/"): status.fingerprints
+                for id, status in prepared.recorded.sources.items()
+            },
+            failed=sorted(
+                name
+                for name, freshness in store.freshness().items()
+                if freshness.enabled and freshness.reason is not None and source in (None, name)
+            ),
+            plan=prepared.plan,
+            desired=prepared.desired,
+            uses=uses_of(spec),
+            only=source,
         )
-        names = [name for name in spec.secret_sources if source in (None, name)]
-        document = diff_document(names, marks, prepared.recorded.sources, failed, prepared.plan)
     if output == "table":
         _print(document)
     else:
         print_document(document, output)
-    if failed:
-        return 1
-    return 2 if detailed and document["steps"] else 0
-
-
-def diff_document(
-    names: Sequence[str],
-    marks: Mapping[str, Mapping[str, str]],
-    recorded: Mapping[str, SourceStatus],
-    failed: Sequence[str],
-    plan: Plan,
-) -> dict[str, Any]:
-    """Names alone. A source that did not answer itself says nothing of what changed. Pure."""
-    sources: list[dict[str, Any]] = []
-    for name in names:
-        known = recorded.get(f"secrets/{name}")
-        compared = name in marks and name not in failed
-        changes = changed_keys(known.fingerprints if known else {}, marks[name]) if compared else {}
-        told = {kind: changes.get(kind, []) for kind in KINDS}
-        sources.append({"name": name, "compared": compared, **told})
-    steps = []
-    for step in plan.steps:
-        touched = [change for change in step.changes if change.startswith("secret ")]
-        if touched:
-            steps.append({"resource": step.resource, "action": step.action.value, "changes": touched})
-    return {"version": 1, "sources": sources, "failed": list(failed), "steps": steps}
+    if document["failed"]:
+        return ExitCode.FAILED
+    return ExitCode.CHANGES_PENDING if detailed and has_changes(document) else ExitCode.DONE
 
 
 def _print(document: Mapping[str, Any]) -> None:
-    changed = False
-    table = make_table("SOURCE", *(kind.upper() for kind in KINDS))
-    for source in document["sources"]:
-        if any(source[kind] for kind in KINDS):
-            changed = True
-            table.add_row(Text(source["name"]), *(Text(", ".join(source[kind])) for kind in KINDS))
+    changed = [source for source in document["sources"] if any(source[kind] for kind in KINDS)]
     if changed:
+        table = make_table("SOURCE", *(kind.upper() for kind in KINDS))
+        for source in changed:
+            table.add_row(Text(source["name"]), *(Text(", ".join(source[kind])) for kind in KINDS))
         print_table(table)
     if document["steps"]:
-        table = make_table("WOULD", "RESOURCE", "BECAUSE OF")
+        table = make_table("WOULD", "RESOURCE", "BECAUSE OF", "THERE CALLED")
         for step in document["steps"]:
-            table.add_row(step["action"], Text(step["resource"]), Text(", ".join(step["changes"])))
+            for each in step["secrets"]:
+                key = "/".join(part for part in (each["source"], each["key"]) if part)
+                table.add_row(step["action"], Text(step["resource"]), Text(key), Text(each["name"]))
         print_table(table)
     for name in document["failed"]:
         click.echo(f"{name} did not answer: what changed there is not known", err=True)

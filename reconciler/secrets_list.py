@@ -1,25 +1,21 @@
 """`trueup secrets list`: asks the sources as a pass would, or reads what the last pass recorded of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import trio
 from rich.text import Text
 
 from reconciler.console import make_table, print_document, print_table
-from reconciler.errors import TrueupError
-from reconciler.primary import Primary, as_settings_say, open_primary, open_repositories, read_status
+from reconciler.live import PrimaryRefused, request_if_running
+from reconciler.primary import as_settings_say, open_primary, open_repositories, read_status
 from reconciler.secret_reads import ReadFor
 from reconciler.secret_uses import asked_environments, uses_of
-from reconciler.secrets.store import SecretStore
-from reconciler.secrets.values import SecretValue
 from reconciler.secrets_audit import record_reads
+from reconciler.secrets_look import ask, current_spec
 from reconciler.secrets_report import recorded_document, sources_document
 from reconciler.settings import Settings
 from reconciler.spec.model import SecretSource, Spec
 from reconciler.spec_source import read_spec
-
-MAX_PARALLEL_LOOKS = 16
 
 
 async def list_sources(settings: Settings, output: str, *, recorded: bool) -> int:
@@ -41,7 +37,16 @@ async def _recorded(settings: Settings) -> dict[str, Any]:
     return recorded_document(_sources(spec, settings), uses_of(spec), status.sources)
 
 
-async def _looked(settings: Settings) -> dict[str, Any]:
+async def _looked(settings: Settings) -> Any:
+    """What a running primary knows, with the ages of what it serves; else the sources are asked."""
+    try:
+        document = await request_if_running(settings, "GET", "/api/secrets")
+    except PrimaryRefused as refused:
+        if settings.server is not None or refused.status != 503:
+            raise
+        document = None  # one that has only just started, and read no spec yet
+    if document is not None:
+        return document
     async with open_primary(settings, exclusive=False) as primary:
         spec = await current_spec(primary)
         store = primary.secret_store(spec)
@@ -49,36 +54,7 @@ async def _looked(settings: Settings) -> dict[str, Any]:
         values = await ask(store, asked)
         await record_reads(primary.journal, settings, ReadFor.LIST, values.values())
         found = {pair: store.freshness_in(*pair) for pair in asked}
-        return sources_document(_sources(spec, settings), uses_of(spec), found, primary.now())
-
-
-async def current_spec(primary: Primary) -> Spec:
-    """The spec as a pass would use it now."""
-    url = primary.settings.require_spec_repo()
-    primary.repositories.begin_pass()
-    await primary.repositories.refresh(url)
-    branch = primary.settings.spec_branch
-    return (await read_spec(primary.repositories.mirror(url), branch, last_good=None)).spec
-
-
-async def ask(
-    store: SecretStore, pairs: Sequence[tuple[str, str]], *, force: bool = False
-) -> dict[tuple[str, str], Mapping[str, SecretValue]]:
-    """Ask each source for each environment; the values where there are any. The rest is in its freshness."""
-    limiter = trio.CapacityLimiter(MAX_PARALLEL_LOOKS)
-    found: dict[tuple[str, str], Mapping[str, SecretValue]] = {}
-
-    async def one(source: str, environment: str) -> None:
-        async with limiter:
-            try:
-                found[source, environment] = await store.values(source, environment, force=force)
-            except TrueupError:
-                return  # the store knows it, with the reason
-
-    async with trio.open_nursery() as nursery:
-        for pair in pairs:
-            nursery.start_soon(one, *pair)
-    return found
+        return sources_document(primary.secret_sources(spec), uses_of(spec), found, primary.now())
 
 
 def _sources(spec: Spec, settings: Settings) -> Mapping[str, SecretSource]:

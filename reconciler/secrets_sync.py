@@ -1,6 +1,7 @@
 """`trueup secrets sync` and `clear-cache`: by the running primary where there is one, else right here."""
 
 import difflib
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,13 +12,13 @@ from reconciler import live
 from reconciler.console import make_table, print_document, print_table
 from reconciler.errors import SettingsError
 from reconciler.primary import open_primary
-from reconciler.secret_fingerprints import changed_keys, source_fingerprints
 from reconciler.secret_reads import ReadFor
 from reconciler.secret_uses import asked_environments
 from reconciler.secrets.freshness import SourceState
 from reconciler.secrets_audit import record_reads
-from reconciler.secrets_list import ask, current_spec
+from reconciler.secrets_look import ask, current_spec
 from reconciler.settings import Settings
+from reconciler.source_sync import changes, environments_of, why
 
 Answer = dict[str, Any]
 """What is told of one source: `name`, `success`, `message`, and `changes` by kind where they are known."""
@@ -39,25 +40,18 @@ async def sync_sources(settings: Settings, source: str | None, output: str) -> i
 async def clear_cache(settings: Settings, source: str | None, output: str) -> int:
     """Forget what was fetched, in the memory of the running primary and on disk."""
     params = {"source": source} if source is not None else {}
-    message = ""
-    try:
-        document = await live.request(settings, "POST", "/api/secrets/cache/clear", params=params)
+    document = await live.request_if_running(settings, "POST", "/api/secrets/cache/clear", params=params)
+    if document is not None:
         message = str(document["message"])
-    except live.NoPrimary:
-        if settings.server is not None:
-            raise
-        if not settings.secret_cache_on_disk:
-            message = (
-                "nothing is cached: no primary is running here, and TRUEUP_SECRET_CACHE=disk is not set, "
-                "so each command fetches anew"
-            )
-        else:
-            async with open_primary(settings, exclusive=False) as primary:
-                spec = await current_spec(primary)
-                if source is not None:
-                    refuse_unknown(source, spec.secret_sources)
-                primary.secret_store(spec).clear_cache(source)
-            message = f"Cache of secret {source} cleared" if source else "All secrets cache cleared"
+    elif await _clear_disk(settings, source):
+        message = f"Cache of secret {source} cleared" if source else "All secrets cache cleared"
+    elif settings.secret_cache_on_disk:
+        message = "nothing is cached: no primary is running here, and nothing of it is on disk"
+    else:
+        message = (
+            "nothing is cached: no primary is running here, and TRUEUP_SECRET_CACHE=disk is not set, "
+            "so each command fetches anew"
+        )
     if output == "table":
         click.echo(message)
     else:
@@ -65,13 +59,22 @@ async def clear_cache(settings: Settings, source: str | None, output: str) -> in
     return 0
 
 
+async def _clear_disk(settings: Settings, source: str | None) -> int:
+    """Forget what is on disk; says how many lists there were."""
+    if source is None and not settings.secret_cache_on_disk:
+        return 0
+    async with open_primary(settings, exclusive=False) as primary:
+        if source is None:
+            return primary.clear_secret_cache()
+        spec = await current_spec(primary)
+        refuse_unknown(source, spec.secret_sources)
+        return primary.secret_store(spec).clear_cache(source)
+
+
 async def _through_primary(settings: Settings, source: str | None) -> list[Answer] | None:
     """What a running primary answers; None where there is none on this machine."""
-    try:
-        document = await live.request(settings, "GET", "/api/secrets")
-    except live.NoPrimary:
-        if settings.server is not None:
-            raise
+    document = await live.request_if_running(settings, "GET", "/api/secrets")
+    if document is None:
         return None
     known = {each["name"]: each for each in document["sources"]}
     if source is not None:
@@ -89,10 +92,12 @@ def _is_read(source: Mapping[str, Any]) -> bool:
 
 async def _ask_primary(settings: Settings, name: str) -> Answer:
     try:
-        document = await live.request(settings, "POST", f"/api/secrets/{name}/sync")
-    except live.PrimaryRefused as error:
+        quoted = urllib.parse.quote(name, safe="")
+        document = await live.request(settings, "POST", f"/api/secrets/{quoted}/sync")
+    except (live.PrimaryRefused, live.PrimaryUnreachable) as error:
         return {"name": name, "success": False, "message": str(error)}
-    return {"name": name, "success": True, "message": str(document["message"])}
+    told = {"changes": document["changes"]} if document.get("changes") is not None else {}
+    return {"name": name, "success": True, "message": str(document["message"]), **told}
 
 
 async def _here(settings: Settings, source: str | None) -> list[Answer]:
@@ -106,24 +111,23 @@ async def _here(settings: Settings, source: str | None) -> list[Answer]:
             (name, environment)
             for name, each in sources.items()
             if name == source or (source is None and each.enabled and each.kind != "github_actions")
-            for environment in environments.get(name) or each.environments or ("",)
+            for environment in environments_of(each, environments)
         ]
         store = primary.secret_store(spec)
         values = await ask(store, asked, force=True)
         await record_reads(primary.journal, settings, ReadFor.SYNC, values.values())
-        marks = source_fingerprints(store.own_answers(), primary.key.hash_key)
-        recorded = (await primary.status.read()).sources
+        await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
         answers: list[Answer] = []
         for name in dict.fromkeys(name for name, _ in asked):
             found = [store.freshness_in(*pair) for pair in asked if pair[0] == name]
             failures = [each for each in found if each.state is not SourceState.FRESH]
             answer: Answer = {"name": name, "success": not failures}
             if failures:
-                answer["message"] = failures[0].error or f"Secret {name} is {failures[0].state}"
+                answer["message"] = why(failures[0])
             else:
                 answer["message"] = f"Secret {name} synced successfully"
-                old = recorded.get(f"secrets/{name}")
-                answer["changes"] = changed_keys(old.fingerprints if old else {}, marks.get(name, {}))
+                if (told := await changes(primary, store, name)) is not None:
+                    answer["changes"] = told
             answers.append(answer)
         return answers
 
@@ -141,8 +145,8 @@ def _print(answers: Iterable[Answer]) -> None:
     table = make_table("SOURCE", "OUTCOME", "CHANGED SINCE THE LAST PASS")
     messages: list[str] = []
     for answer in answers:
-        changes = answer.get("changes", {})
-        told = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in changes.items() if keys)
+        keys_by_kind = answer.get("changes", {})
+        told = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in keys_by_kind.items() if keys)
         table.add_row(Text(answer["name"]), "synced" if answer["success"] else "failed", Text(told))
         messages.append(answer["message"])
     print_table(table)

@@ -36,6 +36,7 @@ PURE = (
     "reconciler.notes",
     "reconciler.secret_fingerprints",
     "reconciler.secret_uses",
+    "reconciler.secrets_diff_report",
     "reconciler.secrets_report",
     "reconciler.plan",
     "reconciler.release.versions",

@@ -157,6 +157,9 @@ async def test_the_running_primary_syncs_and_clears_for_the_command(case: Case) 
         told = len(primary.lines)
         answer = outcome((await run(case, "sync", "-o", "json")).document)
         assert answer["message"] == "Secret local synced successfully"
+        assert answer["changes"]["changed"] == ["DB_PASSWORD"]
+        listed = only_source((await run(case, "list", "-o", "json")).document)
+        assert (listed["keys"], listed["servedBy"]) == (["DB_PASSWORD"], "local")
         await primary.said("step applied", after=told, resource=DATABASE)
         cleared = await run(case, "clear-cache")
         assert cleared.stdout == "All secrets cache cleared\n"
@@ -177,13 +180,14 @@ async def test_clear_cache_without_a_running_primary(case: Case) -> None:
         assert len(list(kept.iterdir())) == 1
         assert (await run(case, "clear-cache")).stdout == "All secrets cache cleared\n"
         assert list(kept.iterdir()) == []
+        assert "nothing of it is on disk" in (await run(case, "clear-cache")).stdout
         assert "did you mean vault?" in (await run(case, "clear-cache", "vaul", expect=1)).stderr
 
 
 async def test_a_server_that_is_named_and_not_there_is_an_error(case: Case) -> None:
     case.commit(case.good)
     case.world.environment |= {"TRUEUP_SERVER": "http://127.0.0.1:1", "TRUEUP_TOKEN": canary("api-token")}
-    for verb in ("sync", "clear-cache"):
+    for verb in ("list", "sync", "clear-cache"):
         assert "no running primary at http://127.0.0.1:1" in (await run(case, verb, expect=1)).stderr
 
 
@@ -196,9 +200,15 @@ async def test_diff_names_what_changed_and_what_it_would_touch(case: Case) -> No
         {"name": "local", "compared": True, "appeared": ["NEW"], "changed": ["DB_PASSWORD"], "vanished": []}
     ]
     assert document["steps"] == [
-        {"resource": DATABASE, "action": "deploy", "changes": ["secret DB_PASSWORD"]}
+        {
+            "resource": DATABASE,
+            "action": "deploy",
+            "reason": "changed: secret DB_PASSWORD",
+            "changes": ["secret DB_PASSWORD"],
+            "secrets": [{"source": "local", "key": "DB_PASSWORD", "name": "DB_PASSWORD"}],
+        }
     ]
-    assert "secret DB_PASSWORD" in (await run(case, "diff", "local")).stdout
+    assert "local/DB_PASSWORD" in (await run(case, "diff", "local")).stdout
     await case.reconcile(expect=0)
     assert (await run(case, "diff")).stdout == "no secret changed\n"
     # A source that does not answer says nothing of what changed.

@@ -192,7 +192,11 @@ async def test_the_local_socket(tmp_path: Path, double: InfisicalDouble) -> None
             double.secrets[double.project, "staging", "/"] = {"DB_PASSWORD": canary("second")}
             told = len(primary.lines)
             synced = await primary.ask_locally("POST", "/api/secrets/vault/sync")
-            assert synced.json() == {"success": True, "message": "Secret vault synced successfully"}
+            assert synced.json() == {
+                "success": True,
+                "message": "Secret vault synced successfully",
+                "changes": {"appeared": [], "changed": ["DB_PASSWORD"], "vanished": []},
+            }
             await applied(primary, "database", told)
 
             double.secrets[double.project, "staging", "/"] = {"DB_PASSWORD": canary("third")}

@@ -10,6 +10,7 @@ from reconciler.secret_uses import asked_environments, uses_of
 from reconciler.secrets.freshness import SourceState
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets_report import sources_document
+from reconciler.source_sync import changes, environments_of, why
 from reconciler.spec.model import Spec
 from reconciler.web.answers import answer, done, refused
 
@@ -48,8 +49,7 @@ class SecretsApi:
             return refused(404, f"Secret {name} not found")
         if not source.enabled:
             return refused(409, f"Secret {name} is not enabled")
-        environments = asked_environments(spec).get(name) or source.environments or ("",)
-        for environment in environments:
+        for environment in environments_of(source, asked_environments(spec)):
             try:
                 await store.values(name, environment, force=True)
             except NotYetImplemented as error:
@@ -57,9 +57,10 @@ class SecretsApi:
             found = store.freshness_in(name, environment)
             if found.state is not SourceState.FRESH:
                 # An old value or a fallback serves: good for a pass, and not what was asked for here.
-                return refused(503, found.error or f"Secret {name} is {found.state}", found.reason)
+                return refused(503, why(found), found.reason)
+        told = await changes(self._runner.primary, store, name)
         self._runner.ask(f"secret source {name} was synced")
-        return done(f"Secret {name} synced successfully")
+        return answer({"success": True, "message": f"Secret {name} synced successfully", "changes": told})
 
     async def clear_cache(self, request: Request) -> JSONResponse:
         """Forget what was fetched from all sources, or from the one that `source` names."""
