@@ -20,10 +20,11 @@ from reconciler.release.choose import choose_release
 from reconciler.release.current import Release
 from reconciler.repositories import Repositories
 from reconciler.secret_uses import asked_environments
+from reconciler.secrets.errors import VariableUnusable
 from reconciler.secrets.freshness import SourceState
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets.template import MAX_TEMPLATE, decode_template
-from reconciler.secrets.values import Secret, SecretValue
+from reconciler.secrets.values import Secret, SecretValue, is_text
 from reconciler.settings import Settings
 from reconciler.spec.model import Spec
 from reconciler.status.documents import Recorded
@@ -161,10 +162,17 @@ def _own_variables(spec: Spec, settings: Settings) -> dict[str, Secret | Setback
     found: dict[str, Secret | Setback] = {}
     for name in sorted({name for service in spec.services for name in service.environ}):
         try:
-            found |= {name: Secret(value) for name, value in settings.visible([name]).items()}
+            for value in settings.visible([name]).values():
+                found[name] = Secret(value) if is_text(value) else Setback.of(_no_text(name))
         except TrueupError as error:
             found[name] = Setback.of(error)
     return found
+
+
+def _no_text(name: str) -> VariableUnusable:
+    return VariableUnusable(
+        f"environ: the value of {name} is not valid text", hint="set it to UTF-8 text; binary data in base64"
+    )
 
 
 async def _find_branches(

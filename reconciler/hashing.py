@@ -66,7 +66,7 @@ def digest(value: Any) -> str:
 def fingerprint(hash_key: bytes, *, target: str, name: str, value: str) -> str:
     """A publishable mark of a secret value under this master key, for this resource and name alone."""
     # Lengths keep (target, name, value) apart, whatever separators they contain.
-    secret = value.encode()
+    secret = value.encode("utf-8", "surrogatepass")  # an encode that fails would raise with the value inside
     first, second = _halves(hash_key)
     inner, outer = first.copy(), second.copy()
     inner.update(b"".join((_measured(target), _measured(name), len(secret).to_bytes(8, "big"), secret)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from reconciler.errors import SettingsError
-from reconciler.secrets.values import Plain, Secret
+from reconciler.secrets.values import Plain, Secret, is_text
 from reconciler.settings_values import (
     Address,
     parse_address,
@@ -220,6 +220,8 @@ def read_secret(environ: Mapping[str, str], name: str) -> Secret | None:
     if value.reveal() and path:
         raise SettingsError(f"{name} and {name}_FILE are both set", hint="leave one out")
     if value.reveal():
+        if not is_text(value.reveal()):
+            raise SettingsError(f"{name} is not UTF-8 text")
         return value
     if not path:
         return None

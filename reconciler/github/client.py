@@ -7,10 +7,11 @@ status and, where GitHub names one, a waiting time are taken out of an answer.
 import base64
 import json
 import ssl
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
@@ -18,7 +19,8 @@ import trio
 from reconciler.github.errors import GitHubDown, GitHubRefused
 from reconciler.github.pace import Pace
 from reconciler.github.scopes import MAX_VALUE, OrganizationScope, RepositoryScope, Scope, SecretMeta
-from reconciler.secrets.values import Secret
+from reconciler.retry_after import retry_after
+from reconciler.secrets.values import Secret, is_text
 from reconciler.spec.addresses import secret_host_fault
 
 if TYPE_CHECKING:
@@ -79,8 +81,11 @@ class GitHub:
         if (fault := secret_host_fault(self._api)) is not None:
             raise GitHubRefused(f"GITHUB_API_URL: {self._api} {fault}", status=0)
         tls = await trio.to_thread.run_sync(ssl.create_default_context)
+        from reconciler.github.auth import Bearer  # which needs httpx
+
         self._client = httpx.AsyncClient(
             verify=tls,
+            auth=Bearer(self._token),
             trust_env=False,  # a .netrc or a proxy of this machine gets no token
             follow_redirects=False,
             timeout=httpx.Timeout(DEADLINE, connect=CONNECT_DEADLINE),
@@ -185,6 +190,12 @@ class GitHub:
 
     async def _once(self, method: str, path: str, what: str, body: Mapping[str, Any] | None) -> Any:
         assert self._client is not None, "use it in an `async with` block"
+        if not (self._token.reveal().isascii() and self._token.reveal().isprintable()):
+            raise GitHubRefused(
+                f"{what}: the token for GitHub has characters that no header can carry",
+                status=0,
+                hint="correct the credential; it is one line of ASCII",
+            )
         if method != "GET":
             await self._pace.wait()
         answer = await self._exchange(method, path, body)
@@ -198,14 +209,14 @@ class GitHub:
         return document
 
     async def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> "_Answer | str":
-        """The answer, or why there is none: the token is in the clear here, so no error leaves this frame."""
+        """The answer, or why there is none: errors of httpx go through frames that have the request with the
+        token, so none leaves this one."""
         import httpx
 
         assert self._client is not None
-        headers = {"Authorization": f"Bearer {self._token.reveal()}"}
         try:
             with trio.fail_after(DEADLINE):
-                request = self._client.stream(method, self._api + path, json=body, headers=headers)
+                request = self._client.stream(method, self._api + path, json=body)
                 async with request as response:
                     return _Answer(response.status_code, response.headers, await _bounded(response))
         except (httpx.TimeoutException, trio.TooSlowError):
@@ -218,20 +229,45 @@ class GitHub:
 
 def sealed(value: Secret, key: PublicKey, what: str) -> str:
     """The value in a libsodium sealed box, base64: only GitHub can open it."""
+    box = _box(value, key)
+    if isinstance(box, bytes):
+        return base64.b64encode(box).decode()
+    if box is _Unsealed.BAD_KEY:
+        raise _unexpected(f"{what}: GitHub's public key")
+    if box is _Unsealed.NO_TEXT:
+        raise GitHubRefused(
+            f"{what}: the value is not valid text", status=0, hint="store it anew; binary data in base64"
+        )
+    raise GitHubRefused(
+        f"{what}: the value is larger than GitHub takes ({MAX_VALUE // 1024} KiB)",
+        status=0,
+        hint="keep it elsewhere and store only the key to it here",
+    )
+
+
+class _Unsealed(Enum):
+    """Why there is no box."""
+
+    BAD_KEY = auto()
+    NO_TEXT = auto()
+    TOO_LARGE = auto()
+
+
+def _box(value: Secret, key: PublicKey) -> bytes | _Unsealed:
+    """The value is in the clear here, so that a problem is data: an error would show this frame."""
     from nacl.exceptions import CryptoError
     from nacl.public import PublicKey as BoxKey
     from nacl.public import SealedBox
 
-    if len(value.reveal().encode(errors="surrogatepass")) > MAX_VALUE:
-        raise GitHubRefused(
-            f"{what}: the value is larger than GitHub takes ({MAX_VALUE // 1024} KiB)",
-            status=0,
-            hint="keep it elsewhere and store only the key to it here",
-        )
-    with suppress(CryptoError, ValueError, TypeError):
-        return base64.b64encode(SealedBox(BoxKey(key.key)).encrypt(value.reveal().encode())).decode()
-    # Not chained to what was caught, whose frames hold the value in the clear.
-    raise _unexpected(f"{what}: GitHub's public key")
+    if not is_text(value.reveal()):
+        return _Unsealed.NO_TEXT
+    plain = value.reveal().encode()
+    if len(plain) > MAX_VALUE:
+        return _Unsealed.TOO_LARGE
+    try:
+        return SealedBox(BoxKey(key.key)).encrypt(plain)
+    except (CryptoError, ValueError, TypeError):
+        return _Unsealed.BAD_KEY
 
 
 async def _bounded(response: "httpx.Response") -> bytes:
@@ -287,7 +323,7 @@ def _unexpected(what: str) -> GitHubDown:
 
 
 def _failure(answer: _Answer, what: str) -> GitHubDown | GitHubRefused:
-    status, wait = answer.status, waiting_time(answer.headers, now=time.time())
+    status, wait = answer.status, waiting_time(answer.headers, now=datetime.now(UTC))
     shown = f"(http {status})"
     if status == 429 or (status == 403 and wait is not None):
         return GitHubDown(f"{what}: GitHub asks to slow down {shown}", retry_after=wait)
@@ -303,15 +339,13 @@ def _failure(answer: _Answer, what: str) -> GitHubDown | GitHubRefused:
     return GitHubRefused(f"{what}: {said} {shown}", status=status, hint=hint)
 
 
-def waiting_time(headers: Mapping[str, str], *, now: float) -> float | None:
+def waiting_time(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Seconds that GitHub asks to wait: `Retry-After`, or until a used-up rate limit is reset."""
-    after = headers.get("retry-after", "").strip()
-    if after.isdecimal():
-        return min(max(float(after), 1.0), MAX_WAIT)
-    reset = headers.get("x-ratelimit-reset", "").strip()
-    if headers.get("x-ratelimit-remaining", "").strip() == "0" and reset.isdecimal():
-        return min(max(float(reset) - now, 1.0), MAX_WAIT)
-    return None
+    wait = retry_after(headers, now)
+    reset = headers.get("X-RateLimit-Reset", "").strip()
+    if wait is None and headers.get("X-RateLimit-Remaining", "").strip() == "0" and reset.isdecimal():
+        wait = float(reset) - now.timestamp()
+    return None if wait is None else min(max(wait, 1.0), MAX_WAIT)
 
 
 def _is_tls(error: BaseException) -> bool:

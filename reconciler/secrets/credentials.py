@@ -13,7 +13,7 @@ import trio
 from reconciler.errors import SettingsError
 from reconciler.keys import PREFIX as KEY_PREFIX
 from reconciler.secrets.disk_cache_key import PREFIX as CACHE_KEY_PREFIX
-from reconciler.secrets.values import Secret
+from reconciler.secrets.values import Secret, is_text
 from reconciler.spec.model import Credential, EnvCredential, FileCredential, SecretCredential
 
 MAX_CREDENTIAL = 64 * 1024
@@ -68,6 +68,8 @@ class Credentials:
             raise VariableNotSet(
                 f"the variable {name} is not set", hint=f"set {name}, or {name}_FILE to a file that holds it"
             )
+        if not is_text(value.reveal()):
+            raise SettingsError(f"the variable {name} is not UTF-8 text")
         return value
 
 

@@ -9,7 +9,8 @@ import trio
 
 from reconciler.errors import TrueupError
 from reconciler.secrets.credentials import Credentials
-from reconciler.secrets.values import Secret
+from reconciler.secrets.errors import SourceRefused
+from reconciler.secrets.values import Secret, is_text
 
 T = TypeVar("T")
 
@@ -51,6 +52,20 @@ async def version_of(source: Source) -> Hashable | None:
         return None if ask is None else await ask()
     except TrueupError:
         return None
+
+
+async def answer_of(source: Source, environment: str) -> Mapping[str, Secret]:
+    """What `fetch` gives. Raises what it raises, and SourceRefused where a name or a value is no text: half a
+    surrogate pair, which JSON can write and a variable of the process may stand for, has no UTF-8 form."""
+    values = await source.fetch(environment)
+    for name, value in values.items():
+        if not is_text(name):
+            raise SourceRefused(f"the name {name!r} is not valid text", hint="rename it in the source")
+        if not is_text(value.reveal()):
+            raise SourceRefused(
+                f"the value of {name} is not valid text", hint="store it anew; binary data in base64"
+            )
+    return values
 
 
 class RepositoryFiles(Protocol):

@@ -15,7 +15,7 @@ from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.secrets.kinds import REGISTRY
 from reconciler.secrets.refresh import OnChange, Refresher, nobody
-from reconciler.secrets.source import Source, SourceContext, version_of
+from reconciler.secrets.source import Source, SourceContext, answer_of, version_of
 from reconciler.secrets.values import Secret, SecretValue
 from reconciler.spec.model import Credential, SecretSource
 
@@ -279,7 +279,7 @@ class SecretStore:
         # Before the values: a change between the two is seen the next time.
         version = await version_of(self._sources[name])
         try:
-            values = await self._sources[name].fetch(environment)
+            values = await answer_of(self._sources[name], environment)
             entry.version = version
         except NotYetImplemented:
             raise

@@ -1,5 +1,6 @@
 """Secret values: a type that shows `***` wherever it is printed, and where a value came from."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -67,6 +68,14 @@ class Masked:
 def revealed(value: str | Secret) -> str:
     """The text of what may be a secret or not; as careful a step as `Secret.reveal`."""
     return value.reveal() if isinstance(value, Secret) else value
+
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+def is_text(text: str) -> bool:
+    """Whether it has a UTF-8 form. To be asked first: an encode that fails raises with all of it inside."""
+    return text.isascii() or _HALF_CHARACTER.search(text) is None
 
 
 class Plain(dict[str, str]):

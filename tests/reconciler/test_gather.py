@@ -75,7 +75,7 @@ class Place:
         )
         self.spec = load_or_raise({SPEC_FILE: text.encode()})
 
-    async def look(self, recorded: Recorded | None = None) -> Facts:
+    async def look(self, recorded: Recorded | None = None, *, level: str = "high") -> Facts:
         self.repositories.begin_pass()
         return await gather_facts(
             self.spec,
@@ -83,7 +83,7 @@ class Place:
             repositories=self.repositories,
             store=SecretStore(self.spec.secret_sources, context=SourceContext(Credentials({}))),
             recorded=recorded or Recorded(),
-            settings=load_settings({"TRUEUP_STATE_DIR": str(self.root / "state"), "LEVEL": "high"}),
+            settings=load_settings({"TRUEUP_STATE_DIR": str(self.root / "state"), "LEVEL": level}),
             key=MasterKey.generate(),
         )
 
@@ -110,6 +110,15 @@ async def test_everything_that_is_there_and_a_setback_for_the_rest(place: Place)
     assert reasons(facts.releases.values()) == [Reason.REPOSITORY_UNAVAILABLE]
     assert reasons(facts.branches.values()) == [Reason.REVISION_NOT_FOUND]
     assert reasons(facts.secrets.values()) == [Reason.SECRET_FETCH_FAILED]
+
+
+async def test_a_variable_of_the_primary_that_is_no_text(place: Place) -> None:
+    facts = await place.look(level=canary("level") + "\udcff")
+    (setback,) = facts.environ.values()
+    assert isinstance(setback, Setback)
+    assert setback.reason == Reason.VARIABLE_INVALID
+    assert setback.message.startswith("environ: the value of LEVEL is not valid text")
+    assert canary("level") not in repr(setback)
 
 
 async def test_a_setback_stays_with_the_resource_that_needs_the_thing(place: Place) -> None:

@@ -280,10 +280,15 @@ def test_a_size_does_not_tell_the_length_of_a_value(machine: Machine) -> None:
 
 
 def test_any_text_comes_back(machine: Machine) -> None:
-    values = ["", "\0", "\ud800 half a character", "line\nline", "é" * 100_000]
+    values = ["", "\0", "line\nline", "é" * 100_000]
     for number, value in enumerate(values):
         save(machine, bytes([number]), value)
         assert load(machine, bytes([number])) == {"KEY": value}
+
+
+def test_what_is_no_text_does_not_come_back(machine: Machine) -> None:
+    save(machine, b"1", "\ud800 half a character")
+    assert load(machine, b"1") is None
 
 
 def flip(position: int) -> Callable[[Path], None]:
