@@ -36,7 +36,7 @@ class SecretExports:
     pace: Pace
     arrivals: Arrivals
     api_url: str | None = None
-    _offered: dict[GithubActionsSettings, dict[str, str]] = field(default_factory=dict)
+    _offered: dict[GithubActionsSettings, dict[str, str] | None] = field(default_factory=dict)
     _asking: dict[GithubActionsSettings, trio.Lock] = field(default_factory=dict)
 
     async def look(self, desired: DesiredTarget) -> Found:

@@ -109,14 +109,24 @@ class Ear:
 async def look(target: Secrets, source: Secrets | None, route: Route, *, organization: bool) -> Found:
     """What is in the target, and what the source has if it is given. Raises GitHubDown and GitHubRefused."""
     own = await target.list_secrets(route.target)
+    # Not looking is no answer here: what the organisation has would be exported over and over.
     inherited = await _inherited(target, route.target.repo) if organization else {}
     has = await offered(source, route) if source is not None else None
     return Found(_times(own), _times(inherited), has)
 
 
-async def offered(source: Secrets, route: Route) -> dict[str, str]:
-    """What the workflow of the source can export: the organisation's weakest, an environment's strongest."""
-    found = await _inherited(source, route.source) | await source.list_secrets(RepositoryScope(route.source))
+async def offered(source: Secrets, route: Route) -> dict[str, str] | None:
+    """What the workflow of the source can export: the organisation's weakest, an environment's strongest.
+
+    None where the token may not look at the organisation's: the workflow may have more than can be seen.
+    """
+    try:
+        inherited = await _inherited(source, route.source)
+    except GitHubRefused as error:
+        if error.status == 403:
+            return None
+        raise
+    found = inherited | await source.list_secrets(RepositoryScope(route.source))
     if route.source_environment is not None:
         found |= await source.list_secrets(EnvironmentScope(route.source, route.source_environment))
     return _times(found)
@@ -204,7 +214,8 @@ async def _wait(
             there = _times(await target.list_secrets(route.target))
         except GitHubDown:
             continue  # it may answer the next time
-        arrived = {name: there[name] for name in wanted if there.get(name, "") != before.get(name, "")}
+        # One that was there and is gone was removed by somebody: it has not come.
+        arrived = {name: there[name] for name in wanted if name in there and there[name] != before.get(name)}
         if len(arrived) == len(wanted):
             return arrived
     raise ExportTimeout(
@@ -236,7 +247,7 @@ async def _why(source: Secrets, route: Route, keys: list[str]) -> str:
     """What to do about names that did not come; the source is asked whether it has them at all."""
     try:
         has = await offered(source, route)
-        unknown = [key for key in keys if key not in has]
+        unknown = [] if has is None else [key for key in keys if key not in has]
     except (GitHubDown, GitHubRefused):
         unknown = []
     if unknown:
@@ -248,12 +259,15 @@ async def _why(source: Secrets, route: Route, keys: list[str]) -> str:
 
 
 async def _inherited(github: Secrets, repo: str) -> dict[str, SecretMeta]:
+    """The organisation's secrets for a repository; none where it is a user's, which has no organisation."""
     try:
         return await github.list_organization_secrets(repo)
     except GitHubRefused as error:
-        if error.status in (403, 404):  # the repository of a user, or a token that sees no organisation
-            return {}
-        raise
+        if error.status != 404:
+            raise
+    # That is said of a repository which cannot be seen as well: this raises then.
+    await github.list_secrets(RepositoryScope(repo))
+    return {}
 
 
 def _times(secrets: Mapping[str, SecretMeta]) -> dict[str, str]:

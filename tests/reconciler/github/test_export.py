@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from reconciler.github.client import GitHub
 from reconciler.github.errors import GitHubDown, GitHubRefused
-from reconciler.github.export import Arrivals, ExportRefused, ExportTimeout, export_secrets, look
+from reconciler.github.export import Arrivals, ExportRefused, ExportTimeout, bring, export_secrets, look
 from reconciler.github.export_work import Found, Route, State, due, judge, payloads, told
 from reconciler.github.pace import Pace
 from reconciler.github.scopes import EnvironmentScope, RepositoryScope, Scope, SecretMeta
@@ -261,8 +261,51 @@ async def test_a_source_that_is_not_there(double: GitHubDouble) -> None:
 
 async def test_an_organisation_that_cannot_be_asked_is_not_one_without_secrets(double: GitHubDouble) -> None:
     async with client(double) as github:
-        double.fail_with(Fault(403), on="inherited")
-        assert (await look(github, None, ROUTE, organization=True)).inherited == {}
-        double.fail_with(Fault(500), on="inherited")
-        with pytest.raises(GitHubDown):
-            await look(github, None, ROUTE, organization=True)
+        for status, error in ((403, GitHubRefused), (500, GitHubDown)):
+            double.fail_with(Fault(status), on="inherited")
+            with pytest.raises(error, match=f"the organisation's secrets for {TARGET}: "):
+                await look(github, None, ROUTE, organization=True)
+
+
+async def test_the_repository_of_a_user_has_no_organisation(double: GitHubDouble) -> None:
+    double.store(TARGET, OWN=canary("own"))
+    double.fail_with(Fault(404), on="inherited", times=2)
+    async with client(double) as github:
+        found = await look(github, github, ROUTE, organization=True)
+        assert found.own.keys() == {"OWN"}
+        assert not found.inherited
+        assert found.offered == {}
+        route = Route("acme/nowhere", RepositoryScope(TARGET))
+        with pytest.raises(GitHubRefused, match="acme/nowhere: not there"):
+            await look(github, github, route, organization=False)
+
+
+async def test_a_source_whose_organisation_cannot_be_looked_at_is_asked_all_the_same(
+    double: GitHubDouble,
+) -> None:
+    double.store("acme", SHARED=canary("shared"))
+    double.fail_with(Fault(403), on="inherited", times=2, place=SOURCE)
+    async with client(double) as github:
+        found = await look(github, github, ROUTE, organization=False)
+        assert found.offered is None
+        wanted = {"SHARED": "SHARED", "GONE": "GONE"}
+        brought = await bring(github, github, ROUTE, wanted, found, patience=0.2, poll=0.001)
+    assert double.opened(TARGET) == {"SHARED": canary("shared")}
+    assert brought.arrived.keys() == {"SHARED"}
+    assert isinstance(brought.failures["GONE"], ExportTimeout)
+    assert "has no secret" not in (brought.failures["GONE"].hint or "")
+
+
+async def test_a_name_that_vanishes_while_it_is_waited_for_has_not_come(
+    double: GitHubDouble,
+) -> None:
+    double.store(TARGET, KEY=canary("old"))
+    async with client(double) as github:
+        found = await look(github, None, ROUTE, organization=False)
+        del double.places[TARGET]["KEY"]
+        double.workflows.clear()
+        with pytest.raises(ExportTimeout, match="Timeout waiting for KEY") as caught:
+            await export_secrets(
+                github, github, ROUTE, {"KEY": "KEY"}, before=found.own, patience=0.05, poll=0.001
+            )
+    assert caught.value.arrived == {}
