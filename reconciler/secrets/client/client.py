@@ -18,7 +18,7 @@ from reconciler.errors import SecretSourceUnavailable, TrueupError
 from reconciler.secrets import values
 from reconciler.secrets.client.config import MAX_TTL, SLUGS, InfisicalConfig
 from reconciler.secrets.client.errors import InfisicalConnectionError, SecretNotFoundError
-from reconciler.secrets.client.loop import LoopClosed, LoopThread
+from reconciler.secrets.client.loop import LoopClosed, LoopElsewhere, LoopThread
 from reconciler.secrets.client.model import CLIENT_MOVES, ClientState, SecretCache, SecretValue
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.errors import SourceDown, SourceRefused
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 SOURCE = "infisical"
 """The name of the one source, in logs and as the `origin` of values."""
+
+_GRACE = 10.0
+"""Seconds."""
 
 _ID, _SECRET = "INFISICAL_CLIENT_ID", "INFISICAL_CLIENT_SECRET"
 
@@ -82,7 +85,11 @@ class InfisicalClient:
         self._finalizer = None
         if not config.enabled:
             return
-        spec, context = _source(config, timeouts or HttpTimeouts())
+        timeouts = timeouts or HttpTimeouts()
+        # A call that must be newer waits for the end of one that is under way. Both end by themselves: this
+        # is for the case that they do not.
+        self._deadline = 2 * timeouts.total + _GRACE
+        spec, context = _source(config, timeouts)
         self._source = InfisicalSource(spec, context)  # shares its login with the store's own
         self._store = SecretStore({SOURCE: spec}, context=context)
         self._seen: tuple[object, Mapping[str, SecretValue]] = (None, {})
@@ -214,9 +221,14 @@ class InfisicalClient:
     def _ask(self, ttl: float | None, force: bool) -> _Answer:
         assert self._loop is not None
         try:
-            return self._loop.call(self._fetch, ttl, force)
+            return self._loop.call(self._deadline, self._fetch, ttl, force)
         except LoopClosed:
-            raise InfisicalConnectionError("this InfisicalClient is closed") from None
+            problem = "this InfisicalClient is closed"
+        except LoopElsewhere:
+            problem = "this InfisicalClient was made before a fork, which takes no thread along; make a new one"
+        except TimeoutError:
+            problem = f"no answer within {self._deadline:g} s"
+        raise InfisicalConnectionError(problem)
 
     def _fallback(self, name: str, answer: _Answer) -> SecretValue:
         if not self._environ.get(name):

@@ -1,5 +1,6 @@
 """A trio loop in a thread of its own, for callers that have none: any thread may ask it to run something."""
 
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -16,20 +17,31 @@ class LoopClosed(Exception):
     """The loop has ended, or ended before the answer was there."""
 
 
+class LoopElsewhere(Exception):
+    """The loop is a thread of the process that this one was forked from: here nothing runs it."""
+
+
 class LoopThread:
-    """`call` runs an async function there and waits for its outcome; `close` ends everything at once."""
+    """`call` runs an async function there and waits for its outcome; `close` ends everything at once.
+
+    A fork takes no thread along, and may copy its locks while somebody holds them: in the child nothing of
+    this may be waited for.
+    """
 
     def __init__(self, name: str) -> None:
         self._lock = threading.Lock()
         self._pending: set[Future[Any]] = set()
         self._closed = False
+        self._process = os.getpid()
         self._started: Future[tuple[trio.lowlevel.TrioToken, trio.Nursery]] = Future()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
         self._token, self._nursery = self._started.result()
 
     def start(self, function: Callable[[*Arguments], Awaitable[T]], *arguments: *Arguments) -> "Future[T]":
-        """Begin a call. Raises LoopClosed."""
+        """Begin a call. Raises LoopClosed and LoopElsewhere."""
+        if self._process != os.getpid():
+            raise LoopElsewhere
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
@@ -39,11 +51,16 @@ class LoopThread:
             self._token.run_sync_soon(self._nursery.start_soon, self._serve, future, function, arguments)
         return future
 
-    def call(self, function: Callable[[*Arguments], Awaitable[T]], *arguments: *Arguments) -> T:
-        """Make a call and wait for it. Raises what the function raises, and LoopClosed."""
-        return self.start(function, *arguments).result()
+    def call(
+        self, deadline: float, function: Callable[[*Arguments], Awaitable[T]], *arguments: *Arguments
+    ) -> T:
+        """Make a call and wait for it, `deadline` seconds at most. Raises what the function raises,
+        LoopClosed, LoopElsewhere and TimeoutError: then it goes on there, for whoever asks next."""
+        return self.start(function, *arguments).result(deadline)
 
     def close(self) -> None:
+        if self._process != os.getpid():
+            return
         with self._lock, suppress(trio.RunFinishedError):
             self._closed = True
             self._token.run_sync_soon(self._nursery.cancel_scope.cancel)

@@ -21,6 +21,7 @@ from reconciler.secrets.client import (
     InfisicalConnectionError,
     SecretNotFoundError,
 )
+from reconciler.secrets.client.loop import LoopThread
 from reconciler.secrets.client.model import CLIENT_MOVES
 from reconciler.secrets.source import HttpTimeouts
 from tests.canaries import canary
@@ -309,6 +310,16 @@ def test_closing_ends_calls_that_wait_and_the_thread(double: InfisicalDouble) ->
     with pytest.raises(InfisicalConnectionError, match="is closed"):
         client.get_secret(KEY)
     client.close()
+
+
+def test_a_loop_that_does_not_answer_is_not_waited_for_for_ever() -> None:
+    loop = LoopThread("test-deadline")
+    try:
+        with pytest.raises(TimeoutError):
+            loop.call(0.01, trio.sleep_forever)
+        loop.call(60, trio.lowlevel.checkpoint)
+    finally:
+        loop.close()
 
 
 def test_a_closed_client_forgets_its_values(double: InfisicalDouble) -> None:

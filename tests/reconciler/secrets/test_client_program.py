@@ -51,3 +51,32 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(double: InfisicalDoub
     )
     ran = run(program, GIVEN=double.client_secret)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "infisical\n", "")
+
+
+def test_a_child_of_a_fork_is_told_to_make_its_own(double: InfisicalDouble) -> None:
+    double.secrets[double.project, "dev", "/"] = {"KEY": canary("key")}
+    program = (
+        "import os\n"
+        "from reconciler.secrets.client import *\n"
+        f"config = InfisicalConfig(True, {double.url!r}, {double.project!r}, 'dev', {double.client_id!r},"
+        " os.environ['GIVEN'])\n"
+        "client = InfisicalClient(config, environ={'KEY': 'own'})\n"
+        "client.get_secret('KEY')\n"
+        "if child := os.fork():\n"
+        "    os.waitpid(child, 0)\n"
+        "    print('parent', client.get_secret('KEY', force_refresh=True).source, flush=True)\n"
+        "else:\n"
+        "    print('child', client.get_secret('KEY').source, client.is_connected())\n"
+        "    try:\n"
+        "        client.get_secret('KEY', force_refresh=True)\n"
+        "    except InfisicalConnectionError as error:\n"
+        "        print(error, flush=True)\n"
+        "client.close()\n"
+    )
+    ran = run(program, GIVEN=double.client_secret, PYTHONWARNINGS="ignore")  # newer Pythons warn of such forks
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines() == [
+        "child cache False",
+        "this InfisicalClient was made before a fork, which takes no thread along; make a new one",
+        "parent infisical",
+    ]
