@@ -225,7 +225,7 @@ class InfisicalClient:
         except LoopClosed:
             problem = "this InfisicalClient is closed"
         except LoopElsewhere:
-            problem = "this InfisicalClient was made before a fork, which takes no thread along; make a new one"
+            problem = "this InfisicalClient was made before a fork, which takes no thread along; make another"
         except TimeoutError:
             problem = f"no answer within {self._deadline:g} s"
         raise InfisicalConnectionError(problem)

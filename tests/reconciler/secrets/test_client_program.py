@@ -73,10 +73,10 @@ def test_a_child_of_a_fork_is_told_to_make_its_own(double: InfisicalDouble) -> N
         "        print(error, flush=True)\n"
         "client.close()\n"
     )
-    ran = run(program, GIVEN=double.client_secret, PYTHONWARNINGS="ignore")  # newer Pythons warn of such forks
+    ran = run(program, GIVEN=double.client_secret, PYTHONWARNINGS="ignore")  # newer Pythons warn of forks
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines() == [
         "child cache False",
-        "this InfisicalClient was made before a fork, which takes no thread along; make a new one",
+        "this InfisicalClient was made before a fork, which takes no thread along; make another",
         "parent infisical",
     ]
