@@ -75,7 +75,7 @@ async def test_a_damaged_cache_and_another_key_are_as_if_there_were_none(tmp_pat
             file.write_bytes(file.read_bytes()[:100])
             damaged = await case.reconcile(expect=0)
             assert damaged.document["steps"] == []
-            assert damaged.stderr.count("is damaged, or of another key, and is ignored") == 1
+            assert damaged.stderr.count("is damaged, of another key or of other credentials") == 1
             (case.world.state / "secret-cache.key").unlink()
             assert (await case.reconcile(expect=0)).document["steps"] == []
             assert double.calls("list") == 3

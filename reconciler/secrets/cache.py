@@ -1,6 +1,6 @@
 """Fetched lists: one entry for each question, one call at a time for each, and what is kept on disk of it."""
 
-from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -73,6 +73,8 @@ class CacheEntry:
         self._question = question
         self.loaded = disk is None
         """What an earlier process kept has been looked for."""
+        self._mark: bytes | None = None
+        """Of the credentials, once they are known."""
         self._loading = trio.Lock()
         self._clears = 0
         self.last_good: Fetched | None = None
@@ -89,13 +91,23 @@ class CacheEntry:
         self._flight: _Flight | None = None
         self._number = 0
 
+    @property
+    def on_disk(self) -> bool:
+        return self._disk is not None
+
+    def identify(self, credentials: Sequence[Secret] | None) -> None:
+        """Say who asks, before `load` and with each answer. None: nobody knows; the disk is left alone."""
+        self._mark = None
+        if self._disk is not None and credentials is not None:
+            self._mark = self._disk.mark(credentials)
+
     async def load(self) -> None:
-        """Take over what an earlier process kept, once."""
+        """Take over what an earlier process kept for the same credentials, once."""
         async with self._loading:
-            if self._disk is None or self.loaded:
+            if self._disk is None or self._mark is None or self.loaded:
                 return
             now, clears = trio.current_time(), self._clears
-            kept = await trio.to_thread.run_sync(self._disk.load, self._question)
+            kept = await trio.to_thread.run_sync(self._disk.load, self._question, self._mark)
             self.loaded = True
             if kept is not None and self._clears == clears:
                 stored, age = kept
@@ -137,22 +149,23 @@ class CacheEntry:
             outcome = flight.outcome = await call()
             if self._flight is flight:
                 self._keep(outcome)
-                if isinstance(outcome, Fetched) and self._disk is not None:
-                    await self._save(outcome, self._disk)
+                if isinstance(outcome, Fetched) and self._disk is not None and self._mark is not None:
+                    await self._save(outcome, self._disk, self._mark)
         finally:
             if self._flight is flight:
                 self._flight = None
             flight.done.set()
         return outcome
 
-    async def _save(self, fetched: Fetched, disk: DiskCache) -> None:
+    async def _save(self, fetched: Fetched, disk: DiskCache, mark: bytes) -> None:
         age = trio.current_time() - fetched.at
         stored = Stored(fetched.values, fetched.retrieved_at, age, disk.clocks())
-        await trio.to_thread.run_sync(disk.save, self._question, stored, disk.drops(self._question))
+        await trio.to_thread.run_sync(disk.save, self._question, mark, stored, disk.drops(self._question))
 
     def _keep(self, outcome: Fetched | Failed) -> None:
         if isinstance(outcome, Fetched):
             self.last_good, self.last_failure = outcome, None
+            self.loaded = True  # what is on disk is older
             self.last_success = outcome.retrieved_at
             self._failures, self.retry_at = 0, 0.0
             return

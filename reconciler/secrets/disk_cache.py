@@ -10,7 +10,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +19,7 @@ from pathlib import Path
 from reconciler.errors import SettingsError
 from reconciler.secrets.disk_cache_key import DiskCacheKey
 from reconciler.secrets.stored import Clocks, Stored, age_now, binding, decode, encode
+from reconciler.secrets.values import Secret
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +76,12 @@ class DiskCache:
         """Seconds: whatever is older can serve nobody, and is removed."""
         _make_private(directory)
 
-    def load(self, question: bytes) -> tuple[Stored, float] | None:
-        """What is kept for a question, and its age in seconds."""
+    def mark(self, credentials: Sequence[Secret]) -> bytes:
+        """What stands for the values of these credentials; it is bound into a file and written nowhere."""
+        return self._key.mark(credentials)
+
+    def load(self, question: bytes, mark: bytes) -> tuple[Stored, float] | None:
+        """What is kept for a question of who has these credentials, and its age in seconds."""
         name = self._key.name(question) + _SUFFIX
         try:
             with self._open_directory() as directory:
@@ -86,10 +91,10 @@ class DiskCache:
                 data = _read(directory, name)
                 if data is None:
                     return None
-                opened = self._key.unseal(data, binding(question)) if len(data) <= MAX_FILE else None
+                opened = self._key.unseal(data, binding(question, mark)) if len(data) <= MAX_FILE else None
                 stored = None if opened is None else decode(opened)
                 if stored is None:
-                    self._warn("a file in it is damaged, or of another key, and is ignored")
+                    self._warn("a file in it is damaged, of another key or of other credentials, and ignored")
                     return None
                 age = age_now(stored, self.clocks())
                 if age is None or age > self.max_age:
@@ -104,9 +109,9 @@ class DiskCache:
         """To be read when an answer arrives, and given to `save`."""
         return Drops(self._dropped_all, self._dropped.get(self._key.name(question), 0))
 
-    def save(self, question: bytes, stored: Stored, drops: Drops) -> None:
+    def save(self, question: bytes, mark: bytes, stored: Stored, drops: Drops) -> None:
         """Keep a list; not one that was dropped since `drops` was read."""
-        sealed = self._key.seal(encode(stored), binding(question))
+        sealed = self._key.seal(encode(stored), binding(question, mark))
         if len(sealed) > MAX_FILE:
             self._warn(f"a list is larger than {MAX_FILE} bytes and is kept in memory only")
             return

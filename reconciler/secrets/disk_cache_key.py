@@ -1,6 +1,7 @@
 """The key of the cache on disk: random, of its own, replaced at will. Without it the cache is noise.
 
-Written `trueup-cache-1:<base64>`. HKDF-SHA256 gives one key that seals and one that names files.
+Written `trueup-cache-1:<base64>`. HKDF-SHA256 gives one key that seals, one that names files and
+one that marks credentials.
 """
 
 import base64
@@ -10,6 +11,7 @@ import hmac
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from reconciler.errors import SettingsError
+from reconciler.secrets.values import Secret
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +32,21 @@ MAX_TEXT: Final = 4096
 _HINT: Final = f"it reads {PREFIX} and what `openssl rand -base64 32` prints"
 _SEALING_LABEL: Final = b"trueup v1 secret cache sealing"
 _NAMES_LABEL: Final = b"trueup v1 secret cache names"
+_MARKS_LABEL: Final = b"trueup v1 secret cache credentials"
 _NONCE: Final = 12
 
 
 class DiskCacheKey:
     """Seals, opens and names what the cache writes. No `repr`, `str`, pickle or copy gives it away."""
 
-    __slots__ = ("__names", "__sealing")
+    __slots__ = ("__marks", "__names", "__sealing")
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != SIZE:
             raise ValueError(f"a cache key has {SIZE} bytes")
         self.__sealing = AESGCM(_derive(seed, _SEALING_LABEL))
         self.__names = _derive(seed, _NAMES_LABEL)
+        self.__marks = _derive(seed, _MARKS_LABEL)
 
     @classmethod
     def from_text(cls, text: str, *, where: str = "TRUEUP_SECRET_CACHE_KEY") -> "DiskCacheKey":
@@ -55,6 +60,12 @@ class DiskCacheKey:
     def name(self, question: bytes) -> str:
         """A file's name for a question, which says nothing about it."""
         return hmac.new(self.__names, question, hashlib.sha256).hexdigest()[:32]
+
+    def mark(self, credentials: Sequence[Secret]) -> bytes:
+        """32 bytes that are the same for the same values alone."""
+        texts = [each.reveal().encode("utf-8", "surrogatepass") for each in credentials]
+        measured = b"".join(len(text).to_bytes(8, "big") + text for text in texts)
+        return hmac.new(self.__marks, measured, hashlib.sha256).digest()
 
     def seal(self, data: bytes, bound_to: bytes) -> bytes:
         nonce = os.urandom(_NONCE)

@@ -44,3 +44,16 @@ class Freshness:
     error_kind: str | None = None
     """One stable word for why this source itself does not serve: `Down` (an outage), `Refused`, or the reason
     of another error, such as `SettingsInvalid`."""
+
+
+_FROM_WORST = (
+    SourceState.FAILED,
+    SourceState.FALLBACK,
+    SourceState.STALE,
+    SourceState.CACHED,
+    SourceState.FRESH,
+)
+
+
+def goodness(freshness: Freshness) -> int:
+    return _FROM_WORST.index(freshness.state)

@@ -1,6 +1,6 @@
 """Kind `infisical`: one folder of one environment of an Infisical project, read through infisicalsdk."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import trio
 
@@ -10,7 +10,7 @@ from reconciler.secrets.infisical_login import Login, failed, in_thread
 from reconciler.secrets.source import HttpTimeouts, SourceContext
 from reconciler.secrets.values import Secret
 from reconciler.spec.addresses import secret_host_fault
-from reconciler.spec.model import InfisicalSettings, SecretSource
+from reconciler.spec.model import Credential, InfisicalSettings, SecretSource
 
 
 class InfisicalSource:
@@ -37,6 +37,12 @@ class InfisicalSource:
             settings.recursive,
             frozenset(settings.tags),
         )
+
+    @property
+    def identity(self) -> Sequence[Credential | None]:
+        settings = self._settings
+        # Not the token of OIDC, which is another one each time and only proves the identity.
+        return settings.client_id, settings.client_secret, settings.token, settings.identity_id
 
     async def log_in(self, environment: str, /) -> None:
         """Have a token ready for the next `fetch`. Raises what it raises."""

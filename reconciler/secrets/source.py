@@ -1,6 +1,6 @@
 """What a secret source is. A new kind is one file with a class like this and one line in `kinds.py`."""
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar, cast
@@ -11,6 +11,7 @@ from reconciler.errors import TrueupError
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.errors import SourceRefused
 from reconciler.secrets.values import Secret, is_text
+from reconciler.spec.model import Credential
 
 T = TypeVar("T")
 
@@ -50,6 +51,25 @@ async def version_of(source: Source) -> Hashable | None:
     ask: Callable[[], Awaitable[Hashable | None]] | None = getattr(source, "version", None)
     try:
         return None if ask is None else await ask()
+    except TrueupError:
+        return None
+
+
+class Identified(Source, Protocol):
+    """A source behind a login. What it was told may be kept on disk, for the same login alone."""
+
+    @property
+    def identity(self) -> Sequence[Credential | None]:
+        """The credentials that say who asks, in a fixed order."""
+
+
+async def identity_of(
+    source: Source, read: Callable[[Credential], Awaitable[Secret]]
+) -> tuple[Secret, ...] | None:
+    """The values of its credentials; None where one cannot be read (TrueupError), or it has none."""
+    named: Sequence[Credential | None] = getattr(source, "identity", ())
+    try:
+        return tuple([Secret("") if each is None else await read(each) for each in named]) or None
     except TrueupError:
         return None
 

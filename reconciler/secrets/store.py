@@ -12,12 +12,12 @@ from reconciler.errors import NotYetImplemented, SecretMissing, SettingsError, T
 from reconciler.secrets.cache import CacheEntry, Failed, Fetched, Question, SecretCache
 from reconciler.secrets.circular import needing_themselves
 from reconciler.secrets.errors import SourceDown, SourceRefused
-from reconciler.secrets.freshness import Freshness, SourceState
-from reconciler.secrets.kinds import REGISTRY
+from reconciler.secrets.freshness import Freshness, SourceState, goodness
+from reconciler.secrets.kinds import KEPT_ON_DISK, REGISTRY
 from reconciler.secrets.refresh import OnChange, Refresher, nobody
-from reconciler.secrets.source import Source, SourceContext, answer_of, version_of
+from reconciler.secrets.source import Source, SourceContext, answer_of, identity_of, version_of
 from reconciler.secrets.values import Secret, SecretValue
-from reconciler.spec.model import Credential, SecretSource
+from reconciler.spec.model import Credential, SecretCredential, SecretSource
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class SecretStore:
             by_environment = self._last.get(name, {})
             each = [self._freshness_in(name, key, by_environment[key]) for key in sorted(by_environment)]
             unused = Freshness(name, spec.kind, SourceState.UNUSED)
-            found[name] = replace(min(each, key=_goodness, default=unused), enabled=spec.enabled)
+            found[name] = replace(min(each, key=goodness, default=unused), enabled=spec.enabled)
         return found
 
     def freshness_in(self, source: str, environment: str) -> Freshness:
@@ -241,6 +241,7 @@ class SecretStore:
             return _refused(f"secret source {name}: its credentials come, in the end, from itself")
         entry = self._entry(name, environment)
         if not entry.loaded:
+            await self._identify(entry, name, environment)
             await entry.load()
         version = await version_of(self._sources[name])
         changed = version is not None and version != entry.version
@@ -281,6 +282,7 @@ class SecretStore:
         try:
             values = await answer_of(self._sources[name], environment)
             entry.version = version
+            await self._identify(entry, name, environment)
         except NotYetImplemented:
             raise
         except TrueupError as error:
@@ -298,6 +300,19 @@ class SecretStore:
             return Failed(text, error.reason, error.retryable, retry_after)
         # The age counts from the question: the answer may have been true then and not any more.
         return Fetched(values, asked, self._context.utc_now())
+
+    async def _identify(self, entry: CacheEntry, name: str, environment: str) -> None:
+        """Tell the entry who asks, if it is kept on disk: only what can be read without a network."""
+
+        async def read(credential: Credential) -> Secret:
+            if isinstance(credential, SecretCredential):
+                for source in self._chain(credential.source):
+                    if self._specs[source].kind in KEPT_ON_DISK:
+                        raise SecretMissing(f"{source} is behind a network")
+            return await self.credential(credential, environment)
+
+        if entry.on_disk:
+            entry.identify(await identity_of(self._sources[name], read))
 
     async def _lookup(self, source: str, key: str, environment: str) -> Secret:
         """A credential that another source holds."""
@@ -352,18 +367,6 @@ class SecretStore:
         kind = self._specs[name].kind
         return "[Infisical]" if kind == "infisical" else f"[{kind}]"
 
-
-def _goodness(freshness: Freshness) -> int:
-    return _FROM_WORST.index(freshness.state)
-
-
-_FROM_WORST = (
-    SourceState.FAILED,
-    SourceState.FALLBACK,
-    SourceState.STALE,
-    SourceState.CACHED,
-    SourceState.FRESH,
-)
 
 _PHRASES = {
     SourceState.CACHED: "Using cached secrets",

@@ -68,8 +68,9 @@ def _plain(part: object) -> object:
     raise TypeError(f"a question of secret sources has no {type(part).__name__}")
 
 
-def binding(question: bytes) -> bytes:
-    return FORMAT + question
+def binding(question: bytes, mark: bytes) -> bytes:
+    """`mark`: of the credentials, of a fixed size."""
+    return FORMAT + mark + question
 
 
 def encode(stored: Stored) -> bytes:

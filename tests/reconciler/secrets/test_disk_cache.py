@@ -17,15 +17,17 @@ from reconciler.errors import SettingsError
 from reconciler.primary import open_secret_cache
 from reconciler.secrets import disk_cache
 from reconciler.secrets.cache import SecretCache
+from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.disk_cache import DiskCache
 from reconciler.secrets.disk_cache_key import DiskCacheKey, load_or_make
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.freshness import SourceState
+from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets.stored import Clocks, Stored
 from reconciler.secrets.values import Secret
 from reconciler.settings import load_settings
-from reconciler.spec.model import SecretSource
+from reconciler.spec.model import SecretCredential, SecretSource
 from tests.canaries import canary, may_hold, search_tree
 from tests.contracts import infisical_double as faults
 from tests.contracts.infisical_double import InfisicalDouble
@@ -35,6 +37,7 @@ MockClock = trio.testing.MockClock
 VALUE = canary("on-disk")
 WALL = 1_700_000_000.0
 KEY = DiskCacheKey(b"k" * 32)
+MARK = KEY.mark([Secret("id"), Secret("secret")])
 
 
 @dataclass
@@ -48,10 +51,11 @@ class Machine:
     def disk(self) -> DiskCache:
         return DiskCache(self.directory, self.key, clocks=lambda: self.clocks)
 
-    def start(self, double: InfisicalDouble, *sources: SecretSource) -> SecretStore:
+    def start(self, double: InfisicalDouble, *sources: SecretSource, **environ: str) -> SecretStore:
         specs = sources or (infisical(double),)
-        cache = SecretCache(self.disk())
-        return SecretStore({one.name: one for one in specs}, context=context_for(double), cache=cache)
+        variables = {"ID": double.client_id, "SECRET": double.client_secret, **environ}
+        context = SourceContext(Credentials(variables), utc_now=context_for(double).utc_now)
+        return SecretStore({one.name: one for one in specs}, context=context, cache=SecretCache(self.disk()))
 
     def passes(self, seconds: float, *, wall: float | None = None, rebooted: bool = False) -> None:
         """Time passes; the wall clock says `wall` of it where somebody sets it meanwhile."""
@@ -106,6 +110,45 @@ async def test_within_the_ttl_it_serves_as_cached_without_a_call(
     machine.passes(2, rebooted=True)
     assert await state(machine.start(filled)) is SourceState.FRESH
     assert filled.calls("list") == 2
+
+
+@pytest.mark.parametrize("other", [{"ID": "somebody-else"}, {"SECRET": "revoked"}, {"SECRET": ""}])
+async def test_whoever_has_other_credentials_in_the_same_variables_logs_in(
+    filled: InfisicalDouble, machine: Machine, other: dict[str, str]
+) -> None:
+    assert await state(machine.start(filled)) is SourceState.FRESH
+    store = machine.start(filled, **other)
+    with pytest.raises((SourceDown, SourceRefused)):
+        await store.values("prod", "production")
+    assert store.freshness()["prod"].state is SourceState.FAILED
+    assert filled.calls("list") == 1
+    assert await state(machine.start(filled)) is SourceState.CACHED
+    assert machine.start(filled, **other).clear_cache("prod") == 1
+    assert machine.files == []
+
+
+async def test_a_credential_out_of_another_source_counts_by_its_value(
+    filled: InfisicalDouble, machine: Machine, tmp_path: Path
+) -> None:
+    file = write_env_file(tmp_path / "bootstrap.env", f"CODE={filled.client_secret}\n")
+    secret = SecretCredential(source="local", key="CODE")
+    sources = (env_file(file), infisical(filled, client_secret=secret))
+    assert await state(machine.start(filled, *sources)) is SourceState.FRESH
+    assert await state(machine.start(filled, *sources)) is SourceState.CACHED
+    write_env_file(file, "CODE=revoked\n")
+    with pytest.raises(SourceRefused):
+        await machine.start(filled, *sources).values("prod", "production")
+
+
+async def test_a_credential_that_only_a_network_tells_keeps_nothing(
+    filled: InfisicalDouble, machine: Machine
+) -> None:
+    filled.secrets[filled.project, "prod", "/bootstrap"] = {"CODE": filled.client_secret}
+    first = infisical(filled, "first", secret_path="/bootstrap")
+    second = infisical(filled, client_secret=SecretCredential(source="first", key="CODE"))
+    assert await state(machine.start(filled, first, second)) is SourceState.FRESH
+    assert len(machine.files) == 1
+    assert await state(machine.start(filled, first, second)) is SourceState.FRESH
 
 
 async def test_the_ttl_goes_on_from_where_it_was(
@@ -229,7 +272,7 @@ def test_what_was_dropped_meanwhile_is_not_written(machine: Machine) -> None:
     for drop in (lambda: disk.drop(b"q"), disk.drop_all):
         drops = disk.drops(b"q")
         drop()
-        disk.save(b"q", stored(machine), drops)
+        disk.save(b"q", MARK, stored(machine), drops)
         assert machine.files == []
 
 
@@ -245,7 +288,7 @@ def save(machine: Machine, question: bytes = b"q", value: str = VALUE) -> Path:
     before = set(machine.files) if machine.directory.exists() else set()
     disk = machine.disk()
     disk.max_age = 86_400
-    disk.save(question, stored(machine, value), disk.drops(question))
+    disk.save(question, MARK, stored(machine, value), disk.drops(question))
     [new] = set(machine.files) - before
     return new
 
@@ -253,7 +296,7 @@ def save(machine: Machine, question: bytes = b"q", value: str = VALUE) -> Path:
 def load(machine: Machine, question: bytes = b"q") -> dict[str, str] | None:
     disk = machine.disk()
     disk.max_age = 86_400
-    found = disk.load(question)
+    found = disk.load(question, MARK)
     return None if found is None else {name: value.reveal() for name, value in found[0].values.items()}
 
 
@@ -357,7 +400,7 @@ async def test_damaged_and_foreign_files_are_ignored_with_one_warning(
     disk = machine.disk()
     disk.max_age = 86_400
     for _ in range(3):
-        assert disk.load(b"q") is None
+        assert disk.load(b"q", MARK) is None
     [warning] = caplog.records
     assert warning.getMessage().startswith(f"the secret cache at {machine.directory}: ")
     assert await state(machine.start(filled)) is SourceState.FRESH
@@ -389,7 +432,7 @@ def test_it_is_bounded(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Non
     disk.max_age = 86_400
     for number in range(6):
         machine.passes(1)
-        disk.save(bytes([number]), stored(machine), disk.drops(bytes([number])))
+        disk.save(bytes([number]), MARK, stored(machine), disk.drops(bytes([number])))
     assert [load(machine, bytes([number])) is None for number in range(6)] == [True] * 3 + [False] * 3
     size = machine.files[0].stat().st_size
     monkeypatch.setattr(disk_cache, "MAX_TOTAL", 2 * size)
@@ -397,7 +440,7 @@ def test_it_is_bounded(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(machine.files) == 2
     # A list that is too large by itself is not written at all.
     monkeypatch.setattr(disk_cache, "MAX_FILE", size)
-    disk.save(b"large", stored(machine, "x" * 10_000), disk.drops(b"large"))
+    disk.save(b"large", MARK, stored(machine, "x" * 10_000), disk.drops(b"large"))
     assert len(machine.files) == 2
 
 
