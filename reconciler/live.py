@@ -127,7 +127,7 @@ async def request_if_running(
     settings: Settings, method: str, path: str, *, params: Mapping[str, str] | None = None
 ) -> Any:
     """As `request`; None where nothing runs on this state directory. One named elsewhere has to be there."""
-    if settings.server is None and not (settings.state_dir / SOCKET_NAME).exists():
+    if settings.server is None and not settings.has_state(SOCKET_NAME):
         return None
     try:
         return await request(settings, method, path, params=params)

@@ -152,6 +152,9 @@ async def _ask_target(
     except TrueupError as error:
         found[desired.id] = Unknown(error.reason, str(error))
         return
+    taken = sorted(desired.inputs.keyed.keys() & there.keys())
+    if status is None and isinstance(known, Absent) and taken:
+        found[desired.id] = Absent(f"{known.why}; overwrites {', '.join(taken)}, which somebody else wrote")
     if isinstance(known, Present) and status is not None:
         if held := held_and_foreign(desired, status, there):
             names = ", ".join(held)

@@ -171,7 +171,10 @@ def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Prese
     if public or keyed:
         changes = (*public, *(f"{SECRET}{name}" for name in keyed))
         told = (f"{SECRET}{name}" + _key(resource, name) for name in keyed)
-        return _step(resource, "changed: " + ", ".join((*public, *told)), changes)
+        reason = "changed: " + ", ".join((*public, *told))
+        if isinstance(resource, DesiredTarget) and found.drift:
+            reason += f"; {found.drift}"  # among it what is going to be deleted
+        return _step(resource, reason, changes)
     if found.drift:
         if resource.heals_drift:
             return _step(resource, f"drift: {found.drift}", ("drift",))

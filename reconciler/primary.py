@@ -41,6 +41,7 @@ from reconciler.status.documents import Recorded
 from reconciler.sync.hub import Hub
 
 KEY_FILE = "master.key"
+CACHE_DIRECTORY = "secret-cache"
 
 
 def key_path(settings: Settings) -> Path:
@@ -73,7 +74,7 @@ def open_secret_cache(settings: Settings) -> SecretCache:
         key = DiskCacheKey.from_text(settings.secret_cache_key.reveal())
     else:
         key = load_or_make(settings.state_dir / "secret-cache.key")
-    return SecretCache(DiskCache(settings.state_dir / "secret-cache", key))
+    return SecretCache(DiskCache(settings.state_dir / CACHE_DIRECTORY, key))
 
 
 def utc_now() -> datetime:

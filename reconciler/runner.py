@@ -65,6 +65,8 @@ class Runner:
         self._passed = trio.Event()
         self._away: frozenset[str] = frozenset()
         self._problems: tuple[str, ...] = ()
+        self._findings: dict[str, str] = {}
+        """What was told of resources that are not in order, by resource."""
 
     def ask(self, why: str) -> None:
         """Let a pass begin as soon as none is under way."""
@@ -140,6 +142,15 @@ class Runner:
             for problem in problems:
                 log.warning("the spec has an error", problem=problem)
             self._problems = problems
+        findings = {finding.resource: finding.reason for finding in done.plan.findings}
+        for finding in done.plan.findings:
+            if self._findings.get(finding.resource) != finding.reason:
+                log.warning(
+                    "not in order", resource=finding.resource, reason=finding.reason, why=finding.message
+                )
+        for resource in self._findings.keys() - findings.keys() - done.outcomes.keys():
+            log.info("in order again", resource=resource)
+        self._findings = findings
         if done.outcomes or done.status_commit is not None:
             succeeded = sum(outcome.state == "succeeded" for outcome in done.outcomes.values())
             log.info("pass ended", applied=succeeded, not_applied=len(done.outcomes) - succeeded)

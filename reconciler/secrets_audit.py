@@ -25,8 +25,10 @@ MAX_NEAR = 3
 def print_audit(settings: Settings, name: str | None, limit: int, output: str) -> None:
     """Print the newest reads of a source or a key, or of all. Raises SettingsError for an unknown name."""
     path = settings.state_dir / "journal.sqlite"
-    if not path.exists():
-        raise SettingsError(f"there is no journal at {path}", hint="give the primary's --state-dir")
+    if not os.path.exists(path):  # noqa: PTH110 - False too where it may not be entered
+        raise SettingsError(
+            f"there is no journal at {path}", hint="give the primary's --state-dir, and run this as its owner"
+        )
     with Journal(path) as journal:
         reads = journal.secret_reads.recent(name, limit)
         if name is not None and not reads:

@@ -12,9 +12,10 @@ from reconciler.primary import open_primary
 from reconciler.reconcile import prepare
 from reconciler.secret_fingerprints import source_fingerprints
 from reconciler.secret_reads import ReadFor
-from reconciler.secret_uses import uses_of
+from reconciler.secret_uses import asked_environments, uses_of
 from reconciler.secrets_audit import record_reads
 from reconciler.secrets_diff_report import KINDS, diff_document, has_changes
+from reconciler.secrets_look import ask, current_spec
 from reconciler.secrets_sync import refuse_unknown
 from reconciler.settings import Settings
 
@@ -22,10 +23,17 @@ from reconciler.settings import Settings
 async def diff_sources(settings: Settings, source: str | None, output: str, *, detailed: bool) -> int:
     """Compare what the sources say now with what was recorded, by fingerprints; the plan says the rest."""
     async with open_primary(settings, exclusive=False) as primary:
-        prepared = await prepare(primary, patience=None)
-        spec = prepared.spec.spec
+        spec = await current_spec(primary)
         if source is not None:
             refuse_unknown(source, spec.secret_sources)
+        # What a cache on disk still has would show nothing of a change.
+        await ask(
+            primary.secret_store(spec),
+            [(name, each) for name, all in asked_environments(spec).items() for each in all],
+            force=True,
+        )
+        prepared = await prepare(primary, patience=None)
+        spec = prepared.spec.spec
         read = [
             values
             for (name, _), values in prepared.facts.secrets.items()

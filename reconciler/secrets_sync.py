@@ -3,6 +3,7 @@
 import difflib
 import urllib.parse
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from rich.text import Text
 from reconciler import live
 from reconciler.console import make_table, print_document, print_table
 from reconciler.errors import SettingsError
-from reconciler.primary import open_primary
+from reconciler.primary import CACHE_DIRECTORY, open_primary
 from reconciler.secret_reads import ReadFor
 from reconciler.secret_uses import asked_environments
 from reconciler.secrets.freshness import SourceState
@@ -61,8 +62,11 @@ async def clear_cache(settings: Settings, source: str | None, output: str) -> in
 
 async def _clear_disk(settings: Settings, source: str | None) -> int:
     """Forget what is on disk; says how many lists there were."""
-    if source is None and not settings.secret_cache_on_disk:
-        return 0
+    if not settings.secret_cache_on_disk:
+        if not settings.has_state(CACHE_DIRECTORY):
+            return 0
+        # Left by a primary that has it on: whoever clears the cache means that one.
+        settings = replace(settings, secret_cache_on_disk=True)
     async with open_primary(settings, exclusive=False) as primary:
         if source is None:
             return primary.clear_secret_cache()

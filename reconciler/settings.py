@@ -115,6 +115,10 @@ class Settings:
             )
         return self.spec_repo
 
+    def has_state(self, name: str) -> bool:
+        """Whether something of that name is in the state directory; no where it may not be entered."""
+        return os.path.exists(self.state_dir / name)  # noqa: PTH110 - Path.exists raises there
+
     def child_environment(self) -> dict[str, str]:
         """What every child process gets, whoever wrote the code that it runs: nothing secret.
 

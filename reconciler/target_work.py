@@ -109,7 +109,9 @@ def drift_at(desired: DesiredTarget, status: TargetStatus, found: Mapping[str, S
     }
     if target.prune == "owned":
         rest = sorted(set(owned) - set(desired.inputs.keyed))
-        parts["no longer listed"] = [name for name in rest if not is_foreign(name, owned, found)]
+        parts["no longer listed, to be deleted"] = [
+            name for name in rest if not is_foreign(name, owned, found)
+        ]
     return ", ".join(f"{', '.join(names)} {what}" for what, names in parts.items() if names)
 
 

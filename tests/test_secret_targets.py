@@ -165,7 +165,9 @@ async def test_names_that_are_not_wanted_any_more(tmp_path: Path) -> None:
         it.double.store(REPO, NOT_OURS=canary("not-ours"))
         await it.reconcile()
         it.commit(owned.replace("API_KEY, ", ""))
-        assert await it.plan() == [("push", "changed: names, secret API_KEY")]
+        assert await it.plan() == [
+            ("push", "changed: names, secret API_KEY; API_KEY no longer listed, to be deleted")
+        ]
         await it.reconcile()
         assert sorted(it.opened()) == ["CACHE_URL", "DB_PASSWORD", "DB_USER", "NOT_OURS"]
         assert await it.plan() == []
@@ -185,7 +187,7 @@ async def test_what_was_left_is_deleted_once_that_is_asked_for(tmp_path: Path) -
         await it.reconcile()
         assert (await it.plan(), "API_KEY" in it.opened()) == ([], True)
         it.commit(TARGETS.replace("API_KEY, ", "") + "    prune: owned\n")
-        assert await it.plan() == [("push", "drift: API_KEY no longer listed")]
+        assert await it.plan() == [("push", "drift: API_KEY no longer listed, to be deleted")]
         await it.reconcile()
         assert (await it.plan(), "API_KEY" in it.opened()) == ([], False)
 
@@ -348,3 +350,9 @@ async def test_a_token_that_a_bound_source_holds(tmp_path: Path) -> None:
         it.case.world.environment["GH_PAT"] = ""
         await it.reconcile()
         assert it.opened() == PUSHED
+
+
+async def test_the_plan_names_what_a_first_push_overwrites(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as it:
+        it.double.store(REPO, API_KEY=canary("of-somebody-else"))
+        assert await it.plan() == [("push", "not applied yet; overwrites API_KEY, which somebody else wrote")]

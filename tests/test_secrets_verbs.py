@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -178,7 +180,10 @@ async def test_clear_cache_without_a_running_primary(case: Case) -> None:
         await case.reconcile(expect=0)
         kept = case.world.state / "secret-cache"
         assert len(list(kept.iterdir())) == 1
+        # Also from a shell that does not have the variable of the primary.
+        del case.world.environment["TRUEUP_SECRET_CACHE"]
         assert (await run(case, "clear-cache")).stdout == "All secrets cache cleared\n"
+        case.world.environment["TRUEUP_SECRET_CACHE"] = "disk"
         assert list(kept.iterdir()) == []
         assert "nothing of it is on disk" in (await run(case, "clear-cache")).stdout
         assert "did you mean vault?" in (await run(case, "clear-cache", "vaul", expect=1)).stderr
@@ -217,3 +222,31 @@ async def test_diff_names_what_changed_and_what_it_would_touch(case: Case) -> No
     assert ran.document["failed"] == ["local"]
     assert ran.document["sources"][0]["compared"] is False
     assert ran.document["steps"] == []
+
+
+async def test_diff_asks_the_sources_and_not_the_cache_on_disk(case: Case) -> None:
+    with InfisicalDouble() as double:
+        place = (double.project, "staging", "/")
+        double.secrets[place] = {"DB_PASSWORD": canary("db-password")}
+        use_vault(case, double)
+        case.world.environment["TRUEUP_SECRET_CACHE"] = "disk"
+        await case.reconcile(expect=0)
+        double.secrets[place] = {"DB_PASSWORD": canary("db-password-2")}
+        document = (await run(case, "diff", "-o", "json", "--detailed-exitcode", expect=2)).document
+        [vault] = [source for source in document["sources"] if source["name"] == "vault"]
+        assert vault["changed"] == ["DB_PASSWORD"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_a_state_directory_of_somebody_else(case: Case) -> None:
+    case.commit(case.good)
+    case.world.state.chmod(0o700)
+    command = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--", sys.executable]
+    for verb in ("list", "sync", "audit", "diff"):
+        locked = [*command[1:], "-m", "reconciler", "secrets", verb]
+        os.chown(case.world.state, 12345, 12345)
+        ran = await case.world.run(locked, python="setpriv")
+        assert ran.exit_code == 1
+        assert ran.stderr.count("\n") == 1 and ran.stderr.startswith("error: ")
+        assert "internal error" not in ran.stderr
+    os.chown(case.world.state, 0, 0)

@@ -136,7 +136,8 @@ def login_failure(failure: Failure) -> Failure:
     return Failure(
         Trouble.REFUSED,
         "it refused the login" + (f" {status.group()}" if status else ""),
-        "check the credentials, and that the identity is allowed to log in from here",
+        "check the credentials, and that the identity may log in from here; three bad logins, by whatever "
+        "process, lock it out for 5 minutes, and then right ones are refused too",
     )
 
 

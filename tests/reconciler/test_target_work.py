@@ -110,7 +110,10 @@ def test_drift_in_words() -> None:
 
 def test_what_is_no_longer_listed_is_drift_where_it_is_to_be_pruned() -> None:
     kept = {"A": "1"}
-    assert drift_at(desired(kept, prune="owned"), recorded(), found(*NAMES)) == "B, C, D no longer listed"
+    assert (
+        drift_at(desired(kept, prune="owned"), recorded(), found(*NAMES))
+        == "B, C, D no longer listed, to be deleted"
+    )
     assert drift_at(desired(kept), recorded(), found(*NAMES)) == ""
 
 
