@@ -30,6 +30,7 @@ from reconciler.secrets.cache import SecretCache
 from reconciler.secrets.disk_cache import DiskCache
 from reconciler.secrets.disk_cache_key import DiskCacheKey, load_or_make
 from reconciler.secrets.refresh import OnChange, nobody
+from reconciler.secrets.refused_logins import FILE_NAME, RefusedLogins
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
 from reconciler.settings import Settings
@@ -127,7 +128,12 @@ class Primary:
         places = {name: files.identity(name) for name in spec.repositories}
         key = digest([msgspec.to_builtins(sources), places])
         if self._store is None or self._store[0] != key:
-            context = SourceContext.from_environ(self.settings.readable_environ(), files, self._lasting)
+            context = SourceContext.from_environ(
+                self.settings.readable_environ(),
+                files,
+                self._lasting,
+                RefusedLogins(self.settings.state_dir / FILE_NAME, self.key.hash_key),
+            )
             self._store = key, SecretStore(sources, context=context, cache=self._secret_cache)
             self._store_replaced.set()
             self._store_replaced = trio.Event()

@@ -148,3 +148,24 @@ async def test_a_source_that_may_not_serve_an_environment(tmp_path: Path) -> Non
         ran = await case.reconcile(expect=3)
         assert "`local` may not serve staging" in errors(ran)[0]
         assert case.deployed() == {"api": ["v1.0.0"]}
+
+
+async def test_a_refused_login_is_remembered_by_the_next_command(
+    tmp_path: Path, double: InfisicalDouble
+) -> None:
+    """Three bad logins lock an identity out, and each command is a process of its own."""
+    async with make_case(tmp_path) as case:
+        use_vault(case, double)
+        wrong = {"INFISICAL_CLIENT_SECRET": canary("wrong")}
+        first = await case.reconcile(expect=4, **wrong)
+        assert "it refused the login (status 401" in error(first)
+        for _ in range(3):
+            again = await case.reconcile(expect=4, **wrong)
+            assert "it refused the login; no further login for " in error(again)
+        assert double.bad_logins == 1
+        kept = case.world.state / "refused-logins.json"
+        assert kept.stat().st_mode & 0o777 == 0o600
+        # Other credentials are tried at once, and a file that is damaged stands in nobody's way.
+        await case.reconcile(expect=0)
+        kept.write_text("[")
+        assert "it refused the login (status 401" in error(await case.reconcile(expect=4, **wrong))

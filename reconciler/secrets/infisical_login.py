@@ -111,6 +111,9 @@ class Login:
     ) -> Token:
         asked, refused = trio.current_time(), self._shared.refused
         wait = refused.get(values, asked) - asked
+        kept = self._context.refused_logins
+        if kept is not None:
+            wait = max(wait, await trio.to_thread.run_sync(kept.wait, self._host, values, LOCKOUT))
         if wait > 0:
             raise SourceRefused(
                 f"{where}: it refused the login; no further login for {wait:.0f} s, "
@@ -125,6 +128,8 @@ class Login:
             for over in [known for known, until in refused.items() if until <= asked]:
                 del refused[over]
             refused[values] = asked + LOCKOUT
+            if kept is not None:
+                await trio.to_thread.run_sync(kept.refuse, self._host, values, LOCKOUT)
             raise SourceRefused(
                 f"{where}: {outcome.problem}; no further login for {LOCKOUT:.0f} s",
                 hint=outcome.hint,

@@ -10,6 +10,7 @@ import trio
 from reconciler.errors import TrueupError
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.errors import SourceRefused
+from reconciler.secrets.refused_logins import RefusedLogins
 from reconciler.secrets.values import Secret, is_text
 from reconciler.spec.model import Credential
 
@@ -130,6 +131,8 @@ class SourceContext:
     files: RepositoryFiles | None = None
     """None where there are no repositories to read from."""
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(MAX_PARALLEL_CALLS))
+    refused_logins: RefusedLogins | None = None
+    """Those of other processes on this state directory; None: nobody else's are known."""
     lasting: dict[Hashable, object] = field(default_factory=dict, repr=False)
     """What outlives the store: see `outlasting`."""
     _shared: dict[Hashable, object] = field(default_factory=dict, repr=False)
@@ -140,9 +143,15 @@ class SourceContext:
         environ: Mapping[str, str],
         files: RepositoryFiles | None = None,
         lasting: dict[Hashable, object] | None = None,
+        refused_logins: RefusedLogins | None = None,
     ) -> "SourceContext":
         """With all defaults; `environ` is the primary's own environment."""
-        return cls(Credentials(environ), files=files, lasting={} if lasting is None else lasting)
+        return cls(
+            Credentials(environ),
+            files=files,
+            refused_logins=refused_logins,
+            lasting={} if lasting is None else lasting,
+        )
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
         """The one object of this kind for all sources of a store, such as a login that several use."""
