@@ -172,7 +172,7 @@ def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Prese
         changes = (*public, *(f"{SECRET}{name}" for name in keyed))
         told = (f"{SECRET}{name}" + _key(resource, name) for name in keyed)
         reason = "changed: " + ", ".join((*public, *told))
-        if isinstance(resource, DesiredTarget) and found.drift:
+        if isinstance(resource, DesiredTarget) and resource.origin is None and found.drift:
             reason += f"; {found.drift}"  # among it what is going to be deleted
         return _step(resource, reason, changes)
     if found.drift:
