@@ -14,6 +14,8 @@ from reconciler.status.conditions import Reason
 
 
 class Action(StrEnum):
+    RELEASE = "release"
+    """Another release of a unit in an environment: a tag is made, or an earlier one returned to."""
     BUILD = "build"
     PUSH = "push"
     """Write secrets into another system."""
@@ -23,6 +25,8 @@ class Action(StrEnum):
     SYNC = "sync"
     ADOPT = "adopt"
     """Record new fingerprints under a new master key; nothing is touched."""
+    REMOVE = "remove"
+    """The spec no longer names it: its driver takes away what it put there."""
     FORGET = "forget"
     """The spec no longer names it: its status file goes, what is on the host stays."""
 
@@ -31,13 +35,15 @@ FORCED = "forced"
 """The reason of a step that somebody asked for although nothing changed."""
 
 STAGE = {
-    Action.BUILD: 0,
-    Action.PUSH: 1,
-    Action.EXPORT: 1,
-    Action.SYNC: 2,
-    Action.DEPLOY: 3,
-    Action.ADOPT: 4,
-    Action.FORGET: 5,
+    Action.RELEASE: 0,
+    Action.BUILD: 1,
+    Action.PUSH: 2,
+    Action.EXPORT: 2,
+    Action.SYNC: 3,
+    Action.DEPLOY: 4,
+    Action.ADOPT: 5,
+    Action.REMOVE: 6,
+    Action.FORGET: 7,
 }
 """Breaks ties between steps that do not depend on each other."""
 

@@ -105,7 +105,11 @@ def with_results(recorded: Recorded, results: Iterable[StepResult]) -> Recorded:
 
 def _deployed(old: ServiceStatus | None, result: StepResult) -> ServiceStatus:
     status = old or ServiceStatus(id=result.resource)
-    return msgspec.structs.replace(status, deploy=result.deploy, **_established(status, result))
+    given = [entry.partition("=") for entry in _names(result.details, "inventory")]
+    inventory = {name: value for name, _, value in given}
+    return msgspec.structs.replace(
+        status, deploy=result.deploy, inventory=inventory, **_established(status, result)
+    )
 
 
 def _synced(old: SyncStatus | None, result: StepResult) -> SyncStatus:

@@ -9,7 +9,7 @@ import trio
 
 from reconciler.apply import Details, Executor
 from reconciler.deploy.context import RunContext
-from reconciler.deploy.driver import DeployRequest, driver_for
+from reconciler.deploy.driver import DeployRequest, Driver, driver_for
 from reconciler.desired import Desired
 from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
@@ -132,9 +132,7 @@ class Steps:
         assert revision is not None  # a step has no setback
         driver = driver_for(service.deploy)
         repository = self._spec.repositories[service.repository]
-        async with checkout(
-            self._repositories.mirror(repository.url), revision.commit, under=self._checkouts
-        ) as tree:
+        async with self._tree(driver, repository.url, revision.commit) as tree:
             outcome = await driver.deploy(
                 DeployRequest(
                     service=service,
@@ -144,10 +142,21 @@ class Steps:
                     variables=desired.merged.sealed(),
                     masker=Masker([*desired.merged.secrets(), *desired.passed_on]),
                     context=self._context,
+                    config_hash=step.hash,
                     log=lambda line: log.info("task output", resource=step.resource, line=line),
                 )
             )
-        return {"exit_code": outcome.exit_code, "output": outcome.output}
+        inventory = [f"{name}={value}" for name, value in sorted(outcome.inventory.items())]
+        return {"exit_code": outcome.exit_code, "output": outcome.output, "inventory": inventory}
+
+    @asynccontextmanager
+    async def _tree(self, driver: Driver, url: str, commit: str) -> AsyncIterator[Path]:
+        """A work tree for a driver that needs one, else a place where none is."""
+        if not driver.needs_checkout:
+            yield self._checkouts / "none"
+            return
+        async with checkout(self._repositories.mirror(url), commit, under=self._checkouts) as tree:
+            yield tree
 
     @staticmethod
     async def _record_only(_step: Step) -> Details:

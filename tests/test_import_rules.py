@@ -27,6 +27,8 @@ PURE = (
     "agent.wire.connection",
     "agent.wire.frames",
     "agent.wire.messages",
+    "reconciler.control.records",
+    "reconciler.control.state",
     "reconciler.desired",
     "reconciler.export_work",
     "reconciler.github.export_work",

@@ -12,7 +12,14 @@ from reconciler.deploy.build_user import hand_over
 from reconciler.deploy.context import Identity, RunContext, private_home, task_environment
 from reconciler.deploy.output import Masker, last_lines
 from reconciler.deploy.process import Completed, StartFailed, run_captured
-from reconciler.deploy.request import DeployFailed, DeployOutcome, DeployRequest, TaskFailed, TaskTimeout
+from reconciler.deploy.request import (
+    DeployFailed,
+    DeployOutcome,
+    DeployRequest,
+    Driver,
+    TaskFailed,
+    TaskTimeout,
+)
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import InvokeDeploy
 
@@ -38,7 +45,7 @@ class TaskRun:
     log: Callable[[str], None]
 
 
-class InvokeDriver:
+class InvokeDriver(Driver):
     """`deploy: {kind: invoke, task: web.sync}`: exit code 0 means that the service is as desired."""
 
     async def deploy(self, request: DeployRequest) -> DeployOutcome:

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.output import Masker
 from reconciler.errors import NotYetImplemented, StepFailed
+from reconciler.observation import Observation
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Service
+from reconciler.status.documents import ServiceStatus
 
 
 def no_log(line: str) -> None:
@@ -31,6 +33,8 @@ class DeployRequest:
     masker: Masker
     """Knows every secret value among `variables`."""
     context: RunContext
+    config_hash: str = ""
+    """What the deploy establishes."""
     log: Callable[[str], None] = no_log
     """Gets each line of output as it comes, masked; must not raise."""
 
@@ -44,10 +48,39 @@ class DeployOutcome:
     """Masked excerpt."""
     duration: float
     """Seconds."""
+    inventory: Mapping[str, str] = field(default_factory=dict)
+    """What status keeps, so that the driver finds it again; no secrets."""
 
 
-class Driver(Protocol):
+@dataclass(frozen=True, slots=True)
+class LookRequest:
+    """What of a service is there? `recorded` is its status file, None where nothing was ever recorded."""
+
+    service: Service
+    recorded: ServiceStatus | None
+    config_hash: str
+    """The one that is wanted."""
+    context: RunContext
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRequest:
+    """Take away what was deployed. `inventory` is what the driver gave when it last deployed."""
+
+    resource: str
+    """The id that the service had."""
+    inventory: Mapping[str, str]
+    context: RunContext
+    log: Callable[[str], None] = no_log
+
+
+class Driver:
     """Brings one kind of service to its desired state. A new kind is one file and a line in `driver.py`."""
+
+    needs_checkout: ClassVar[bool] = True
+    """Whether a work tree of the repository has to be there for a deploy."""
+    removes: ClassVar[bool] = False
+    """Whether `remove` can take away what was deployed."""
 
     async def deploy(self, request: DeployRequest) -> DeployOutcome:
         """Deploy, and return once it is done. Cancellation leaves no process behind.
@@ -55,6 +88,24 @@ class Driver(Protocol):
         Doing the same again must be harmless: a primary that was killed meanwhile repeats the step.
         Raises StepFailed.
         """
+        raise NotImplementedError
+
+    async def look(self, request: LookRequest) -> Observation | None:  # noqa: ARG002 - a default
+        """What is there, where the system can be asked; None: only what was recorded is known.
+
+        What could not be found out is `Unknown`, never `Absent`.
+        """
+        return None
+
+    async def remove(self, request: RemoveRequest) -> None:
+        """Take it away; harmless where it is gone already. Raises StepFailed."""
+        raise CannotRemove(f"{request.resource}: this kind of deploy cannot be taken back")
+
+
+class CannotRemove(StepFailed):
+    """Nothing of ours can take away what was deployed."""
+
+    reason = "PruneFailed"
 
 
 class TaskFailed(StepFailed):

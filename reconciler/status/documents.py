@@ -15,6 +15,8 @@ from reconciler.hashing import Inputs
 from reconciler.status.conditions import Condition, Moment, bounded, whole_second
 
 MAX_HISTORY: Final = 5
+MAX_RELEASES: Final = 20
+"""Earlier releases of a unit that an environment remembers: those it can return to, or be promoted from."""
 MAX_PROBLEMS: Final = 50
 """Problems of the spec in the summary; `trueup validate` prints all."""
 
@@ -55,6 +57,11 @@ class Document(Part, frozen=True, kw_only=True):
     conditions: tuple[Condition, ...] = ()
 
 
+ReleaseKind = Literal["external", "cut", "promotion", "hotfix", "rollback", "release"]
+"""How it came: a tag that others made, one made for a change of the branch, one made for a promotion or a
+hotfix, an earlier one that was returned to, or a number that somebody asked for."""
+
+
 class Release(Part, frozen=True, kw_only=True):
     """The release of a unit in an environment. `spec_revision` is a commit of the spec repository."""
 
@@ -62,22 +69,48 @@ class Release(Part, frozen=True, kw_only=True):
     commit: str
     spec_revision: str | None = None
     recorded_at: Moment
+    kind: ReleaseKind = "external"
+    promoted_from: str = ""
+    """The tag in the environment that it was promoted from."""
+    previous: str = ""
+    """The commit that ran before it."""
+    triggered_by: str = ""
+    """Who or what asked for it."""
+    decision: int = 0
+    """The number of the operator's record that it answers; 0: nobody asked."""
+    outcome: Literal["", "succeeded", "failed"] = ""
+    """Whether everything of the unit ran with it; empty: that is not known yet."""
+    ended_at: Moment | None = None
+    """When that was first so."""
+    reason: str = ""
+    """Why it failed."""
 
 
 class UnitStatus(Part, frozen=True, kw_only=True):
-    """A unit's current release and the ones before it, newest first, at most five."""
+    """A unit's current release and the ones before it, newest first, at most `MAX_RELEASES`."""
 
     release: Release
     history: tuple[Release, ...] = ()
+    decision: int = 0
+    """The number of the newest operator's record that was acted on or refused."""
+    refused: str = ""
+    """Why that one was refused; empty: it was not."""
 
 
 class Hold(Part, frozen=True, kw_only=True):
-    """Why an environment stays at its releases: a service failed when only these of its variables changed."""
+    """Why an environment, or one unit there, stays at its release.
+
+    For a secret that broke a deploy: the resource that failed and the variables that changed. For a release
+    that failed or was returned from: the unit, and the newest operator's record at that time; a later one
+    can lift it.
+    """
 
     reason: str
     resource: str
     keys: tuple[str, ...] = ()
     at: Moment
+    unit: str = ""
+    decision: int = 0
 
 
 class EnvironmentStatus(Document, frozen=True, kw_only=True):
@@ -107,6 +140,8 @@ class ServiceStatus(Applied, frozen=True, kw_only=True):
 
     deploy: str = ""
     """The kind of driver that established it."""
+    inventory: dict[str, str] = {}
+    """What that driver needs to find it again, to remove it for one; no secrets."""
 
 
 class SyncCounts(Part, frozen=True, kw_only=True):
@@ -191,6 +226,8 @@ class Summary(Document, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     counts: dict[str, ReadinessCounts] = {}
     """By kind: `services`, `projects`, `nodes`, ..."""
+    control: int = 0
+    """The number of the newest operator's record that a pass has seen: the branch never goes back."""
 
 
 AnyDocument = (
@@ -307,21 +344,27 @@ def add_history(history: Sequence[HistoryEntry], entry: HistoryEntry) -> tuple[H
 def record_release(status: EnvironmentStatus, unit: str, release: Release) -> EnvironmentStatus:
     """`status` with `release` as the unit's current one; unchanged if it is already.
 
-    Only tag, commit and spec revision are compared: recording the same release again keeps its time.
+    Tag, commit, spec revision and the decision behind it are compared: recording the same release again
+    keeps its time and what became of it.
     """
     old = status.units.get(unit)
-    if old is not None:
-        known = old.release
-        if (known.tag, known.commit, known.spec_revision) == (
-            release.tag,
-            release.commit,
-            release.spec_revision,
-        ):
-            return status
-    history = () if old is None else (old.release, *old.history)[:MAX_HISTORY]
+    if old is not None and _is_same(old.release, release):
+        return status
+    history = () if old is None else (old.release, *old.history)[:MAX_RELEASES]
     current = msgspec.structs.replace(release, recorded_at=whole_second(release.recorded_at))
-    units = {**status.units, unit: UnitStatus(release=current, history=history)}
-    return msgspec.structs.replace(status, units=units)
+    known = UnitStatus(
+        release=current, history=history, decision=max(release.decision, old.decision if old else 0)
+    )
+    return msgspec.structs.replace(status, units={**status.units, unit: known})
+
+
+def _is_same(old: Release, new: Release) -> bool:
+    return (old.tag, old.commit, old.spec_revision, old.decision) == (
+        new.tag,
+        new.commit,
+        new.spec_revision,
+        new.decision,
+    )
 
 
 def bounded_problems(problems: Iterable[object]) -> tuple[str, ...]:

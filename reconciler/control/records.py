@@ -1,0 +1,59 @@
+"""One decision of an operator, as it stands in a file of the control branch. Pure.
+
+Records are only ever appended and never changed: who decided what, when and why. Their numbers, from 1 and
+without gaps, are their order.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from reconciler.status.conditions import Moment
+
+Kind = Literal[
+    "hold",
+    "unhold",
+    "approve",
+    "freeze",
+    "unfreeze",
+    "suspend",
+    "resume",
+    "override",
+    "promote",
+    "hotfix",
+    "rollback",
+    "release",
+    "revoke",
+]
+
+REQUESTS: Final = frozenset({"promote", "hotfix", "rollback", "release"})
+"""Kinds that ask for another release of a unit in an environment."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One decision. Fields that a kind has no use for are empty."""
+
+    number: int
+    kind: Kind
+    by: str
+    """`Name <email>`."""
+    at: Moment
+    reason: str = ""
+    environment: str = ""
+    unit: str = ""
+    """Empty: every unit of the environment; never empty where another release is asked for."""
+    resource: str = ""
+    """What is suspended or resumed: an id such as `services/production/web`, or `services/web`."""
+    tag: str = ""
+    """promote, approve: the tag in the environment that is promoted from; rollback: the one to return to;
+    hotfix: an existing tag, or empty."""
+    commit: str = ""
+    """The commit that is meant: of promote, approve, hotfix and release."""
+    source: str = ""
+    """promote: the environment that is promoted from."""
+    bump: Literal["", "patch", "minor", "major"] = ""
+    """release: which number is raised."""
+    drop_hotfix: bool = False
+    """promote: also where the commits of a hotfix would be lost."""
+    until: Moment | None = None
+    """override: when closed windows count again."""
