@@ -79,6 +79,8 @@ class Settings:
     """None: ssh with the options that a process without a person needs."""
     git_askpass: Path | None
     """A program that prints credentials for https, as git's own GIT_ASKPASS; None: nobody is asked."""
+    signing_key_file: Path | None
+    """The ssh key that signs the tags trueup makes; None: they are not signed."""
     master_key: Secret | None
     interval: float
     http_addr: Address
@@ -183,6 +185,7 @@ def load_settings(
         allow_local_repos=read.value("TRUEUP_ALLOW_LOCAL_REPOS", parse_flag, False),
         git_ssh_command=read.optional("GIT_SSH_COMMAND", parse_line),
         git_askpass=read.optional("TRUEUP_GIT_ASKPASS", parse_path),
+        signing_key_file=read.optional("TRUEUP_SIGNING_KEY_FILE", parse_path),
         master_key=read.secret("TRUEUP_MASTER_KEY"),
         interval=read.value("TRUEUP_INTERVAL", parse_duration, 300.0),
         http_addr=read.value("TRUEUP_HTTP_ADDR", parse_address, Address("127.0.0.1", 9000)),

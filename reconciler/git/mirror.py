@@ -84,15 +84,13 @@ class Mirror(MirrorReader):
         self, tree: str, parents: Sequence[str], message: str, *, author: str = "trueup <trueup@localhost>"
     ) -> str:
         """The id of a new commit, dated now; `author` reads `Name <email>`. No ref is touched."""
-        person = _PERSON.fullmatch(author)
-        if person is None:
-            raise GitRefused(f"{shown(author)!r} is not of the form `Name <email>`")
+        name, email = split_person(author)
         if not all(map(is_oid, (tree, *parents))):
             raise GitRefused("a commit is made of whole object ids")
         env = {
             f"GIT_{role}_{part}": value
             for role in ("AUTHOR", "COMMITTER")
-            for part, value in (("NAME", person[1]), ("EMAIL", person[2]))
+            for part, value in (("NAME", name), ("EMAIL", email))
         }
         args = ["commit-tree", tree, *(word for parent in parents for word in ("-p", parent)), "-F", "-"]
         async with self.exclusive() as lock:
@@ -156,3 +154,11 @@ class Mirror(MirrorReader):
             except UnknownRevision:
                 rewound.append(name)
         return tuple(sorted(rewound))
+
+
+def split_person(text: str) -> tuple[str, str]:
+    """Name and address of `Name <email>`, as authors and taggers are written. Raises GitRefused."""
+    person = _PERSON.fullmatch(text)
+    if person is None:
+        raise GitRefused(f"{shown(text)!r} is not of the form `Name <email>`")
+    return person[1], person[2]

@@ -205,6 +205,12 @@ async def git_result(
             raise timed_out(what, idle if why == "idle" and idle is not None else deadline)
 
 
+def inherited_environment() -> dict[str, str]:
+    """What ssh-keygen and gpg may see of our own environment: where programs and an ssh agent are."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "SSH_AUTH_SOCK") if name in os.environ}
+    return kept | {"SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"}
+
+
 def _environment(git_dir: Path | None, extra: Mapping[str, str]) -> dict[str, str]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= _ENVIRONMENT

@@ -41,6 +41,7 @@ def test_defaults() -> None:
     assert settings.infisical_sync_interval is None
     assert not settings.secret_cache_on_disk
     assert settings.secret_cache_key is None
+    assert settings.signing_key_file is None
     assert settings.log_format == "text"
     assert settings.master_key is settings.webhook_secret is settings.deploy_secret is settings.token is None
 
@@ -54,6 +55,7 @@ def test_every_variable() -> None:
             "TRUEUP_STATE_DIR": "/srv/state",
             "TRUEUP_ALLOW_LOCAL_REPOS": "1",
             "TRUEUP_MASTER_KEY": canary("master"),
+            "TRUEUP_SIGNING_KEY_FILE": "/srv/signing",
             "TRUEUP_INTERVAL": "90s",
             "TRUEUP_HTTP_ADDR": "[::1]:0",
             "SYNC_TCP_ADDR": "0.0.0.0:9101",
@@ -77,6 +79,7 @@ def test_every_variable() -> None:
     assert settings.spec_branch == "live"
     assert settings.status_repo == "https://example.org/status.git"
     assert settings.state_dir == Path("/srv/state")
+    assert settings.signing_key_file == Path("/srv/signing")
     assert settings.allow_local_repos
     assert settings.master_key == Secret(canary("master"))
     assert settings.interval == 90.0
