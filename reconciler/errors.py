@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from agent.errors import SettingsError, TrueupError
 
 __all__ = [
+    "ControlContended",
+    "ControlRewound",
+    "ControlUnreadable",
     "GitRefused",
     "GitUnavailable",
     "JournalUnavailable",
@@ -118,6 +121,25 @@ class StatusContended(TrueupError):
     """Others kept moving the status branch; what was to be recorded is still due."""
 
     reason = "StatusContended"
+    retryable = True
+
+
+class ControlUnreadable(TrueupError):
+    """An operator's record is garbled, misplaced or missing in between. Never the same as no decision."""
+
+    reason = "ControlUnreadable"
+
+
+class ControlRewound(TrueupError):
+    """The control branch was deleted, set back or replaced: decisions that counted are not there any more."""
+
+    reason = "ControlRewound"
+
+
+class ControlContended(TrueupError):
+    """Others kept moving the control branch; the decision is not recorded."""
+
+    reason = "ControlContended"
     retryable = True
 
 

@@ -27,6 +27,7 @@ PURE = (
     "agent.wire.connection",
     "agent.wire.frames",
     "agent.wire.messages",
+    "reconciler.control.files",
     "reconciler.control.records",
     "reconciler.control.state",
     "reconciler.desired",

@@ -33,7 +33,8 @@ REQUESTS: Final = frozenset({"promote", "hotfix", "rollback", "release"})
 class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """One decision. Fields that a kind has no use for are empty."""
 
-    number: int
+    number: int = 0
+    """0: none yet. It stands in the name of the file alone."""
     kind: Kind
     by: str
     """`Name <email>`."""
@@ -45,15 +46,33 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     resource: str = ""
     """What is suspended or resumed: an id such as `services/production/web`, or `services/web`."""
     tag: str = ""
-    """promote, approve: the tag in the environment that is promoted from; rollback: the one to return to;
-    hotfix: an existing tag, or empty."""
+    """promote, approve, and release where releases are promoted: the tag in the environment that is promoted
+    from; rollback: the one to return to; hotfix: an existing tag, or empty."""
     commit: str = ""
     """The commit that is meant: of promote, approve, hotfix and release."""
     source: str = ""
-    """promote: the environment that is promoted from."""
+    """promote, and release where releases are promoted: the environment that is promoted from."""
     bump: Literal["", "patch", "minor", "major"] = ""
     """release: which number is raised."""
     drop_hotfix: bool = False
     """promote: also where the commits of a hotfix would be lost."""
     until: Moment | None = None
     """override: when closed windows count again."""
+
+
+def describe(record: Record) -> str:
+    """The decision on one line, without who and why: for a commit's subject and for people."""
+    words: list[str] = [record.kind]
+    if record.unit:
+        words += [record.unit, "in" if record.kind != "promote" else "to", record.environment]
+    elif record.environment or record.resource:
+        words.append(record.environment or record.resource)
+    if record.source:
+        words += ["from", record.source]
+    what = " at ".join(word for word in (record.tag, record.commit[:12]) if word)
+    if record.until is not None:
+        what = f"until {record.until:%Y-%m-%d %H:%M:%S} UTC"
+    options = [f"bump {record.bump}"] if record.bump else []
+    options += ["dropping the hotfix"] if record.drop_hotfix else []
+    line = " ".join(words) + (f": {what}" if what else "")
+    return ", ".join([line, *options])

@@ -11,13 +11,15 @@ Scope = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class ControlState:
-    """Everything that is in force. `lifted`: the number of the newest record that ends holds of a scope."""
+    """Everything that is in force. `lifted`: the number of the newest record that ends holds of a scope;
+    `resumed`: that of the newest one that ends suspensions of a name."""
 
     last: int = 0
     """Number of the newest record; 0: there is none."""
     frozen: Record | None = None
     suspended: Mapping[str, Record] = field(default_factory=dict)
     """By what the record names: an id, or KIND/NAME."""
+    resumed: Mapping[str, int] = field(default_factory=dict)
     holds: Mapping[Scope, Record] = field(default_factory=dict)
     lifted: Mapping[Scope, int] = field(default_factory=dict)
     overrides: Mapping[str, Record] = field(default_factory=dict)
@@ -28,18 +30,41 @@ class ControlState:
     """By (environment, unit), the newest that asks for another release."""
 
     def hold_of(self, environment: str, unit: str) -> Record | None:
-        """The operator's hold on a unit there, or on the whole environment."""
-        return self.holds.get((environment, unit)) or self.holds.get((environment, ""))
+        """The operator's hold on a unit there, or on the environment: one unit alone may leave that."""
+        if (own := self.holds.get((environment, unit))) is not None:
+            return own
+        whole = self.holds.get((environment, ""))
+        if whole is not None and self.lifted.get((environment, unit), 0) > whole.number:
+            return None
+        return whole
 
     def lifted_at(self, environment: str, unit: str) -> int:
         """The number of the newest record that ends whatever held the unit there; 0: none does."""
         return max(self.lifted.get((environment, unit), 0), self.lifted.get((environment, ""), 0))
 
     def suspension_of(self, resource: str) -> Record | None:
-        """The record that suspends a resource, by its id or as `KIND/NAME` wherever it is."""
-        kind, _, rest = resource.partition("/")
-        names = {resource, f"{kind}/{rest.split('/')[1]}" if rest.count("/") else resource}
-        return next((self.suspended[name] for name in sorted(names) if name in self.suspended), None)
+        """The newest record that suspends a resource: by its id, or by a name that covers it."""
+        names = covering(resource)
+        found = max(
+            (self.suspended[name] for name in names if name in self.suspended),
+            key=lambda record: record.number,
+            default=None,
+        )
+        ended = max((self.resumed.get(name, 0) for name in names), default=0)
+        return found if found is not None and found.number > ended else None
+
+
+def covering(resource: str) -> tuple[str, ...]:
+    """The names that stand for a resource: its id, those of what it is a part of, and KIND/NAME.
+
+    `projects/production/site/web-1/srv+site` is a part of `projects/production/site`, and both of them are
+    `projects/site`.
+    """
+    parts = resource.split("/")
+    names = ["/".join(parts[:count]) for count in range(len(parts), 2, -1)] or [resource]
+    if len(parts) > 2:
+        names.append(f"{parts[0]}/{parts[2]}")
+    return tuple(names)
 
 
 def fold(records: Iterable[Record]) -> ControlState:
@@ -47,6 +72,7 @@ def fold(records: Iterable[Record]) -> ControlState:
     frozen: Record | None = None
     last = 0
     suspended: dict[str, Record] = {}
+    resumed: dict[str, int] = {}
     holds: dict[Scope, Record] = {}
     lifted: dict[Scope, int] = {}
     overrides: dict[str, Record] = {}
@@ -63,7 +89,10 @@ def fold(records: Iterable[Record]) -> ControlState:
             case "suspend":
                 suspended[record.resource] = record
             case "resume":
-                suspended.pop(record.resource, None)
+                resumed[record.resource] = record.number
+                for name in list(suspended):
+                    if record.resource in covering(name):
+                        del suspended[name]
             case "hold":
                 holds[scope] = record
             case "unhold":
@@ -82,4 +111,4 @@ def fold(records: Iterable[Record]) -> ControlState:
             if record.kind != "rollback":  # a person who asks for a release means it to be taken
                 lifted[scope] = record.number
                 holds.pop(scope, None)
-    return ControlState(last, frozen, suspended, holds, lifted, overrides, approvals, requests)
+    return ControlState(last, frozen, suspended, resumed, holds, lifted, overrides, approvals, requests)

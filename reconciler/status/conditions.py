@@ -120,6 +120,9 @@ class Reason(StrEnum):
     STATUS_UNREADABLE = "StatusUnreadable"
     STATUS_REWOUND = "StatusRewound"
     STATUS_CONTENDED = "StatusContended"
+    CONTROL_UNREADABLE = "ControlUnreadable"
+    CONTROL_REWOUND = "ControlRewound"
+    CONTROL_CONTENDED = "ControlContended"
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -88,9 +88,13 @@ def id_of(path: str) -> str | None:
 def render_document(document: AnyDocument) -> bytes:
     """The file of one document."""
     head = {"version": VERSION, "kind": KIND_NAMES[document.id.partition("/")[0]]}
-    body = msgspec.to_builtins(document, order="deterministic")
+    return dump({**head, **msgspec.to_builtins(document, order="deterministic")})
+
+
+def dump(content: Mapping[str, Any]) -> bytes:
+    """Plain data as YAML, its keys in the order given."""
     text: str = yaml.dump(
-        {**head, **body},
+        dict(content),
         Dumper=_Dumper,
         default_flow_style=False,
         allow_unicode=True,
