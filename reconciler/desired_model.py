@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from agent.wire.messages import RenderedContent
-from reconciler.hashing import ConfigHash, Inputs, digest, fingerprint
+from reconciler.hashing import ConfigHash, Inputs, digest
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
 from reconciler.secrets.merge import Collision, Merged
@@ -178,7 +178,7 @@ def split_inputs(
     for variable, value in merged.variables.items():
         name = prefix + variable
         if isinstance(value, SecretValue):
-            plain = value.value.reveal()
+            secret = value.value
             if not value.may_cause_change:
                 soft.add(name)
             if value.key != variable:
@@ -187,9 +187,9 @@ def split_inputs(
             public[f"{prefix}env {variable}"] = _digest_of(value)
             continue
         else:
-            plain = value
-            passed_on.append(Secret(value))
-        keyed[name] = fingerprint(facts.hash_key, target=target, name=name, value=plain)
+            secret = Secret(value)
+            passed_on.append(secret)
+        keyed[name] = secret.fingerprint(facts.hash_key, target, name)
     return Split(public, keyed, frozenset(soft), keys, tuple(passed_on))
 
 

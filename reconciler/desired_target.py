@@ -38,8 +38,7 @@ def desired_target(facts: Facts, target: SecretTarget) -> DesiredTarget:
         return replace(resource, setback=Setback(Reason.SECRET_NOT_FOUND, message))
     chosen = {key.name: values[key.key] for key in target.keys}
     keyed = {
-        name: fingerprint(facts.hash_key, target=resource.id, name=name, value=value.value.reveal())
-        for name, value in chosen.items()
+        name: value.value.fingerprint(facts.hash_key, resource.id, name) for name, value in chosen.items()
     }
     inputs = Inputs(_public(target), keyed)
     return replace(

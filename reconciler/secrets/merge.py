@@ -22,6 +22,8 @@ _UNCARRIABLE = re.compile("[\0\ud800-\udfff]")
 
 MAX_NEAR_NAMES = 3
 
+_ENV, _SECRETS, _ENVIRON = Precedence.ENV, Precedence.SECRETS, Precedence.ENVIRON
+
 
 @dataclass(frozen=True, slots=True)
 class Collision:
@@ -64,16 +66,25 @@ class Merged:
         return tuple(value.value for value in self.variables.values() if isinstance(value, SecretValue))
 
 
-@dataclass(slots=True)
-class _Candidate:
-    """A value on its way to a variable; `identity` tells whether two candidates are one and the same.
+Candidate = tuple[str, str]
+"""Place and key of what is offered for a variable: two equal ones are one and the same."""
 
-    Not frozen: a pass makes tens of thousands, and a frozen one takes three times as long to make.
+
+@dataclass(slots=True)
+class _Offer:
+    """What one place gives: the names of variables, and for each its key there and its value.
+
+    Columns, as a pass makes tens of thousands of entries and an object for each takes longer than all the
+    rest. Its repr shows no value.
     """
 
     place: str
-    identity: str
-    value: str | SecretValue = field(repr=False)
+    names: Sequence[str]
+    keys: Sequence[str]
+    values: Sequence[str | SecretValue] = field(default=(), repr=False)
+
+    def candidates(self) -> Iterator[tuple[str, Candidate]]:
+        return ((name, (self.place, key)) for name, key in zip(self.names, self.keys, strict=True))
 
 
 def merge(
@@ -90,22 +101,26 @@ def merge(
     prefix. `environ` holds only what may pass. Raises SecretMissing for a key that a source does not
     have and VariableUnusable for a name or a value that cannot be a variable.
     """
-    strongest_last = _ranked(
-        {
-            Precedence.ENV: [(name, _Candidate("env", name, value)) for name, value in env.items()],
-            Precedence.SECRETS: [pair for use, values in secrets for pair in _from_source(use, values)],
-            Precedence.ENVIRON: [
-                (name, _Candidate("environ", name, value)) for name, value in environ.items()
-            ],
-        },
-        precedence,
-    )
-    for name, candidates in strongest_last.items():
-        _check_name(name, candidates[0])
-        for candidate in candidates:
-            _check_value(name, candidate)
-    names = sorted(strongest_last)
-    return Merged({name: strongest_last[name][-1].value for name in names}, _collisions(strongest_last))
+    offered = [(_SECRETS, _from_source(use, values)) for use, values in secrets]
+    if env:
+        own = tuple(env)
+        offered.append((_ENV, _Offer("env", own, own, tuple(env.values()))))
+    if environ:
+        own = tuple(environ)
+        offered.append((_ENVIRON, _Offer("environ", own, own, tuple(environ.values()))))
+    offers = _ranked(offered, precedence)
+    strongest: dict[str, str | SecretValue] = {}
+    for offer in offers:
+        strongest.update(zip(offer.names, offer.values, strict=True))
+    # Nearly always all names come from one place; then what wins is all that there is.
+    if sum(len(offer.names) for offer in offers) == len(strongest):
+        if not _are_usable(strongest.items()):
+            _refuse(offers)
+        collisions: tuple[Collision, ...] = ()
+    else:
+        _refuse(offers)
+        collisions = _collisions(offers)
+    return Merged({name: strongest[name] for name in sorted(strongest)}, collisions)
 
 
 def declared_collisions(
@@ -116,69 +131,60 @@ def declared_collisions(
     precedence: Sequence[Precedence] = DEFAULT_PRECEDENCE,
 ) -> tuple[Collision, ...]:
     """The collisions that can be told from the spec alone: of names that it writes out."""
-    listed = [(use, [*use.keys, *use.rename]) for use in secrets]
-    return _collisions(
-        _ranked(
-            {
-                Precedence.ENV: [(name, _Candidate("env", name, "")) for name in env],
-                Precedence.SECRETS: [
-                    (_name(use, key), _Candidate(f"secrets/{use.source}", key, ""))
-                    for use, keys in listed
-                    for key in dict.fromkeys(keys)
-                ],
-                Precedence.ENVIRON: [(name, _Candidate("environ", name, "")) for name in environ],
-            },
-            precedence,
-        )
-    )
+    offered = []
+    for use in secrets:
+        keys = tuple(dict.fromkeys((*use.keys, *use.rename)))
+        names = [_name(use, key) for key in keys]
+        offered.append((_SECRETS, _Offer(f"secrets/{use.source}", names, keys)))
+    for kind, place, given in ((_ENV, "env", env), (_ENVIRON, "environ", environ)):
+        own = tuple(given)
+        offered.append((kind, _Offer(place, own, own)))
+    return _collisions(_ranked(offered, precedence))
 
 
-def _ranked(
-    offered: Mapping[Precedence, Iterable[tuple[str, _Candidate]]], precedence: Sequence[Precedence]
-) -> dict[str, list[_Candidate]]:
-    """The candidates of each variable, the weakest first."""
+def _ranked(offered: Iterable[tuple[Precedence, _Offer]], precedence: Sequence[Precedence]) -> list[_Offer]:
+    """What the places offer, the weakest first; those of one kind as they come."""
     order = [*precedence, *(kind for kind in DEFAULT_PRECEDENCE if kind not in precedence)]
-    strongest_last: dict[str, list[_Candidate]] = {}
-    for kind in reversed(order):
-        for name, candidate in offered[kind]:
-            strongest_last.setdefault(name, []).append(candidate)
-    return strongest_last
+    # `index` and no dict: an enum takes long to hash.
+    return [offer for _, offer in sorted(offered, key=lambda pair: -order.index(pair[0]))]
 
 
-def _collisions(strongest_last: Mapping[str, Sequence[_Candidate]]) -> tuple[Collision, ...]:
+def _collisions(strongest_last: Sequence[_Offer]) -> tuple[Collision, ...]:
+    by_name: dict[str, list[Candidate]] = {}
+    for offer in strongest_last:
+        for name, candidate in offer.candidates():
+            by_name.setdefault(name, []).append(candidate)
     collisions: list[Collision] = []
-    # Nearly all names come from one place.
-    for name in sorted(name for name, candidates in strongest_last.items() if len(candidates) > 1):
-        *others, winner = strongest_last[name]
-        losers = [
-            other.place
-            for other in reversed(others)
-            if (other.place, other.identity) != (winner.place, winner.identity)
-        ]
+    for name in sorted(name for name, candidates in by_name.items() if len(candidates) > 1):
+        *others, winner = by_name[name]
+        losers = [place for place, key in reversed(others) if (place, key) != winner]
         if losers:
-            collisions.append(Collision(name, winner.place, tuple(dict.fromkeys(losers))))
+            collisions.append(Collision(name, winner[0], tuple(dict.fromkeys(losers))))
     return tuple(collisions)
 
 
-def _from_source(use: SecretUse, values: Mapping[str, SecretValue]) -> Iterator[tuple[str, _Candidate]]:
+def _from_source(use: SecretUse, values: Mapping[str, SecretValue]) -> _Offer:
     """What one entry of a `secrets:` list asks for, under the names it gets."""
     wanted = [*use.keys, *(key for key in use.rename if key not in use.keys)]
     if not use.keys:
-        wanted = [*wanted, *(key for key in values if key not in use.rename)]
-    place, rename, prefix = f"secrets/{use.source}", use.rename, use.prefix
+        wanted += (key for key in values if key not in use.rename)
+    names, found = [], []
+    rename, prefix = use.rename, use.prefix
     for key in wanted:
         value = values.get(key)
         if value is None:
             raise SecretMissing(_missing(use.source, key, values), hint=_near(key, values))
         if key in rename:
-            yield rename[key], _Candidate(place, key, value)
-            continue
-        if not _matches(KEY, key):
+            names.append(rename[key])
+        elif _is_key(key):
+            names.append(prefix + key)
+        else:
             raise VariableUnusable(
                 f"secret source {use.source}: the key {key!r} is not of the form {KEY.pattern}",
                 hint="give it a name under `rename`, or list the wanted ones under `keys`",
             )
-        yield prefix + key, _Candidate(place, key, value)
+        found.append(value)
+    return _Offer(f"secrets/{use.source}", names, wanted, found)
 
 
 def _name(use: SecretUse, key: str) -> str:
@@ -200,26 +206,39 @@ def _near(key: str, values: Mapping[str, SecretValue]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _matches(pattern: re.Pattern[str], name: str) -> bool:
-    """Remembered: a pass sees the same names in each of a thousand services."""
-    return pattern.fullmatch(name) is not None
+def _is_key(key: str) -> bool:
+    """Remembered, as the next: a pass sees the same names in each of a thousand services."""
+    return KEY.fullmatch(key) is not None
 
 
-def _check_name(name: str, candidate: _Candidate) -> None:
-    if not _matches(VARIABLE, name):
-        raise VariableUnusable(
-            f"{candidate.place}: {name!r} cannot be the name of a variable",
-            hint=f"use letters, digits and _ ({VARIABLE.pattern})",
-        )
+@lru_cache(maxsize=4096)
+def _is_variable(name: str) -> bool:
+    return VARIABLE.fullmatch(name) is not None
 
 
-def _check_value(name: str, candidate: _Candidate) -> None:
-    value = candidate.value
-    if not _carriable(value.value.reveal() if isinstance(value, SecretValue) else value):
-        raise VariableUnusable(
-            f"{candidate.place}: the value of {name} holds a NUL character or is not valid text",
-            hint="store binary data in base64",
-        )
+def _are_usable(variables: Iterable[tuple[str, str | SecretValue]]) -> bool:
+    for name, value in variables:
+        if not _is_variable(name):
+            return False
+        if not _carriable(value.value.reveal() if isinstance(value, SecretValue) else value):
+            return False
+    return True
+
+
+def _refuse(offers: Iterable[_Offer]) -> None:
+    """Raises for the first name or value that cannot be a variable, also one that does not win."""
+    for offer in offers:
+        for name, value in zip(offer.names, offer.values, strict=True):
+            if not _is_variable(name):
+                raise VariableUnusable(
+                    f"{offer.place}: {name!r} cannot be the name of a variable",
+                    hint=f"use letters, digits and _ ({VARIABLE.pattern})",
+                )
+            if not _carriable(value.value.reveal() if isinstance(value, SecretValue) else value):
+                raise VariableUnusable(
+                    f"{offer.place}: the value of {name} holds a NUL character or is not valid text",
+                    hint="store binary data in base64",
+                )
 
 
 def _carriable(text: str) -> bool:

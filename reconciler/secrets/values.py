@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NoReturn
 
+from reconciler.hashing import fingerprint
+
 MASK = "***"
+
+MAX_MARKS = 10_000
+"""Fingerprints that one secret remembers."""
 
 _NO_OFFSET = timedelta(0)
 
@@ -18,14 +23,27 @@ class Secret:
     msgpack refuse it as they do every class of ours; with `default=str` they have `***`.
     """
 
-    __slots__ = ("__value",)
+    __slots__ = ("__marks", "__value")
 
     def __init__(self, value: str) -> None:
         self.__value = value
+        self.__marks: dict[tuple[bytes, str, str], str] | None = None
+        """Fingerprints that were taken: they are asked for again in each pass, and go with the secret."""
 
     def reveal(self) -> str:
         """The text itself: for a child's environment, a rendered file or a fingerprint, nothing else."""
         return self.__value
+
+    def fingerprint(self, *question: *tuple[bytes, str, str]) -> str:
+        """What may be published of it: `hashing.fingerprint` for a hash key, a target and a name."""
+        marks = self.__marks
+        if marks is None or len(marks) >= MAX_MARKS:
+            marks = self.__marks = {}
+        mark = marks.get(question)
+        if mark is None:
+            hash_key, target, name = question
+            mark = marks[question] = fingerprint(hash_key, target=target, name=name, value=self.__value)
+        return mark
 
     def __repr__(self) -> str:
         return MASK
