@@ -13,7 +13,7 @@ import msgspec
 from reconciler.hashing import SECRET, changed_inputs
 from reconciler.plan import Action, Step
 from reconciler.spec.model import Spec
-from reconciler.status.conditions import whole_second
+from reconciler.status.conditions import Reason, whole_second
 from reconciler.status.documents import EnvironmentStatus, Hold, Recorded
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def with_outcomes(
         outcome = outcomes.get(step.resource)
         if outcome is not None and outcome.state == "succeeded":
             holds.pop(step.resource, None)
-        elif outcome is not None and outcome.state == "failed" and (keys := only_secrets(step.changes)):
+        elif outcome is None or outcome.state != "failed" or outcome.reason == Reason.SUPERSEDED:
+            continue  # of what was overtaken nobody knows whether it works
+        elif keys := only_secrets(step.changes):
             holds.setdefault(step.resource, _hold(step.resource, keys, now))
     return msgspec.structs.replace(status, holds=tuple(holds[resource] for resource in sorted(holds)))
 
@@ -68,6 +70,8 @@ def with_untold_failures(recorded: Recorded, untold: "Iterable[StepRecord]") -> 
         service = recorded.services.get(record.resource)
         environment = recorded.environments.get("environments/" + "/".join(record.resource.split("/")[1:2]))
         if record.action != Action.DEPLOY or record.outcome != "failed" or service is None:
+            continue
+        if record.end_reason == Reason.SUPERSEDED:
             continue
         if environment is None or any(hold.resource == record.resource for hold in environment.holds):
             continue

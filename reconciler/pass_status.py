@@ -11,6 +11,7 @@ import msgspec
 from reconciler.apply import Outcome
 from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredTarget, Revision
 from reconciler.errors import Problem
+from reconciler.health_status import with_health
 from reconciler.holds import hold_message, waiting_in, with_outcomes
 from reconciler.observation import Setback
 from reconciler.plan import Action, Finding, Plan
@@ -70,6 +71,8 @@ class PassFacts:
     asked: Collection[str] = ()
     """Nodes that were needed in this pass."""
     connected: Collection[str] = ()
+    looked: Mapping[str, str | None] = field(default_factory=dict)
+    """By service that was looked at: why it is not healthy; None: it is."""
 
 
 def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
@@ -87,6 +90,7 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
         )
         for resource in facts.desired.resources
     ]
+    documents = _with_health(documents, facts, deploying, now)
     documents += _environments(recorded, facts, now)
     documents += _nodes(recorded, facts, now)
     documents += with_sources(recorded, facts.spec, facts.sources, facts.fingerprints, now)
@@ -94,6 +98,24 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
     after = recorded.put(*(_settled(recorded.get(document.id), document) for document in documents))
     summary = _summary(after, facts, findings.get(SUMMARY_ID), now)
     return after.put(_settled(recorded.summary, summary))
+
+
+def _with_health(
+    documents: list[AnyDocument], facts: PassFacts, deploying: Collection[str], now: datetime
+) -> list[AnyDocument]:
+    services = facts.desired.services()
+    return [
+        with_health(
+            document,
+            services[document.id].service.health,
+            facts.outcomes.get(document.id) if document.id in deploying else None,
+            facts.looked,
+            now,
+        )
+        if isinstance(document, ServiceStatus)
+        else document
+        for document in documents
+    ]
 
 
 def _settled(old: AnyDocument | None, new: AnyDocument) -> AnyDocument:

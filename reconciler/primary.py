@@ -39,6 +39,7 @@ from reconciler.spec_source import SpecCache
 from reconciler.status.branch import StatusBranch
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import Recorded
+from reconciler.superseded import Calls
 from reconciler.sync.hub import Hub
 
 KEY_FILE = "master.key"
@@ -99,6 +100,8 @@ class Primary:
     _nursery: trio.Nursery
     """Of whoever opened the primary: what is started in it outlives the pass that needed it first."""
     specs: SpecCache = field(default_factory=SpecCache)
+    calls: Calls = field(default_factory=Calls)
+    """Everybody's "look now", for the waits of a pass."""
     arrivals: Arrivals = field(default_factory=Arrivals)
     """Who waits for secrets that another repository exports; told by webhooks."""
     spec: Spec | None = None

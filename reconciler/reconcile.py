@@ -16,6 +16,8 @@ from reconciler.desired import Desired, Facts, make_desired
 from reconciler.errors import Problem, SettingsError
 from reconciler.fleet import Fleet
 from reconciler.gather import gather_facts
+from reconciler.health import HealthChecks
+from reconciler.health_status import checks_due, notes_of_health
 from reconciler.holds import active_holds, hold_message, waiting_in, with_untold_failures
 from reconciler.journal import StepRecord
 from reconciler.notes import notes_of_pass
@@ -27,10 +29,12 @@ from reconciler.recording import moved, with_replayed, with_results
 from reconciler.secret_fingerprints import source_fingerprints
 from reconciler.spec.model import Move
 from reconciler.spec_source import SpecAt, read_spec
+from reconciler.status.conditions import Reason
 from reconciler.status.documents import SUMMARY_ID, Recorded
 from reconciler.status.transitions import Transition, transitions
 from reconciler.step_recorder import JournalRecorder, result_of
 from reconciler.steps import Steps
+from reconciler.superseded import Newer
 from reconciler.sync.sources import ProjectSources
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -87,6 +91,11 @@ async def reconcile(
         log.info(f"note: {note}")
     on_plan(prepared.plan)
     spec = prepared.spec.spec
+    spec_url, spec_branch = primary.settings.require_spec_repo(), primary.settings.spec_branch
+    newer = Newer(spec, spec_url, spec_branch, primary.repositories, primary.calls)
+    health = HealthChecks(spec, newer, primary.repositories, primary.checkouts, primary.run_context)
+    due, _ = checks_due(prepared.desired, prepared.recorded, _deploying(prepared.plan))
+    looked: dict[str, str | None] = {}
     # apply
     recorder = await JournalRecorder.start(primary.journal, prepared.desired, primary.now)
     async with ProjectSources(spec, primary.repositories, primary.checkouts, primary.run_context) as sources:
@@ -100,19 +109,22 @@ async def reconcile(
             secret_exports=primary.secret_exports(spec),
             recorded=prepared.recorded,
             observed=prepared.observed.resources,
+            health=health,
             checkouts=primary.checkouts,
             context=primary.run_context,
         )
-        outcomes = await apply_plan(
-            prepared.plan,
-            steps.executors(),
-            recorder,
-            slot=steps.slot,
-            on_change=on_change,
-        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(health.look, due, looked)
+            outcomes = await apply_plan(
+                prepared.plan,
+                steps.executors(),
+                recorder,
+                slot=steps.slot,
+                on_change=on_change,
+            )
     # status
     replayed = [result_of(record) for record in prepared.replayed]
-    happened = _pass_facts(primary, prepared, outcomes)
+    happened = _pass_facts(primary, prepared, outcomes, looked)
     told: list[Transition] = []
 
     def changed(recorded: Recorded) -> Recorded:
@@ -124,6 +136,9 @@ async def reconcile(
 
     commit = await primary.status.publish(changed, _message(prepared, outcomes))
     await recorder.finish(outcomes.values(), prepared.replayed, told)
+    for change in told:
+        if change.kind == "degraded" and change.reason == Reason.HEALTH_CHECK_FAILED:
+            log.warning("not healthy", resource=change.resource, why=change.message)
     away = prepared.observed.asked - prepared.observed.connected
     return Pass(prepared.plan, outcomes, prepared.spec.problems, commit, prepared.notes, away)
 
@@ -194,7 +209,12 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
             for name, held in holds.items()
         },
     )
+    notes += tuple(notes_of_health(desired, recorded, _deploying(plan)))
     return Prepared(spec, recorded, facts, desired, observed, plan, replayed, untold, fleet, notes)
+
+
+def _deploying(plan: Plan) -> tuple[str, ...]:
+    return tuple(step.resource for step in plan.steps if step.action is Action.DEPLOY)
 
 
 def _moved(records: Iterable[StepRecord], moves: Sequence[Move]) -> tuple[StepRecord, ...]:
@@ -220,7 +240,12 @@ def _check_forced(forced: Collection[str], desired: Desired) -> None:
             )
 
 
-def _pass_facts(primary: Primary, prepared: Prepared, outcomes: Mapping[str, Outcome]) -> PassFacts:
+def _pass_facts(
+    primary: Primary,
+    prepared: Prepared,
+    outcomes: Mapping[str, Outcome],
+    looked: Mapping[str, str | None],
+) -> PassFacts:
     spec = prepared.spec
     store = primary.secret_store(spec.spec)
     return PassFacts(
@@ -238,6 +263,7 @@ def _pass_facts(primary: Primary, prepared: Prepared, outcomes: Mapping[str, Out
         fingerprints=source_fingerprints(store.own_answers(), primary.key.hash_key),
         asked=prepared.observed.asked,
         connected=prepared.observed.connected,
+        looked=looked,
     )
 
 

@@ -39,6 +39,21 @@ class Repositories:
 
     def begin_pass(self) -> None:
         self._looks.clear()
+        for mirror in self._mirrors.values():
+            mirror.own_pushes.clear()
+
+    def seen(self, url: str) -> Mapping[str, str] | None:
+        """All refs of a repository as this pass found them; None where it did not look, or could not."""
+        look = self._looks.get(url)
+        return look.refs.all if look is not None and look.refs is not None else None
+
+    def pushed(self, url: str) -> Mapping[str, str]:
+        """The refs that were set from here since the pass began, and to what."""
+        return self.mirror(url).own_pushes
+
+    async def ask(self, url: str) -> Mapping[str, str]:
+        """All refs as they are at this moment; nothing is fetched, and the pass goes on with what it saw."""
+        return await self.mirror(url).remote_refs()
 
     async def commit_paths(self, url: str, commit: str) -> CommitPaths:
         """The files of a commit; those of the last few are kept with all digests made of them."""

@@ -23,6 +23,7 @@ from reconciler.mishaps import line_for_log, way_to
 from reconciler.plan import Step
 from reconciler.primary import Primary
 from reconciler.reconcile import Pass, reconcile
+from reconciler.status.conditions import Reason
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -69,7 +70,8 @@ class Runner:
         """What was told of resources that are not in order, by resource."""
 
     def ask(self, why: str) -> None:
-        """Let a pass begin as soon as none is under way."""
+        """Let a pass begin as soon as none is under way; one that waits for health looks whether to go on."""
+        self.primary.calls.call()
         if not self._asked.is_set():
             log.info("a pass was asked for", why=why)
             self._asked.set()
@@ -133,6 +135,8 @@ class Runner:
             code = pass_exit_code(done)
             self._away = done.away
             self._tell_pass(done)
+            if any(outcome.reason == Reason.SUPERSEDED for outcome in done.outcomes.values()):
+                self.ask("a wait for health was overtaken")
         self.last = LastPass(self.primary.now(), code, error)
         return error
 

@@ -9,11 +9,12 @@ import trio
 
 from reconciler.apply import Details, Executor
 from reconciler.deploy.context import RunContext
-from reconciler.deploy.driver import DeployRequest, Driver, driver_for
+from reconciler.deploy.driver import DeployRequest, driver_for
 from reconciler.desired import Desired
 from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
 from reconciler.git.checkout import checkout
+from reconciler.health import HealthChecks
 from reconciler.observation import Absent, Observation
 from reconciler.plan import FORCED, Action, Step
 from reconciler.repositories import Repositories
@@ -43,6 +44,7 @@ class Steps:
         secret_exports: SecretExports,
         recorded: Recorded,
         observed: Mapping[str, Observation],
+        health: HealthChecks,
         checkouts: Path,
         context: RunContext,
     ) -> None:
@@ -57,6 +59,7 @@ class Steps:
         self._secret_exports = secret_exports
         self._recorded = recorded
         self._observed = observed
+        self._health = health
         self._checkouts = checkouts
         self._context = context
         self._projects = {build: sync for sync, build in desired.builds.items()}
@@ -132,7 +135,8 @@ class Steps:
         assert revision is not None  # a step has no setback
         driver = driver_for(service.deploy)
         repository = self._spec.repositories[service.repository]
-        async with self._tree(driver, repository.url, revision.commit) as tree:
+        needs_tree = driver.needs_checkout or self._health.needs_checkout(desired)
+        async with self._tree(repository.url, revision.commit, needed=needs_tree) as tree:
             outcome = await driver.deploy(
                 DeployRequest(
                     service=service,
@@ -146,13 +150,14 @@ class Steps:
                     log=lambda line: log.info("task output", resource=step.resource, line=line),
                 )
             )
+            await self._health.verify(desired, tree)
         inventory = [f"{name}={value}" for name, value in sorted(outcome.inventory.items())]
         return {"exit_code": outcome.exit_code, "output": outcome.output, "inventory": inventory}
 
     @asynccontextmanager
-    async def _tree(self, driver: Driver, url: str, commit: str) -> AsyncIterator[Path]:
-        """A work tree for a driver that needs one, else a place where none is."""
-        if not driver.needs_checkout:
+    async def _tree(self, url: str, commit: str, *, needed: bool) -> AsyncIterator[Path]:
+        """A work tree where one is needed, else a place where none is."""
+        if not needed:
             yield self._checkouts / "none"
             return
         async with checkout(self._repositories.mirror(url), commit, under=self._checkouts) as tree:

@@ -75,8 +75,6 @@ def unbuilt_in_service(service: Service, environment: Environment, repository: R
     if isinstance(service.deploy, ComposeDeploy | DokployDeploy | AgentDeploy):
         kind = type(service.deploy).__struct_config__.tag
         return _setback(f"services.{service.name}.deploy.kind: {kind}")
-    if service.health is not None:
-        return _setback(f"services.{service.name}.health")
     return _unbuilt_in_repository(repository)
 
 

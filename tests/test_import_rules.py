@@ -35,6 +35,7 @@ PURE = (
     "reconciler.github.export_work",
     "reconciler.github.scopes",
     "reconciler.hashing",
+    "reconciler.health_status",
     "reconciler.holds",
     "reconciler.notes",
     "reconciler.secret_fingerprints",

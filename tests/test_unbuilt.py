@@ -23,7 +23,6 @@ SERVICES = {
         "deploy: {kind: dokploy, compose_id: abc, server: 'https://dokploy.example', api_key: {env: KEY}}"
     ),
     "deploy.kind: agent": "deploy: {kind: agent, project: site, command: up}",
-    "health": "deploy: {kind: invoke, task: deploy}, health: {tcp: '127.0.0.1:1'}",
 }
 PROJECTS = {
     "source (a directory on the primary)": "source: {directory: /srv/build}, sync: {nodes: [NODE]}",

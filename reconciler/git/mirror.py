@@ -50,6 +50,8 @@ class Mirror(MirrorReader):
         options: GitOptions | None = None,
     ) -> None:
         super().__init__(url, path, options or GitOptions(allow_local=allow_local, deadline=deadline))
+        self.own_pushes: dict[str, str] = {}
+        """The refs that `push` has set, and to what; whoever cares for a while of it clears it."""
 
     async def refresh(self) -> Refs:
         """What the remote has now, with all of it here; `rewound` names branches that lost commits.
@@ -57,7 +59,7 @@ class Mirror(MirrorReader):
         One ls-remote, and nothing more when nothing moved. A copy that is missing or damaged is made anew.
         Raises GitUnavailable, GitRefused for objects that git's own check refuses, GitFailed.
         """
-        remote = await self._ask_remote()
+        remote = await self.remote_refs()
         before = await self.refs() if self.is_there() else None
         if before is not None and dict(before.all) == remote:
             return before
@@ -127,12 +129,14 @@ class Mirror(MirrorReader):
             result = await self.talk(args, git_dir=self.path, lock=lock, transfer=True)
             if not pushed(result, self.url, ref):
                 return False
+            self.own_pushes[ref] = commit
             self._known = None
             if ref.startswith(MIRRORED):
                 await self.write(["update-ref", ref, commit], lock)
         return True
 
-    async def _ask_remote(self) -> dict[str, str]:
+    async def remote_refs(self) -> dict[str, str]:
+        """Full ref name to object id, of what is mirrored, as the remote has it now. Raises as `refresh`."""
         # The patterns thin out the answer here; the protocol cannot ask for three prefixes at once.
         patterns = [f"{prefix}*" for prefix in MIRRORED]
         result = await self.talk(["ls-remote", "--", self.url, *patterns])

@@ -10,6 +10,7 @@ from reconciler.deploy.context import RunContext
 from reconciler.git.process import GitOptions
 from reconciler.github.export import Arrivals
 from reconciler.github.pace import Pace
+from reconciler.health import HealthChecks
 from reconciler.observation import Absent
 from reconciler.plan import Action, Step, make_plan
 from reconciler.repositories import Repositories
@@ -19,6 +20,7 @@ from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
 from reconciler.status.documents import Recorded
 from reconciler.steps import Steps
+from reconciler.superseded import Calls, Newer
 from reconciler.sync.sources import ProjectSources
 from tests.reconciler.facts import desired, facts
 
@@ -79,6 +81,9 @@ async def test_targets_and_other_steps_each_have_their_limit(
             secret_exports=SecretExports(store, Pace(), Arrivals()),
             recorded=Recorded(),
             observed={},
+            health=HealthChecks(
+                spec, Newer(spec, "", "main", repositories, Calls()), repositories, tmp_path, context
+            ),
             checkouts=tmp_path,
             context=context,
         )
