@@ -17,7 +17,9 @@ WEB = "services/staging/web"
 HEALTH = Health(tcp="db:1")
 
 
-def status(health: Health | None = HEALTH, found: ConditionStatus = "True", *, ready: ConditionStatus = "True") -> ServiceStatus:
+def status(
+    health: Health | None = HEALTH, found: ConditionStatus = "True", *, ready: ConditionStatus = "True"
+) -> ServiceStatus:
     conditions = set_condition((), "Ready", ready, "R", now=NOW)
     if health is not None:
         conditions = set_condition(
