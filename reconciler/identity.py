@@ -1,8 +1,9 @@
 """Ids of resources: the path of the status file without `.yaml`. Pure."""
 
 import hashlib
+import re
 
-from reconciler.spec.model import Project, SyncTarget
+from reconciler.spec.model import ComposeDeploy, Project, Service, SyncTarget
 
 MAX_SLUG = 200
 """Bytes; a file name has room for 255."""
@@ -38,3 +39,18 @@ def build_id(project: Project) -> str:
 
 def sync_id(project: Project, target: SyncTarget) -> str:
     return f"{project_id(project)}/{target.node}/{target_slug(target.target_path)}"
+
+
+def compose_project(service: Service, recorded: str | None = None) -> str:
+    """The compose project of a service: what the spec says, else what it was deployed as, else its own name.
+
+    A project's volumes bear its name, so that a service which is renamed keeps the name of its project.
+    Compose allows small letters, digits, `-` and `_`; where others are replaced, a digest tells the service
+    from those that would be called the same.
+    """
+    assert isinstance(service.deploy, ComposeDeploy)
+    if service.deploy.project_name or recorded:
+        return service.deploy.project_name or recorded or ""
+    name = f"{service.environment}-{service.name}"
+    allowed = re.sub(r"[^a-z0-9_-]", "-", name.lower())
+    return allowed if allowed == name else f"{allowed}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

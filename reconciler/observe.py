@@ -1,13 +1,13 @@
 """Looking at what is there: what was recorded, and what the agents find on their hosts. Decides nothing."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import trio
 
 from agent.wire.messages import TaskReport
-from reconciler.desired_model import Desired, DesiredSync, DesiredTarget
+from reconciler.desired_model import Desired, DesiredService, DesiredSync, DesiredTarget
 from reconciler.errors import TrueupError
 from reconciler.export_work import seen_at
 from reconciler.github.export_work import Found
@@ -16,10 +16,18 @@ from reconciler.hashing import Inputs
 from reconciler.observation import Absent, Observation, Present, Unknown
 from reconciler.spec.model import SecretTarget
 from reconciler.status.conditions import Reason
-from reconciler.status.documents import Applied, Recorded, SyncStatus, TargetStatus
+from reconciler.status.documents import Applied, Recorded, ServiceStatus, SyncStatus, TargetStatus
 from reconciler.target_work import drift_at, held_and_foreign
 
 MAX_PARALLEL_LOOKS = 16
+
+LookAtService = Callable[[DesiredService, ServiceStatus | None], Awaitable[Observation | None]]
+"""What its driver finds of a service; None: it is as recorded, as far as can be seen."""
+
+
+async def as_recorded(_desired: DesiredService, _status: ServiceStatus | None) -> Observation | None:
+    """For whoever asks no driver."""
+    return None
 
 
 class SecretTargets(Protocol):
@@ -81,8 +89,9 @@ async def observe(
     secret_targets: SecretTargets,
     secret_exports: SecretExports,
     interrupted: Collection[str] = (),
+    look_at_service: LookAtService = as_recorded,
 ) -> Observed:
-    """Services by their record (their driver has nothing to look at), sync targets by asking their agents.
+    """Services by their record and what their driver sees, sync targets by asking their agents.
 
     `interrupted` names resources whose step was begun and never ended. Without `agents`, as for a plan
     made on a laptop, sync targets too are taken as recorded. Secret targets are asked always.
@@ -95,27 +104,34 @@ async def observe(
             status = recorded.targets.get(secrets.id)
             await _ask_target(secret_targets, secret_exports, secrets, status, found)
 
+    async def ask_driver(service: DesiredService, status: ServiceStatus | None) -> None:
+        async with limiter:
+            if (seen := await look_at_service(service, status)) is not None:
+                found[service.id] = seen
+
     async with trio.open_nursery() as nursery:
         for name, secrets in desired.targets().items():
             found[name] = recorded_observation(recorded.targets.get(name), interrupted=name in interrupted)
             if secrets.setback is None:
                 nursery.start_soon(ask_target, secrets)
+        for name, service in desired.services().items():
+            status = recorded.services.get(name)
+            found[name] = recorded_observation(status, interrupted=name in interrupted)
+            # After a failure or an interruption nobody's look counts: it is done again.
+            if service.setback is None and (status is None or isinstance(found[name], Present)):
+                nursery.start_soon(ask_driver, service, status)
         # Neither waits for the other.
-        return await _observe_the_rest(desired, recorded, agents, found, interrupted)
+        return await _observe_syncs(desired, recorded, agents, found, interrupted)
 
 
-async def _observe_the_rest(
+async def _observe_syncs(
     desired: Desired,
     recorded: Recorded,
     agents: Agents | None,
     found: dict[str, Observation],
     interrupted: Collection[str],
 ) -> Observed:
-    """Services and sync targets, into `found`."""
-    for service in desired.services():
-        found[service] = recorded_observation(
-            recorded.services.get(service), interrupted=service in interrupted
-        )
+    """Sync targets, into `found`."""
     for target in desired.syncs():
         found[target] = recorded_observation(recorded.syncs.get(target), interrupted=target in interrupted)
     if agents is None:

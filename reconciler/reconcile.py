@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from reconciler.apply import OnChange, Outcome, apply_plan
+from reconciler.deploy.looking import looking
 from reconciler.desired import Desired, Facts, make_desired
 from reconciler.errors import Problem, SettingsError
 from reconciler.fleet import Fleet
@@ -195,6 +196,7 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         secret_targets=primary.secret_targets(spec.spec),
         secret_exports=primary.secret_exports(spec.spec),
         interrupted=_interrupted(untold),
+        look_at_service=looking(primary.run_context, here=patience is not None),
     )
     # plan
     ids = recorded.ids() - {SUMMARY_ID}

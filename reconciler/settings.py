@@ -61,6 +61,7 @@ MAX_SECRET: Final = 64 * 1024
 
 _DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PASSED_ON: Final = ("LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_DOCKER: Final = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
@@ -130,6 +131,21 @@ class Settings:
         child = {"PATH": given.get("PATH") or _DEFAULT_PATH, "LANG": given.get("LANG") or "C.UTF-8"}
         child |= {name: given[name] for name in _PASSED_ON if given.get(name)}
         return child | {name: given[name] for name in _PROXIES if given.get(name) and "@" not in given[name]}
+
+    def docker_environment(self) -> dict[str, str]:
+        """What docker's client is told besides: where its daemon is, and where its own settings are.
+
+        Of a primary with a home these are in `.docker` there, as for a person. An agent for ssh is passed on
+        where a daemon may be reached by ssh.
+        """
+        given = {name: self.environ[name] for name in _DOCKER if self.environ.get(name)}
+        home = self.environ.get("HOME", "")
+        if "DOCKER_CONFIG" not in given and Path(home).is_absolute():
+            given["DOCKER_CONFIG"] = str(Path(home) / ".docker")
+        by_ssh = given.get("DOCKER_HOST", "").startswith("ssh://") or "DOCKER_CONTEXT" in given
+        if by_ssh and self.environ.get("SSH_AUTH_SOCK"):
+            given["SSH_AUTH_SOCK"] = self.environ["SSH_AUTH_SOCK"]
+        return given
 
     def visible(self, names: Iterable[str]) -> dict[str, str]:
         """Those of the named variables that are set, for services that name them under `environ`.

@@ -21,7 +21,7 @@ from reconciler.repositories import Repositories
 from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.mask import Masker
-from reconciler.spec.model import Spec
+from reconciler.spec.model import Service, Spec
 from reconciler.status.conditions import ConditionType, find_condition
 from reconciler.status.documents import Recorded
 from reconciler.sync.sources import ProjectSources
@@ -134,6 +134,7 @@ class Steps:
         service, revision = desired.service, desired.revision
         assert revision is not None  # a step has no setback
         driver = driver_for(service.deploy)
+        known = self._inventories(service)
         repository = self._spec.repositories[service.repository]
         needs_tree = driver.needs_checkout or self._health.needs_checkout(desired)
         async with self._tree(repository.url, revision.commit, needed=needs_tree) as tree:
@@ -147,12 +148,24 @@ class Steps:
                     masker=Masker([*desired.merged.secrets(), *desired.passed_on]),
                     context=self._context,
                     config_hash=step.hash,
+                    inventory=known.pop(service.id, {}),
+                    others=known,
                     log=lambda line: log.info("task output", resource=step.resource, line=line),
                 )
             )
             await self._health.verify(desired, tree)
         inventory = [f"{name}={value}" for name, value in sorted(outcome.inventory.items())]
         return {"exit_code": outcome.exit_code, "output": outcome.output, "inventory": inventory}
+
+    def _inventories(self, service: Service) -> dict[str, dict[str, str]]:
+        """By service, what the driver of this one has recorded of those that the spec names."""
+        kind = service.deploy.__struct_config__.tag
+        recorded = self._recorded.services
+        return {
+            id: recorded[id].inventory
+            for id in self._services
+            if id in recorded and recorded[id].deploy == kind
+        }
 
     @asynccontextmanager
     async def _tree(self, url: str, commit: str, *, needed: bool) -> AsyncIterator[Path]:

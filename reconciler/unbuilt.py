@@ -7,7 +7,6 @@ silently ignored is worse than one that is refused. What gets built leaves this 
 from reconciler.observation import Setback
 from reconciler.spec.model import (
     AgentDeploy,
-    ComposeDeploy,
     DokployDeploy,
     Environment,
     ManualDeploy,
@@ -72,7 +71,7 @@ def unbuilt_in_service(service: Service, environment: Environment, repository: R
         )
     if (part := unbuilt_in_environment(environment)) is not None:
         return _setback(where + part.strip("`"))
-    if isinstance(service.deploy, ComposeDeploy | DokployDeploy | AgentDeploy):
+    if isinstance(service.deploy, DokployDeploy | AgentDeploy):
         kind = type(service.deploy).__struct_config__.tag
         return _setback(f"services.{service.name}.deploy.kind: {kind}")
     return _unbuilt_in_repository(repository)

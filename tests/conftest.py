@@ -15,7 +15,7 @@ from tests.processlist import ProcessList, watch_process_list
 
 # What a developer's or a CI machine's own settings may not decide here. Names with _TEST_ are for the tests.
 _FOREIGN = re.compile(
-    r"(TRUEUP|SYNC|INFISICAL|DOKPLOY|GIT|XDG|SSH|GH|GITHUB)_|(WEBHOOK|DEPLOY)_SECRET|(SOURCE|CHECK)_SECRETS_|NOTIFY_URL"
+    r"(TRUEUP|SYNC|INFISICAL|DOKPLOY|DOCKER|COMPOSE|GIT|XDG|SSH|GH|GITHUB)_|(WEBHOOK|DEPLOY)_SECRET|(SOURCE|CHECK)_SECRETS_|NOTIFY_URL"
     r"|(https?|ftp|all|no)_proxy$|(FORCE_COLOR|NO_COLOR|COLUMNS|LINES|PAGER|EDITOR|PYTHONPATH)$",
     re.IGNORECASE,
 )

@@ -18,7 +18,6 @@ ENVIRONMENTS = {
     "on_failure: rollback": "on_failure: rollback",
 }
 SERVICES = {
-    "deploy.kind: compose": "deploy: {kind: compose, file: api/compose.yaml}",
     "deploy.kind: dokploy": (
         "deploy: {kind: dokploy, compose_id: abc, server: 'https://dokploy.example', api_key: {env: KEY}}"
     ),

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -30,6 +30,8 @@ class RunContext:
     """A directory in the state directory, in which private homes are made."""
     invoke_command: tuple[str, ...] = INVOKE_COMMAND
     build_user: BuildUser | None = None
+    docker_environment: Mapping[str, str] = field(default_factory=dict)
+    """`Settings.docker_environment()`: for docker's client alone."""
 
     @property
     def state_dir(self) -> Path:
@@ -43,6 +45,7 @@ class RunContext:
             scratch=settings.state_dir / "homes",
             invoke_command=settings.invoke_command or INVOKE_COMMAND,
             build_user=find_build_user(settings.build_user),
+            docker_environment=settings.docker_environment(),
         )
 
 

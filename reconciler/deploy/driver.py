@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from reconciler.deploy.compose import ComposeDriver
 from reconciler.deploy.invoke import InvokeDriver
 from reconciler.deploy.request import DeployOutcome, DeployRequest, Driver, ManualService
 from reconciler.errors import NotYetImplemented
@@ -10,7 +11,7 @@ from reconciler.spec.model import Deploy, ManualDeploy
 
 __all__ = ["DRIVERS", "DeployOutcome", "DeployRequest", "Driver", "ManualService", "driver_for"]
 
-DRIVERS: Mapping[str, Driver] = MappingProxyType({"invoke": InvokeDriver()})
+DRIVERS: Mapping[str, Driver] = MappingProxyType({"compose": ComposeDriver(), "invoke": InvokeDriver()})
 """By the spec's `deploy.kind`."""
 
 

@@ -35,6 +35,10 @@ class DeployRequest:
     context: RunContext
     config_hash: str = ""
     """What the deploy establishes."""
+    inventory: Mapping[str, str] = field(default_factory=dict)
+    """What status has of it since this kind of driver last deployed it."""
+    others: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The same of the other services of this kind, by id."""
     log: Callable[[str], None] = no_log
     """Gets each line of output as it comes, masked; must not raise."""
 
@@ -79,6 +83,8 @@ class Driver:
 
     needs_checkout: ClassVar[bool] = True
     """Whether a work tree of the repository has to be there for a deploy."""
+    is_local: ClassVar[bool] = True
+    """Whether `look` asks the host that it runs on, and so means nothing anywhere else."""
     removes: ClassVar[bool] = False
     """Whether `remove` can take away what was deployed."""
 

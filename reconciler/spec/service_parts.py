@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 from pathspec import GitIgnoreSpec
 
+from reconciler.identity import compose_project
 from reconciler.spec.addresses import port_fault, url_fault
 from reconciler.spec.convert import converted
 from reconciler.spec.document import Map, Path, Seq, shown
 from reconciler.spec.findings import Findings
-from reconciler.spec.model import AgentDeploy, DokployDeploy, Health, Repository, Service, Unit
+from reconciler.spec.model import AgentDeploy, ComposeDeploy, DokployDeploy, Health, Repository, Service, Unit
 from reconciler.spec.overlay import PROBES, overlay, without
 from reconciler.spec.schema import definition, suggest, violations
 from reconciler.spec.secret_parts import Uses
@@ -73,7 +74,22 @@ def build_services(
                     plain = plain if plain is not None else converted(base, "service")
                     service = _build(findings, variant, plain, units, uses)
                     built += [service] if service else []
+    _check_compose_projects(findings, built)
     return tuple(sorted(built, key=lambda each: each.id))
+
+
+def _check_compose_projects(findings: Findings, services: list[Service]) -> None:
+    """Of two services in one compose project each would take the other's containers for left-overs."""
+    owners: dict[str, str] = {}
+    for service in services:
+        if isinstance(service.deploy, ComposeDeploy):
+            project = compose_project(service)
+            if (owner := owners.setdefault(project, service.id)) != service.id:
+                findings.report(
+                    ("services", service.name),
+                    f"{service.id} and {owner} have the same compose project {shown(project)}; give one of "
+                    "them another `deploy.project_name`",
+                )
 
 
 def _is_whole(findings: Findings, variant: Variant) -> bool:

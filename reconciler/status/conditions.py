@@ -103,6 +103,7 @@ class Reason(StrEnum):
     TIMEOUT = "Timeout"
     PRUNE_FAILED = "PruneFailed"
     PRUNE_REFUSED = "PruneRefused"
+    DOCKER_UNAVAILABLE = "DockerUnavailable"
     OBSERVATION_FAILED = "ObservationFailed"
     DRIFT_DETECTED = "DriftDetected"
     # nodes and sync

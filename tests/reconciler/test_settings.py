@@ -238,6 +238,18 @@ def test_children_have_a_path_also_where_the_primary_has_none() -> None:
     assert "/usr/bin" in load().child_environment()["PATH"].split(":")
 
 
+def test_what_docker_is_told() -> None:
+    """Where its daemon and its own settings are; an agent for ssh only where ssh is used."""
+    given = {"HOME": "/root", "SSH_AUTH_SOCK": "/agent", "DOCKER_API_VERSION": "1.1", "DOCKER_CERT_PATH": ""}
+    assert load(given).docker_environment() == {"DOCKER_CONFIG": "/root/.docker"}
+    by_ssh = {**given, "DOCKER_HOST": "ssh://docker.example", "DOCKER_CONFIG": "/etc/docker-client"}
+    assert load(by_ssh).docker_environment() == {
+        "DOCKER_HOST": "ssh://docker.example",
+        "DOCKER_CONFIG": "/etc/docker-client",
+        "SSH_AUTH_SOCK": "/agent",
+    }
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 

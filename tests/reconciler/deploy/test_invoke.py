@@ -23,7 +23,6 @@ from reconciler.settings import load_settings
 from reconciler.spec.model import (
     AgentDeploy,
     Build,
-    ComposeDeploy,
     Deploy,
     DokployDeploy,
     EnvCredential,
@@ -315,7 +314,6 @@ async def test_a_build_writes_into_its_checkout(checkout: Path, context: RunCont
 @pytest.mark.parametrize(
     ("deploy", "reason", "words"),
     [
-        (ComposeDeploy(), "NotImplemented", "deploy.kind: compose is valid"),
         (
             DokployDeploy(server="https://d", compose_id="x", api_key=EnvCredential(name="K")),
             "NotImplemented",

@@ -408,6 +408,11 @@ RESOURCES = [
         WEB + "{repository: app, deploy: {kind: compose}, environments: {staging: {deploy: {task: x}}}}",
         "services.web.environments.staging.deploy.task: unknown key `task`",
     ),
+    (
+        WEB
+        + "{repository: app, deploy: {kind: compose, project_name: p}, environments: [staging, production]}",
+        "services/production/web and services/staging/web have the same compose project `p`; give one of them",
+    ),
     # projects
     (PROJECT + "{repository: app, branch: main}", "projects.site: `sync` is missing"),
     (PROJECT + "{sync: {}}", "projects.site: name exactly one of `repository` and `source`"),
