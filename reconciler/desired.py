@@ -95,7 +95,7 @@ def _desired_service(facts: Facts, service: Service) -> DesiredService:
     try:
         environment = facts.spec.environments[service.environment]
         repository = facts.spec.repositories[service.repository]
-        if (unbuilt := unbuilt_in_service(service, environment, repository)) is not None:
+        if (unbuilt := unbuilt_in_service(service, environment)) is not None:
             return replace(resource, setback=unbuilt)
         if service.suspend:
             return replace(resource, setback=suspended(service.name))

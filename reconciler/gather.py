@@ -28,6 +28,7 @@ from reconciler.secrets.values import Secret, SecretValue, is_text
 from reconciler.settings import Settings
 from reconciler.spec.model import Spec
 from reconciler.status.documents import Recorded
+from reconciler.verification import Verification
 
 MAX_PARALLEL_LOOKS = 16
 MAX_IGNORE_FILE = 1 << 20
@@ -62,7 +63,9 @@ async def gather_facts(
         nursery.start_soon(_view_repositories, spec, repositories, views)
         nursery.start_soon(_fetch_secrets, spec, store, secrets)
     releases, waiting = _choose_releases(spec, views, recorded, held)
-    branches = await _find_branches(spec, views)
+    verification = Verification(repositories, settings)
+    releases = await verification.releases(spec, releases)
+    branches = await verification.branches(spec, await _find_branches(spec, views))
     commits = await _read_commits(
         repositories,
         [

@@ -18,6 +18,7 @@ from reconciler.plan import Action, Finding, Plan
 from reconciler.recording import generation, partly_pushed
 from reconciler.secret_status import with_sources
 from reconciler.secrets.freshness import Freshness
+from reconciler.source_status import with_source_verified
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import (
     ConditionStatus,
@@ -80,13 +81,18 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
     findings = {finding.resource: finding for finding in facts.plan.findings}
     deploying = {step.resource for step in facts.plan.steps if step.action is Action.DEPLOY}
     documents: list[AnyDocument] = [
-        _resource_status(
-            recorded,
+        with_source_verified(
+            _resource_status(
+                recorded,
+                resource,
+                facts.outcomes.get(resource.id),
+                findings.get(resource.id),
+                deploying=resource.id in deploying,
+                now=now,
+            ),
             resource,
-            facts.outcomes.get(resource.id),
-            findings.get(resource.id),
-            deploying=resource.id in deploying,
-            now=now,
+            facts.spec,
+            now,
         )
         for resource in facts.desired.resources
     ]
@@ -149,7 +155,7 @@ def _resource_status(
     *,
     deploying: bool,
     now: datetime,
-) -> AnyDocument:
+) -> ServiceStatus | SyncStatus | TargetStatus:
     status: ServiceStatus | SyncStatus | TargetStatus
     if isinstance(resource, DesiredService):
         status = recorded.services.get(resource.id) or ServiceStatus(id=resource.id)

@@ -41,6 +41,7 @@ from reconciler.status.conditions import Reason
 from reconciler.status.documents import Recorded
 from reconciler.superseded import Calls
 from reconciler.sync.hub import Hub
+from reconciler.verification import Verification
 
 KEY_FILE = "master.key"
 CACHE_DIRECTORY = "secret-cache"
@@ -127,7 +128,11 @@ class Primary:
     def secret_store(self, spec: Spec) -> SecretStore:
         """The sources of a spec. What they fetched outlives a change of the spec that still asks for it."""
         sources = self.secret_sources(spec)
-        files = BranchFiles(self.repositories, spec.repositories)
+        files = BranchFiles(
+            self.repositories,
+            spec.repositories,
+            Verification(self.repositories, self.settings).check_branch,
+        )
         places = {name: files.identity(name) for name in spec.repositories}
         key = digest([msgspec.to_builtins(sources), places])
         if self._store is None or self._store[0] != key:

@@ -2,15 +2,16 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import structlog
 import trio
 
-from reconciler.errors import NotYetImplemented, UnknownRevision
+from reconciler.errors import UnknownRevision
 from reconciler.git.mirror import Mirror, Refs
 from reconciler.git.process import GitOptions
+from reconciler.git.signatures import Signatures
 from reconciler.git.urls import shown
 from reconciler.paths import CommitPaths
 from reconciler.spec.model import Repository
@@ -18,6 +19,9 @@ from reconciler.spec.model import Repository
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 KEPT_COMMITS = 64
+
+CheckBranch = Callable[[Repository, str, str], Awaitable[None]]
+"""Given a repository, a branch and the commit at its tip, raises where nothing of it may be used."""
 
 
 class Repositories:
@@ -29,6 +33,7 @@ class Repositories:
         self._mirrors: dict[str, Mirror] = {}
         self._looks: dict[str, _Look] = {}
         self._commits: OrderedDict[str, CommitPaths] = OrderedDict()
+        self.signatures = Signatures()
 
     def mirror(self, url: str) -> Mirror:
         """The mirror of a URL; raises `GitRefused` for one that may not be used."""
@@ -91,14 +96,17 @@ class _Look:
 class BranchFiles:
     """Files of a spec's repositories at the tips of their branches, as of this pass's look at each."""
 
-    def __init__(self, repositories: Repositories, named: Mapping[str, Repository]) -> None:
+    def __init__(
+        self, repositories: Repositories, named: Mapping[str, Repository], check: CheckBranch
+    ) -> None:
         self._repositories = repositories
         self._named = named
+        self._check = check
 
-    def identity(self, repository: str, /) -> tuple[str, str, str]:
+    def identity(self, repository: str, /) -> tuple[str, str, str, str]:
         """Another one for another URL, branch or rule about signatures."""
         known = self._named[repository]
-        return known.url, known.branch, known.verify.signatures
+        return known.url, known.branch, known.verify.signatures, known.verify.allowed_signers or ""
 
     async def read(self, repository: str, path: str, /, *, max_size: int) -> bytes | None:
         """A file's content; None where there is none. Raises as `Mirror.refresh` and `Mirror.read_file`."""
@@ -113,14 +121,10 @@ class BranchFiles:
 
     async def _tip(self, repository: str) -> tuple[Mirror, str]:
         known = self._named[repository]
-        if known.verify.signatures != "none":
-            raise NotYetImplemented(
-                f"repositories.{repository}.verify.signatures: {known.verify.signatures} is valid, "
-                "but this version of trueup does not act on it yet, and so reads no secrets there"
-            )
         commit = (await self._repositories.refresh(known.url)).heads.get(known.branch)
         if commit is None:
             raise UnknownRevision(
                 f"{shown(known.url)} has no branch {shown(known.branch)!r}", hint="check the name, or push it"
             )
+        await self._check(known, known.branch, commit)
         return self._repositories.mirror(known.url), commit

@@ -11,7 +11,6 @@ from reconciler.spec.model import (
     Environment,
     ManualDeploy,
     Project,
-    Repository,
     Service,
     Spec,
     SyncTarget,
@@ -63,7 +62,7 @@ def unbuilt_besides(spec: Spec) -> dict[str, Setback]:
     return found
 
 
-def unbuilt_in_service(service: Service, environment: Environment, repository: Repository) -> Setback | None:
+def unbuilt_in_service(service: Service, environment: Environment) -> Setback | None:
     where = f"environments.{environment.name}."
     if isinstance(service.deploy, ManualDeploy):
         return Setback(
@@ -74,7 +73,7 @@ def unbuilt_in_service(service: Service, environment: Environment, repository: R
     if isinstance(service.deploy, DokployDeploy | AgentDeploy):
         kind = type(service.deploy).__struct_config__.tag
         return _setback(f"services.{service.name}.deploy.kind: {kind}")
-    return _unbuilt_in_repository(repository)
+    return None
 
 
 def unbuilt_in_project(project: Project, target: SyncTarget, spec: Spec) -> Setback | None:
@@ -89,11 +88,4 @@ def unbuilt_in_project(project: Project, target: SyncTarget, spec: Spec) -> Setb
         part = unbuilt_in_environment(spec.environments[project.environment])
         if part is not None:
             return _setback(f"environments.{project.environment}.{part.strip('`')}")
-    assert project.repository is not None
-    return _unbuilt_in_repository(spec.repositories[project.repository])
-
-
-def _unbuilt_in_repository(repository: Repository) -> Setback | None:
-    if repository.verify.signatures != "none":
-        return _setback(f"repositories.{repository.name}.verify.signatures: {repository.verify.signatures}")
     return None

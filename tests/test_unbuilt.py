@@ -109,11 +109,6 @@ WHOLE_SPEC = {
         "environments/staging",
         "environments.staging.release.cut: reconciler (make the tags yourself and say `cut: external`)",
     ),
-    "verify.signatures": (
-        ("branch: main}", "verify: {signatures: tag, allowed_signers: /etc/signers}}"),
-        "services/staging/api",
-        "repositories.app.verify.signatures: tag",
-    ),
     "notifications": (
         ("services:", "notifications: [{url: {env: NOTIFY_URL}}]\nservices:"),
         "summary",

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from reconciler.git.process import GitOptions
 from reconciler.repositories import BranchFiles, Repositories
+from reconciler.settings import load_settings
 from reconciler.spec.model import Repository, Verify
+from reconciler.verification import Verification
 from tests.gitrepo import GitRepo
 
 
@@ -21,7 +23,8 @@ class TestedRepository:
     def files(self, *, branch: str = "main", signatures: str = "none") -> BranchFiles:
         verify = Verify(signatures="tag") if signatures == "tag" else Verify()
         named = Repository(name="infra", url=self.remote.url, branch=branch, verify=verify)
-        return BranchFiles(self._repositories, {"infra": named})
+        verification = Verification(self._repositories, load_settings({"HOME": "/home/nobody"}))
+        return BranchFiles(self._repositories, {"infra": named}, verification.check_branch)
 
     def begin_pass(self) -> None:
         self._repositories.begin_pass()

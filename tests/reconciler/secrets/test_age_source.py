@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyrage
 import pytest
 
-from reconciler.errors import NotYetImplemented, SettingsError, TrueupError
+from reconciler.errors import SettingsError, TrueupError
 from reconciler.secrets.age import AgeSource
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.errors import SourceDown, SourceRefused
@@ -246,8 +246,7 @@ async def test_repositories_that_cannot_be_read(tmp_path: Path) -> None:
     assert f"the limit is {MAX_FILE}" in await refused(source("large.age"))
     for outside in ("../a.age", "/etc/passwd", "./a.age"):
         assert "there is no such file" in await refused(source(outside))
-    with pytest.raises(NotYetImplemented, match=r"infra\.verify\.signatures: tag is valid, but"):
-        await source(signatures="tag").fetch("production")
+    assert "infra.verify.signatures: tag accepts signed tags alone" in await refused(source(signatures="tag"))
     repository.take_away()
     repository.begin_pass()
     with pytest.raises(SourceDown, match=r"sealed: infra:a\.age: ") as caught:
