@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
-import trio
 
 from reconciler.apply import Details, Executor
 from reconciler.deploy.context import RunContext
@@ -15,6 +14,7 @@ from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
 from reconciler.git.checkout import checkout
 from reconciler.health import HealthChecks
+from reconciler.lanes import Lane
 from reconciler.observation import Absent, Observation
 from reconciler.plan import FORCED, Action, Step
 from reconciler.repositories import Repositories
@@ -22,7 +22,7 @@ from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.mask import Masker
 from reconciler.spec.model import Service, Spec
-from reconciler.status.conditions import ConditionType, find_condition
+from reconciler.status.conditions import ConditionType, Reason, find_condition
 from reconciler.status.documents import Recorded
 from reconciler.sync.sources import ProjectSources
 
@@ -63,8 +63,15 @@ class Steps:
         self._checkouts = checkouts
         self._context = context
         self._projects = {build: sync for sync, build in desired.builds.items()}
-        self._tasks = trio.CapacityLimiter(spec.limits.max_parallel_tasks)
-        self._others = trio.CapacityLimiter(spec.limits.max_parallel_steps)
+        self._tasks = Lane(spec.limits.max_parallel_tasks)
+        self._others = Lane(spec.limits.max_parallel_steps)
+        self._timed_out = {
+            status.id
+            for status in (*recorded.services.values(), *recorded.syncs.values(), *recorded.targets.values())
+            if (ready := find_condition(status.conditions, ConditionType.READY)) is not None
+            and ready.reason == Reason.TIMEOUT
+        }
+        """What hung the last time: everything else that is ready goes first."""
 
     def executors(self) -> Mapping[Action, Executor]:
         return {
@@ -82,17 +89,19 @@ class Steps:
         """Until a step may begin, and for as long as it runs: implements `apply.Slot`.
 
         Targets have limits of their own, as they wait for hosts and not for this machine; so do secret
-        targets, which wait for GitHub. A
-        target that waits for others of its project takes no place from the rest.
+        targets, which wait for GitHub. A target that waits for others of its project takes no place from
+        the rest.
         """
+        last = step.resource in self._timed_out
         if step.action is Action.SYNC:
-            async with self._sources.limit(self._syncs[step.resource].project), self._tasks:
-                yield
-        elif step.action in (Action.PUSH, Action.EXPORT):
-            async with self._tasks:
+            async with (
+                self._sources.limit(self._syncs[step.resource].project),
+                self._tasks.place(step.action, last=last),
+            ):
                 yield
         else:
-            async with self._others:
+            lane = self._tasks if step.action in (Action.PUSH, Action.EXPORT) else self._others
+            async with lane.place(step.action, last=last):
                 yield
 
     async def _build(self, step: Step) -> Details:

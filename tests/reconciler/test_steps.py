@@ -1,5 +1,6 @@
 """How many steps run at a time: targets have limits of their own."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import trio
@@ -7,6 +8,7 @@ import trio.testing
 
 from reconciler.apply import Details, Outcome, apply_plan
 from reconciler.deploy.context import RunContext
+from reconciler.desired import Desired
 from reconciler.git.process import GitOptions
 from reconciler.github.export import Arrivals
 from reconciler.github.pace import Pace
@@ -18,7 +20,9 @@ from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
-from reconciler.status.documents import Recorded
+from reconciler.spec.model import Spec
+from reconciler.status.conditions import Reason, set_condition
+from reconciler.status.documents import Recorded, ServiceStatus
 from reconciler.steps import Steps
 from reconciler.superseded import Calls, Newer
 from reconciler.sync.sources import ProjectSources
@@ -47,6 +51,34 @@ class Quiet:
         pass
 
 
+def made_steps(
+    made: Desired,
+    spec: Spec,
+    repositories: Repositories,
+    sources: ProjectSources,
+    recorded: Recorded,
+    where: Path,
+) -> Steps:
+    store = SecretStore({}, context=SourceContext.from_environ({}))
+    context = RunContext({}, where / "homes")
+    return Steps(
+        spec,
+        made,
+        repositories=repositories,
+        sources=sources,
+        fleet=None,
+        secret_targets=SecretTargets(store, Pace()),
+        secret_exports=SecretExports(store, Pace(), Arrivals()),
+        recorded=recorded,
+        observed={},
+        health=HealthChecks(
+            spec, Newer(spec, "", "main", repositories, Calls()), repositories, where, context
+        ),
+        checkouts=where,
+        context=context,
+    )
+
+
 async def test_targets_and_other_steps_each_have_their_limit(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -70,23 +102,7 @@ async def test_targets_and_other_steps_each_have_their_limit(
         return {}
 
     async with ProjectSources(spec, repositories, tmp_path, context) as sources:
-        store = SecretStore({}, context=SourceContext.from_environ({}))
-        steps = Steps(
-            spec,
-            made,
-            repositories=repositories,
-            sources=sources,
-            fleet=None,
-            secret_targets=SecretTargets(store, Pace()),
-            secret_exports=SecretExports(store, Pace(), Arrivals()),
-            recorded=Recorded(),
-            observed={},
-            health=HealthChecks(
-                spec, Newer(spec, "", "main", repositories, Calls()), repositories, tmp_path, context
-            ),
-            checkouts=tmp_path,
-            context=context,
-        )
+        steps = made_steps(made, spec, repositories, sources, Recorded(), tmp_path)
         assert set(steps.executors()) == set(Action) - {Action.RELEASE, Action.REMOVE}
         executors = dict.fromkeys(Action, carry_out)
         outcomes = await apply_plan(plan, executors, Quiet(), slot=steps.slot)
@@ -94,3 +110,31 @@ async def test_targets_and_other_steps_each_have_their_limit(
     assert len(outcomes) == 11
     assert most == {"services/": 2, "projects/": 3, "projects/branch/a/": 2, "projects/branch/b/": 2}
     assert trio.current_time() < 5
+
+
+async def test_what_timed_out_the_last_time_goes_last(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    names = [f"s{number}" for number in range(6)]
+    text = "limits: {max_parallel_steps: 1}\nservices:\n" + "".join(
+        f"  {name}: {{repository: app, deploy: {{kind: invoke, task: t}}, environments: [staging]}}\n"
+        for name in names
+    )
+    made, spec = desired(text), facts(text).spec
+    plan = make_plan(made, {resource.id: Absent() for resource in made.resources}, recorded=())
+    hung = {"services/staging/s0", "services/staging/s3"}
+    conditions = set_condition((), "Ready", "False", Reason.TIMEOUT, now=datetime(2026, 1, 2, tzinfo=UTC))
+    recorded = Recorded().put(*(ServiceStatus(id=id, conditions=conditions) for id in hung))
+    order: list[str] = []
+
+    async def carry_out(step: Step) -> Details:
+        await trio.sleep(1)
+        order.append(step.resource)
+        return {}
+
+    repositories = Repositories(tmp_path, GitOptions())
+    async with ProjectSources(spec, repositories, tmp_path, RunContext({}, tmp_path / "homes")) as sources:
+        steps = made_steps(made, spec, repositories, sources, recorded, tmp_path)
+        await apply_plan(plan, dict.fromkeys(Action, carry_out), Quiet(), slot=steps.slot)
+    assert len(order) == 6
+    assert set(order[-2:]) == hung
