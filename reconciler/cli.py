@@ -16,6 +16,7 @@ from reconciler.cli_options import (
     run_async,
     with_settings,
 )
+from reconciler.cli_releases import VERBS
 from reconciler.cli_secrets import secrets
 from reconciler.errors import SpecInvalid, TrueupError
 from reconciler.exit_codes import ExitCode
@@ -178,6 +179,8 @@ def key_show(settings: Any, reveal: bool) -> None:
 
 
 cli.add_command(secrets)
+for verb in VERBS:
+    cli.add_command(verb)
 
 
 primaries_option = click.option(

@@ -1,0 +1,25 @@
+"""Who decides: the name and address that the operator's git puts on commits."""
+
+import getpass
+import re
+from typing import Final
+
+DEADLINE: Final = 10
+"""Seconds that git may take to say it."""
+
+_IDENTITY: Final = re.compile(r"([^<>\n\0]+) <([^<>\n\0]+)>.*")
+
+
+def whoami() -> str:
+    """`Name <email>` as commits made here carry it; the account where git knows nobody."""
+    import git
+
+    try:
+        said = str(git.Git().var("GIT_AUTHOR_IDENT", kill_after_timeout=DEADLINE))
+    except git.CommandError:
+        said = ""
+    found = _IDENTITY.fullmatch(said)
+    if found is None:
+        account = getpass.getuser()
+        return f"{account} <{account}@localhost>"
+    return f"{found[1]} <{found[2]}>"
