@@ -45,7 +45,7 @@ from agent.settings import (
 from agent.status import Board, Status, hold_lock, is_running, read_status
 from agent.version import agent_version
 from agent.wire.channel import Channel
-from agent.wire.messages import Task, TaskReport
+from agent.wire.messages import TaskReport, Work
 
 OPEN_FILES = 8192
 """Descriptors that the agent allows itself: each task may hold 128 files and 64 directories a thread."""
@@ -227,7 +227,7 @@ async def _run(config: AgentConfig) -> None:
         )
     identity = Identity(config.node, token, memory.identity(config.node), config.fingerprint)
     board = Board(config.state_dir, node=config.node, version=agent_version())
-    runner = partial(_run_task, config)
+    runner = partial(_run_work, config)
     agent = Agent(identity, config.primaries, memory, board, runner, max_tasks=config.max_tasks)
     if not config.rules.roots:
         logging.getLogger("trueup.agent").warning("no roots are configured: every task will be refused")
@@ -240,10 +240,10 @@ async def _run(config: AgentConfig) -> None:
     await board.stopped()
 
 
-async def _run_task(config: AgentConfig, task: Task, channel: Channel) -> TaskReport:
-    from agent.task import run_task
+async def _run_work(config: AgentConfig, task: Work, channel: Channel) -> TaskReport:
+    from agent.work import run_work
 
-    return await run_task(task, channel, rules=config.rules, state_dir=config.state_dir)
+    return await run_work(task, channel, rules=config.rules, state_dir=config.state_dir)
 
 
 async def _stop_on_signal(

@@ -110,6 +110,7 @@ async def run_command(
         name=name,
         exit_code=process.returncode if ended and process.returncode is not None else TIMED_OUT,
         output=_excerpt(output),
+        timed_out=not ended,
     )
 
 

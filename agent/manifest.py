@@ -69,6 +69,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tree: bytes = b""
     """The tree digest of what is placed, without local edits; empty while something is pending."""
     tree_has_modes: bool = True
+    made: bool = False
+    """Whether the target's own directory was made by a task: only then does a removal take it away."""
+    rendered: tuple[str, ...] = ()
+    """Paths of rendered files that were placed, or were about to be; what they hold is noted nowhere."""
+    above_rendered: tuple[str, ...] = ()
+    """Directories that were made for them."""
 
 
 class _Header(msgspec.Struct):
@@ -80,6 +86,28 @@ class _Header(msgspec.Struct):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Manifest)
+
+
+def with_rendered(
+    manifest: Manifest,
+    before: Manifest | None,
+    *,
+    rendered: Iterable[str],
+    above: Iterable[str],
+    made: bool,
+) -> Manifest:
+    """`manifest` with what a task places besides its tree, added to what earlier ones did in that root."""
+    tree = {placed.entry.path for placed in manifest.placed}
+    if before is not None and before.root == manifest.root:
+        rendered = {*rendered, *before.rendered}
+        above = {*above, *before.above_rendered}
+        made = made or before.made
+    return msgspec.structs.replace(
+        manifest,
+        made=made,
+        rendered=tuple(sorted(set(rendered) - tree)),
+        above_rendered=tuple(sorted(set(above) - tree)),
+    )
 
 
 def manifest_path(state_dir: Path, target: str) -> Path:

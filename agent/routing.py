@@ -16,6 +16,7 @@ from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
 from agent.link import Link, LinkLost
 from agent.wire.connection import ON_CONTROL, Received, Role
 from agent.wire.messages import (
+    PROTOCOL_VERSIONS,
     AnyMessage,
     BlockRequest,
     Cancel,
@@ -26,7 +27,7 @@ from agent.wire.messages import (
     Ping,
     Pong,
     SyncStart,
-    Task,
+    Work,
 )
 
 INBOX_LIMIT = {Role.AGENT: 64 * 1024 * 1024, Role.PRIMARY: 16 * 1024 * 1024}
@@ -43,7 +44,7 @@ class Traffic:
 
 def task_of(message: AnyMessage) -> str | None:
     """The id of the task that a message belongs to; None for those that belong to the connection."""
-    if isinstance(message, Task):
+    if isinstance(message, Work):
         return message.id
     if isinstance(message, PairRequest | PairAck | Hello | HelloAck | Ping | Pong):
         return None
@@ -115,14 +116,14 @@ class TaskChannel:
         self._writers.unpark_all()
 
 
-TaskHandler = Callable[[Task, TaskChannel], None]
+TaskHandler = Callable[[Work, TaskChannel], None]
 CancelHandler = Callable[[Cancel], None]
 
 
 class Session:
     """Two authenticated links of one node, from the moment both stand to the moment one of them ends.
 
-    The agent passes what to do with a `Task` and a `Cancel`; a primary passes nothing.
+    The agent passes what to do with a `Work` and a `Cancel`; a primary passes nothing.
     """
 
     def __init__(
@@ -133,8 +134,11 @@ class Session:
         *,
         on_task: TaskHandler | None = None,
         on_cancel: CancelHandler | None = None,
+        protocol: int = PROTOCOL_VERSIONS[0],
     ) -> None:
         self.role = role
+        self.protocol = protocol
+        """The version that both ends agreed upon."""
         self.control = control
         self.bulk = bulk
         self._on_task = on_task
@@ -196,7 +200,7 @@ class Session:
 
     async def _deliver(self, received: Received) -> None:
         message = received.message
-        if self._on_task is not None and isinstance(message, Task):
+        if self._on_task is not None and isinstance(message, Work):
             if message.id not in self._channels:
                 channel = self.open(message.id)
                 channel.traffic.received += received.size

@@ -25,7 +25,7 @@ from agent.routing import Session, TaskChannel
 from agent.status import Board
 from agent.version import agent_version
 from agent.wire.connection import Connection, Phase, Role
-from agent.wire.messages import PROTOCOL_VERSIONS, Cancel, Hello, HelloAck, Task
+from agent.wire.messages import PROTOCOL_VERSIONS, Cancel, Hello, HelloAck, Work
 from agent.workers import MAX_TASKS, Runner, Workers
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class Agent:
             raise
         session: Session
 
-        def on_task(task: Task, channel: TaskChannel) -> None:
+        def on_task(task: Work, channel: TaskChannel) -> None:
             # A primary that gives us work is a good one, however short the session: one that only makes
             # passes goes away after each.
             self._backoff.reset()

@@ -18,7 +18,7 @@ from agent import tls
 from agent.address import Address
 from agent.errors import SettingsError
 from agent.logs import visible
-from agent.wire.messages import Task, TaskReport
+from agent.wire.messages import Removal, Task, TaskReport, Work
 
 _log = logging.getLogger("trueup.agent")
 
@@ -90,16 +90,16 @@ class Board:
         notify(f"STATUS=not connected: {visible(problem)}")
         await self._write()
 
-    async def task_started(self, task: Task) -> None:
+    async def task_started(self, task: Work) -> None:
         self._change(running=self.status.running + 1)
-        if not task.observe:
+        if not _only_looks(task):
             self._change(last_task=self._task(task, "RUNNING"))
         _log.info("task started", extra={"fields": _fields(task)})
         await self._write()
 
-    async def task_ended(self, task: Task, report: TaskReport) -> None:
+    async def task_ended(self, task: Work, report: TaskReport) -> None:
         self._change(running=self.status.running - 1)
-        if not task.observe:
+        if not _only_looks(task):
             self._change(last_task=self._task(task, report.state, report.reason, report.message))
         fields = _fields(task) | {"state": report.state, "reason": report.reason, "message": report.message}
         level = logging.INFO if report.state == "SUCCESS" else logging.ERROR
@@ -115,7 +115,7 @@ class Board:
     def _change(self, **fields: object) -> None:
         self.status = msgspec.structs.replace(self.status, **fields)
 
-    def _task(self, task: Task, state: str, reason: str = "", message: str = "") -> LastTask:
+    def _task(self, task: Work, state: str, reason: str = "", message: str = "") -> LastTask:
         return LastTask(
             id=task.id[:MAX_FIELD],
             project=task.project[:MAX_FIELD],
@@ -203,7 +203,15 @@ def notify(text: str) -> None:
             return
 
 
-def _fields(task: Task) -> dict[str, str]:
-    what = "observe" if task.observe else task.strategy
+def _only_looks(task: Work) -> bool:
+    return isinstance(task, Task) and task.observe
+
+
+def _fields(task: Work) -> dict[str, str]:
+    what: str
+    if isinstance(task, Task):
+        what = "observe" if task.observe else task.strategy
+    else:
+        what = "remove" if isinstance(task, Removal) else f"command {task.command}"
     said = {"task": task.id, "project": task.project, "target": task.target_path, "what": what}
     return {key: value[:MAX_FIELD] for key, value in said.items()}

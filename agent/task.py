@@ -17,7 +17,7 @@ from agent.ignore import Ignore
 from agent.index import by_path
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, look_for, observed_digest, observed_entries
-from agent.manifest import Manifest, Placed, load, manifest_path, other_targets, save
+from agent.manifest import Manifest, Placed, load, manifest_path, other_targets, save, with_rendered
 from agent.pulse import FLUSH_SECONDS, quiet
 from agent.record import established_digest, record, wait_for_clock
 from agent.rules import AgentRules
@@ -79,6 +79,8 @@ class _Run:
         self._rendered_equal = False
         self._after_done = False
         self._root_mtime_ns = 0
+        self._made = False
+        self._made_above: set[str] = set()
         self._local_edits = 0
         self._foreign = 0
         self._received = self._reused = self._written = self._deleted = 0
@@ -223,6 +225,7 @@ class _Run:
         if self._target is None:
             self._target = await trio.to_thread.run_sync(self._open, True)
             assert self._target is not None
+            self._made = bool(check_target(task.target_path, self._rules.roots)[1])  # never a root itself
             await self._target.lock(shared=self._task.observe)
         target = self._target
         await trio.to_thread.run_sync(check_room, target.fd, changes.writes)
@@ -253,6 +256,7 @@ class _Run:
         finally:
             self._received, self._reused = application.bytes_received, application.bytes_reused
             self._written, self._deleted = writer.written, writer.deleted
+            self._made_above |= writer.made_above
             self._warnings += application.warnings
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(writer.close)
@@ -288,6 +292,7 @@ class _Run:
             and manifest.root == target.identity
             and manifest.project == self._task.project
             and not view.read_any
+            and set(manifest.rendered).issuperset(file.path for file in self._task.rendered)
         ):
             return
         index = await trio.to_thread.run_sync(observed_entries, view, scope)
@@ -305,7 +310,7 @@ class _Run:
         tree: bytes = b"",
     ) -> None:
         assert self._target is not None
-        self._manifest = Manifest(
+        manifest = Manifest(
             project=self._task.project,
             target=self._task.target_path,
             root=self._target.identity,
@@ -316,6 +321,10 @@ class _Run:
             after_due=after_due and bool(self._task.after),
             tree=tree,
             tree_has_modes=not self._task.ignore_permissions,
+        )
+        paths = [file.path for file in self._task.rendered]
+        self._manifest = with_rendered(
+            manifest, self._manifest, rendered=paths, above=self._made_above, made=self._made
         )
         await trio.to_thread.run_sync(self._write_manifest, self._manifest)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import trio
@@ -12,10 +13,10 @@ from agent.pulse import Pulse
 from agent.routing import Session, TaskChannel
 from agent.status import Board
 from agent.wire.channel import Channel
-from agent.wire.messages import Cancel, Task, TaskProgress, TaskReport
+from agent.wire.messages import Cancel, TaskProgress, TaskReport, Work
 
-Runner = Callable[[Task, Channel], Awaitable[TaskReport]]
-"""Brings a target to a tree; `agent.task.run_task` with this host's rules."""
+Runner = Callable[[Any, Channel], Awaitable[TaskReport]]
+"""Does a `Work`; `agent.work.run_work` with this host's rules."""
 
 _log = logging.getLogger("trueup.agent")
 
@@ -46,7 +47,7 @@ class Workers:
         self._got_on = float("-inf")
         """When any task was last seen to get on: those that wait for it get on too."""
 
-    def start(self, session: Session, task: Task, channel: TaskChannel) -> None:
+    def start(self, session: Session, task: Work, channel: TaskChannel) -> None:
         """Begin a task, or refuse it where too many wait already; never blocks."""
         key = (id(session), task.id)
         if len(self._scopes) >= MAX_WAITING:
@@ -77,7 +78,7 @@ class Workers:
     async def _run(
         self,
         session: Session,
-        task: Task,
+        task: Work,
         channel: TaskChannel,
         scope: trio.CancelScope,
         key: tuple[int, str],
@@ -98,7 +99,7 @@ class Workers:
             del self._scopes[key]
             session.close(channel)
 
-    async def _wait_and_work(self, task: Task, channel: TaskChannel, pulse: Pulse) -> TaskReport:
+    async def _wait_and_work(self, task: Work, channel: TaskChannel, pulse: Pulse) -> TaskReport:
         lock, users = self._targets.get(task.target_path, (trio.Lock(), 0))
         self._targets[task.target_path] = (lock, users + 1)
         try:
@@ -109,7 +110,7 @@ class Workers:
         finally:
             self._leave(task.target_path)
 
-    async def _tell(self, session: Session, task: Task, pulse: Pulse) -> None:
+    async def _tell(self, session: Session, task: Work, pulse: Pulse) -> None:
         """Says now and then that a task gets on, or that one does for which it waits."""
         while True:
             beats = pulse.beats
@@ -122,7 +123,7 @@ class Workers:
             if gets_on or waits:
                 session.control.offer(TaskProgress(task=task.id))
 
-    async def _work(self, task: Task, channel: TaskChannel) -> TaskReport:
+    async def _work(self, task: Work, channel: TaskChannel) -> TaskReport:
         await self._board.task_started(task)
         report = _failed(task, "Cancelled", "it was cancelled")
         try:
@@ -156,5 +157,5 @@ class Workers:
             self._targets[target] = (lock, users - 1)
 
 
-def _failed(task: Task, reason: str, message: str) -> TaskReport:
+def _failed(task: Work, reason: str, message: str) -> TaskReport:
     return TaskReport(task=task.id, state="FAILED", reason=reason, message=message)

@@ -69,6 +69,7 @@ class Writer:
         self._open: set[Partial] = set()
         self.landed: dict[str, Landed] = {}
         self.kept: set[str] = set()
+        self.made_above: set[str] = set()
         self.backups: list[str] = []
         self.written = 0
         self.deleted = 0
@@ -267,6 +268,7 @@ class Writer:
             above, name = folders.locate("/".join(parts[:depth]))
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=above)
+                self.made_above.add("/".join(parts[:depth]))
 
     # --- directories, modes and times ----------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -10,11 +10,13 @@ import structlog
 import trio
 
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
-from agent.wire.messages import Task, TaskReport
+from agent.wire.messages import Command, Removal, Task, TaskReport, Work
+from reconciler.deploy.request import NodeCommand
 from reconciler.desired import DesiredSync
 from reconciler.errors import StepFailed
 from reconciler.journal import Journal
 from reconciler.observation import Unknown
+from reconciler.secrets.values import Secret
 from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason, bounded
 from reconciler.sync.hub import AgentUnreachable, Hub
@@ -55,6 +57,7 @@ class TaskFailed(StepFailed):
         super().__init__(bounded(report.message) or "the agent could not complete the task")
         self._reason = report.reason if _REASON.fullmatch(report.reason) else unnamed
         self.details = report_details(report)
+        self.output = report.after[-1].output if report.after else ""
 
     @property
     def reason(self) -> str:  # type: ignore[override]
@@ -95,10 +98,7 @@ class Fleet:
 
     async def look(self, sync: DesiredSync, tree: bytes) -> TaskReport:
         task = self._task(uuid.uuid4().hex, sync, tree, observe=True)
-        report = await self._hub.run_task(sync.target.node, task, None)
-        if report.state == "FAILED":
-            raise TaskFailed(report, unnamed=Reason.OBSERVATION_FAILED)
-        return report
+        return await self._ask(sync.target.node, task, unnamed=Reason.OBSERVATION_FAILED)
 
     async def sync(self, sync: DesiredSync, source: TreeSource, retry: Retry) -> TaskReport:
         """Bring a target to the tree of `source`; tries again while that can help.
@@ -106,14 +106,60 @@ class Fleet:
         The journal has it as one task with its attempts. Raises what the last attempt ended with:
         TaskFailed, AgentUnreachable and others; JournalUnavailable.
         """
+
+        async def attempt(id: str) -> TaskReport:
+            task = self._task(id, sync, source.tree, observe=False)
+            return await self._ask(sync.target.node, task, source, unnamed=Reason.SYNC_FAILED)
+
+        return await self._attempts(sync.id, sync.target.node, retry, attempt)
+
+    async def run_command(self, run: NodeCommand) -> TaskReport:
+        """Run an allowed command on a node, recorded and tried again as a sync is.
+
+        What the command itself ends with is no reason to try again. Raises as `sync` does, and AgentTooOld.
+        """
+
+        async def attempt(id: str) -> TaskReport:
+            command = Command(
+                id=id,
+                project=run.project,
+                target_path=run.target_path,
+                command=run.command,
+                environment={
+                    name: value.reveal() if isinstance(value, Secret) else value
+                    for name, value in run.variables.items()
+                },
+                secret=tuple(name for name, value in run.variables.items() if isinstance(value, Secret)),
+                timeout=run.timeout,
+            )
+            return await self._ask(run.node, command, unnamed=Reason.DEPLOY_FAILED)
+
+        return await self._attempts(run.resource, run.node, run.retry, attempt)
+
+    async def remove(self, resource: str, *, node: str, target_path: str) -> TaskReport:
+        """Remove what was placed for a sync target that the spec no longer has; see `agent.removal`.
+
+        `resource` is the id that it had; node and path are in its status file. Harmless where all is gone.
+        Raises AgentUnreachable where the node is away, TaskFailed, AgentTooOld, JournalUnavailable.
+        """
+
+        async def attempt(id: str) -> TaskReport:
+            removal = Removal(id=id, project=resource.split("/")[2], target_path=target_path)
+            return await self._ask(node, removal, unnamed=Reason.PRUNE_FAILED)
+
+        return await self._attempts(resource, node, Retry(attempts=1), attempt)
+
+    async def _attempts(
+        self, resource: str, node: str, retry: Retry, attempt: Callable[[str], Awaitable[TaskReport]]
+    ) -> TaskReport:
         task = uuid.uuid4().hex
         record = trio.to_thread.run_sync
-        await record(self._journal.create_task, task, sync.id, sync.target.node)
+        await record(self._journal.create_task, task, resource, node)
         delay = retry.backoff
         while True:
             number = await record(self._journal.begin_attempt, task)
             try:
-                report = await self._attempt(f"{task}-{number}", sync, source)
+                report = await attempt(f"{task}-{number}")
             except TrueupError as error:
                 failed = partial(
                     self._journal.end_attempt, task, number, reason=error.reason, message=str(error)
@@ -122,18 +168,19 @@ class Fleet:
                     await record(partial(failed, state="RETRYING"))
                     await trio.sleep(delay)
                     delay = min(delay * 2, retry.max_backoff)
-                    if await self.wait_connected([sync.target.node]):
+                    if await self.wait_connected([node]):
                         continue
                 await record(partial(failed, state="FAILED"))
                 raise
             await record(self._journal.end_attempt, task, number, "SUCCESS")
             return report
 
-    async def _attempt(self, id: str, sync: DesiredSync, source: TreeSource) -> TaskReport:
-        task = self._task(id, sync, source.tree, observe=False)
-        report = await self._hub.run_task(sync.target.node, task, source)
+    async def _ask(
+        self, node: str, work: Work, source: TreeSource | None = None, *, unnamed: Reason
+    ) -> TaskReport:
+        report = await self._hub.run_task(node, work, source)
         if report.state == "FAILED":
-            raise TaskFailed(report, unnamed=Reason.SYNC_FAILED)
+            raise TaskFailed(report, unnamed=unnamed)
         return report
 
     @staticmethod

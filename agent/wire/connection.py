@@ -19,6 +19,7 @@ from agent.wire.messages import (
     BlockRequest,
     BlockResponseBin,
     Cancel,
+    Command,
     Hello,
     HelloAck,
     IndexBegin,
@@ -29,6 +30,7 @@ from agent.wire.messages import (
     PairRequest,
     Ping,
     Pong,
+    Removal,
     SyncStart,
     Task,
     TaskProgress,
@@ -70,6 +72,8 @@ TRANSITIONS: dict[tuple[Phase, Role, type[Message]], Phase] = {
     (Phase.CONTROL, _P, Ping): Phase.CONTROL,
     (Phase.CONTROL, _P, Pong): Phase.CONTROL,
     (Phase.CONTROL, _P, Task): Phase.CONTROL,
+    (Phase.CONTROL, _P, Command): Phase.CONTROL,
+    (Phase.CONTROL, _P, Removal): Phase.CONTROL,
     (Phase.CONTROL, _P, Cancel): Phase.CONTROL,
     (Phase.CONTROL, _A, Ping): Phase.CONTROL,
     (Phase.CONTROL, _A, Pong): Phase.CONTROL,
@@ -88,7 +92,14 @@ TRANSITIONS: dict[tuple[Phase, Role, type[Message]], Phase] = {
 }
 """(where the connection stands, who speaks, what is said) -> where it stands then; all else is an error."""
 
-ON_CONTROL: tuple[type[Message], ...] = (Task, Cancel, TaskReport, TaskProgress)
+ON_CONTROL: tuple[type[Message], ...] = (
+    Task,
+    Command,
+    Removal,
+    Cancel,
+    TaskReport,
+    TaskProgress,
+)
 """Task messages that travel on the control connection; all others travel on the bulk one."""
 
 _SESSION = frozenset({Phase.CONTROL, Phase.BULK})

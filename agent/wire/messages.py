@@ -9,8 +9,11 @@ from typing import Literal
 
 import msgspec
 
-PROTOCOL_VERSIONS = (1,)
+PROTOCOL_VERSIONS = (2, 1)
 """The versions of the protocol this code speaks, newest first."""
+
+COMMANDS_SINCE = 2
+"""The version from which on an agent knows `Command` and `Removal`; none is sent to an older one."""
 
 DIGEST_SIZE = 32
 
@@ -119,6 +122,43 @@ class Task(Message, frozen=True, kw_only=True, tag="task"):
     after: tuple[str, ...] = ()
 
 
+class Command(Message, frozen=True, kw_only=True, tag="command"):
+    """Primary to agent: run a command that your own configuration allows, in a target that is there.
+
+    Answered with a `TaskReport`, whose `after` holds how the command ended. Running it again is harmless.
+    """
+
+    id: str
+    project: str
+    target_path: str
+    command: str
+    environment: dict[str, str] = {}
+    """Variables for the command besides those it always gets; secrets travel only here."""
+    secret: tuple[str, ...] = ()
+    """The names of those whose values are hidden in the output."""
+    timeout: float = 600.0
+    """Seconds; the agent's own limit may be shorter."""
+
+    def __repr__(self) -> str:
+        return f"Command(id={self.id!r}, command={self.command!r}, environment=***)"
+
+
+class Removal(Message, frozen=True, kw_only=True, tag="removal"):
+    """Primary to agent: remove what you placed for a project at a target, and nothing else.
+
+    Answered with a `TaskReport`. Where nothing is left, or another project has the target by now, it
+    succeeds without touching anything.
+    """
+
+    id: str
+    project: str
+    target_path: str
+
+
+Work = Task | Command | Removal
+"""What a primary asks an agent to do; each has an id, a project and a target, and ends in a report."""
+
+
 class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
     task: str
     reason: str = ""
@@ -130,6 +170,7 @@ class AfterResult(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     exit_code: int
     output: str = ""
+    timed_out: bool = False
 
 
 class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
@@ -234,6 +275,8 @@ AnyMessage = (
     | Ping
     | Pong
     | Task
+    | Command
+    | Removal
     | Cancel
     | TaskReport
     | TaskProgress

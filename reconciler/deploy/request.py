@@ -1,21 +1,49 @@
 """What a driver is asked, what it answers, and how it fails: the contract between apply and the drivers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
+from agent.wire.messages import TaskReport
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.output import Masker
 from reconciler.errors import NotYetImplemented, StepFailed
 from reconciler.observation import Observation
 from reconciler.secrets.values import Secret
-from reconciler.spec.model import Service
+from reconciler.spec.model import Project, Retry, Service
 from reconciler.status.documents import ServiceStatus
 
 
 def no_log(line: str) -> None:
     """For callers that need no live view."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCommand:
+    """A command to run on one node, in one target of a project; the node's own configuration allows it."""
+
+    resource: str
+    """Whom it serves: the record of tasks has it under this id."""
+    node: str
+    project: str
+    target_path: str
+    command: str
+    timeout: float
+    retry: Retry
+    variables: Mapping[str, str | Secret] = field(default_factory=dict, repr=False)
+
+
+class Nodes(Protocol):
+    """The nodes of the spec, as far as drivers use them."""
+
+    async def wait_connected(self, nodes: Iterable[str]) -> set[str]:
+        """Those of `nodes` that are connected, once all are or waiting makes no sense any more."""
+        ...
+
+    async def run_command(self, run: NodeCommand) -> TaskReport:
+        """Raises a `TrueupError` unless the command ended with exit code 0."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +67,10 @@ class DeployRequest:
     """What status has of it since this kind of driver last deployed it."""
     others: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The same of the other services of this kind, by id."""
+    nodes: Nodes | None = None
+    """None in a pass without agents."""
+    project: Project | None = None
+    """The one that `service.deploy` names, where it names one."""
     log: Callable[[str], None] = no_log
     """Gets each line of output as it comes, masked; must not raise."""
 
@@ -75,6 +107,7 @@ class RemoveRequest:
     """The id that the service had."""
     inventory: Mapping[str, str]
     context: RunContext
+    nodes: Nodes | None = None
     log: Callable[[str], None] = no_log
 
 

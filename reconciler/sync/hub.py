@@ -20,7 +20,7 @@ from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
 from agent.routing import TaskChannel, Traffic
 from agent.wire.channel import Channel
 from agent.wire.frames import CONTROL_LIMIT
-from agent.wire.messages import Cancel, Task, TaskReport
+from agent.wire.messages import COMMANDS_SINCE, Cancel, Task, TaskReport, Work
 from reconciler.errors import StepFailed
 from reconciler.settings_values import Address
 from reconciler.sync.enrolment import Enrolment
@@ -39,6 +39,12 @@ _KEPT_TRAFFIC = 1000
 Serve = Callable[[Channel, TreeSource], Awaitable[TaskReport]]
 
 _log = logging.getLogger("trueup.sync")
+
+
+class AgentTooOld(StepFailed):
+    """The agent speaks a version of the protocol that has no such message."""
+
+    reason = "AgentTooOld"
 
 
 class Hub:
@@ -147,19 +153,24 @@ class Hub:
 
     # --- tasks ---------------------------------------------------------------------------------
 
-    async def run_task(self, node: str, task: Task, source: TreeSource | None) -> TaskReport:
+    async def run_task(self, node: str, task: Work, source: TreeSource | None = None) -> TaskReport:
         """Push a task to a node and serve it until its report comes; the report may be of a failure.
 
-        `source` is what an agent that needs something is served from; it is not needed to observe.
+        `source` is what an agent that needs something is served from; only a `Task` that places needs one.
         Cancelling this cancels the task at the agent. Raises AgentUnreachable if the node is not
         connected, goes away, stops getting on or takes longer than a day, and StepFailed if the task is
-        too large to be sent.
+        too large to be sent; AgentTooOld, before anything is sent, if it would not know the message.
         """
         session = self._reception.sessions.get(node)
         if session is None:
             raise AgentUnreachable(
                 f"the agent of the node {node} is not connected",
                 hint="look at `trueup-agent status` on that host",
+            )
+        if not isinstance(task, Task) and session.protocol < COMMANDS_SINCE:
+            raise AgentTooOld(
+                f"the agent of the node {node} is too old to run commands or to remove what it placed",
+                hint="update trueup on that host and restart its agent",
             )
         channel = session.open(task.id)
         self._traffic[task.id] = channel.traffic
@@ -195,14 +206,16 @@ class Hub:
         return self._traffic.get(task, Traffic())
 
     async def _converse(
-        self, node: str, channel: TaskChannel, task: Task, source: TreeSource | None
+        self, node: str, channel: TaskChannel, task: Work, source: TreeSource | None
     ) -> TaskReport:
         try:
             await channel.send(task)
         except LocalProtocolError:
             raise StepFailed(
                 f"the task for {task.target_path} on {node} is larger than {CONTROL_LIMIT} bytes",
-                hint="make its rendered files smaller, or sync them as part of the tree",
+                hint="make its rendered files smaller, or sync them as part of the tree"
+                if isinstance(task, Task)
+                else "make its variables smaller",
             ) from None
         watched = Watched(channel, node, self._silence)
         if source is not None:

@@ -39,6 +39,7 @@ class _Opening:
     node: str
     rights: tuple[str | None, ...] | None
     control: Link
+    protocol: int
     bulk: Link | None = None
     ready: trio.Event = field(default_factory=trio.Event)
     """The bulk connection stands, or the session shall not be."""
@@ -163,7 +164,8 @@ class Reception:
         session = secrets.token_bytes(16)
         link = caller.link
         control = Link(link.stream, link.connection, timing=CONTROL_TIMING, backlog=CONTROL_BACKLOG)
-        opening = _Opening(hello.node, _rights(self.roster.by_node.get(hello.node)), control)
+        protocol = shared_protocol(hello.protocols) or 0
+        opening = _Opening(hello.node, _rights(self.roster.by_node.get(hello.node)), control, protocol)
         self._openings[session] = opening
         try:
             await control.write(self._accepted(hello, session))
@@ -197,7 +199,7 @@ class Reception:
                 await opening.control.aclose()
                 _log.warning("closed the session of node %s: no bulk connection, or no right to one", node)
                 return
-            session = Session(Role.PRIMARY, opening.control, opening.bulk)
+            session = Session(Role.PRIMARY, opening.control, opening.bulk, protocol=opening.protocol)
             older = self.sessions.get(node)
             self.sessions[node] = session
             if older is not None:

@@ -15,7 +15,7 @@ from agent.routing import Session, TaskChannel
 from agent.status import Board
 from agent.wire.channel import Channel
 from agent.wire.connection import Role
-from agent.wire.messages import IndexBegin, Task, TaskReport
+from agent.wire.messages import IndexBegin, Task, TaskReport, Work
 from agent.workers import MAX_TASKS, Runner, Workers
 from reconciler.sync.watch import SILENCE, AgentUnreachable, Watched
 from tests.agent.syncing import Host, synchronise, write_tree
@@ -45,7 +45,7 @@ async def sessions(
     async with trio.open_nursery() as nursery:
         workers = Workers(runner, Board(tmp_path, node="n", version="1"), nursery, limit=limit)
 
-        def on_task(task: Task, channel: TaskChannel) -> None:
+        def on_task(task: Work, channel: TaskChannel) -> None:
             workers.start(agent, task, channel)
 
         agent = Session(Role.AGENT, control, bulk_here, on_task=on_task, on_cancel=lambda cancel: None)

@@ -3,19 +3,23 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from agent.wire.channel import Channel
-from agent.wire.messages import AfterResult, Task, TaskReport
+from agent.wire.messages import AfterResult, Command, Removal, TaskReport, Work
 from agent.workers import Runner
+from reconciler.deploy.request import NodeCommand
 from reconciler.fleet import MAX_WARNINGS, Fleet, TaskFailed, report_details
 from reconciler.journal import Journal
+from reconciler.secrets.values import Secret
 from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason
-from reconciler.sync.hub import AgentUnreachable
+from reconciler.sync.hub import AgentTooOld, AgentUnreachable
 from reconciler.sync.serving import TreeSource
+from tests.canaries import canary
 from tests.connected import connected, make_node, running_hub
 from tests.reconciler.facts import only_sync
 
@@ -32,9 +36,9 @@ class Script:
 
     def __init__(self, *reports: dict[str, object]) -> None:
         self.reports = list(reports)
-        self.tasks: list[Task] = []
+        self.tasks: list[Any] = []
 
-    async def __call__(self, task: Task, channel: Channel) -> TaskReport:
+    async def __call__(self, task: Work, channel: Channel) -> TaskReport:
         self.tasks.append(task)
         fields = {"state": "SUCCESS", "established": TREE, **self.reports.pop(0)}
         return TaskReport(task=task.id, **fields)  # type: ignore[arg-type]
@@ -165,3 +169,70 @@ def test_what_an_agent_says_is_bounded() -> None:
     assert isinstance(warnings, list)
     assert (len(warnings), warnings[:2]) == (MAX_WARNINGS, ["unsent", "warning 0"])
     assert details["after"] == ["re load: exit code 1"]
+
+
+COMMAND = NodeCommand(
+    resource=SYNC.id,
+    node="web-1",
+    project="site",
+    target_path="/srv/site",
+    command="up",
+    timeout=30.0,
+    retry=RETRY,
+    variables={"LEVEL": "info", "PASSWORD": Secret(canary("fleet-command"))},
+)
+
+
+async def test_a_command_carries_its_variables_and_is_recorded(tmp_path: Path) -> None:
+    busy: dict[str, object] = {"state": "FAILED", "reason": "TargetBusy"}
+    script = Script(busy, {"after": (AfterResult(name="up", exit_code=0),)})
+    async with fleet(tmp_path, script) as (agents, journal):
+        report = await agents.run_command(COMMAND)
+        assert report.after[0].exit_code == 0
+        assert attempts(journal)[1:] == ("SUCCESS", [(1, "RETRYING", "TargetBusy"), (2, "SUCCESS", "")])
+    sent = script.tasks[-1]
+    assert isinstance(sent, Command)
+    assert sent.environment == {"LEVEL": "info", "PASSWORD": canary("fleet-command")}
+    assert (sent.secret, sent.timeout, sent.target_path) == (("PASSWORD",), 30.0, "/srv/site")
+    assert canary("fleet-command") not in repr(sent)
+    assert canary("fleet-command") not in repr(COMMAND)
+
+
+async def test_a_command_that_failed_is_not_tried_again(tmp_path: Path) -> None:
+    failed: dict[str, object] = {"state": "FAILED", "reason": "CommandFailed", "message": "ended with 3"}
+    async with fleet(tmp_path, Script(failed)) as (agents, journal):
+        with pytest.raises(TaskFailed, match="ended with 3"):
+            await agents.run_command(COMMAND)
+        assert attempts(journal)[1:] == ("FAILED", [(1, "FAILED", "CommandFailed")])
+
+
+async def test_a_removal_is_asked_for_once(tmp_path: Path) -> None:
+    script = Script({"files_deleted": 3})
+    async with fleet(tmp_path, script) as (agents, journal):
+        report = await agents.remove(SYNC.id, node="web-1", target_path="/srv/site")
+        assert report.files_deleted == 3
+        assert attempts(journal)[1:] == ("SUCCESS", [(1, "SUCCESS", "")])
+    [removal] = script.tasks
+    assert isinstance(removal, Removal)
+    assert (removal.project, removal.target_path) == ("site", "/srv/site")
+
+
+async def test_a_removal_on_a_node_that_is_away(tmp_path: Path) -> None:
+    async with fleet(tmp_path, None) as (agents, _):
+        with pytest.raises(AgentUnreachable):
+            await agents.remove(SYNC.id, node="web-1", target_path="/srv/site")
+
+
+async def test_an_older_agent_is_asked_nothing_that_it_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.session.PROTOCOL_VERSIONS", (1,))
+    script = Script({"observed": TREE})
+    async with fleet(tmp_path, script) as (agents, journal):
+        with pytest.raises(AgentTooOld, match=r"web-1 is too old .* update trueup on that host"):
+            await agents.run_command(COMMAND)
+        with pytest.raises(AgentTooOld):
+            await agents.remove(SYNC.id, node="web-1", target_path="/srv/site")
+        # Its session stands, and it goes on doing what it knows.
+        assert (await agents.look(SYNC, TREE)).observed == TREE
+        assert [task.state for task in journal.tasks()] == ["FAILED", "FAILED"]
