@@ -19,6 +19,7 @@ from reconciler.git.checkout import sweep
 from reconciler.git.process import GitOptions
 from reconciler.github.export import Arrivals
 from reconciler.github.pace import Pace
+from reconciler.github_reports import GithubReports
 from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
@@ -175,6 +176,10 @@ class Primary:
         """The same for those that their source has to export."""
         store, api = self.secret_store(spec), self.settings.github_api_url
         return SecretExports(store, self._pace, self.arrivals, api)
+
+    def github_reports(self, spec: Spec) -> GithubReports:
+        """The same for what is told of releases there."""
+        return GithubReports(self.secret_store(spec), self._pace, self.settings.github_api_url)
 
     async def fleet(self, spec: Spec, *, patience: float) -> Fleet | None:
         """The agents that this spec and the status branch know, the listener started; None without nodes."""

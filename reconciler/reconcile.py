@@ -137,6 +137,7 @@ async def reconcile(
 
     commit = await primary.status.publish(changed, _message(prepared, outcomes))
     await recorder.finish(outcomes.values(), prepared.replayed, told)
+    await primary.github_reports(spec).tell(spec, primary.status)
     for change in told:
         if change.kind == "degraded" and change.reason == Reason.HEALTH_CHECK_FAILED:
             log.warning("not healthy", resource=change.resource, why=change.message)

@@ -46,6 +46,7 @@ PURE = (
     "reconciler.secrets_diff_report",
     "reconciler.secrets_report",
     "reconciler.plan",
+    "reconciler.release.reporting",
     "reconciler.release.versions",
     "reconciler.retry_after",
     "reconciler.secrets.circular",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import quote
 
 import trio
 
@@ -148,7 +149,7 @@ class GitHub:
                 raise
 
     async def repository_id(self, repo: str) -> int:
-        path = RepositoryScope(repo).path.removesuffix("/actions/secrets")
+        path = _repository_path(repo)
         number = _id_in(await self._ask("GET", path, f"repository {repo}"))
         if number is None:
             raise _unexpected(f"repository {repo}")
@@ -156,9 +157,45 @@ class GitHub:
 
     async def dispatch(self, repo: str, event_type: str, payload: Mapping[str, Any]) -> None:
         """Start the workflows of a repository that wait for this event (`repository_dispatch`)."""
-        path = RepositoryScope(repo).path.removesuffix("/actions/secrets") + "/dispatches"
+        path = _repository_path(repo) + "/dispatches"
         body = {"event_type": event_type, "client_payload": dict(payload)}
         await self._ask("POST", path, f"{repo}: dispatching {event_type}", body)
+
+    async def set_commit_status(
+        self, repo: str, commit: str, *, state: str, context: str, description: str
+    ) -> None:
+        """Give a commit a status: `pending`, `success`, `failure` or `error`. It stands before the others."""
+        body = {"state": state, "context": context, "description": description}
+        path = _repository_path(repo)
+        await self._ask("POST", f"{path}/statuses/{commit}", f"{repo}: status of {commit[:12]}", body)
+
+    async def create_release(self, repo: str, tag: str, *, name: str, body: str) -> bool:
+        """Make the GitHub Release of a tag that is there; False: it has one, which stays as it is."""
+        path, what = _repository_path(repo), f"{repo}: release {tag}"
+        mine = f"{path}/releases/tags/{quote(tag, safe='')}"
+        if await self._is_there(mine, what):
+            return False
+        if not await self._is_there(f"{path}/git/ref/tags/{quote(tag)}", what):
+            # GitHub would make the tag, of the default branch's tip.
+            raise GitHubRefused(
+                f"{what}: GitHub has no such tag", status=404, hint="check `repo`, and push the tag there"
+            )
+        try:
+            await self._ask("POST", f"{path}/releases", what, {"tag_name": tag, "name": name, "body": body})
+        except GitHubRefused as error:
+            if error.status == 422 and await self._is_there(mine, what):
+                return False  # somebody else made it meanwhile
+            raise
+        return True
+
+    async def _is_there(self, path: str, what: str) -> bool:
+        try:
+            await self._ask("GET", path, what)
+        except GitHubRefused as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
 
     async def _listed(self, path: str, what: str) -> dict[str, SecretMeta]:
         found: dict[str, SecretMeta] = {}
@@ -225,6 +262,10 @@ class GitHub:
             return "its certificate is not trusted" if _is_tls(error) else "it cannot be reached"
         except (httpx.HTTPError, httpx.InvalidURL, ValueError):
             return "the connection broke"
+
+
+def _repository_path(repo: str) -> str:
+    return RepositoryScope(repo).path.removesuffix("/actions/secrets")
 
 
 def sealed(value: Secret, key: PublicKey, what: str) -> str:
@@ -331,7 +372,7 @@ def _failure(answer: _Answer, what: str) -> GitHubDown | GitHubRefused:
         return GitHubDown(f"{what}: GitHub has a fault {shown}", retry_after=wait)
     said, hint = {
         401: ("GitHub does not accept the token", "make a new token, or correct the credential"),
-        403: ("the token has no right to this", "give it the right to read and write secrets"),
+        403: ("the token has no right to this", "it needs to write secrets, statuses or contents"),
         404: ("not there, or the token has no right to see it", "check the names, and the token's rights"),
         409: ("GitHub is at work on the same thing", "try again"),
         422: ("GitHub does not accept the request", "check names and visibility"),

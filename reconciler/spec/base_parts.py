@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,11 @@ from reconciler.spec.model import (
 from reconciler.spec.secret_parts import refer_source
 from reconciler.spec.windows import check_timezone, parse_window
 
+_AT_GITHUB = re.compile(
+    r"(?:https://github\.com/|ssh://git@github\.com(?::22)?/|git@github\.com:)"
+    r"([A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}?)(?:\.git)?/?"
+)
+
 BRANCH_SCOPE = "branch"
 """Stands for the environment in the ids of projects that have none, so no environment may have it."""
 
@@ -51,6 +57,9 @@ def build_repositories(findings: Findings) -> dict[str, Repository]:
         path = ("repositories", name)
         fields = plain(entry)
         _check_address(findings, path, fields["url"])
+        if "github" in entry:
+            github = dict(converted(entry["github"], "github_reporting"))
+            fields["github"] = _with_repo(findings, (*path, "github"), github, fields["url"])
         verify = fields.get("verify", {})
         if verify.get("signatures", "none") != "none" and "allowed_signers" not in verify:
             findings.report(
@@ -74,6 +83,18 @@ def build_repositories(findings: Findings) -> dict[str, Repository]:
             whole = {**fields, "name": name, "units": units, "shared_paths": paths}
             built[name] = msgspec.convert(whole, Repository)
     return built
+
+
+def _with_repo(findings: Findings, path: Path, github: dict[str, Any], url: str) -> dict[str, Any]:
+    """What is told at GitHub, with the repository's name there, which an address at github.com holds."""
+    if github.get("token", {}).get("from") == "secret":
+        findings.report((*path, "token"), "name a variable (`env`) or a `file`; it belongs to no environment")
+    if "repo" not in github:
+        found = _AT_GITHUB.fullmatch(url)
+        if found is None:
+            findings.report(path, "`repo` is missing, as the address is none of github.com")
+        github["repo"] = found[1] if found is not None else ""
+    return github
 
 
 def _check_address(findings: Findings, path: Path, url: str) -> None:

@@ -97,11 +97,22 @@ class Verify(Model, frozen=True, kw_only=True):
     allowed_signers: str | None = None
 
 
+class GithubReporting(Model, frozen=True, kw_only=True):
+    """Where the repository is at GitHub, and what is told there of its releases."""
+
+    repo: str
+    token: Credential | None = None
+    releases: bool = True
+    commit_status: bool = True
+
+
 class Repository(Model, frozen=True, kw_only=True):
     name: str
     url: str
     branch: str = "main"
     verify: Verify = Verify()
+    github: GithubReporting | None = None
+    """None: nothing is told."""
     units: dict[str, Unit] = {}
     """By unit name without the repository; empty: the repository itself is the one unit."""
     shared_paths: tuple[str, ...] = ()

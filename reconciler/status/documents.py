@@ -84,6 +84,8 @@ class Release(Part, frozen=True, kw_only=True):
     """When that was first so."""
     reason: str = ""
     """Why it failed."""
+    reported: str = ""
+    """What GitHub was told of it: the state of its commit, and `release` once there is a GitHub Release."""
 
 
 class UnitStatus(Part, frozen=True, kw_only=True):

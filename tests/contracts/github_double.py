@@ -22,7 +22,9 @@ from nacl.public import PrivateKey, SealedBox
 
 from tests.canaries import canary
 
-Kind = Literal["list", "inherited", "key", "put", "delete", "dispatch", "repository"]
+Kind = Literal[
+    "list", "inherited", "key", "put", "delete", "dispatch", "repository", "status", "release", "find", "ref"
+]
 
 _REPO = r"/repos/(?P<repo>[^/]+/[^/]+)"
 _PLACES = (
@@ -40,6 +42,10 @@ _ROUTES: tuple[tuple[str, Kind, str], ...] = (
     ("GET", "inherited", rf"{_REPO}/actions/organization-secrets"),
     *((method, kind, place + tail) for place in _PLACES for method, kind, tail in _IN_A_PLACE),
     ("POST", "dispatch", rf"{_REPO}/dispatches"),
+    ("POST", "status", rf"{_REPO}/statuses/(?P<name>[0-9a-f]{{40}})"),
+    ("POST", "release", rf"{_REPO}/releases"),
+    ("GET", "find", rf"{_REPO}/releases/tags/(?P<name>[^/]+)"),
+    ("GET", "ref", rf"{_REPO}/git/ref/tags/(?P<name>.+)"),
     ("GET", "repository", _REPO),
 )
 _NAME = re.compile(r"(?!GITHUB_)[A-Z_][A-Z0-9_]*")
@@ -106,6 +112,12 @@ class GitHubDouble:
         self.dispatches: list[Dispatched] = []
         self.workflows: set[str] = set()
         """Repositories with the export workflow."""
+        self.tags: dict[str, set[str]] = {}
+        """By repository."""
+        self.statuses: list[tuple[str, str, dict[str, Any]]] = []
+        """Repository, commit, and what was said of it, the oldest first."""
+        self.releases: dict[str, dict[str, dict[str, Any]]] = {}
+        """By repository and tag."""
         self.export_after = 0
         """List requests that still find nothing after a dispatch."""
         self.fail_after_dispatch: list[Fault] = []
@@ -210,6 +222,8 @@ class GitHubDouble:
             return self._dispatch(repo, body)
         if kind == "repository":
             return _json({"id": self.ids[repo], "full_name": repo}) if repo in self.ids else Fault(404)
+        if kind in ("status", "release", "find", "ref"):
+            return self._about_releases(kind, repo, found.get("name", ""), body)
         if kind == "inherited":
             return self._list(self._inherited(repo), query) if repo in self.places else Fault(404)
         place = found.get("org") or (f"{repo}#{found['environment']}" if "environment" in found else repo)
@@ -226,6 +240,29 @@ class GitHubDouble:
                 return self._put(place, found["name"], body)
             case _:
                 return Fault(204, body=b"") if self.places[place].pop(found["name"], None) else Fault(404)
+
+    def _about_releases(self, kind: Kind, repo: str, name: str, body: dict[str, Any]) -> Fault:
+        if repo not in self.ids:
+            return Fault(404)
+        made = self.releases.setdefault(repo, {})
+        match kind:
+            case "status":
+                states = ("pending", "success", "failure", "error")
+                if body.get("state") not in states or len(body.get("description", "")) > 140:
+                    return Fault(422)
+                self.statuses.append((repo, name, body))
+                return _created({"id": len(self.statuses), "state": body["state"]})
+            case "find":
+                return _json(made[name]) if name in made else Fault(404)
+            case "ref":
+                return _json({"ref": f"refs/tags/{name}"}) if name in self.tags.get(repo, ()) else Fault(404)
+            case _:
+                tag = str(body.get("tag_name", ""))
+                if not tag or tag in made:
+                    return Fault(422)
+                made[tag] = body
+                self.tags.setdefault(repo, set()).add(tag)  # which it makes where there is none
+                return _created({"id": len(made), "tag_name": tag})
 
     def _inherited(self, repo: str) -> dict[str, Stored]:
         org = repo.partition("/")[0]
@@ -309,6 +346,10 @@ def _route(method: str, path: str) -> tuple[Kind | None, dict[str, str]]:
 
 def _json(document: dict[str, Any]) -> Fault:
     return Fault(200, body=json.dumps(document).encode())
+
+
+def _created(document: dict[str, Any]) -> Fault:
+    return Fault(201, body=json.dumps(document).encode())
 
 
 class _Server(ThreadingHTTPServer):

@@ -9,6 +9,7 @@ For the real one set these variables; the suite writes a name of its own in that
 An export is tried where these are set too; the token then needs the right to dispatch to the source.
 
     GITHUB_TEST_SOURCE_REPO    owner/name, with examples/github/export-secret.yml and its EXPORT_TOKEN
+    GITHUB_TEST_COMMIT, GITHUB_TEST_TAG   of that repository: they get a status and a GitHub Release that stay
     GITHUB_TEST_SOURCE_SECRET  a secret of that repository, which is copied into GITHUB_TEST_REPO and removed
 """
 
@@ -98,6 +99,24 @@ async def test_a_repository_has_an_id(place: Place) -> None:
         assert await github.repository_id(place.repo) > 0
 
 
+async def test_a_commit_has_a_status_and_a_tag_its_release(place: Place) -> None:
+    """At GitHub itself both stay: GITHUB_TEST_COMMIT and GITHUB_TEST_TAG say which ones may be used."""
+    commit, tag = os.environ.get("GITHUB_TEST_COMMIT", "a" * 40), os.environ.get("GITHUB_TEST_TAG", "web/v1")
+    if place.double is not None:
+        place.double.tags[place.repo] = {tag}
+    elif "GITHUB_TEST_COMMIT" not in os.environ or "GITHUB_TEST_TAG" not in os.environ:
+        pytest.skip("GITHUB_TEST_COMMIT and GITHUB_TEST_TAG are not set")
+    async with place.github() as github:
+        for state in ("pending", "success"):
+            await github.set_commit_status(
+                place.repo, commit, state=state, context="trueup/test", description="a test"
+            )
+        await github.create_release(place.repo, tag, name=tag, body="a test")
+        assert not await github.create_release(place.repo, tag, name=tag, body="another one")
+        with pytest.raises(GitHubRefused, match="GitHub has no such tag"):
+            await github.create_release(place.repo, f"no-such-{uuid.uuid4().hex[:8]}", name="x", body="x")
+
+
 # --- what only the double can be made to do ----------------------------------------------------
 
 
@@ -110,6 +129,23 @@ def double() -> object:
 
 def client(double: GitHubDouble, patience: float = 30.0) -> GitHub:
     return GitHub(double.url, Secret(double.token), pace=Pace(0.0), patience=patience)
+
+
+async def test_a_release_that_somebody_else_makes_at_once_is_none_of_ours(double: GitHubDouble) -> None:
+    double.tags[REPO] = {"v1"}
+    async with client(double) as github:
+        assert await github.create_release(REPO, "v1", name="v1", body="first")
+        double.fail_with(Fault(404), on="find")  # as it was when we looked
+        assert not await github.create_release(REPO, "v1", name="v1", body="second")
+    assert double.releases[REPO]["v1"]["body"] == "first"
+
+
+async def test_a_release_that_github_refuses_is_an_error(double: GitHubDouble) -> None:
+    double.tags[REPO] = {"v1"}
+    double.fail_with(Fault(422), on="release")
+    async with client(double) as github:
+        with pytest.raises(GitHubRefused, match=r"release v1: GitHub does not accept the request"):
+            await github.create_release(REPO, "v1", name="v1", body="")
 
 
 async def test_values_arrive_sealed_and_open_to_what_they_were(double: GitHubDouble) -> None:

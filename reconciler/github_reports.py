@@ -1,0 +1,93 @@
+"""Telling GitHub of releases after a pass. Whatever goes wrong here is a line in the log, and tried again."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+
+from reconciler.errors import TrueupError
+from reconciler.github.client import DEFAULT_API, GitHub
+from reconciler.github.errors import NoToken
+from reconciler.github.pace import Pace
+from reconciler.release.reporting import Report, what_to_report, with_reported
+from reconciler.secret_targets import TOKENS
+from reconciler.secrets.credentials import VariableNotSet
+from reconciler.secrets.store import SecretStore
+from reconciler.secrets.values import Secret
+from reconciler.spec.model import Credential, EnvCredential, Repository, Spec
+from reconciler.status.branch import StatusBranch
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+DEADLINE: Final = 60.0
+"""Seconds that a pass spends on this in all."""
+
+
+@dataclass(slots=True)
+class GithubReports:
+    """Access to GitHub with the credentials of one spec."""
+
+    store: SecretStore
+    pace: Pace
+    api_url: str | None = None
+
+    async def tell(self, spec: Spec, status: StatusBranch) -> None:
+        """Tell what is recorded and was not told yet, and record that it was. Never raises a TrueupError."""
+        if not any(repository.github for repository in spec.repositories.values()):
+            return
+        try:
+            reports = what_to_report(spec, await status.read())
+            told: list[tuple[Report, str]] = []
+            with trio.move_on_after(DEADLINE) as scope:
+                async with trio.open_nursery() as nursery:
+                    for name in {report.repository.name for report in reports}:
+                        mine = [report for report in reports if report.repository.name == name]
+                        nursery.start_soon(self._tell_one, spec.repositories[name], mine, told)
+            if scope.cancelled_caught:
+                log.warning("GitHub was not told everything in time; the next pass goes on")
+            if told:
+                await status.publish(
+                    lambda recorded: with_reported(recorded, told), f"Told GitHub of {len(told)} releases"
+                )
+        except TrueupError as error:
+            log.warning(f"what GitHub was told is not recorded: {error}")
+
+    async def _tell_one(
+        self, repository: Repository, reports: list[Report], told: list[tuple[Report, str]]
+    ) -> None:
+        settings = repository.github
+        assert settings is not None
+        try:
+            token = await self._token(settings.token, settings.repo)
+            async with GitHub(self.api_url or DEFAULT_API, token, patience=0.0, pace=self.pace) as github:
+                for report in reports:
+                    if (status := report.status) is not None:
+                        await github.set_commit_status(
+                            settings.repo,
+                            status.commit,
+                            state=status.state,
+                            context=status.context,
+                            description=status.description,
+                        )
+                        told.append((report, report.told(released=False)))
+                    if (release := report.github_release) is not None:
+                        await github.create_release(
+                            settings.repo, release.tag, name=release.name, body=release.body
+                        )
+                        told.append((report, report.told(released=True)))
+        except TrueupError as error:
+            log.warning(f"GitHub was not told of a release: {error}", repository=repository.name)
+
+    async def _token(self, credential: Credential | None, repo: str) -> Secret:
+        if credential is not None:
+            return await self.store.credential(credential)
+        for name in TOKENS:
+            try:
+                return await self.store.credential(EnvCredential(name=name))
+            except VariableNotSet:
+                continue
+        raise NoToken(
+            f"No auth token ({' or '.join(TOKENS)}) available for {repo}",
+            hint="set one, or name another under the repository's `github.token`",
+        )

@@ -1,0 +1,70 @@
+"""Releases told to GitHub by whole passes: once, never at the price of the pass, again after an outage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bad_world import BOTH, Case, make_case
+from tests.contracts.github_double import Fault, GitHubDouble
+
+ENVIRONMENT = "environments/staging"
+
+
+@pytest.fixture
+def double() -> Iterator[GitHubDouble]:
+    with GitHubDouble() as double:
+        double.add("acme/app")
+        yield double
+
+
+def use_github(case: Case, double: GitHubDouble, options: str = "repo: acme/app, token: {env: TOLD}") -> None:
+    case.world.environment |= {"GITHUB_API_URL": double.url, "TOLD": double.token}
+    case.head = case.head.replace("branch: main}", f"branch: main, github: {{{options}}}}}")
+    case.commit(case.good)
+
+
+def reported(case: Case) -> str:
+    said = case.status(ENVIRONMENT)["units"]["app"]["release"].get("reported", "")
+    assert isinstance(said, str)
+    return said
+
+
+def states(double: GitHubDouble) -> list[str]:
+    return [body["state"] for _, _, body in double.statuses]
+
+
+async def test_a_release_is_told_once(tmp_path: Path, double: GitHubDouble) -> None:
+    async with make_case(tmp_path) as case:
+        use_github(case, double)
+        await case.reconcile(expect=0)
+        repo, commit, body = double.statuses[-1]
+        assert (repo, commit) == ("acme/app", case.world.app.resolve("refs/tags/v1.0.0^{commit}"))
+        assert body["context"] == "trueup/staging"
+        assert reported(case) == states(double)[-1]
+        many = len(double.statuses)
+        again = await case.reconcile(expect=0)
+        assert (again.document["statusCommit"], len(double.statuses)) == (None, many)
+
+
+async def test_an_outage_of_github_fails_nothing_and_is_made_up_for(
+    tmp_path: Path, double: GitHubDouble
+) -> None:
+    async with make_case(tmp_path) as case:
+        use_github(case, double)
+        double.fail_with(Fault(503), on="status")
+        ran = await case.reconcile(expect=0)
+        assert "GitHub was not told of a release" in ran.stderr
+        assert (case.deployed(), states(double), reported(case)) == (BOTH, [], "")
+        await case.reconcile(expect=0)
+        assert reported(case) == states(double)[-1]
+
+
+async def test_without_a_token_nothing_fails(tmp_path: Path, double: GitHubDouble) -> None:
+    async with make_case(tmp_path) as case:
+        use_github(case, double, "repo: acme/app")
+        ran = await case.reconcile(expect=0)
+        assert "No auth token (GH_PAT or GITHUB_TOKEN) available for acme/app" in ran.stderr
+        assert (case.deployed(), double.requests) == (BOTH, [])
