@@ -83,8 +83,11 @@ def plan(settings: Any, output: str, detailed_exitcode: bool) -> None:
 @click.option(
     "--force", "forced", multiple=True, metavar="RESOURCE", help="Act on it though nothing changed."
 )
+@click.option("--force-prune", is_flag=True, help="Let go more of what left the spec than max_prune allows.")
 @click.option("--wait-agents", default="60s", show_default=True, help="How long to wait for agents.")
-def reconcile(settings: Any, output: str, forced: tuple[str, ...], wait_agents: str) -> None:
+def reconcile(
+    settings: Any, output: str, forced: tuple[str, ...], force_prune: bool, wait_agents: str
+) -> None:
     """Run one pass, wait for its steps, and exit."""
     from reconciler.console import Progress, print_pass
     from reconciler.exit_codes import pass_exit_code
@@ -101,7 +104,12 @@ def reconcile(settings: Any, output: str, forced: tuple[str, ...], wait_agents: 
         async with open_primary(settings) as primary:
             with Progress(shown=settings.log_format == "text") as progress:
                 done = await run_pass(
-                    primary, patience=patience, forced=forced, on_plan=progress.expect, on_change=progress
+                    primary,
+                    patience=patience,
+                    forced=forced,
+                    force_prune=force_prune,
+                    on_plan=progress.expect,
+                    on_change=progress,
                 )
         print_pass(done, output)
         return pass_exit_code(done)

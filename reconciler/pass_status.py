@@ -13,6 +13,7 @@ from reconciler.desired_model import AnyDesired, Desired, DesiredService, Desire
 from reconciler.errors import Problem
 from reconciler.health_status import with_health
 from reconciler.holds import hold_message, waiting_in, with_outcomes
+from reconciler.leaving_status import leaving_documents
 from reconciler.observation import Setback
 from reconciler.plan import Action, Finding, Plan
 from reconciler.recording import generation, partly_pushed
@@ -101,6 +102,7 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
     documents += _nodes(recorded, facts, now)
     documents += with_sources(recorded, facts.spec, facts.sources, facts.fingerprints, now)
     documents += _frozen(recorded, facts, now)
+    documents += leaving_documents(recorded, facts.plan, facts.outcomes, facts.desired.ids, now)
     after = recorded.put(*(_settled(recorded.get(document.id), document) for document in documents))
     summary = _summary(after, facts, findings.get(SUMMARY_ID), now)
     return after.put(_settled(recorded.summary, summary))

@@ -10,6 +10,7 @@ from enum import StrEnum
 from reconciler.desired import Desired, DesiredResource, DesiredSync, DesiredTarget
 from reconciler.hashing import SECRET, ConfigHash, changed_inputs
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
+from reconciler.prune import Leaving, Removable, judge
 from reconciler.status.conditions import Reason
 
 
@@ -101,11 +102,14 @@ def make_plan(
     frozen: Collection[str] = (),
     forced: Collection[str] = (),
     held: Mapping[str, str] | None = None,
+    removable: Removable | None = None,
+    force_prune: bool = False,
 ) -> Plan:
     """Compare what is wanted with what was found, of which `observed` says something for every resource.
 
     `recorded` are the ids of all status files but the summary. Those that the spec no longer names are
-    forgotten, except the `frozen` ones, whose spec is wrong at the moment. The `forced` ones get a step
+    removed, as far as they are `removable`, or forgotten, except the `frozen` ones, whose spec is wrong at
+    the moment. The `forced` ones get a step
     even if nothing changed. `held`: by id, environments that stay at their releases, and why.
     """
     steps: list[Step] = []
@@ -123,28 +127,24 @@ def make_plan(
     findings += [Finding(id, Reason.HOLD_ACTIVE, why, blocks=False) for id, why in (held or {}).items()]
     steps += _builds(desired, steps)
     steps = _with_dependencies(desired, steps, findings)
-    forgotten = sorted(set(recorded) - desired.ids - set(frozen))
-    if forgotten and len(forgotten) > max(1, desired.max_prune * len(recorded)):
-        findings.append(
-            Finding(
-                "summary",
-                Reason.PRUNE_REFUSED,
-                f"the spec no longer names {len(forgotten)} of {len(recorded)} recorded resources, more than "
-                f"limits.max_prune allows; raise it for this change, or restore what was removed by mistake",
-            )
-        )
-    else:
-        steps += [Step(resource, Action.FORGET, _why_forgotten(resource)) for resource in forgotten]
+    pruned = judge(desired, recorded, removable or Removable(), frozen=frozen, force=force_prune)
+    if pruned.refused:
+        findings.append(Finding("summary", Reason.PRUNE_REFUSED, pruned.refused))
+    steps += [_leave(leaving, steps) for leaving in pruned.leaving]
     return Plan(desired.spec_revision, _ordered(steps), tuple(findings))
 
 
-def _why_forgotten(resource: str) -> str:
-    stays = {
-        "projects": "; its files stay on the host",
-        "services": "; what it deployed stays",
-        "targets": "; the secrets stay there",
-    }
-    return "no longer in the spec" + stays.get(resource.partition("/")[0], "")
+def _leave(leaving: Leaving, steps: Iterable[Step]) -> Step:
+    """Nothing is taken away of an environment in which what is there to stay could not be brought about."""
+    if not leaving.removed:
+        return Step(leaving.resource, Action.FORGET, leaving.reason)
+    environment = leaving.resource.split("/")[1]
+    first = (
+        step.resource
+        for step in steps
+        if step.action in (Action.SYNC, Action.DEPLOY) and step.resource.split("/")[1] == environment
+    )
+    return Step(leaving.resource, Action.REMOVE, leaving.reason, depends_on=(*first, *leaving.after))
 
 
 def _compare(resource: DesiredResource, observation: Observation) -> Step | Finding | None:

@@ -13,6 +13,7 @@ import trio
 
 from reconciler.apply import OnChange, Outcome, apply_plan
 from reconciler.deploy.looking import looking
+from reconciler.deploy.removal import removable
 from reconciler.desired import Desired, Facts, make_desired
 from reconciler.errors import Problem, SettingsError
 from reconciler.fleet import Fleet
@@ -79,6 +80,7 @@ async def reconcile(
     *,
     patience: float,
     forced: Collection[str] = (),
+    force_prune: bool = False,
     on_plan: Callable[[Plan], None] = lambda _plan: None,
     on_change: OnChange = lambda _step, _outcome: None,
 ) -> Pass:
@@ -87,7 +89,7 @@ async def reconcile(
     `patience`: seconds to wait for agents. Raises SpecInvalid, GitUnavailable or KeyMismatch if there is
     nothing to work with; what goes wrong with one resource is in the result.
     """
-    prepared = await prepare(primary, patience=patience, forced=forced)
+    prepared = await prepare(primary, patience=patience, forced=forced, force_prune=force_prune)
     for note in primary.new_notes(prepared.notes):
         log.info(f"note: {note}")
     on_plan(prepared.plan)
@@ -145,7 +147,13 @@ async def reconcile(
     return Pass(prepared.plan, outcomes, prepared.spec.problems, commit, prepared.notes, away)
 
 
-async def prepare(primary: Primary, *, patience: float | None, forced: Collection[str] = ()) -> Prepared:
+async def prepare(
+    primary: Primary,
+    *,
+    patience: float | None,
+    forced: Collection[str] = (),
+    force_prune: bool = False,
+) -> Prepared:
     """Look at everything and plan; nothing is changed.
 
     Without `patience` agents are not asked: what was recorded of their hosts is taken for what is there.
@@ -207,6 +215,8 @@ async def prepare(primary: Primary, *, patience: float | None, forced: Collectio
         recorded=ids,
         frozen=[resource for resource in ids if spec.is_frozen(resource)],
         forced=forced,
+        removable=removable(desired, recorded),
+        force_prune=force_prune,
         held={
             f"environments/{name}": hold_message(name, held, waiting_in(name, facts.waiting))
             for name, held in holds.items()
@@ -227,7 +237,7 @@ def _moved(records: Iterable[StepRecord], moves: Sequence[Move]) -> tuple[StepRe
 
 def _interrupted(untold: Iterable[StepRecord]) -> set[str]:
     """Resources that a step may have left anywhere. One that only records something touches nothing."""
-    acting = (Action.DEPLOY, Action.SYNC, Action.PUSH, Action.EXPORT)
+    acting = (Action.DEPLOY, Action.SYNC, Action.PUSH, Action.EXPORT, Action.REMOVE)
     return {record.resource for record in untold if record.action in acting}
 
 

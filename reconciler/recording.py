@@ -90,7 +90,7 @@ def _generation(said: Service | SecretTarget | tuple[Project, SyncTarget]) -> st
 def with_results(recorded: Recorded, results: Iterable[StepResult]) -> Recorded:
     """The documents with what successful steps established, in the order in which they succeeded."""
     for result in results:
-        if result.action == Action.FORGET:
+        if result.action in (Action.FORGET, Action.REMOVE):
             recorded = recorded.without([result.resource])
         elif result.action == Action.DEPLOY:
             recorded = recorded.put(_deployed(recorded.services.get(result.resource), result))
@@ -260,7 +260,7 @@ def with_replayed(recorded: Recorded, replayed: Iterable[StepResult], moves: Seq
     results = [
         # What was forgotten went under its old name; whatever has the new one is another thing.
         result
-        if result.action == Action.FORGET
+        if result.action in (Action.FORGET, Action.REMOVE)
         else msgspec.structs.replace(result, resource=moved(result.resource, moves))
         for result in replayed
     ]

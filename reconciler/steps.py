@@ -9,6 +9,7 @@ import structlog
 from reconciler.apply import Details, Executor
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.driver import DeployRequest, driver_for
+from reconciler.deploy.removal import DEPENDS_ON, remove
 from reconciler.desired import Desired
 from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
@@ -81,6 +82,7 @@ class Steps:
             Action.SYNC: self._sync,
             Action.DEPLOY: self._deploy,
             Action.ADOPT: self._record_only,
+            Action.REMOVE: self._remove,
             Action.FORGET: self._record_only,
         }
 
@@ -163,8 +165,20 @@ class Steps:
                 )
             )
             await self._health.verify(desired, tree)
-        inventory = [f"{name}={value}" for name, value in sorted(outcome.inventory.items())]
+        kept = dict(outcome.inventory)
+        if driver.removes:
+            kept[DEPENDS_ON] = " ".join(service.depends_on)
+        inventory = [f"{name}={value}" for name, value in sorted(kept.items()) if value]
         return {"exit_code": outcome.exit_code, "output": outcome.output, "inventory": inventory}
+
+    async def _remove(self, step: Step) -> Details:
+        status = self._recorded.services[step.resource]
+        await remove(
+            status,
+            self._context,
+            lambda line: log.info("task output", resource=step.resource, line=line),
+        )
+        return {}
 
     def _inventories(self, service: Service) -> dict[str, dict[str, str]]:
         """By service, what the driver of this one has recorded of those that the spec names."""

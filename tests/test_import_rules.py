@@ -47,6 +47,7 @@ PURE = (
     "reconciler.secrets_report",
     "reconciler.plan",
     "reconciler.release.reporting",
+    "reconciler.prune",
     "reconciler.release.versions",
     "reconciler.retry_after",
     "reconciler.secrets.circular",

@@ -25,7 +25,7 @@ from reconciler.deploy.request import (
 from reconciler.identity import compose_project
 from reconciler.observation import Absent, Observation, Unknown
 from reconciler.secrets.mask import Masker
-from reconciler.spec.model import ComposeDeploy
+from reconciler.spec.model import ComposeDeploy, Service
 
 REMOVE_DEADLINE: Final = 600.0
 """Seconds in which the containers of a project have to stop and go."""
@@ -75,6 +75,12 @@ class ComposeDriver(Driver):
         except DockerUnavailable as error:
             return Unknown(error.reason, f"{request.service.id}: {error}")
         return None if there else Absent("no container of it is there")
+
+    def place(self, inventory: Mapping[str, str]) -> str:
+        return inventory.get(PROJECT, "")
+
+    def place_of(self, service: Service, inventory: Mapping[str, str]) -> str:
+        return compose_project(service, inventory.get(PROJECT))
 
     async def remove(self, request: RemoveRequest) -> None:
         """By the project's name alone: its file may be gone. Volumes stay."""

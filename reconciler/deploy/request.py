@@ -136,6 +136,15 @@ class Driver:
         """
         return None
 
+    def place(self, inventory: Mapping[str, str]) -> str:  # noqa: ARG002 - a default
+        """What `remove` would take away, in words that are the same for whoever else is there; empty:
+        nothing is known to be there."""
+        return ""
+
+    def place_of(self, service: Service, inventory: Mapping[str, str]) -> str:  # noqa: ARG002 - a default
+        """The same of a service of the spec, with what status has of it."""
+        return ""
+
     async def remove(self, request: RemoveRequest) -> None:
         """Take it away; harmless where it is gone already. Raises StepFailed."""
         raise CannotRemove(f"{request.resource}: this kind of deploy cannot be taken back")

@@ -103,7 +103,7 @@ async def test_targets_and_other_steps_each_have_their_limit(
 
     async with ProjectSources(spec, repositories, tmp_path, context) as sources:
         steps = made_steps(made, spec, repositories, sources, Recorded(), tmp_path)
-        assert set(steps.executors()) == set(Action) - {Action.RELEASE, Action.REMOVE}
+        assert set(steps.executors()) == set(Action) - {Action.RELEASE}
         executors = dict.fromkeys(Action, carry_out)
         outcomes = await apply_plan(plan, executors, Quiet(), slot=steps.slot)
     assert {outcome.state for outcome in outcomes.values()} == {"succeeded"}
