@@ -94,7 +94,6 @@ def _desired_service(facts: Facts, service: Service) -> DesiredService:
     resource = DesiredService(id=service.id, depends_on=service.depends_on, service=service)
     try:
         environment = facts.spec.environments[service.environment]
-        repository = facts.spec.repositories[service.repository]
         if (unbuilt := unbuilt_in_service(service, environment)) is not None:
             return replace(resource, setback=unbuilt)
         if service.suspend:
@@ -105,7 +104,7 @@ def _desired_service(facts: Facts, service: Service) -> DesiredService:
         paths = facts.commits[revision.commit]
         if isinstance(paths, Setback):
             return replace(resource, setback=paths)
-        check_patterns([*service.paths, *repository.shared_paths])
+        check_patterns([*service.paths, *service.shared_paths])
         merged = merge(
             env=service.env,
             secrets=used_secrets(facts, service.secrets, service.environment),
@@ -119,7 +118,7 @@ def _desired_service(facts: Facts, service: Service) -> DesiredService:
     public = {
         "deploy": digest(msgspec.to_builtins(service.deploy)),
         **digest_by_pattern(paths, service.paths),
-        **{f"shared {p}": paths.digest((p,)) for p in repository.shared_paths},
+        **{f"shared {p}": paths.digest((p,)) for p in service.shared_paths},
     }
     split = split_inputs(facts, resource.id, merged, service.env)
     inputs = Inputs({**public, **split.public}, split.keyed)

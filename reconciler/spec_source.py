@@ -10,9 +10,12 @@ from reconciler.git.mirror import Mirror
 from reconciler.git.urls import shown
 from reconciler.spec.load import SPEC_FILE, Loaded, included_paths, load
 from reconciler.spec.model import Spec
+from reconciler.spec.released import load_released
 
 MAX_SPEC_FILE = 4 << 20
 KEPT_SPECS = 4
+KEPT_RELEASES = 16
+"""Specs of releases: each environment's units may have one of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,30 @@ class SpecCache:
 
     def __init__(self) -> None:
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
+        self._released: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
 
     async def load(self, mirror: Mirror, commit: str) -> Loaded:
         loaded = self._loaded.pop(commit, None) or await load_at(mirror, commit)
         self._loaded[commit] = loaded
         while len(self._loaded) > KEPT_SPECS:
             self._loaded.popitem(last=False)
+        return loaded
+
+    async def released(self, mirror: Mirror, head: SpecAt, commit: str) -> Loaded:
+        """The spec of a release that was made with the spec's revision `commit`, on what `head` has.
+
+        Raises UnknownRevision for a commit that is no longer there.
+        """
+        if commit == head.commit:
+            return head.used
+        key = head.commit, commit
+        loaded = self._released.pop(key, None)
+        if loaded is None:
+            below, above = await files_at(mirror, head.commit), await files_at(mirror, commit)
+            loaded = await trio.to_thread.run_sync(load_released, below, above, commit)
+        self._released[key] = loaded
+        while len(self._released) > KEPT_RELEASES:
+            self._released.popitem(last=False)
         return loaded
 
 
@@ -86,10 +107,15 @@ async def _load_if_there(cache: SpecCache, mirror: Mirror, commit: str) -> Loade
 
 async def load_at(mirror: Mirror, commit: str) -> Loaded:
     """The spec at one commit, with the files that it includes."""
+    return await trio.to_thread.run_sync(load, await files_at(mirror, commit))
+
+
+async def files_at(mirror: Mirror, commit: str) -> dict[str, bytes]:
+    """The files of the spec at one commit, by path; none where it has no root file."""
     root = await mirror.read_file(commit, SPEC_FILE, max_size=MAX_SPEC_FILE)
     if root is None:
-        return load({})
+        return {}
     every_path = [entry.path for entry in await mirror.tree(commit)]
     included = await trio.to_thread.run_sync(included_paths, root, every_path)
     files = await mirror.read_files(commit, included, max_size=MAX_SPEC_FILE)
-    return await trio.to_thread.run_sync(load, {SPEC_FILE: root, **files})
+    return {SPEC_FILE: root, **files}

@@ -30,7 +30,7 @@ def unbuilt_in_environment(environment: Environment) -> str | None:
         return "`windows`"
     if environment.release.approval == "manual":
         return "`release.approval: manual`"
-    if environment.release.soak:
+    if environment.release.soak is not None:
         return "`release.soak`"
     if environment.spec_from == "release":
         return "`spec_from: release`"

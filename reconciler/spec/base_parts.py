@@ -50,9 +50,6 @@ def build_limits(findings: Findings) -> Limits:
 
 def build_repositories(findings: Findings) -> dict[str, Repository]:
     built: dict[str, Repository] = {}
-    shared = findings.data.get("shared_paths") if findings.is_usable else None
-    for name in shared if isinstance(shared, Map) else ():
-        findings.refer(("shared_paths", name), "repositories", name)
     for name, entry in findings.entries("repositories"):
         path = ("repositories", name)
         fields = plain(entry)
@@ -78,9 +75,8 @@ def build_repositories(findings: Findings) -> dict[str, Repository]:
             prefixes[prefix] = unit
             _check_prefix(findings, (*path, "units", unit, "tag_prefix"), prefix)
             units[unit] = {**part, "name": f"{name}/{unit}", "repository": name, "tag_prefix": prefix}
-        paths = plain(shared[name]) if isinstance(shared, Map) and name in shared else ()
         if not findings.is_broken("repositories", name):
-            whole = {**fields, "name": name, "units": units, "shared_paths": paths}
+            whole = {**fields, "name": name, "units": units}
             built[name] = msgspec.convert(whole, Repository)
     return built
 
@@ -95,6 +91,16 @@ def _with_repo(findings: Findings, path: Path, github: dict[str, Any], url: str)
             findings.report(path, "`repo` is missing, as the address is none of github.com")
         github["repo"] = found[1] if found is not None else ""
     return github
+
+
+def build_shared_paths(findings: Findings) -> dict[str, tuple[str, ...]]:
+    """By repository, for each of its services."""
+    shared = findings.data.get("shared_paths") if findings.is_usable else None
+    built: dict[str, tuple[str, ...]] = {}
+    for name, patterns in shared.items() if isinstance(shared, Map) else ():
+        if findings.refer(("shared_paths", name), "repositories", name):
+            built[name] = tuple(plain(patterns))
+    return built
 
 
 def _check_address(findings: Findings, path: Path, url: str) -> None:
@@ -152,7 +158,7 @@ def _check_release(findings: Findings, path: Path, release: Mapping[str, Any], *
         )
     if "promote_from" in release:
         findings.refer((*path, "promote_from"), "environments", release["promote_from"])
-    elif release.get("soak"):
+    elif "soak" in release:
         findings.report((*path, "soak"), "counts from the release in `promote_from`, which is missing")
 
 

@@ -66,16 +66,19 @@ def pattern_fault(pattern: str) -> str | None:
     return None
 
 
-def combine(files: Mapping[str, bytes], root: str) -> Combined:
-    """Read the root file and what it includes into one document; names defined twice are problems."""
-    top = Place(root, 1, 1)
+def combine(files: Mapping[str, bytes], root: str, *, label: str = "") -> Combined:
+    """Read the root file and what it includes into one document; names defined twice are problems.
+
+    `label` stands before the names of files in every position, where they are not of the spec's tip.
+    """
+    top = Place(label + root, 1, 1)
     if root not in files:
         return _unusable(top, f"the repository has no {root}; run `trueup init` to write a first one")
     size = len(files[root])
     if size > MAX_BYTES:
         return _unusable(top, _too_large())
     budget = Budget()
-    read = read_yaml(root, files[root], budget)
+    read = read_yaml(label + root, files[root], budget)
     if isinstance(read, Problem):
         return Combined(None, [read])
     if read.data is None:
@@ -83,7 +86,7 @@ def combine(files: Mapping[str, bytes], root: str) -> Combined:
     if not isinstance(read.data, Map):
         return _unusable(top, f"is {type_name(read.data)}, and must be a map; begin with `version: 1`")
     problems = [_duplicate(each) for each in read.duplicates]
-    included = _included(read.data, files, root, problems)
+    included = _included(read.data, files, root, problems, label)
     if len(included) > MAX_FILES:
         return _unusable(top, f"includes more than {MAX_FILES} files; put several resources in one")
     whole = Map()
@@ -92,8 +95,8 @@ def combine(files: Mapping[str, bytes], root: str) -> Combined:
     for path in included:
         size += len(files[path])
         if size > MAX_BYTES:
-            return _unusable(Place(path, 1, 1), _too_large())
-        part = read_yaml(path, files[path], budget)
+            return _unusable(Place(label + path, 1, 1), _too_large())
+        part = read_yaml(label + path, files[path], budget)
         if isinstance(part, Problem):
             problems.append(part)
             readable = False
@@ -103,7 +106,7 @@ def combine(files: Mapping[str, bytes], root: str) -> Combined:
             _add(whole, _without_root_only(part.data, problems), problems)
         elif part.data is not None:
             message = f"is {type_name(part.data)}, and must be a map of sections"
-            problems.append(Problem(path, 1, 1, "", message))
+            problems.append(Problem(label + path, 1, 1, "", message))
             readable = False
     return Combined(whole if readable else None, problems)
 
@@ -122,7 +125,9 @@ def _duplicate(found: Duplicate) -> Problem:
     return Problem(*found.place, dotted(path), message, resource_of(path))
 
 
-def _included(data: Map, files: Mapping[str, bytes], root: str, problems: list[Problem]) -> tuple[str, ...]:
+def _included(
+    data: Map, files: Mapping[str, bytes], root: str, problems: list[Problem], label: str
+) -> tuple[str, ...]:
     include = data.get("include")
     patterns: list[str] = []
     for index, pattern in enumerate(include if isinstance(include, Seq) else ()):
@@ -135,7 +140,7 @@ def _included(data: Map, files: Mapping[str, bytes], root: str, problems: list[P
             patterns.append(pattern)
         else:
             path: Path = ("include", index)
-            place = value_place(data, path, Place(root, 1, 1))
+            place = value_place(data, path, Place(label + root, 1, 1))
             problems.append(Problem(*place, dotted(path), f"{shown(pattern)}: {fault}"))
     return matching(patterns, files, root)
 

@@ -20,10 +20,15 @@ _SINGULAR = {
 
 
 class Findings:
-    """Collects while a document is checked. `data` is the combined document, whose marks give positions."""
+    """Collects while a document is checked. `data` is the combined document, whose marks give positions.
 
-    def __init__(self, data: Map, root: str, problems: list[Problem]) -> None:
+    `needed_by` is said of a name that is missing for a service or project of an older revision: there
+    it can no longer be corrected.
+    """
+
+    def __init__(self, data: Map, root: str, problems: list[Problem], *, needed_by: str = "") -> None:
         self.data = data
+        self._needed_by = needed_by
         self._root = Place(root, 1, 1)
         self._problems = dict.fromkeys(problems)
         self._broken = {each.resource: each.message for each in reversed(problems) if each.resource}
@@ -81,6 +86,9 @@ class Findings:
             if source is not None and waits:
                 self._refers.setdefault(source, set()).add(f"{section}/{name}")
             return True
+        if self._needed_by and section not in ("services", "projects"):
+            self.report(path, f"there is no {_SINGULAR[section]} {shown(name)} any more; {self._needed_by}")
+            return False
         advice = suggest(name, self._declared[section]) or f"add it under `{section}`"
         self.report(path, f"there is no {_SINGULAR[section]} {shown(name)}; {advice}")
         return False

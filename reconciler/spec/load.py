@@ -20,6 +20,7 @@ from reconciler.spec.base_parts import (
     build_nodes,
     build_notifications,
     build_repositories,
+    build_shared_paths,
     units_of,
 )
 from reconciler.spec.combine import combine, include_patterns, matching
@@ -81,8 +82,12 @@ def load(files: Mapping[str, bytes], *, root: str = SPEC_FILE) -> Loaded:
     combined = combine(files, root)
     if combined.data is None:
         return Loaded(None, tuple(sorted(combined.problems)))
-    findings = Findings(combined.data, root, combined.problems)
-    for found in violations(combined.data, spec_schema()):
+    return judged(Findings(combined.data, root, combined.problems))
+
+
+def judged(findings: Findings) -> Loaded:
+    """The spec that a combined document holds, with what is wrong with it."""
+    for found in violations(findings.data, spec_schema()):
         findings.report(found.path, found.message, of_key=found.of_key)
     check_references(findings)
     spec = _build(findings)
@@ -102,13 +107,14 @@ def _build(findings: Findings) -> Spec | None:
     _check_spelling(findings)
     usable = findings.is_usable
     repositories = build_repositories(findings)
+    shared_paths = build_shared_paths(findings)
     environments = build_environments(findings)
     sources = build_sources(findings)
     targets = build_targets(findings, sources)
     nodes = build_nodes(findings)
     uses = Uses(findings, sources)
     projects = build_projects(findings, nodes, UnitFinder(repositories), uses)
-    services = build_services(findings, repositories, uses)
+    services = build_services(findings, repositories, shared_paths, uses)
     uses.check_fallbacks()
     _check_circles(findings, services, projects)
     if not usable:

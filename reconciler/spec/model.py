@@ -115,7 +115,6 @@ class Repository(Model, frozen=True, kw_only=True):
     """None: nothing is told."""
     units: dict[str, Unit] = {}
     """By unit name without the repository; empty: the repository itself is the one unit."""
-    shared_paths: tuple[str, ...] = ()
 
 
 class ReleasePolicy(Model, frozen=True, kw_only=True):
@@ -124,7 +123,8 @@ class ReleasePolicy(Model, frozen=True, kw_only=True):
     bump: Literal["patch", "minor", "major"] = "patch"
     cut: Literal["reconciler", "external"] = "reconciler"
     approval: Literal["none", "manual"] = "none"
-    soak: float = 0.0
+    soak: float | None = None
+    """How long the source must have run a release before it is promoted by itself; None: by command."""
 
 
 class Window(Model, frozen=True, kw_only=True):
@@ -208,6 +208,8 @@ class Service(Model, frozen=True, kw_only=True):
     unit: str
     paths: tuple[str, ...] = ()
     """gitignore patterns over the paths of the repository; empty: the whole repository."""
+    shared_paths: tuple[str, ...] = ()
+    """Patterns whose changes concern every service of the repository."""
     secrets: tuple[SecretUse, ...] = ()
     env: dict[str, str] = {}
     precedence: tuple[Precedence, ...] = DEFAULT_PRECEDENCE

@@ -49,7 +49,10 @@ def _has(data: Any, path: Path) -> bool:
 
 
 def build_services(
-    findings: Findings, repositories: Mapping[str, Repository], uses: Uses
+    findings: Findings,
+    repositories: Mapping[str, Repository],
+    shared_paths: Mapping[str, tuple[str, ...]],
+    uses: Uses,
 ) -> tuple[Service, ...]:
     units = UnitFinder(repositories)
     built: list[Service] = []
@@ -75,7 +78,13 @@ def build_services(
                     service = _build(findings, variant, plain, units, uses)
                     built += [service] if service else []
     _check_compose_projects(findings, built)
-    return tuple(sorted(built, key=lambda each: each.id))
+    whole = (
+        msgspec.structs.replace(each, shared_paths=shared_paths[each.repository])
+        if each.repository in shared_paths
+        else each
+        for each in built
+    )
+    return tuple(sorted(whole, key=lambda each: each.id))
 
 
 def _check_compose_projects(findings: Findings, services: list[Service]) -> None:

@@ -68,3 +68,27 @@ async def test_a_commit_is_loaded_once(remote: GitRepo) -> None:
     remote.commit({"trueup.yaml": GOOD})
     cache = SpecCache()
     assert (await look(remote, cache=cache)).spec is (await look(remote, cache=cache)).spec
+
+
+async def test_the_spec_of_a_release_is_read_once_for_each_tip(remote: GitRepo) -> None:
+    service = "services: {web: {repository: app, deploy: {kind: manual}, environments: [staging]}}\n"
+    app = GOOD + "repositories: {app: {url: git@host:org/app.git}}\n"
+    before = remote.commit({"trueup.yaml": app + "include: [more/*.yaml]\n", "more/a.yaml": service})
+    remote.commit({"trueup.yaml": app})
+    mirror = Mirror(remote.url, remote.path.parent / "mirror.git", allow_local=True)
+    await mirror.refresh()
+    cache = SpecCache()
+    head = await read_spec(mirror, "main", last_good=None, cache=cache)
+    assert head.spec.services == ()
+    released = await cache.released(mirror, head, before)
+    assert released.spec is not None
+    assert [each.id for each in released.spec.services] == ["services/staging/web"]
+    assert await cache.released(mirror, head, before) is released
+    assert await cache.released(mirror, head, head.commit) is head.used
+    with pytest.raises(UnknownRevision):
+        await cache.released(mirror, head, "f" * 40)
+    remote.commit({"trueup.yaml": GOOD})
+    await mirror.refresh()
+    later = await read_spec(mirror, "main", last_good=None, cache=cache)
+    without = await cache.released(mirror, later, before)
+    assert [each.file for each in without.problems] == [f"{before[:12]}:more/a.yaml"]

@@ -187,13 +187,29 @@ def test_the_unit_follows_from_the_paths_or_is_named(body: str, unit: str | None
 
 
 def test_units_have_full_names_and_prefixes() -> None:
-    spec = valid(UNITS + "shared_paths: {app: [libs/**]}\n")
+    spec = valid(UNITS)
     assert {name: unit.tag_prefix for name, unit in spec.units.items()} == {
         "app/platform": "p-",
         "app/web": "web/",
     }
-    assert spec.repositories["app"].shared_paths == ("libs/**",)
     assert valid(BASE).units["app"].tag_prefix == ""
+
+
+def test_shared_paths_are_those_of_each_service_of_the_repository() -> None:
+    text = with_service("deploy: {kind: manual}\nenvironments: [staging, production]")
+    spec = valid(text + "shared_paths: {app: [libs/**]}\n")
+    assert [each.shared_paths for each in spec.services] == [("libs/**",)] * 2
+
+
+@pytest.mark.parametrize(("written", "soak"), [("", None), (", soak: 0s", 0.0), (", soak: 1h", 3600.0)])
+def test_without_a_soak_nothing_is_promoted_by_itself(written: str, soak: float | None) -> None:
+    text = BASE.replace("production: {}}", f"production: {{release: {{promote_from: staging{written}}}}}}}")
+    assert valid(text).environments["production"].release.soak == soak
+
+
+def test_an_approval_can_be_asked_for_where_releases_are_cut_too() -> None:
+    text = BASE.replace("staging: {}", "staging: {release: {from: main, approval: manual}}")
+    assert valid(text).environments["staging"].release.approval == "manual"
 
 
 # --- projects ----------------------------------------------------------------------------------
