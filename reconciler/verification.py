@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import trio
 
 from reconciler.desired_model import Revision
-from reconciler.errors import TrueupError
+from reconciler.errors import SettingsError, TrueupError
 from reconciler.git.signers import MAX_SIGNERS, SignatureInvalid, Signers, parse_signers
 from reconciler.observation import Setback
 from reconciler.repositories import Repositories
@@ -33,10 +33,16 @@ class Verification:
     async def check(self, repository: Repository, revision: Revision, *, oid: str | None = None) -> None:
         """Raise SignatureInvalid unless the release may run; other errors where that is not known.
 
-        `oid`: the tag's object, where it is not pushed yet.
+        `oid`: the tag's object, where trueup has just made it and not pushed it yet.
         """
         if repository.verify.signatures == "none":
             return
+        if oid is not None and repository.verify.signatures == "tag" and not self.settings.signing_key_file:
+            raise SettingsError(
+                f"repositories.{repository.name}.verify.signatures: tag accepts signed tags alone, and "
+                "trueup has no key to sign those that it makes",
+                hint="set TRUEUP_SIGNING_KEY_FILE, or say `cut: external` and make the tags elsewhere",
+            )
         signers = await self._signers(repository)
         mirror = self.repositories.mirror(repository.url)
         if repository.verify.signatures == "tag":
