@@ -17,13 +17,14 @@ from pathlib import Path
 
 from tests.bench import trees
 from tests.bench.blocksync import BlockSync, block_sync
+from tests.bench.deploys import bench_deploys
 from tests.bench.passes import bench_pass
 from tests.bench.report import MIB, Measurement, machine, print_table, write_json
 from tests.bench.rsync import PeerMissing, RsyncOverSsh, rsync_over_ssh
 from tests.bench.secrets import bench_secrets
 
 OURS, PEER = "trueup", "rsync over ssh"
-WORKS = ("large", "small", "pass", "secrets")
+WORKS = ("large", "small", "pass", "secrets", "deploys")
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,10 @@ def main() -> int:
         if "secrets" in options.only:
             print("secrets of 1,000 services", file=sys.stderr, flush=True)
             measured += bench_secrets(runs=runs * 5)
+        if "deploys" in options.only:
+            services = 200 if options.quick else 1_000
+            print(f"deploys of {services} services", file=sys.stderr, flush=True)
+            measured += bench_deploys(where / "deploys", services=services, runs=max(runs, 2))
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(
         f"durability of trueup's writes: {options.durability}; medians of {runs} runs; ratio: {PEER} is 1\n"

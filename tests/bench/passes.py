@@ -42,11 +42,11 @@ def bench_pass(where: Path, *, services: int, runs: int) -> list[Measurement]:
     Gives three measurements: a pass in a primary that is running, as `trueup serve` makes it; `git ls-remote`
     of both repositories, the part of it that is not ours; and `trueup reconcile` from its start to its exit.
     """
-    environment = _world(where, services)
+    environment = make_world(where, services)
     trueup = [sys.executable, "-m", "reconciler"]
-    _run([*trueup, "key", "new"], environment)
-    _run([*trueup, "reconcile"], environment)
-    inside = _run([sys.executable, "-m", "tests.bench.running_primary", str(runs)], environment)
+    run_command([*trueup, "key", "new"], environment)
+    run_command([*trueup, "reconcile"], environment)
+    inside = run_command([sys.executable, "-m", "tests.bench.running_primary", str(runs)], environment)
     told: dict[str, Any] = json.loads(inside.splitlines()[-1])
     if told["steps"]:
         raise RuntimeError(f"a pass that should find nothing to do has {told['steps']} steps")
@@ -58,15 +58,15 @@ def bench_pass(where: Path, *, services: int, runs: int) -> list[Measurement]:
     for _ in range(runs):
         begin = time.perf_counter()
         for name in ("app", "spec"):
-            _run(["git", "ls-remote", "--quiet", str(where / f"{name}.git")], environment)
+            run_command(["git", "ls-remote", "--quiet", str(where / f"{name}.git")], environment)
         listing.seconds.append(time.perf_counter() - begin)
         begin = time.perf_counter()
-        _run([*trueup, "reconcile"], environment)
+        run_command([*trueup, "reconcile"], environment)
         command.seconds.append(time.perf_counter() - begin)
     return [running, listing, command]
 
 
-def _world(where: Path, services: int) -> dict[str, str]:
+def make_world(where: Path, services: int) -> dict[str, str]:
     """Bare repositories for the application and the spec, a secret, and the settings of a primary."""
     where.mkdir()
     secrets = where / "secrets.env"
@@ -93,20 +93,20 @@ def _world(where: Path, services: int) -> dict[str, str]:
     }
     for name, files in (("app", app), ("spec", {"trueup.yaml": spec})):
         bare, work = where / f"{name}.git", where / name
-        _run(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(bare)], environment)
-        _run(["git", "init", "--quiet", "--initial-branch=main", str(work)], environment)
+        run_command(["git", "init", "--quiet", "--bare", "--initial-branch=main", str(bare)], environment)
+        run_command(["git", "init", "--quiet", "--initial-branch=main", str(work)], environment)
         for path, text in files.items():
             (work / path).parent.mkdir(parents=True, exist_ok=True)
             (work / path).write_text(text)
         git = ["git", "-C", str(work)]
-        _run([*git, "add", "--all"], environment)
-        _run([*git, "commit", "--quiet", "--message=Measured"], environment)
-        _run([*git, "tag", "--annotate", "--message=First", "v1.0.0"], environment)
-        _run([*git, "push", "--quiet", str(bare), "main", "v1.0.0"], environment)
+        run_command([*git, "add", "--all"], environment)
+        run_command([*git, "commit", "--quiet", "--message=Measured"], environment)
+        run_command([*git, "tag", "--annotate", "--message=First", "v1.0.0"], environment)
+        run_command([*git, "push", "--quiet", str(bare), "main", "v1.0.0"], environment)
     return environment
 
 
-def _run(command: list[str], environment: dict[str, str]) -> str:
+def run_command(command: list[str], environment: dict[str, str]) -> str:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
