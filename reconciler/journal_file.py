@@ -91,6 +91,18 @@ MIGRATIONS: Final[Sequence[str]] = (
 """Statement n brings a file of version n to version n + 1. Published ones never change."""
 
 
+LATE: Final = 0.5
+"""Seconds after which a write looks after its commit itself."""
+
+
+class _Group:
+    """Writes that become durable together."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.failure: sqlite3.Error | None = None
+
+
 class JournalFile:
     """An open journal. `set_aside` is where a damaged file went that this one replaces."""
 
@@ -99,6 +111,10 @@ class JournalFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._entrance = threading.Lock()
+        self._entering = 0
+        """Threads that want the lock in order to write."""
+        self._group: _Group | None = None
         try:
             self._connection = self._open()
         except sqlite3.OperationalError as error:
@@ -124,21 +140,83 @@ class JournalFile:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Cursor]:
-        """A write that is on disk as a whole once the block is left. Raises JournalUnavailable."""
-        with self._lock:
+        """A write that is on disk as a whole once the block is left. Raises JournalUnavailable.
+
+        Threads that write at the same time share one flush, which costs more than all the rest: who finds
+        others on their way in leaves the commit to the last of them, and waits for it.
+        """
+        with self._entrance:
+            self._entering += 1
+        try:
+            self._lock.acquire()
+        finally:
+            with self._entrance:
+                self._entering -= 1
+        try:
+            group = self._write_into_group()
             try:
-                cursor = self._connection.execute("BEGIN IMMEDIATE")
-                try:
+                with self._savepoint(group) as cursor:
                     yield cursor
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    with suppress(sqlite3.Error):
-                        self._connection.execute("ROLLBACK")
-                    raise
-            except sqlite3.IntegrityError:
-                raise  # the caller's mistake, such as a task's id used twice
+            finally:
+                with self._entrance:
+                    is_last = not self._entering
+                if is_last:
+                    self._commit(group)
+        finally:
+            self._lock.release()
+        while not group.done.wait(LATE):
+            with self._lock:  # whoever was on the way in did not arrive
+                self._commit(group)
+        if group.failure is not None:
+            raise self._unavailable(group.failure)
+
+    def _write_into_group(self) -> "_Group":
+        if self._group is None:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as error:
                 raise self._unavailable(error) from None
+            self._group = _Group()
+        return self._group
+
+    @contextmanager
+    def _savepoint(self, group: "_Group") -> Iterator[sqlite3.Cursor]:
+        """One of the writes of a group: what fails in it leaves the others alone."""
+        try:
+            cursor = self._connection.execute("SAVEPOINT one")
+            try:
+                yield cursor
+                self._connection.execute("RELEASE one")
+            except BaseException as error:
+                if self._connection.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK TO one")
+                        self._connection.execute("RELEASE one")
+                else:
+                    # A full or broken disk takes back everything at once.
+                    lost = sqlite3.OperationalError("the disk took a write back")
+                    self._end(group, error if isinstance(error, sqlite3.Error) else lost)
+                raise
+        except sqlite3.IntegrityError:
+            raise  # the caller's mistake, such as a task's id used twice
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from None
+
+    def _commit(self, group: "_Group") -> None:
+        if group.done.is_set():
+            return
+        try:
+            self._connection.execute("COMMIT")
+            self._end(group, None)
+        except sqlite3.Error as error:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+            self._end(group, error)
+
+    def _end(self, group: "_Group", failure: sqlite3.Error | None) -> None:
+        group.failure = failure
+        self._group = None
+        group.done.set()
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
         """All rows of a SELECT. Raises JournalUnavailable."""

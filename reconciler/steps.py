@@ -64,6 +64,7 @@ class Steps:
         self._checkouts = checkouts
         self._context = context
         self._projects = {build: sync for sync, build in desired.builds.items()}
+        self._by_kind: dict[str, dict[str, dict[str, str]]] | None = None
         self._tasks = Lane(spec.limits.max_parallel_tasks)
         self._others = Lane(spec.limits.max_parallel_steps)
         self._timed_out = {
@@ -182,13 +183,12 @@ class Steps:
 
     def _inventories(self, service: Service) -> dict[str, dict[str, str]]:
         """By service, what the driver of this one has recorded of those that the spec names."""
-        kind = service.deploy.__struct_config__.tag
-        recorded = self._recorded.services
-        return {
-            id: recorded[id].inventory
-            for id in self._services
-            if id in recorded and recorded[id].deploy == kind
-        }
+        if self._by_kind is None:
+            self._by_kind = {}
+            for id in self._services:
+                if (recorded := self._recorded.services.get(id)) is not None:
+                    self._by_kind.setdefault(recorded.deploy, {})[id] = recorded.inventory
+        return dict(self._by_kind.get(str(service.deploy.__struct_config__.tag), {}))
 
     @asynccontextmanager
     async def _tree(self, url: str, commit: str, *, needed: bool) -> AsyncIterator[Path]:

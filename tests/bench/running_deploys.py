@@ -44,7 +44,7 @@ class Idle(Driver):
 
 
 async def deploy_all(primary: Primary, idle: Idle, *, hanging: bool = False) -> Mapping[str, float]:
-    """One pass that deploys everything: its seconds, those of its steps, and when 95 % of the others ended."""
+    """One pass that deploys everything: its seconds, those of apply, and when 95 % of the others ended."""
     spec = (await prepare(primary, patience=None)).spec.spec
     ids = [service.id for service in spec.services]
     idle.hanging = set(ids[HANGING // 2 :: HANGING])
@@ -97,9 +97,11 @@ async def main(where: Path, runs: int) -> None:
     planning: list[float] = []
     async with open_primary(load_settings(os.environ, {})) as primary:
         told["first"].append(await deploy_all(primary, idle))
-        for _ in range(runs):
-            told["some"].append(await deploy_all(primary, idle, hanging=True))
-            told["none"].append(await deploy_all(primary, idle))
+        for number in range(runs + 2):
+            # In turns, and each first as often: a slow moment of the machine meets both.
+            for some in (True, False) if number % 2 else (False, True):
+                told["some" if some else "none"].append(await deploy_all(primary, idle, hanging=some))
+        await deploy_all(primary, idle)
         for number in range(runs):
             push_a_commit(where, number)
             begin = time.perf_counter()
