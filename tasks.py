@@ -205,19 +205,11 @@ if __name__ == "__main__":
 
 # trueup's own verbs, for people who live in `invoke`. Only invoke imports this file, so that it is there.
 
-import shlex  # noqa: E402
-
 from invoke.context import Context  # noqa: E402
-from invoke.exceptions import Exit  # noqa: E402
 from invoke.tasks import task  # noqa: E402
 
-
-def trueup(context: Context, *arguments: str) -> None:
-    """Run the command of the environment that invoke runs in; its exit code becomes invoke's."""
-    command = Path(sys.executable).with_name("trueup")
-    result = context.run(shlex.join([str(command), *arguments]), warn=True)
-    if result is not None and result.exited:
-        raise Exit(code=result.exited)
+from reconciler.invoke_releases import *  # noqa: E402, F403 - the tasks with which operators decide
+from reconciler.invoke_releases import trueup  # noqa: E402
 
 
 @task
@@ -335,56 +327,3 @@ def secrets_audit(context: Context, name: str = "", limit: int = 50, output: str
 def node_list(context: Context, output: str = "table") -> None:
     """List the nodes of the spec and what the status files know of them."""
     trueup(context, "node", "list", "--output", output)
-
-
-def _options(**given: str) -> list[str]:
-    """Those that were given, as `--name=value`."""
-    return [f"--{name}={value}" for name, value in given.items() if value]
-
-
-@task
-def hold(context: Context, environment: str, unit: str = "", reason: str = "") -> None:
-    """Keep an environment, or one unit there, at the releases that it runs."""
-    trueup(context, "hold", environment, *_options(unit=unit, reason=reason))
-
-
-@task
-def unhold(context: Context, environment: str, unit: str = "", reason: str = "") -> None:
-    """End a hold, whoever or whatever set it."""
-    trueup(context, "unhold", environment, *_options(unit=unit, reason=reason))
-
-
-@task
-def freeze(context: Context, reason: str = "") -> None:
-    """Stop everything: passes look and plan, and apply nothing."""
-    trueup(context, "freeze", *_options(reason=reason))
-
-
-@task
-def unfreeze(context: Context, reason: str = "") -> None:
-    """End a freeze."""
-    trueup(context, "unfreeze", *_options(reason=reason))
-
-
-@task
-def suspend(context: Context, resource: str, reason: str = "") -> None:
-    """Leave a service, a project or an environment as it is."""
-    trueup(context, "suspend", resource, *_options(reason=reason))
-
-
-@task
-def resume(context: Context, resource: str, reason: str = "") -> None:
-    """Go on with what was suspended."""
-    trueup(context, "resume", resource, *_options(reason=reason))
-
-
-@task
-def override(context: Context, environment: str, duration: str, reason: str) -> None:
-    """Open the closed windows of an environment for a time."""
-    trueup(context, "override", environment, f"--for={duration}", f"--reason={reason}")
-
-
-@task
-def history(context: Context, environment: str = "", output: str = "table") -> None:
-    """Show the releases of an environment, or of all."""
-    trueup(context, "history", "--output", output, *([environment] if environment else []))

@@ -118,4 +118,87 @@ def history(settings: Any, environment: str | None, output: str) -> None:
     run_async(lambda: print_history(settings, environment, output))
 
 
-VERBS = (hold, unhold, freeze, unfreeze, suspend, resume, override, history)
+confirm_option = click.option(
+    "--confirm", type=click.Choice(["deploy"]), help="Without it, only say what would be done."
+)
+
+
+@click.command()
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@with_settings
+@unit_option
+@click.option("--tag", metavar="TAG", help="An earlier release of FROM; else the one that it runs.")
+@click.option("--drop-hotfix", is_flag=True, help="Also where commits of a hotfix are lost by it.")
+@confirm_option
+@reason_option
+@output_option
+def promote(settings: Any, source: str, target: str, confirm: str | None, output: str, **asked: Any) -> None:
+    """Have TO take what FROM runs, with the next number of its own."""
+    from reconciler.operations import promote as run
+
+    run_async(lambda: run(settings, source, target, output, confirmed=confirm is not None, **asked))
+
+
+@click.command()
+@environment_argument
+@with_settings
+@unit_option
+@click.option("--bump", type=click.Choice(["patch", "minor", "major"]), help="Which number is raised.")
+@reason_option
+@output_option
+def release(settings: Any, environment: str, bump: str | None, output: str, **asked: Any) -> None:
+    """Make the next release now, with a number that is asked for."""
+    from reconciler.operations import release as run
+
+    run_async(lambda: run(settings, environment, output, bump=bump or "", **asked))
+
+
+@click.command()
+@environment_argument
+@with_settings
+@click.option("--unit", metavar="UNIT", help="Which one, where the environment has several.")
+@click.option("--fix-branch", metavar="NAME", help="The branch of the fix [hotfix/UNIT-VERSION].")
+@click.option("--tag", metavar="TAG", help="A tag of the fix instead of a branch.")
+@confirm_option
+@reason_option
+@output_option
+def hotfix(settings: Any, environment: str, confirm: str | None, output: str, **asked: Any) -> None:
+    """Begin a branch at what ENV runs; with --confirm deploy, have ENV alone take its tip."""
+    from reconciler.hotfix import hotfix as run
+
+    run_async(lambda: run(settings, environment, output, confirmed=confirm is not None, **asked))
+
+
+@click.command()
+@environment_argument
+@with_settings
+@click.option("--unit", metavar="UNIT", help="Which one, where the environment has several.")
+@click.option("--to", metavar="TAG", help="An earlier release; else the last one that ran.")
+@reason_option
+@output_option
+def rollback(settings: Any, environment: str, output: str, **asked: Any) -> None:
+    """Return to an earlier release of a unit, and hold it there."""
+    from reconciler.operations import rollback as run
+
+    run_async(lambda: run(settings, environment, output, **asked))
+
+
+@click.command()
+@environment_argument
+@with_settings
+@unit_option
+@click.option("--tag", metavar="TAG", help="The release that is meant, by its tag in the source.")
+@reason_option
+@output_option
+def approve(settings: Any, environment: str, output: str, **asked: Any) -> None:
+    """Let a release into an environment that asks for approval."""
+    from reconciler.operations import approve as run
+
+    run_async(lambda: run(settings, environment, output, **asked))
+
+
+VERBS = (
+    *(promote, release, hotfix, rollback, approve, history),
+    *(hold, unhold, freeze, unfreeze, suspend, resume, override),
+)

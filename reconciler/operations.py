@@ -4,7 +4,7 @@ They work from any machine that may read the spec's repository and push to its c
 recorded is done by the primary, which judges it again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,11 @@ import msgspec
 from reconciler import live
 from reconciler.actor import whoami
 from reconciler.console import print_document
+from reconciler.control import requests
 from reconciler.control.branch import Appended, ControlBranch, Records
 from reconciler.control.records import Record, describe
-from reconciler.control.situation import Situation
+from reconciler.control.situation import DecisionRefused, Situation
+from reconciler.control.situation import told as told_of
 from reconciler.control.state import fold
 from reconciler.errors import TrueupError
 from reconciler.pass_status import last_good_spec
@@ -67,13 +69,12 @@ async def open_desk(settings: Settings) -> Desk:
 
 
 async def decide(settings: Settings, make: Make, output: str) -> None:
-    """Judge, record and tell one decision that only the spec and the status files speak about."""
-    desk = await open_desk(settings)
-    await record(desk, make, output)
+    """Judge, record and tell one decision that the spec and the status files alone speak about."""
+    await record(await open_desk(settings), make, output)
 
 
 async def record(desk: Desk, make: Make, output: str, *, told: Sequence[str] = ()) -> None:
-    """Append what `make` gives, tell it, and ask a running primary for a pass. `told`: what comes of it."""
+    """Append what `make` gives, tell it, and ask a running primary for a pass. `told`: more to say of it."""
     appended = await desk.control.append(
         lambda known: make(desk.with_records(known)), author=desk.situation.by, seen=desk.seen
     )
@@ -83,6 +84,88 @@ async def record(desk: Desk, make: Make, output: str, *, told: Sequence[str] = (
             click.echo(line)
     else:
         print_document(document(appended), output)
+
+
+async def promote(
+    settings: Settings,
+    source: str,
+    target: str,
+    output: str,
+    *,
+    unit: str | None,
+    tag: str | None,
+    drop_hotfix: bool,
+    reason: str,
+    confirmed: bool,
+) -> None:
+    def make(at: Situation) -> requests.Asked:
+        return requests.promote(at, source, target, unit, tag=tag, drop_hotfix=drop_hotfix, reason=reason)
+
+    desk = await open_desk(settings)
+    await ask(desk, make, output, confirmed=confirmed)
+
+
+async def release(
+    settings: Settings, environment: str, output: str, *, unit: str | None, bump: str, reason: str
+) -> None:
+    desk = await open_desk(settings)
+    heads = await _heads(desk, environment, unit)
+    await ask(
+        desk, lambda at: requests.release(at, environment, unit, heads, bump=bump, reason=reason), output
+    )
+
+
+async def rollback(
+    settings: Settings, environment: str, output: str, *, unit: str | None, to: str | None, reason: str
+) -> None:
+    desk = await open_desk(settings)
+    await ask(desk, lambda at: requests.rollback(at, environment, unit, to, reason=reason), output)
+
+
+async def approve(
+    settings: Settings, environment: str, output: str, *, unit: str | None, tag: str | None, reason: str
+) -> None:
+    desk = await open_desk(settings)
+    await ask(desk, lambda at: requests.approve(at, environment, unit, tag, reason=reason), output)
+
+
+async def ask(
+    desk: Desk, make: Callable[[Situation], requests.Asked], output: str, *, confirmed: bool = True
+) -> None:
+    """Judge and record what asks for another release; what is not confirmed is told and refused."""
+    asked = make(desk.situation)
+    if not confirmed:
+        what = "; ".join(describe(each) for each in asked.records)
+        raise DecisionRefused(f"this would {what}", hint="say --confirm deploy to have it done")
+    told = [f"left out: {why}" for why in asked.left_out]
+    await record(desk, lambda at: make(at).records, output, told=[*told, *_gates(desk, asked)])
+
+
+def _gates(desk: Desk, asked: requests.Asked) -> Iterator[str]:
+    """What still keeps a release back that was asked for."""
+    at = desk.situation
+    for environment in dict.fromkeys(each.environment for each in asked.records):
+        kinds = {each.kind for each in asked.records if each.environment == environment}
+        if kinds <= {"rollback"}:
+            continue
+        if at.environment(environment).release.approval == "manual" and "approve" not in kinds:
+            yield f"it waits for approval: `trueup approve {environment}`"
+    if at.control.frozen is not None:
+        yield f"everything is frozen, {told_of(at.control.frozen)}: it waits for `trueup unfreeze`"
+
+
+async def _heads(desk: Desk, environment: str, unit: str | None) -> dict[str, str | DecisionRefused]:
+    """By unit, the tip of the branch that its releases are made from; nothing where they are promoted."""
+    at, found = desk.situation, {}
+    policy = at.environment(environment).release
+    for name in at.chosen(environment, unit) if policy.promote_from is None else ():
+        repository = at.spec.repositories[at.spec.units[name].repository]
+        branch = policy.from_branch or repository.branch
+        head = (await desk.repositories.refresh(repository.url)).heads.get(branch)
+        found[name] = head or DecisionRefused(
+            f"{repository.name} has no branch {branch!r} to release {name} from", hint="push it"
+        )
+    return found
 
 
 def document(appended: Appended) -> dict[str, Any]:

@@ -1,60 +1,14 @@
 """The verbs with which operators decide, run as commands against real repositories."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from reconciler.control.files import parse_record
-from reconciler.control.records import Record
 from reconciler.status.documents import EnvironmentStatus, Release, Summary, UnitStatus
 from reconciler.status.files import path_of, render_document
-from tests.gitrepo import GitRepo
-from tests.world import World
-
-REF = "refs/heads/trueup/control"
-STATUS = "refs/heads/trueup/status"
-SPEC = """
-version: 1
-repositories:
-  app: {url: "URL"}
-environments:
-  staging: {}
-  production: {release: {promote_from: staging}, windows: [{allow: "Mon-Thu 09:00-17:00"}]}
-services:
-  web: {repository: app, environments: [staging, production], deploy: {kind: invoke, task: web}}
-"""
-
-
-@asynccontextmanager
-async def operator(root: Path) -> AsyncIterator[World]:
-    """An operator's machine: access to git, and no master key."""
-    import trio
-
-    async with trio.open_nursery() as nursery:
-        world = World(root, 1, nursery)
-        world.commit_spec(SPEC.replace("URL", world.app.url))
-        yield world
-        assert not (world.state / "master.key").exists()
-        nursery.cancel_scope.cancel()
-
-
-def records(spec: GitRepo) -> list[Record]:
-    if spec.resolve(REF) is None:
-        return []
-    return [parse_record(path, content) for path, content in spec.files(REF).items()]
-
-
-async def refused(world: World, *arguments: str) -> str:
-    """The one line of an error; nothing was recorded by it."""
-    before = world.spec.resolve(REF)
-    ran = await world.trueup(*arguments, expect=1)
-    assert (ran.stdout, world.spec.resolve(REF)) == ("", before)
-    [line] = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
-    return line.removeprefix("error: ")
+from tests.operators import REF, STATUS, operator, records, refused
 
 
 async def test_a_decision_is_a_commit_in_the_operators_name(tmp_path: Path) -> None:
@@ -190,7 +144,7 @@ async def test_history_has_what_happened_newest_first(tmp_path: Path) -> None:
         assert [row["environment"] for row in every] == ["production"] * 3 + ["staging"]
         table = (await world.trueup("history")).stdout
         assert "000000000000..000000000000" in table
-        assert "failed:" in table and "not known yet" in table
-        assert await refused(world, "history", "prod") == (
-            "there is no environment with releases 'prod'; did you mean production?"
+        assert "failed:" in table and "promotion" in table
+        assert await refused(world, "history", "prodution") == (
+            "there is no environment with releases 'prodution'; did you mean production?"
         )

@@ -30,6 +30,7 @@ PURE = (
     "reconciler.control.files",
     "reconciler.control.orders",
     "reconciler.control.records",
+    "reconciler.control.requests",
     "reconciler.control.situation",
     "reconciler.control.state",
     "reconciler.desired",
