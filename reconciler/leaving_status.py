@@ -8,7 +8,7 @@ import msgspec
 from reconciler.apply import Outcome
 from reconciler.plan import Action, Plan
 from reconciler.status.conditions import ConditionType, set_condition
-from reconciler.status.documents import AnyDocument, Recorded, ServiceStatus
+from reconciler.status.documents import AnyDocument, Recorded, ServiceStatus, SyncStatus
 
 
 def leaving_documents(
@@ -25,13 +25,15 @@ def leaving_documents(
     told |= {finding.resource: (finding.reason, finding.message) for finding in plan.findings}
     documents: list[AnyDocument] = []
     for id, (reason, message) in told.items():
-        status = recorded.services.get(id)
+        status = recorded.services.get(id) or recorded.syncs.get(id)
         if status is not None and id not in named:
             documents.append(_not_gone(status, reason, message, id in failed, now))
     return documents
 
 
-def _not_gone(status: ServiceStatus, reason: str, message: str, failed: bool, now: datetime) -> ServiceStatus:
+def _not_gone(
+    status: ServiceStatus | SyncStatus, reason: str, message: str, failed: bool, now: datetime
+) -> AnyDocument:
     conditions = set_condition(status.conditions, ConditionType.READY, "False", reason, message, now=now)
     # How far a removal got is unknown: should the service come back, it is deployed.
     config_hash = "" if failed else status.config_hash

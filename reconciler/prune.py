@@ -6,6 +6,7 @@ Taking something away cannot be undone, and a spec loses its parts by accident t
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from reconciler.desired_model import Desired
 
@@ -14,7 +15,7 @@ FORCE = "--force-prune"
 
 @dataclass(frozen=True, slots=True)
 class Removable:
-    """What the drivers say of services; places are the drivers' own words, and compared only."""
+    """What drivers can take away. Places are their own words, and compared only."""
 
     places: Mapping[str, str] = field(default_factory=dict)
     """By id of a recorded service whose driver can remove it: what that would take away."""
@@ -22,6 +23,8 @@ class Removable:
     """By id of a service of the spec: where it is, or is going to be."""
     depends_on: Mapping[str, Collection[str]] = field(default_factory=dict)
     """By id of a recorded service: what it depended on when it was deployed last."""
+    targets: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """By id of a recorded sync target whose agent can be asked: its node and its path there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,9 @@ def judge(
     gone = set(recorded) - desired.ids - set(frozen)
     claims = _claims(desired, removable, frozen)
     places = {id: place for id, place in removable.places.items() if id in gone}
-    removed = {id for id, place in places.items() if place not in claims}
+    owners = {id: claims.get(place) for id, place in places.items()}
+    owners |= _owners_of_targets(desired, removable, gone)
+    removed = {id for id, owner in owners.items() if owner is None}
     if refused := _why_refused(desired, recorded, gone, removed, force=force):
         return Pruned(refused=refused)
     after = _dependents(removed, removable)
@@ -66,7 +71,7 @@ def judge(
         Leaving(
             id,
             id in removed,
-            _why(id, id in removed, claims.get(places.get(id, ""))),
+            _why(id, id in removed, owners.get(id)),
             after.get(id, ()),
         )
         for id in sorted(gone)
@@ -78,6 +83,27 @@ def _claims(desired: Desired, removable: Removable, frozen: Collection[str]) -> 
     """By place, who stays there."""
     known = {place: id for id, place in sorted(removable.places.items()) if id in {*frozen, *desired.ids}}
     return known | {place: id for id, place in sorted(removable.claims.items())}
+
+
+def _owners_of_targets(
+    desired: Desired, removable: Removable, gone: Collection[str]
+) -> dict[str, str | None]:
+    """By id of a target that leaves and whose agent can be asked, who stays at its path, below or above."""
+    staying = {id: place for id, place in removable.targets.items() if id not in gone}
+    staying |= {id: (sync.target.node, sync.target.target_path) for id, sync in desired.syncs().items()}
+    by_node: dict[str, list[tuple[str, str]]] = {}
+    for id, (node, path) in sorted(staying.items()):
+        by_node.setdefault(node, []).append((id, path))
+    return {
+        id: next((other for other, there in by_node.get(node, ()) if _overlap(path, there)), None)
+        for id, (node, path) in removable.targets.items()
+        if id in gone
+    }
+
+
+def _overlap(one: str, other: str) -> bool:
+    shorter, longer = sorted((PurePosixPath(one).parts, PurePosixPath(other).parts), key=len)
+    return longer[: len(shorter)] == shorter
 
 
 def _why_refused(
@@ -140,9 +166,9 @@ def _why(resource: str, removed: bool, claimant: str | None) -> str:
     stays = STAYS.get(resource.partition("/")[0])
     if removed or stays is None:
         return said
-    return f"{said}; {stays}" + (f", as it is that of {claimant} now" if claimant is not None else "")
+    return f"{said}; {stays}" + (f", as {claimant} is there now" if claimant is not None else "")
 
 
 def _scope(id: str) -> str:
-    """The environment of a service's id."""
+    """The environment of a service or sync target."""
     return id.split("/")[1] if "/" in id else ""

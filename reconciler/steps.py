@@ -103,7 +103,8 @@ class Steps:
             ):
                 yield
         else:
-            lane = self._tasks if step.action in (Action.PUSH, Action.EXPORT) else self._others
+            waits = step.action in (Action.PUSH, Action.EXPORT) or step.resource in self._recorded.syncs
+            lane = self._tasks if waits else self._others
             async with lane.place(step.action, last=last):
                 yield
 
@@ -173,10 +174,17 @@ class Steps:
         return {"exit_code": outcome.exit_code, "output": outcome.output, "inventory": inventory}
 
     async def _remove(self, step: Step) -> Details:
+        if (target := self._recorded.syncs.get(step.resource)) is not None:
+            if self._fleet is None:
+                raise StepFailed("this pass runs without agents")
+            await self._fleet.wait_connected([target.node])
+            await self._fleet.remove(target.id, node=target.node, target_path=target.target_path)
+            return {}
         status = self._recorded.services[step.resource]
         await remove(
             status,
             self._context,
+            self._fleet,
             lambda line: log.info("task output", resource=step.resource, line=line),
         )
         return {}

@@ -164,7 +164,7 @@ async def test_a_rename_removes_nothing_and_keeps_the_project(tmp_path: Path) ->
         shop.commit(named, INVOKED)
         ran = await shop.case.reconcile(expect=0)
         forgotten = next(step for step in ran.document["steps"] if step["action"] == "forget")
-        assert forgotten["reason"].endswith("as it is that of services/staging/site now")
+        assert forgotten["reason"].endswith("as services/staging/site is there now")
         assert (shop.running(), shop.recorded()) == (["staging-shop"], ["staging/api", "staging/site"])
 
 

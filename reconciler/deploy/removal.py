@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.driver import DRIVERS
-from reconciler.deploy.request import CannotRemove, RemoveRequest
+from reconciler.deploy.request import CannotRemove, Nodes, RemoveRequest
 from reconciler.desired_model import Desired
 from reconciler.errors import StepFailed
 from reconciler.prune import Removable
@@ -31,13 +31,21 @@ def removable(desired: Desired, recorded: Recorded) -> Removable:
     depends_on = {
         id: status.inventory.get(DEPENDS_ON, "").split() for id, status in recorded.services.items()
     }
-    return Removable(places, claims, depends_on)
+    targets = {
+        id: (status.node, status.target_path)
+        for id, status in recorded.syncs.items()
+        # Of a node that left the spec as well, no agent can be asked any more.
+        if status.last_attempted_revision and f"nodes/{status.node}" in desired.ids
+    }
+    return Removable(places, claims, depends_on, targets)
 
 
-async def remove(status: ServiceStatus, context: RunContext, log: Callable[[str], None]) -> None:
+async def remove(
+    status: ServiceStatus, context: RunContext, nodes: Nodes | None, log: Callable[[str], None]
+) -> None:
     """Have its driver remove a service. Raises CannotRemove, or why its system cannot be asked."""
     try:
-        await DRIVERS[status.deploy].remove(RemoveRequest(status.id, status.inventory, context, log))
+        await DRIVERS[status.deploy].remove(RemoveRequest(status.id, status.inventory, context, nodes, log))
     except CannotRemove:
         raise
     except StepFailed as error:

@@ -132,7 +132,7 @@ def test_reasons_say_what_stays_and_whose_it_is() -> None:
     assert {one.resource: one.reason for one in told.leaving} == {
         "nodes/n": "no longer in the spec",
         "projects/s/p/n/t": "no longer in the spec; its files stay on the host",
-        "services/s/a": "no longer in the spec; what it deployed stays, as it is that of services/s/b now",
+        "services/s/a": "no longer in the spec; what it deployed stays, as services/s/b is there now",
         "targets/t": "no longer in the spec; the secrets stay there",
     }
 
@@ -178,3 +178,34 @@ def test_a_refusal_is_a_finding_of_the_summary() -> None:
         (),
         [("summary", "PruneRefused")],
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "staying", "removed"),
+    [
+        ("/srv/a", (), True),
+        ("/srv/a", ("web-1", "/srv/b"), True),
+        ("/srv/a", ("web-1", "/srv/ab"), True),
+        ("/srv/a", ("web-2", "/srv/a"), True),
+        ("/srv/a", ("web-1", "/srv/a"), False),
+        ("/srv/a", ("web-1", "/srv/a/b"), False),
+        ("/srv/a/b", ("web-1", "/srv/a"), False),
+        ("/srv/a/", ("web-1", "/srv/a"), False),
+    ],
+)
+def test_a_target_is_removed_unless_another_is_at_its_path(
+    path: str, staying: tuple[str, str] | tuple[()], removed: bool
+) -> None:
+    targets = {"projects/s/old/web-1/x": ("web-1", path)}
+    spec = desired("projects/s/new/t", max_prune=1.0)
+    if staying:
+        targets["projects/s/new/t"] = staying
+    pruned = judge(spec, ("projects/s/old/web-1/x", "projects/s/new/t"), Removable(targets=targets))
+    [leaving] = pruned.leaving
+    assert leaving.removed is removed
+    assert ("projects/s/new/t is there now" in leaving.reason) is not removed
+
+
+def test_a_target_whose_agent_cannot_be_asked_is_forgotten() -> None:
+    [leaving] = judge(desired("nodes/n", max_prune=1.0), ("projects/s/p/n/t", "nodes/n"), Removable()).leaving
+    assert (leaving.removed, leaving.reason) == (False, "no longer in the spec; its files stay on the host")
