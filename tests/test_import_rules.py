@@ -50,6 +50,7 @@ PURE = (
     "reconciler.release.reporting",
     "reconciler.prune",
     "reconciler.release.versions",
+    "reconciler.release.windows",
     "reconciler.retry_after",
     "reconciler.secrets.circular",
     "reconciler.secrets.merge",

@@ -8,6 +8,7 @@ trueup carry trailers; a lightweight tag, and one that somebody else made, has n
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from semver import Version
 
@@ -19,6 +20,8 @@ UNIT = "Unit"
 SPEC = "Spec"
 PROMOTED_FROM = "Promoted-From"
 TRIGGERED_BY = "Triggered-By"
+
+Bump = Literal["patch", "minor", "major"]
 
 MAX_NAME = 255
 """Characters of a tag's name that is looked at; git's files allow no more."""
@@ -52,6 +55,25 @@ def parse_version(name: str, unit: Unit) -> Version | None:
 def tag_name(version: Version, unit: Unit) -> str:
     """The name that a new release of the unit gets."""
     return f"{unit.tag_prefix}v{version}"
+
+
+def next_version(taken: Iterable[Version], bump: Bump) -> Version:
+    """The number after the highest that any tag of the unit has, whoever made it and for whatever.
+
+    A pre-release takes its number too: after 1.4.0-rc.1 comes 1.4.1, so that 1.4.0 stays what it is
+    a candidate of. So a number never comes twice, and never goes backwards.
+    """
+    cores = [(each.major, each.minor, each.patch) for each in taken]
+    if not cores:
+        return Version(1) if bump == "major" else Version(0, 1)
+    major, minor, patch = max(cores)
+    match bump:
+        case "major":
+            return Version(major + 1)
+        case "minor":
+            return Version(major, minor + 1)
+        case "patch":
+            return Version(major, minor, patch + 1)
 
 
 def is_release(version: Version) -> bool:
