@@ -10,7 +10,8 @@ import click
 import msgspec
 import yaml
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
@@ -250,11 +251,34 @@ def make_table(*columns: str) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """A table on standard output, wide enough for scripts where there is no terminal."""
+    """A table on standard output, wide enough for scripts where there is no terminal.
+
+    Where a terminal is so narrow that names would be broken, each row is a block of its own.
+    """
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console = Console(file=sys.stdout, highlight=False, width=160)
-    console.print(table)
+    needed = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table).minimum
+    if console.is_terminal and needed > console.width:
+        for row in zip(*(column.cells for column in table.columns), strict=True):
+            console.print(_block(table, row))
+    else:
+        console.print(table)
+
+
+_ANY_WIDTH = 10_000
+
+
+def _block(table: Table, row: Sequence[RenderableType]) -> Table:
+    """The cells of a row that hold something, one a line after its column's name."""
+    grid = Table.grid(padding=(0, 2), pad_edge=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for column, cell in zip(table.columns, row, strict=True):
+        if str(cell):
+            grid.add_row(column.header, cell)
+    grid.add_row()
+    return grid
 
 
 class Progress:

@@ -81,7 +81,12 @@ def _print(document: Mapping[str, Any]) -> None:
                 key = "/".join(part for part in (each["source"], each["key"]) if part)
                 table.add_row(step["action"], Text(step["resource"]), Text(key), Text(each["name"]))
         print_table(table)
+    if document["broken"]:
+        table = make_table("WOULD NOT WORK", "REASON", "WHY")
+        for each in document["broken"]:
+            table.add_row(Text(each["resource"]), each["reason"], Text(each["message"]))
+        print_table(table)
     for name in document["failed"]:
         click.echo(f"{name} did not answer: what changed there is not known", err=True)
-    if not changed and not document["steps"]:
+    if not (changed or document["steps"] or document["broken"]):
         click.echo("no secret changed" if not document["failed"] else "nothing else changed")

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredSync
+from reconciler.errors import SecretMissing
 from reconciler.hashing import SECRET
 from reconciler.plan import Plan, Step
 from reconciler.secret_fingerprints import changed_keys
@@ -29,7 +30,8 @@ def diff_document(
     """What differs between the fingerprints of now (`marks`) and those of the last pass, by source and key.
 
     A source that did not answer itself says nothing of what changed. `steps` are those of the plan in which
-    a secret has a part. `only`: of this one of the named sources.
+    a secret has a part; what is `broken` asks for a key that is not there, so nothing is planned for it.
+    `only`: of this one of the named sources.
     """
     sources: list[Entry] = []
     for name in names if only is None else [only]:
@@ -54,11 +56,24 @@ def diff_document(
                     "secrets": touched,
                 }
             )
-    return {"version": 1, "sources": sources, "failed": list(failed), "steps": steps}
+    users = {use.resource for use in given if only in (None, use.source)}
+    broken = [
+        {"resource": finding.resource, "reason": finding.reason, "message": finding.message}
+        for finding in plan.findings
+        if finding.reason == SecretMissing.reason and _is_of(finding.resource, users)
+    ]
+    return {"version": 1, "sources": sources, "failed": list(failed), "steps": steps, "broken": broken}
 
 
 def has_changes(document: Entry) -> bool:
-    return bool(document["steps"]) or any(source[kind] for source in document["sources"] for kind in KINDS)
+    if document["steps"] or document["broken"]:
+        return True
+    return any(source[kind] for source in document["sources"] for kind in KINDS)
+
+
+def _is_of(resource: str, users: Collection[str]) -> bool:
+    """Whether it is one of these, or a target of one."""
+    return any(resource == user or resource.startswith(f"{user}/") for user in users)
 
 
 def _touched(
@@ -102,7 +117,7 @@ def _gone(
     """
     variable = name.rpartition(" ")[2]
     for use in uses:
-        if resource.id == use.resource or resource.id.startswith(f"{use.resource}/"):
+        if _is_of(resource.id, (use.resource,)):
             for source, key in sorted(new):
                 if source == use.source and variable.endswith(key):
                     return source, key

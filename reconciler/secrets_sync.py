@@ -63,7 +63,7 @@ async def clear_cache(settings: Settings, source: str | None, output: str) -> in
 async def _clear_disk(settings: Settings, source: str | None) -> int:
     """Forget what is on disk; says how many lists there were."""
     if not settings.secret_cache_on_disk:
-        if not settings.has_state(CACHE_DIRECTORY):
+        if not settings.sees_state(CACHE_DIRECTORY):
             return 0
         # Left by a primary that has it on: whoever clears the cache means that one.
         settings = replace(settings, secret_cache_on_disk=True)

@@ -122,6 +122,19 @@ class Settings:
         """Whether something of that name is in the state directory; no where it may not be entered."""
         return os.path.exists(self.state_dir / name)  # noqa: PTH110 - Path.exists raises there
 
+    def sees_state(self, name: str) -> bool:
+        """The same, but SettingsError where that cannot be told."""
+        try:
+            (self.state_dir / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise SettingsError(
+                f"cannot look into the state directory {self.state_dir}: {error.strerror}",
+                hint="run this as its owner, or give the primary's --state-dir",
+            ) from None
+        return True
+
     def child_environment(self) -> dict[str, str]:
         """What every child process gets, whoever wrote the code that it runs: nothing secret.
 

@@ -12,7 +12,15 @@ import pytest
 import yaml
 
 from reconciler.apply import Details, Outcome
-from reconciler.console import pass_document, print_nodes, print_pass, print_plan, print_status
+from reconciler.console import (
+    make_table,
+    pass_document,
+    print_nodes,
+    print_pass,
+    print_plan,
+    print_status,
+    print_table,
+)
 from reconciler.errors import Problem, SettingsError
 from reconciler.plan import Action, Finding, Plan, Step
 from reconciler.reconcile import Pass
@@ -158,3 +166,19 @@ def test_a_bar_and_the_log_share_a_terminal() -> None:
     for event in ("before the plan", "a task printed this"):
         [line] = [line for line in lines if event in line]
         assert re.match(r"\d{4}-\d\d-\d\dT", line), line
+
+
+def test_names_are_not_broken_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    table = make_table("AT", "WHO", "FOR", "SOURCE", "ENVIRONMENT", "SERVED", "KEYS")
+    row = ("2026-01-02 03:04:05", "services/production/checkout-api", "deploy", "vault-production")
+    table.add_row(*row, "production", "infisical", "DATABASE_PASSWORD, STRIPE_SIGNING_KEY")
+    print_table(table)
+    said = capsys.readouterr().out
+    for name in (*row[1:], "infisical", "DATABASE_PASSWORD", "STRIPE_SIGNING_KEY"):
+        assert name in said
+    assert max(map(len, said.splitlines())) <= 80

@@ -89,3 +89,13 @@ def test_only_one_source() -> None:
     document = diff({"DB_URL": "new", "GONE": "x"}, only="other")
     assert [source["name"] for source in document["sources"]] == ["other"]
     assert document["steps"] == []
+
+
+def test_a_key_that_vanished_breaks_what_asks_for_it_by_name() -> None:
+    document = diff({"GONE": "x"})
+    assert document["sources"][0]["vanished"] == ["DB_URL"]
+    (broken,) = document["broken"]
+    assert (broken["resource"], broken["reason"]) == (WEB, "SecretNotFound")
+    assert "DB_URL" in broken["message"]
+    assert has_changes(document)
+    assert diff({"GONE": "x"}, only="other")["broken"] == []

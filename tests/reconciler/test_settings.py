@@ -1,6 +1,7 @@
 """Settings: defaults, flags before variables, secrets from files, and one clear line for each mistake."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -334,3 +335,11 @@ def test_no_text_breaks_a_parser(text: str) -> None:
             parse(text)
         except ValueError as error:
             assert str(error)
+
+
+def test_a_state_directory_that_cannot_be_entered_is_not_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    settings = load_settings({"TRUEUP_STATE_DIR": str(tmp_path)}, {})
+    assert not settings.sees_state("secret-cache")
+    with pytest.raises(SettingsError, match="cannot look into the state directory"):
+        replace(settings, state_dir=tmp_path / "loop").sees_state("secret-cache")
