@@ -249,6 +249,8 @@ def moved(resource: str, moves: Iterable[Move]) -> str:
         kind = KIND_OF_SECTION.get(section, section)
         parts = resource.split("/")
         position = 2 if kind in ("services", "projects") else 1
+        if position == 2 and len(parts) > 1 and parts[1] in move.not_in:
+            continue
         if len(parts) > position and parts[0] == kind and parts[position] == old:
             new = move.new.partition("/")[2]
             return "/".join([*parts[:position], new, *parts[position + 1 :]])

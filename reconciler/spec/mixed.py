@@ -7,7 +7,7 @@ left out stays as it is and is not pruned.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import msgspec
@@ -17,7 +17,7 @@ from reconciler.errors import Problem
 from reconciler.identity import compose_project, project_id
 from reconciler.spec.graph import circles
 from reconciler.spec.load import Loaded
-from reconciler.spec.model import ComposeDeploy, Project, Service, Spec
+from reconciler.spec.model import ComposeDeploy, Move, Project, Service, Spec
 
 Place = tuple[str, str]
 """A unit and an environment."""
@@ -78,15 +78,24 @@ def with_released(head: Loaded, composites: Mapping[Place, Loaded]) -> Mixed:
         },
         hash="",
     )
-    meaning = msgspec.json.encode(spec, order="deterministic").decode()
-    return Mixed(
-        msgspec.structs.replace(spec, hash=hashing.digest(meaning)),
-        head,
-        tuple(sorted(problems, key=str)),
-        frozen,
-        by_environment,
-        frozenset(_ids(spec)),
+    result = Mixed(
+        spec, head, tuple(sorted(problems, key=str)), frozen, by_environment, frozenset(_ids(spec))
     )
+    moves = tuple(_until_released(result, move) for move in spec.moved)
+    spec = msgspec.structs.replace(spec, moved=moves)
+    meaning = msgspec.json.encode(spec, order="deterministic").decode()
+    return replace(result, spec=msgspec.structs.replace(spec, hash=hashing.digest(meaning)))
+
+
+def _until_released(mixed: Mixed, move: Move) -> Move:
+    """A rename is none yet where the release has the old name, or may have it."""
+    kind, _, old = move.old.partition("/")
+    waiting = [
+        environment
+        for environment in mixed.by_environment
+        if (name := f"{kind}/{environment}/{old}") in mixed.present or mixed.is_frozen(name)
+    ]
+    return msgspec.structs.replace(move, not_in=tuple(waiting))
 
 
 def _ids(spec: Spec) -> Iterator[str]:

@@ -323,6 +323,8 @@ class Project(Model, frozen=True, kw_only=True):
 class Move(Model, frozen=True, kw_only=True):
     old: str
     new: str
+    not_in: tuple[str, ...] = ()
+    """Environments whose releases have the old name yet: there nothing is renamed so far."""
 
 
 class Notification(Model, frozen=True, kw_only=True):

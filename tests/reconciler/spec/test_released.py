@@ -2,6 +2,7 @@
 
 import pytest
 
+from reconciler.recording import moved
 from reconciler.spec.load import SPEC_FILE, Loaded
 from reconciler.spec.mixed import Mixed, with_released
 from reconciler.spec.released import load_released
@@ -286,3 +287,16 @@ def test_projects_of_branches_and_nodes_are_the_tips() -> None:
     assert set(result.spec.projects) == {"site"}
     assert not result.is_frozen("nodes/web-9")
     assert not result.is_frozen("projects/branch/gone/web-1/x")
+
+
+def test_a_service_is_renamed_in_an_environment_once_that_is_released() -> None:
+    head = BASE + WEB.replace("  web:", "  site:") + "moved: [{from: services/web, to: services/site}]\n"
+
+    def renamed(released: str, resource: str) -> str:
+        result = with_released(loaded(head), {("app", "production"): composite(head, released)})
+        return moved(resource, result.spec.moved)
+
+    assert renamed(BASE + WEB, "services/production/web") == "services/production/web"
+    assert renamed(BASE + WEB, "services/staging/web") == "services/staging/site"
+    assert renamed(BASE + "services: 5\n", "services/production/web") == "services/production/web"
+    assert renamed(head, "services/production/web") == "services/production/site"
