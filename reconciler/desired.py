@@ -24,6 +24,7 @@ from reconciler.desired_model import (
     own_variables,
     split_inputs,
     suspended,
+    suspended_by_operator,
     used_secrets,
 )
 from reconciler.desired_sync import desired_sync, ignore_file_path, project_revision
@@ -93,11 +94,13 @@ def _expand(depends_on: Iterable[str], groups: Mapping[str, list[str]]) -> tuple
 def _desired_service(facts: Facts, service: Service) -> DesiredService:
     resource = DesiredService(id=service.id, depends_on=service.depends_on, service=service)
     try:
-        environment = facts.spec.environments[service.environment]
-        if (unbuilt := unbuilt_in_service(service, environment)) is not None:
+        if (unbuilt := unbuilt_in_service(service)) is not None:
             return replace(resource, setback=unbuilt)
         if service.suspend:
             return replace(resource, setback=suspended(service.name))
+        where = f"environments/{service.environment}"
+        if (by := suspended_by_operator(facts, resource.id, where)) is not None:
+            return replace(resource, setback=by)
         revision = facts.releases[service.unit, service.environment]
         if isinstance(revision, Setback):
             return replace(resource, setback=revision)

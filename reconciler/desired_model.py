@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from agent.wire.messages import RenderedContent
+from reconciler.control.state import ControlState
 from reconciler.hashing import ConfigHash, Inputs, digest
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
@@ -65,8 +66,8 @@ class Facts:
     """The primary's own variables that services name, where they are set."""
     hash_key: bytes
     key_id: str
-    waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """By (unit, environment): the tag that would be released if a hold did not keep it back."""
+    suspended: ControlState = field(default_factory=ControlState)
+    """What operators have suspended, over what the spec says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +226,21 @@ def own_variables(facts: Facts, names: Iterable[str]) -> dict[str, str]:
         if value is not None:
             passed[name] = value.reveal()
     return passed
+
+
+def suspended_by_operator(facts: Facts, *ids: str) -> Setback | None:
+    """Whether somebody has suspended one of these: a resource itself, its project or its environment."""
+    for id in ids:
+        record = facts.suspended.suspension_of(id)
+        if record is not None:
+            why = f": {record.reason}" if record.reason else ""
+            return Setback(
+                Reason.SUSPENDED,
+                f"{record.resource} is suspended by {record.by}{why}; "
+                f"`trueup resume {record.resource}` ends it",
+                blocks=False,
+            )
+    return None
 
 
 def suspended(name: str) -> Setback:

@@ -14,11 +14,12 @@ from reconciler.desired_model import (
     SetbackRaised,
     split_inputs,
     suspended,
+    suspended_by_operator,
     used_secrets,
 )
 from reconciler.errors import TrueupError
 from reconciler.hashing import Inputs, config_hash, digest
-from reconciler.identity import sync_id
+from reconciler.identity import project_id, sync_id
 from reconciler.observation import Setback
 from reconciler.secrets.merge import Collision, Merged, merge
 from reconciler.secrets.render import render
@@ -36,10 +37,13 @@ def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredS
         project=project,
         target=target,
     )
-    if (unbuilt := unbuilt_in_project(project, target, facts.spec)) is not None:
+    if (unbuilt := unbuilt_in_project(project, target)) is not None:
         return replace(resource, setback=unbuilt)
     if project.suspend:
         return replace(resource, setback=suspended(project.id))
+    ids = (resource.id, project_id(project), f"environments/{project.environment}", f"nodes/{target.node}")
+    if (by := suspended_by_operator(facts, *ids)) is not None:
+        return replace(resource, setback=by)
     if not project.sync.enabled:
         message = f"the sync of {project.id} is off in the spec; remove `enabled: false`"
         return replace(resource, setback=Setback(Reason.SUSPENDED, message, blocks=False))

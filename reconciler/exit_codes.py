@@ -33,4 +33,4 @@ def pass_exit_code(done: "Pass") -> ExitCode:
         return ExitCode.SPEC_INVALID
     failed = any(outcome.state != "succeeded" for outcome in done.outcomes.values())
     not_in_order = any(finding.unknown or finding.blocks for finding in done.plan.findings)
-    return ExitCode.PARTLY_APPLIED if failed or not_in_order else ExitCode.DONE
+    return ExitCode.PARTLY_APPLIED if failed or not_in_order or done.returned else ExitCode.DONE

@@ -3,21 +3,16 @@
 What could not be looked up becomes a `Setback` in the facts and concerns only the resources that need it.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeVarTuple
+from collections.abc import Iterable, Mapping
 
-import trio
-
+from reconciler.control.state import ControlState
 from reconciler.desired import Facts, Revision, SecretsKey, ignore_file_path, project_revision
 from reconciler.errors import TrueupError
-from reconciler.git.mirror import Mirror, Refs, Tag
 from reconciler.keys import MasterKey
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
-from reconciler.release.choose import choose_release
-from reconciler.release.current import Release
+from reconciler.release.current import NoReleaseYet, Release
+from reconciler.release.decide import Decision
 from reconciler.repositories import Repositories
 from reconciler.secret_uses import asked_environments
 from reconciler.secrets.errors import VariableUnusable
@@ -27,22 +22,13 @@ from reconciler.secrets.template import MAX_TEMPLATE, decode_template
 from reconciler.secrets.values import Secret, SecretValue, is_text
 from reconciler.settings import Settings
 from reconciler.spec.model import Spec
-from reconciler.status.documents import Recorded
 from reconciler.verification import Verification
+from reconciler.views import View, Views, for_each
 
-MAX_PARALLEL_LOOKS = 16
 MAX_IGNORE_FILE = 1 << 20
 
-Arguments = TypeVarTuple("Arguments")
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One repository as its mirror knows it after this pass's look."""
-
-    mirror: Mirror
-    refs: Refs
-    tags: tuple[Tag, ...]
+Releases = Mapping[tuple[str, str], Revision | Setback]
+"""By (unit, environment)."""
 
 
 async def gather_facts(
@@ -50,22 +36,17 @@ async def gather_facts(
     spec_revision: str,
     *,
     repositories: Repositories,
+    views: Views,
+    releases: Releases,
     store: SecretStore,
-    recorded: Recorded,
     settings: Settings,
     key: MasterKey,
-    held: Collection[str] = (),
+    suspended: ControlState,
 ) -> Facts:
-    """Everything that `make_desired` needs, looked up concurrently. `held`: environments without news."""
-    views: dict[str, View | Setback] = {}
+    """Everything that `make_desired` needs, looked up concurrently, given the release of each unit."""
     secrets: dict[SecretsKey, Mapping[str, SecretValue] | Setback] = {}
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_view_repositories, spec, repositories, views)
-        nursery.start_soon(_fetch_secrets, spec, store, secrets)
-    releases, waiting = _choose_releases(spec, views, recorded, held)
-    verification = Verification(repositories, settings)
-    releases = await verification.releases(spec, releases)
-    branches = await verification.branches(spec, await _find_branches(spec, views))
+    await _fetch_secrets(spec, store, secrets)
+    branches = await Verification(repositories, settings).branches(spec, await _find_branches(spec, views))
     commits = await _read_commits(
         repositories,
         [
@@ -79,7 +60,6 @@ async def gather_facts(
         spec=spec,
         spec_revision=spec_revision,
         releases=releases,
-        waiting=waiting,
         branches=branches,
         commits=commits,
         ignore_files=ignore_files,
@@ -89,56 +69,32 @@ async def gather_facts(
         environ=_own_variables(spec, settings),
         hash_key=key.hash_key,
         key_id=key.key_id,
+        suspended=suspended,
     )
 
 
-async def _view_repositories(
-    spec: Spec, repositories: Repositories, views: dict[str, View | Setback]
-) -> None:
-    async def look(name: str, url: str) -> None:
-        try:
-            mirror = repositories.mirror(url)
-            refs = await repositories.refresh(url)
-            views[name] = View(mirror, refs, await mirror.tags())
-        except TrueupError as error:
-            views[name] = Setback.of(error)
-
-    await _for_each(look, [(repository.name, repository.url) for repository in spec.repositories.values()])
-
-
-def _choose_releases(
-    spec: Spec, views: Mapping[str, View | Setback], recorded: Recorded, held: Collection[str]
-) -> tuple[dict[tuple[str, str], Revision | Setback], dict[tuple[str, str], str]]:
-    """The release of every unit in every environment that runs something of it, and the tags held back."""
-    wanted = {(service.unit, service.environment) for service in spec.services}
-    wanted |= {
-        (project.unit, project.environment)
-        for project in spec.projects.values()
-        if project.unit is not None and project.environment is not None
-    }
+def releases_of(decisions: Mapping[tuple[str, str], Decision]) -> Releases:
+    """What each unit is to run in each environment: what comes next, else what is recorded."""
     releases: dict[tuple[str, str], Revision | Setback] = {}
-    waiting: dict[tuple[str, str], str] = {}
-    for unit_name, environment in sorted(wanted):
-        unit = spec.units[unit_name]
-        view = views[unit.repository]
-        if isinstance(view, Setback):
-            releases[unit_name, environment] = view
-            continue
-        choose = partial(
-            choose_release,
-            unit,
-            spec.environments[environment],
-            recorded_release(recorded, unit_name, environment),
-            view.tags,
-        )
-        release = choose(held=environment in held)
-        if environment in held and isinstance(other := choose(), Release) and other != release:
-            waiting[unit_name, environment] = other.tag
-        if isinstance(release, Release):
-            releases[unit_name, environment] = Revision(release.tag, release.commit, release.spec_revision)
+    for pair, decision in decisions.items():
+        coming, current = decision.next, decision.current
+        if coming is not None:
+            releases[pair] = Revision(coming.tag, coming.commit, coming.spec_revision)
+        elif isinstance(current, Release):
+            releases[pair] = Revision(current.tag, current.commit, current.spec_revision)
+        elif isinstance(current, Setback):
+            releases[pair] = current
+        elif isinstance(current, NoReleaseYet):
+            # A person has to make or promote the first one, which may be long from now: no failure.
+            waits = decision.waiting
+            found = Setback.of(current)
+            reason, message = (
+                (waits.reason, waits.message) if waits is not None else (found.reason, found.message)
+            )
+            releases[pair] = Setback(reason, message, blocks=False)
         else:
-            releases[unit_name, environment] = Setback.of(release)
-    return releases, waiting
+            releases[pair] = Setback.of(current)
+    return releases
 
 
 def _degraded(secrets: Iterable[SecretsKey], store: SecretStore) -> frozenset[SecretsKey]:
@@ -149,15 +105,6 @@ def _degraded(secrets: Iterable[SecretsKey], store: SecretStore) -> frozenset[Se
         if freshness.reason is not None and freshness.state in (SourceState.STALE, SourceState.FALLBACK)
     }
     return frozenset(key for key in secrets if key[0] in failed)
-
-
-def recorded_release(recorded: Recorded, unit: str, environment: str) -> Release | None:
-    """What the status branch says a unit runs in an environment."""
-    status = recorded.environments.get(f"environments/{environment}")
-    known = status.units.get(unit) if status is not None else None
-    if known is None:
-        return None
-    return Release(known.release.tag, known.release.commit, known.release.spec_revision)
 
 
 def _own_variables(spec: Spec, settings: Settings) -> dict[str, Secret | Setback]:
@@ -178,9 +125,7 @@ def _no_text(name: str) -> VariableUnusable:
     )
 
 
-async def _find_branches(
-    spec: Spec, views: Mapping[str, View | Setback]
-) -> dict[tuple[str, str], Revision | Setback]:
+async def _find_branches(spec: Spec, views: Views) -> dict[tuple[str, str], Revision | Setback]:
     found: dict[tuple[str, str], Revision | Setback] = {}
     for project in spec.projects.values():
         if project.environment is not None or project.repository is None:
@@ -211,14 +156,14 @@ async def _read_commits(
         except TrueupError as error:
             commits[commit] = Setback.of(error)
 
-    await _for_each(read, urls.items())
+    await for_each(read, urls.items())
     return commits
 
 
 async def _read_ignore_files(
-    views: Mapping[str, View | Setback],
+    views: Views,
     spec: Spec,
-    releases: Mapping[tuple[str, str], Revision | Setback],
+    releases: Releases,
     branches: Mapping[tuple[str, str], Revision | Setback],
 ) -> dict[tuple[str, str], str | Setback | None]:
     found: dict[tuple[str, str], str | Setback | None] = {}
@@ -238,9 +183,9 @@ async def _read_ignore_files(
 
 
 async def _read_templates(
-    views: Mapping[str, View | Setback],
+    views: Views,
     spec: Spec,
-    releases: Mapping[tuple[str, str], Revision | Setback],
+    releases: Releases,
     branches: Mapping[tuple[str, str], Revision | Setback],
 ) -> dict[tuple[str, str], str | Setback | None]:
     found: dict[tuple[str, str], str | Setback | None] = {}
@@ -271,19 +216,4 @@ async def _fetch_secrets(
         except TrueupError as error:
             secrets[source, environment] = Setback.of(error)
 
-    await _for_each(fetch, sorted(wanted))
-
-
-async def _for_each(
-    function: Callable[[*Arguments], Awaitable[None]], arguments: Iterable[tuple[*Arguments]]
-) -> None:
-    """Call the function for each of the argument lists, at most so many at a time."""
-    limiter = trio.CapacityLimiter(MAX_PARALLEL_LOOKS)
-
-    async def one(*each: *Arguments) -> None:
-        async with limiter:
-            await function(*each)
-
-    async with trio.open_nursery() as nursery:
-        for each in arguments:
-            nursery.start_soon(one, *each)
+    await for_each(fetch, sorted(wanted))

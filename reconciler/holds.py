@@ -4,7 +4,7 @@ A release is not at fault where a new password fails, so its tag stays, and no o
 service runs again: a new release on top would hide what broke. The service is tried again in each pass.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -32,9 +32,16 @@ def active_holds(
     found: dict[str, tuple[Hold, ...]] = {}
     for name in spec.environments:
         status = recorded.environments.get(f"environments/{name}")
-        if status is not None and (holds := _left(status.holds, named, is_frozen)):
+        if status is not None and (holds := active_in(status, named, is_frozen)):
             found[name] = holds
     return found
+
+
+def active_in(
+    status: EnvironmentStatus, named: Collection[str], is_frozen: Callable[[str], bool]
+) -> tuple[Hold, ...]:
+    """What holds one environment; `named` are the ids of the spec's resources."""
+    return _left(status.holds, named, is_frozen)
 
 
 def with_outcomes(
@@ -45,12 +52,14 @@ def with_outcomes(
     named: Iterable[str],
     is_frozen: Callable[[str], bool],
     now: datetime,
+    decision: int = 0,
 ) -> EnvironmentStatus:
     """An environment after a pass: held by what failed, no longer by what was deployed or left the spec.
 
-    `named` are the ids of the spec's resources.
+    `named` are the ids of the spec's resources; `decision` is the number of the newest operator's record.
     """
-    holds = {hold.resource: hold for hold in _left(status.holds, set(named), is_frozen)}
+    others = tuple(hold for hold in status.holds if hold.unit)
+    holds = {hold.resource: hold for hold in _left(status.holds, set(named), is_frozen) if not hold.unit}
     for step in steps:
         if step.action is not Action.DEPLOY or not _belongs(step.resource, status):
             continue
@@ -60,8 +69,8 @@ def with_outcomes(
         elif outcome is None or outcome.state != "failed" or outcome.reason == Reason.SUPERSEDED:
             continue  # of what was overtaken nobody knows whether it works
         elif keys := only_secrets(step.changes):
-            holds.setdefault(step.resource, _hold(step.resource, keys, now))
-    return msgspec.structs.replace(status, holds=tuple(holds[resource] for resource in sorted(holds)))
+            holds.setdefault(step.resource, _hold(step.resource, keys, now, decision))
+    return msgspec.structs.replace(status, holds=(*others, *(holds[resource] for resource in sorted(holds))))
 
 
 def with_untold_failures(recorded: Recorded, untold: "Iterable[StepRecord]") -> Recorded:
@@ -89,11 +98,6 @@ def only_secrets(changes: Sequence[str]) -> tuple[str, ...]:
     return tuple(change.removeprefix(SECRET) for change in changes)
 
 
-def waiting_in(environment: str, waiting: Mapping[tuple[str, str], str]) -> dict[str, str]:
-    """By unit the tags that are kept back in one environment, out of those by unit and environment."""
-    return {unit: tag for (unit, of), tag in waiting.items() if of == environment}
-
-
 def hold_message(environment: str, holds: Sequence[Hold], waiting: Mapping[str, str]) -> str:
     """What people read of it; `waiting`: by unit, the release that would be taken otherwise."""
     failed = "; ".join(f"{hold.resource} failed ({', '.join(hold.keys)})" for hold in holds)
@@ -105,8 +109,8 @@ def hold_message(environment: str, holds: Sequence[Hold], waiting: Mapping[str, 
     )
 
 
-def _hold(resource: str, keys: tuple[str, ...], at: datetime) -> Hold:
-    return Hold(reason=SECRETS_FAILED, resource=resource, keys=keys, at=whole_second(at))
+def _hold(resource: str, keys: tuple[str, ...], at: datetime, decision: int = 0) -> Hold:
+    return Hold(reason=SECRETS_FAILED, resource=resource, keys=keys, at=whole_second(at), decision=decision)
 
 
 def _belongs(resource: str, status: EnvironmentStatus) -> bool:
@@ -115,4 +119,4 @@ def _belongs(resource: str, status: EnvironmentStatus) -> bool:
 
 def _left(holds: Iterable[Hold], named: Iterable[str], is_frozen: Callable[[str], bool]) -> tuple[Hold, ...]:
     known = set(named)
-    return tuple(hold for hold in holds if hold.resource in known or is_frozen(hold.resource))
+    return tuple(hold for hold in holds if hold.unit or hold.resource in known or is_frozen(hold.resource))

@@ -9,14 +9,15 @@ from datetime import datetime
 import msgspec
 
 from reconciler.apply import Outcome
-from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredTarget, Revision
+from reconciler.control.state import ControlState
+from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredTarget
+from reconciler.environment_status import EnvironmentFacts, environments_after
 from reconciler.errors import Problem
 from reconciler.health_status import with_health
-from reconciler.holds import hold_message, waiting_in, with_outcomes
 from reconciler.leaving_status import leaving_documents
-from reconciler.observation import Setback
 from reconciler.plan import Action, Finding, Plan
 from reconciler.recording import generation, partly_pushed
+from reconciler.release.decide import Decision
 from reconciler.secret_status import with_sources
 from reconciler.secrets.freshness import Freshness
 from reconciler.source_status import with_source_verified
@@ -37,7 +38,6 @@ from reconciler.status.documents import (
     NodeStatus,
     ReadinessCounts,
     Recorded,
-    Release,
     ServiceStatus,
     SourceStatus,
     Summary,
@@ -45,9 +45,8 @@ from reconciler.status.documents import (
     TargetStatus,
     add_history,
     bounded_problems,
-    record_release,
 )
-from reconciler.unbuilt import NOTIFICATIONS, unbuilt_in_environment
+from reconciler.unbuilt import NOTIFICATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +62,10 @@ class PassFacts:
     desired: Desired
     plan: Plan
     outcomes: Mapping[str, Outcome]
-    releases: Mapping[tuple[str, str], Revision | Setback]
+    decisions: Mapping[tuple[str, str], Decision]
     """By (unit, environment)."""
     sources: Mapping[str, Freshness]
-    waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """By (unit, environment): the tag that a hold keeps back."""
+    control: ControlState = field(default_factory=ControlState)
     fingerprints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By source and key, of what each source itself answered in this pass."""
     asked: Collection[str] = ()
@@ -75,6 +73,17 @@ class PassFacts:
     connected: Collection[str] = ()
     looked: Mapping[str, str | None] = field(default_factory=dict)
     """By service that was looked at: why it is not healthy; None: it is."""
+
+    def of_environments(self) -> EnvironmentFacts:
+        return EnvironmentFacts(
+            spec=self.spec,
+            desired=self.desired,
+            plan=self.plan,
+            outcomes=self.outcomes,
+            is_frozen=self.is_frozen,
+            decisions=self.decisions,
+            control=self.control,
+        )
 
 
 def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
@@ -98,12 +107,13 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
         for resource in facts.desired.resources
     ]
     documents = _with_health(documents, facts, deploying, now)
-    documents += _environments(recorded, facts, now)
     documents += _nodes(recorded, facts, now)
     documents += with_sources(recorded, facts.spec, facts.sources, facts.fingerprints, now)
     documents += _frozen(recorded, facts, now)
     documents += leaving_documents(recorded, facts.plan, facts.outcomes, facts.desired.ids, now)
     after = recorded.put(*(_settled(recorded.get(document.id), document) for document in documents))
+    environments = environments_after(recorded, after, facts.of_environments(), now)
+    after = after.put(*(_settled(recorded.get(document.id), document) for document in environments))
     summary = _summary(after, facts, findings.get(SUMMARY_ID), now)
     return after.put(_settled(recorded.summary, summary))
 
@@ -244,67 +254,6 @@ def _frozen(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocu
     return documents
 
 
-def _environments(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
-    """Each environment with the releases that this pass worked with; they are now the recorded ones.
-
-    Where a rule is not acted on yet, nothing runs and nothing is recorded: a version that knows windows and
-    approvals must not find a release there that nobody has let through.
-    """
-    documents: list[AnyDocument] = []
-    for name, environment in facts.spec.environments.items():
-        status = recorded.environments.get(f"environments/{name}") or EnvironmentStatus(
-            id=f"environments/{name}"
-        )
-        troubles: list[Setback] = []
-        for (unit, of_environment), release in facts.releases.items():
-            if of_environment != name:
-                continue
-            if isinstance(release, Setback):
-                troubles.append(release)
-            elif unbuilt_in_environment(environment) is None:
-                status = record_release(
-                    status,
-                    unit,
-                    Release(
-                        tag=release.ref,
-                        commit=release.commit,
-                        spec_revision=release.spec_revision,
-                        recorded_at=now,
-                    ),
-                )
-        status = with_outcomes(
-            status,
-            facts.plan.steps,
-            facts.outcomes,
-            named=facts.desired.ids,
-            is_frozen=facts.is_frozen,
-            now=now,
-        )
-        held = hold_message(name, status.holds, waiting_in(name, facts.waiting)) if status.holds else ""
-        ready, reason, message = _environment_readiness(facts.desired.unbuilt.get(status.id), troubles, held)
-        documents.append(
-            msgspec.structs.replace(
-                status,
-                conditions=set_condition(
-                    status.conditions, ConditionType.READY, ready, reason, message, now=now
-                ),
-            )
-        )
-    return documents
-
-
-def _environment_readiness(
-    unbuilt: Setback | None, troubles: Sequence[Setback], held: str
-) -> tuple[ConditionStatus, str, str]:
-    if held:
-        return "False", Reason.HOLD_ACTIVE, held
-    if unbuilt is not None:
-        return "False", unbuilt.reason, unbuilt.message
-    if troubles:
-        return "Unknown" if troubles[0].unknown else "False", troubles[0].reason, troubles[0].message
-    return "True", Reason.RECONCILIATION_SUCCEEDED, ""
-
-
 def _nodes(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
     documents: list[AnyDocument] = []
     for name, node in facts.spec.nodes.items():
@@ -345,6 +294,7 @@ def _summary(recorded: Recorded, facts: PassFacts, refused: Finding | None, now:
         observed_generation=facts.spec.hash,
         last_attempted_revision=facts.head_commit,
         last_applied_revision=facts.spec_commit,
+        control=max(facts.control.last, old.control),
         problems=bounded_problems(facts.problems),
         counts=counts,
         conditions=set_condition(old.conditions, ConditionType.READY, *ready, now=now),

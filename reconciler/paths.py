@@ -64,6 +64,19 @@ class CommitPaths:
         return index < len(self._paths) and self._paths[index].startswith(f"{clean}/")
 
 
+def changed_paths(before: CommitPaths, after: CommitPaths) -> CommitPaths:
+    """The files that were added, removed or have another content or mode, to be asked for by pattern."""
+    old = {(entry.path, entry.mode, entry.oid) for entry in before.matching((WHOLE_TREE,))}
+    new = {(entry.path, entry.mode, entry.oid) for entry in after.matching((WHOLE_TREE,))}
+    entries = {
+        entry.path: entry
+        for paths in (before, after)
+        for entry in paths.matching((WHOLE_TREE,))
+        if ((entry.path, entry.mode, entry.oid) in old) != ((entry.path, entry.mode, entry.oid) in new)
+    }
+    return CommitPaths(list(entries.values()))
+
+
 def digest_by_pattern(paths: CommitPaths, patterns: Sequence[str]) -> dict[str, str]:
     """Name of an input to its digest: one for each pattern, so that a plan can name what changed.
 

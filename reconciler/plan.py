@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from reconciler.desired import Desired, DesiredResource, DesiredSync, DesiredTarget
+from reconciler.desired import Desired, DesiredResource, DesiredService, DesiredSync, DesiredTarget
+from reconciler.gates import Gates, release_id
 from reconciler.hashing import SECRET, ConfigHash, changed_inputs
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
 from reconciler.prune import Leaving, Removable, judge
@@ -101,7 +102,8 @@ def make_plan(
     recorded: Collection[str],
     frozen: Collection[str] = (),
     forced: Collection[str] = (),
-    held: Mapping[str, str] | None = None,
+    releases: Iterable[Step] = (),
+    gates: Gates | None = None,
     removable: Removable | None = None,
     force_prune: bool = False,
 ) -> Plan:
@@ -110,27 +112,47 @@ def make_plan(
     `recorded` are the ids of all status files but the summary. Those that the spec no longer names are
     removed, as far as they are `removable`, or forgotten, except the `frozen` ones, whose spec is wrong at
     the moment. The `forced` ones get a step
-    even if nothing changed. `held`: by id, environments that stay at their releases, and why.
+    even if nothing changed. `releases` are the steps that give units another release: what is deployed of
+    those units waits for them. `gates` say what may not happen now.
     """
-    steps: list[Step] = []
-    findings: list[Finding] = []
+    gates = gates or Gates()
+    steps: list[Step] = list(releases)
+    findings: list[Finding] = [
+        Finding(id, reason, why, blocks=False) for id, (reason, why) in gates.told.items()
+    ]
+    released = {step.resource for step in steps}
     for resource in desired.resources:
         found = observed[resource.id]
         outcome = _compare(resource, found)
         if resource.id in forced and _can_be_forced(resource, found) and not _acts(outcome):
             outcome = _step(resource, FORCED, ())
         if isinstance(outcome, Step):
+            outcome = _gated(gates, resource, found, outcome)
+        if isinstance(outcome, Step) and (release := release_id_of(resource)) in released:
+            outcome = replace(outcome, depends_on=(release, *outcome.depends_on))
+        if isinstance(outcome, Step):
             steps.append(outcome)
         elif outcome is not None:
             findings.append(outcome)
     findings += [Finding(id, setback.reason, setback.message) for id, setback in desired.unbuilt.items()]
-    findings += [Finding(id, Reason.HOLD_ACTIVE, why, blocks=False) for id, why in (held or {}).items()]
     steps += _builds(desired, steps)
     steps = _with_dependencies(desired, steps, findings)
     pruned = judge(desired, recorded, removable or Removable(), frozen=frozen, force=force_prune)
     if pruned.refused:
         findings.append(Finding("summary", Reason.PRUNE_REFUSED, pruned.refused))
-    steps += [_leave(leaving, steps) for leaving in pruned.leaving]
+    for leaving in pruned.leaving:
+        closed = gates.closed.get(leaving.resource.split("/")[1]) if leaving.removed else None
+        if closed is None:
+            steps.append(_leave(leaving, steps))
+        else:
+            message = f"{closed}; waits: {leaving.reason}"
+            findings.append(Finding(leaving.resource, Reason.WINDOW_CLOSED, message, blocks=False))
+    if gates.frozen:
+        findings += [
+            Finding(step.resource, Reason.FROZEN, f"{gates.frozen}; waits: {step.reason}", blocks=False)
+            for step in steps
+        ]
+        steps = []
     return Plan(desired.spec_revision, _ordered(steps), tuple(findings))
 
 
@@ -145,6 +167,34 @@ def _leave(leaving: Leaving, steps: Iterable[Step]) -> Step:
         if step.action in (Action.SYNC, Action.DEPLOY) and step.resource.split("/")[1] == environment
     )
     return Step(leaving.resource, Action.REMOVE, leaving.reason, depends_on=(*first, *leaving.after))
+
+
+def _gated(gates: Gates, resource: DesiredResource, found: Observation, step: Step) -> Step | Finding:
+    """The step, unless its time has not come."""
+    if step.action is Action.ADOPT:
+        return step
+    place = place_of(resource)
+    closed = gates.closed.get(place[1]) if place is not None and place not in gates.exempt else None
+    intact = isinstance(found, Present) and found.hash == step.hash  # only drift is healed
+    if closed is None or intact:
+        return step
+    return Finding(resource.id, Reason.WINDOW_CLOSED, f"{closed}; waits: {step.reason}", blocks=False)
+
+
+def place_of(resource: DesiredResource) -> tuple[str, str] | None:
+    """The unit and the environment whose release a resource runs; None where it runs none."""
+    if isinstance(resource, DesiredService):
+        return resource.service.unit, resource.service.environment
+    if isinstance(resource, DesiredSync):
+        unit, environment = resource.project.unit, resource.project.environment
+        return (unit, environment) if unit is not None and environment is not None else None
+    return None
+
+
+def release_id_of(resource: DesiredResource) -> str:
+    """The id of the step that gives a resource's unit another release; empty where there can be none."""
+    place = place_of(resource)
+    return release_id(*place) if place is not None else ""
 
 
 def _compare(resource: DesiredResource, observation: Observation) -> Step | Finding | None:

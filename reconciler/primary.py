@@ -12,6 +12,7 @@ from typing import NoReturn
 import msgspec
 import trio
 
+from reconciler.control.branch import ControlBranch
 from reconciler.deploy.context import RunContext, sweep_homes
 from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.fleet import Fleet
@@ -93,6 +94,8 @@ class Primary:
     key: MasterKey
     repositories: Repositories
     status: StatusBranch
+    operators: ControlBranch
+    """Their decisions."""
     journal: Journal
     run_context: RunContext
     now: Callable[[], datetime]
@@ -269,6 +272,7 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
                 key=key,
                 repositories=repositories,
                 status=StatusBranch(status_mirror, key),
+                operators=ControlBranch(repositories.mirror(url)),
                 journal=journal,
                 run_context=RunContext.of(settings),
                 now=utc_now,

@@ -7,20 +7,23 @@ repaired by the next one, which starts from what git, the status branch and the 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 import trio
 
 from reconciler.apply import OnChange, Outcome, apply_plan
+from reconciler.control.state import ControlState, fold
 from reconciler.deploy.looking import looking
 from reconciler.deploy.removal import removable
 from reconciler.desired import Desired, Facts, make_desired
+from reconciler.environment_status import returned_to
 from reconciler.errors import Problem, SettingsError
 from reconciler.fleet import Fleet
-from reconciler.gather import gather_facts
+from reconciler.gather import gather_facts, releases_of
 from reconciler.health import HealthChecks
 from reconciler.health_status import checks_due, notes_of_health
-from reconciler.holds import active_holds, hold_message, waiting_in, with_untold_failures
+from reconciler.holds import active_holds, with_untold_failures
 from reconciler.journal import StepRecord
 from reconciler.notes import notes_of_pass
 from reconciler.observe import Observed, observe
@@ -28,6 +31,10 @@ from reconciler.pass_status import PassFacts, last_good_spec, with_pass
 from reconciler.plan import Action, Plan, make_plan
 from reconciler.primary import Primary
 from reconciler.recording import moved, with_replayed, with_results
+from reconciler.release.facts import Common
+from reconciler.release.look import Decided, decide_releases
+from reconciler.release.planning import gates_of, release_steps
+from reconciler.release_steps import ReleaseSteps
 from reconciler.secret_fingerprints import source_fingerprints
 from reconciler.spec.model import Move
 from reconciler.spec_source import SpecAt, read_spec
@@ -38,6 +45,8 @@ from reconciler.step_recorder import JournalRecorder, result_of
 from reconciler.steps import Steps
 from reconciler.superseded import Newer
 from reconciler.sync.sources import ProjectSources
+from reconciler.verification import Verification
+from reconciler.views import view_repositories
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -52,6 +61,8 @@ class Prepared:
     desired: Desired
     observed: Observed
     plan: Plan
+    decided: Decided
+    control: ControlState
     replayed: tuple[StepRecord, ...] = ()
     """Steps that an earlier process finished and did not get into the status branch."""
     untold: tuple[StepRecord, ...] = ()
@@ -73,6 +84,8 @@ class Pass:
     notes: tuple[str, ...] = ()
     away: frozenset[str] = frozenset()
     """Nodes that were needed and not connected."""
+    returned: tuple[str, ...] = ()
+    """In words, the units that went back to an earlier release because another one failed."""
 
 
 async def reconcile(
@@ -86,9 +99,29 @@ async def reconcile(
 ) -> Pass:
     """One whole pass: look, plan, apply, and write back what happened.
 
+    Where that recorded the way back from a release that failed, a second one follows at once and takes it.
     `patience`: seconds to wait for agents. Raises SpecInvalid, GitUnavailable or KeyMismatch if there is
     nothing to work with; what goes wrong with one resource is in the result.
     """
+    one = partial(_one_pass, primary, patience=patience, on_plan=on_plan, on_change=on_change)
+    done = await one(forced=forced, force_prune=force_prune)
+    if not done.returned:
+        return done
+    for line in done.returned:
+        log.warning(line)
+    back = await one(forced=(), force_prune=False)
+    return replace(back, outcomes={**done.outcomes, **back.outcomes}, returned=done.returned)
+
+
+async def _one_pass(
+    primary: Primary,
+    *,
+    patience: float,
+    forced: Collection[str],
+    force_prune: bool,
+    on_plan: Callable[[Plan], None],
+    on_change: OnChange,
+) -> Pass:
     prepared = await prepare(primary, patience=patience, forced=forced, force_prune=force_prune)
     for note in primary.new_notes(prepared.notes):
         log.info(f"note: {note}")
@@ -101,12 +134,24 @@ async def reconcile(
     looked: dict[str, str | None] = {}
     # apply
     recorder = await JournalRecorder.start(primary.journal, prepared.desired, primary.now)
+    releases = ReleaseSteps(
+        spec,
+        prepared.decided.decisions,
+        prepared.decided.facts,
+        repositories=primary.repositories,
+        verification=Verification(primary.repositories, primary.settings),
+        spec_branch=prepared.spec.branch,
+        now=primary.now,
+        signing_key=primary.settings.signing_key_file,
+    )
+    recorder.revision_of = releases.revision_of
     async with ProjectSources(spec, primary.repositories, primary.checkouts, primary.run_context) as sources:
         steps = Steps(
             spec,
             prepared.desired,
             repositories=primary.repositories,
             sources=sources,
+            releases=releases,
             fleet=prepared.fleet,
             secret_targets=primary.secret_targets(spec),
             secret_exports=primary.secret_exports(spec),
@@ -127,14 +172,17 @@ async def reconcile(
             )
     # status
     replayed = [result_of(record) for record in prepared.replayed]
-    happened = _pass_facts(primary, prepared, outcomes, looked)
+    happened = _pass_facts(primary, prepared, outcomes, releases, looked)
     told: list[Transition] = []
+    returned: list[str] = []
 
     def changed(recorded: Recorded) -> Recorded:
         known = with_replayed(recorded, replayed, spec.moved)
         known = with_untold_failures(known, prepared.untold)
-        after = with_pass(with_results(known, recorder.results), happened, primary.now())
+        known = with_results(known, recorder.results)
+        after = with_pass(known, happened, primary.now())
         told[:] = transitions(recorded, after)
+        returned[:] = returned_to(known, after)
         return after
 
     commit = await primary.status.publish(changed, _message(prepared, outcomes))
@@ -144,7 +192,9 @@ async def reconcile(
         if change.kind == "degraded" and change.reason == Reason.HEALTH_CHECK_FAILED:
             log.warning("not healthy", resource=change.resource, why=change.message)
     away = prepared.observed.asked - prepared.observed.connected
-    return Pass(prepared.plan, outcomes, prepared.spec.problems, commit, prepared.notes, away)
+    return Pass(
+        prepared.plan, outcomes, prepared.spec.problems, commit, prepared.notes, away, tuple(returned)
+    )
 
 
 async def prepare(
@@ -180,16 +230,25 @@ async def prepare(
     untold = _moved(primary.journal.interrupted(), spec.spec.moved) if primary.alone else ()
     recorded = with_untold_failures(recorded, untold)
     holds = active_holds(recorded, spec.spec, spec.is_frozen)
+    # releases
+    seen = recorded.summary.control if recorded.summary is not None else 0
+    control = fold(await primary.operators.read(seen=seen))
+    views = await view_repositories(spec.spec.repositories.values(), repositories)
+    common = Common(now=primary.now(), spec_commit=spec.commit, control=control, holds=holds)
+    decided = await decide_releases(spec.spec, views, recorded, common, repositories)
+    verification = Verification(repositories, settings)
+    decided = replace(decided, decisions=await verification.decisions(spec.spec, decided.decisions))
     # desired
     facts = await gather_facts(
         spec.spec,
         spec.revision,
         repositories=repositories,
+        views=views,
+        releases=releases_of(decided.decisions),
         store=primary.secret_store(spec.spec),
-        recorded=recorded,
         settings=settings,
         key=primary.key,
-        held=holds.keys(),
+        suspended=control,
     )
     desired = await trio.to_thread.run_sync(make_desired, facts)
     _check_forced(forced, desired)
@@ -217,13 +276,13 @@ async def prepare(
         forced=forced,
         removable=removable(desired, recorded),
         force_prune=force_prune,
-        held={
-            f"environments/{name}": hold_message(name, held, waiting_in(name, facts.waiting))
-            for name, held in holds.items()
-        },
+        releases=release_steps(decided.decisions),
+        gates=gates_of(spec.spec, decided.decisions, recorded, common),
     )
     notes += tuple(notes_of_health(desired, recorded, _deploying(plan)))
-    return Prepared(spec, recorded, facts, desired, observed, plan, replayed, untold, fleet, notes)
+    return Prepared(
+        spec, recorded, facts, desired, observed, plan, decided, control, replayed, untold, fleet, notes
+    )
 
 
 def _deploying(plan: Plan) -> tuple[str, ...]:
@@ -257,6 +316,7 @@ def _pass_facts(
     primary: Primary,
     prepared: Prepared,
     outcomes: Mapping[str, Outcome],
+    releases: ReleaseSteps,
     looked: Mapping[str, str | None],
 ) -> PassFacts:
     spec = prepared.spec
@@ -267,11 +327,11 @@ def _pass_facts(
         head_commit=spec.head_commit,
         problems=spec.problems,
         is_frozen=spec.is_frozen,
-        desired=prepared.desired,
+        desired=releases.as_released(prepared.desired, outcomes),
         plan=prepared.plan,
         outcomes=outcomes,
-        releases=prepared.facts.releases,
-        waiting=prepared.facts.waiting,
+        decisions=prepared.decided.decisions,
+        control=prepared.control,
         sources=store.freshness(),
         fingerprints=source_fingerprints(store.own_answers(), primary.key.hash_key),
         asked=prepared.observed.asked,

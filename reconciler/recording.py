@@ -19,14 +19,19 @@ from reconciler.status.conditions import ConditionType, Reason, remove_condition
 from reconciler.status.documents import (
     AnyDocument,
     Applied,
+    EnvironmentStatus,
     HistoryEntry,
+    Hold,
     InputDigests,
     Recorded,
+    Release,
+    ReleaseKind,
     ServiceStatus,
     SyncCounts,
     SyncStatus,
     TargetStatus,
     add_history,
+    record_release,
 )
 
 
@@ -90,7 +95,9 @@ def _generation(said: Service | SecretTarget | tuple[Project, SyncTarget]) -> st
 def with_results(recorded: Recorded, results: Iterable[StepResult]) -> Recorded:
     """The documents with what successful steps established, in the order in which they succeeded."""
     for result in results:
-        if result.action in (Action.FORGET, Action.REMOVE):
+        if result.action == Action.RELEASE:
+            recorded = recorded.put(_released(recorded, result))
+        elif result.action in (Action.FORGET, Action.REMOVE):
             recorded = recorded.without([result.resource])
         elif result.action == Action.DEPLOY:
             recorded = recorded.put(_deployed(recorded.services.get(result.resource), result))
@@ -101,6 +108,37 @@ def with_results(recorded: Recorded, results: Iterable[StepResult]) -> Recorded:
         elif result.action == Action.ADOPT:
             recorded = recorded.put(*_adopted(recorded, result))
     return recorded
+
+
+def _released(recorded: Recorded, result: StepResult) -> EnvironmentStatus:
+    """The environment with another release of a unit, which the next steps bring about."""
+    said = result.details
+    id = f"environments/{said['environment']}"
+    status = recorded.environments.get(id) or EnvironmentStatus(id=id)
+    unit, decision = str(said["unit"]), said["decision"]
+    assert isinstance(decision, int)
+    release = Release(
+        tag=str(said["tag"]),
+        commit=str(said["commit"]),
+        spec_revision=str(said["spec"]) or None,
+        recorded_at=result.at,
+        kind=msgspec.convert(said["kind"], ReleaseKind),
+        promoted_from=str(said["promoted_from"]),
+        previous=str(said["previous"]),
+        triggered_by=str(said["triggered_by"]),
+        decision=decision,
+    )
+    if release.kind == "rollback":
+        hold = Hold(
+            reason=Reason.ROLLED_BACK,
+            resource=f"{unit} at {said['previous_tag']}",
+            at=result.at,
+            unit=unit,
+            decision=decision,
+        )
+        others = tuple(each for each in status.holds if each.unit != unit)
+        status = msgspec.structs.replace(status, holds=(*others, hold))
+    return record_release(status, unit, release)
 
 
 def _deployed(old: ServiceStatus | None, result: StepResult) -> ServiceStatus:

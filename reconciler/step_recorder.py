@@ -1,6 +1,7 @@
 """The journal's part in a pass: each step's start before it acts, its end before anything builds on it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 import trio
 
 from reconciler.apply import Outcome
-from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredSync, DesiredTarget
+from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredSync, DesiredTarget, Revision
 from reconciler.hashing import Inputs
 from reconciler.journal import Journal, StepRecord
 from reconciler.plan import Action, Step
@@ -25,6 +26,8 @@ class JournalRecorder:
         self._now = now
         self._pass = pass_id
         self._resources: dict[str, AnyDesired] = {resource.id: resource for resource in desired.resources}
+        self.revision_of: Callable[[AnyDesired], Revision | None] = lambda resource: resource.revision
+        """Which revision a resource runs: its tag may get another number than was planned."""
         self._ended: list[int] = []
         self.results: list[StepResult] = []
 
@@ -54,7 +57,10 @@ class JournalRecorder:
         if outcome.state == "blocked":
             return
         state = outcome.state
-        result = step_result(step, self._resources.get(step.resource), outcome.details, at=self._now())
+        resource = self._resources.get(step.resource)
+        if resource is not None:
+            resource = replace(resource, revision=self.revision_of(resource))
+        result = step_result(step, resource, outcome.details, at=self._now())
         await trio.to_thread.run_sync(
             lambda: self._journal.end_step(record, state, outcome.reason, outcome.message, _own_part(result))
         )

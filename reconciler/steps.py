@@ -18,6 +18,7 @@ from reconciler.health import HealthChecks
 from reconciler.lanes import Lane
 from reconciler.observation import Absent, Observation
 from reconciler.plan import FORCED, Action, Step
+from reconciler.release_steps import ReleaseSteps
 from reconciler.repositories import Repositories
 from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
@@ -40,6 +41,7 @@ class Steps:
         *,
         repositories: Repositories,
         sources: ProjectSources,
+        releases: ReleaseSteps,
         fleet: Fleet | None,
         secret_targets: SecretTargets,
         secret_exports: SecretExports,
@@ -54,6 +56,7 @@ class Steps:
         self._syncs = desired.syncs()
         self._repositories = repositories
         self._sources = sources
+        self._releases = releases
         self._fleet = fleet
         self._targets = desired.targets()
         self._secret_targets = secret_targets
@@ -77,6 +80,7 @@ class Steps:
 
     def executors(self) -> Mapping[Action, Executor]:
         return {
+            Action.RELEASE: self._releases.release,
             Action.BUILD: self._build,
             Action.PUSH: self._push,
             Action.EXPORT: self._export,
@@ -144,7 +148,8 @@ class Steps:
 
     async def _deploy(self, step: Step) -> Details:
         desired = self._services[step.resource]
-        service, revision = desired.service, desired.revision
+        service = desired.service
+        revision = self._releases.revision_of(desired)
         assert revision is not None  # a step has no setback
         driver = driver_for(service.deploy)
         known = self._inventories(service)

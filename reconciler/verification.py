@@ -6,7 +6,7 @@ not run.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -14,9 +14,12 @@ from reconciler.desired_model import Revision
 from reconciler.errors import SettingsError, TrueupError
 from reconciler.git.signers import MAX_SIGNERS, SignatureInvalid, Signers, parse_signers
 from reconciler.observation import Setback
+from reconciler.release.current import Release
+from reconciler.release.decide import Decision
 from reconciler.repositories import Repositories
 from reconciler.settings import Settings
 from reconciler.spec.model import Repository, Spec
+from reconciler.status.documents import Waiting
 
 MAX_PARALLEL_CHECKS = 8
 
@@ -62,13 +65,40 @@ class Verification:
             )
         await self.check(repository, Revision(branch, commit))
 
-    async def releases(self, spec: Spec, found: Revisions) -> dict[tuple[str, str], Revision | Setback]:
-        """By (unit, environment): those that may run, and setbacks in place of the others."""
+    async def decisions(
+        self, spec: Spec, decisions: Mapping[tuple[str, str], Decision]
+    ) -> dict[tuple[str, str], Decision]:
+        """By (unit, environment): with what may not run held back, or as a setback where it runs already."""
+        coming = {
+            key: Revision(each.next.tag, each.next.commit)
+            for key, each in decisions.items()
+            if each.next is not None and not (each.next.cut and self._policy(spec, key) == "tag")
+        }
+        running = {
+            key: Revision(each.current.tag, each.current.commit)
+            for key, each in decisions.items()
+            if isinstance(each.current, Release)
+        }
 
         async def check(key: tuple[str, str], revision: Revision) -> None:
             await self.check(spec.repositories[spec.units[key[0]].repository], revision)
 
-        return await _checked(check, found)
+        checked = dict(decisions)
+        for key, found in (await _checked(check, running)).items():
+            if isinstance(found, Setback):
+                checked[key] = replace(checked[key], current=found)
+        for key, found in (await _checked(check, coming)).items():
+            if isinstance(found, Setback):
+                waits = Waiting(
+                    unit=key[0], reason=found.reason, message=found.message, tag=coming[key].ref,
+                    commit=coming[key].commit,
+                )  # fmt: skip
+                checked[key] = replace(checked[key], next=None, waiting=waits)
+        return checked
+
+    @staticmethod
+    def _policy(spec: Spec, key: tuple[str, str]) -> str:
+        return spec.repositories[spec.units[key[0]].repository].verify.signatures
 
     async def branches(self, spec: Spec, found: Revisions) -> dict[tuple[str, str], Revision | Setback]:
         """By (repository, branch), in the same way."""

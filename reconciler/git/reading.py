@@ -159,6 +159,22 @@ class MirrorReader(BareRepository):
 
         return await self.mended(look)
 
+    async def has_patches(self, branch: str, commit: str) -> bool:
+        """Whether `commit` has each change that `branch` has over their common ancestor, as the same commit
+        or as an equal patch, such as a cherry-pick (`git help cherry`). Raises UnknownRevision."""
+
+        async def look() -> bool:
+            if not (is_oid(branch) and is_oid(commit)):
+                raise self._unknown(commit if is_oid(branch) else branch)
+            result = await self.ask(["cherry", commit, branch])
+            if result.code == 0:
+                return not any(line.startswith(b"+") for line in result.stdout.split(b"\n"))
+            await self._require(branch)
+            await self._require(commit)
+            raise MirrorBroken(f"mirror of {shown(self.url)}: {words_of(result.stderr)}")
+
+        return await self.mended(look)
+
     async def mended(self, look: Callable[[], Awaitable[T]]) -> T:
         """What `look` finds; on a damaged mirror, after making it anew."""
         try:

@@ -1,4 +1,4 @@
-"""The release that a unit runs in an environment: the recorded one, else the highest. Pure."""
+"""The release that is recorded for a unit in an environment, and the highest one that there is. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from semver import Version
 from reconciler.errors import TrueupError, UnknownRevision
 from reconciler.git.objects import Tag
 from reconciler.release.versions import ENVIRONMENT, highest_release, read_trailers, releases_of, tag_name
-from reconciler.spec.model import Unit
+from reconciler.spec.model import Environment, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +46,16 @@ ReleaseProblem = TagMoved | TagDeleted | NoReleaseYet
 """Given back, not raised: it concerns one unit in one environment, and travels with it."""
 
 
-def current_release(
-    unit: Unit, environment: str, recorded: Release | None, tags: Sequence[Tag]
-) -> Release | ReleaseProblem:
-    """What `unit` runs in `environment`, given the tags that its repository has now.
-
-    A recorded release stays until another one is recorded, whatever tags appear; its tag must still be
-    there, at the same commit.
-    """
-    if recorded is not None:
-        return _still_there(unit, environment, recorded, tags)
+def newest_release(unit: Unit, environment: str, tags: Sequence[Tag]) -> Release | None:
+    """The highest release that was made for the environment; None: there is none."""
     tag = highest_release(tags, unit=unit, environment=environment)
-    if tag is None:
-        return _none_yet(unit, environment, tags)
-    return Release(tag.name, tag.commit, read_trailers(tag).spec_revision)
+    return Release(tag.name, tag.commit, read_trailers(tag).spec_revision) if tag is not None else None
 
 
-def _still_there(
+def still_there(
     unit: Unit, environment: str, recorded: Release, tags: Sequence[Tag]
 ) -> Release | ReleaseProblem:
+    """The recorded release, which stays until another one is recorded; its tag must not have moved."""
     found = next((tag for tag in tags if tag.name == recorded.tag), None)
     where = f"{unit.name} in {environment}"
     target = f"origin {recorded.commit}:refs/tags/{recorded.tag}"
@@ -82,14 +73,22 @@ def _still_there(
     return recorded
 
 
-def _none_yet(unit: Unit, environment: str, tags: Sequence[Tag]) -> NoReleaseYet:
+def none_yet(unit: Unit, environment: Environment, tags: Sequence[Tag]) -> NoReleaseYet:
+    """That nothing was ever released there, and how to change that."""
+    name, source = environment.name, environment.release.promote_from
+    if source is not None:
+        return NoReleaseYet(
+            f"nothing of {unit.name} was promoted to {name} yet",
+            hint=f"`trueup promote {source} {name} --confirm deploy`, or take over what runs there with "
+            f"`trueup release {name} --tag TAG`",
+        )
     releases = releases_of(tags, unit)
     if releases:
         # The others are for other environments, so this one has to say which it is for.
-        name, trailer = tag_name(releases[-1][0].bump_minor(), unit), f" -m '{ENVIRONMENT}: {environment}'"
+        tag, trailer = tag_name(releases[-1][0].bump_minor(), unit), f" -m '{ENVIRONMENT}: {name}'"
     else:
-        name, trailer = tag_name(Version(0, 1, 0), unit), ""
+        tag, trailer = tag_name(Version(0, 1, 0), unit), ""
     return NoReleaseYet(
-        f"{unit.name} has no release for {environment} yet",
-        hint=f"make one: `git tag -a {name} -m 'Release'{trailer} && git push origin {name}`",
+        f"{unit.name} has no release for {name} yet",
+        hint=f"make one: `git tag -a {tag} -m 'Release'{trailer} && git push origin {tag}`",
     )

@@ -20,11 +20,14 @@ UNIT = "Unit"
 SPEC = "Spec"
 PROMOTED_FROM = "Promoted-From"
 TRIGGERED_BY = "Triggered-By"
+DECISION = "Decision"
 
 Bump = Literal["patch", "minor", "major"]
 
 MAX_NAME = 255
 """Characters of a tag's name that is looked at; git's files allow no more."""
+
+Bump = Literal["patch", "minor", "major"]
 
 _REVISION = re.compile(r"(?:.*@sha1:)?(?P<commit>[0-9a-f]{40})")
 
@@ -39,6 +42,8 @@ class Trailers:
     """Commit id of the spec that the release runs with."""
     promoted_from: str | None = None
     """The tag it was promoted from."""
+    decision: int = 0
+    """The number of the operator's record that it answers; 0: it does not say."""
 
 
 def parse_version(name: str, unit: Unit) -> Version | None:
@@ -92,6 +97,7 @@ def read_trailers(tag: Tag) -> Trailers:
         unit=given.get(UNIT.lower()) or None,
         spec_revision=spec["commit"] if spec is not None else None,
         promoted_from=given.get(PROMOTED_FROM.lower()) or None,
+        decision=int(number) if (number := given.get(DECISION.lower(), "")).isdecimal() else 0,
     )
 
 
@@ -102,7 +108,7 @@ def releases_of(tags: Iterable[Tag], unit: Unit) -> list[tuple[Version, Tag]]:
         for tag in tags
         if (version := parse_version(tag.name, unit)) is not None
         and is_release(version)
-        and _is_of(unit, read_trailers(tag))
+        and is_of_unit(unit, read_trailers(tag))
     ]
     # Versions that differ in their build metadata alone are equal; the name keeps the order stable.
     return sorted(found, key=lambda entry: (entry[0], entry[1].name))
@@ -121,6 +127,6 @@ def highest_release(tags: Iterable[Tag], *, unit: Unit, environment: str) -> Tag
     return releases[-1][1] if releases else None
 
 
-def _is_of(unit: Unit, trailers: Trailers) -> bool:
+def is_of_unit(unit: Unit, trailers: Trailers) -> bool:
     """A trailer names the unit whole, or without its repository; no trailer: the prefix has decided."""
     return trailers.unit in (None, unit.name, unit.name.removeprefix(f"{unit.repository}/"))

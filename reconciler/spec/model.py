@@ -120,11 +120,16 @@ class Repository(Model, frozen=True, kw_only=True):
 class ReleasePolicy(Model, frozen=True, kw_only=True):
     from_branch: str | None = None
     promote_from: str | None = None
-    bump: Literal["patch", "minor", "major"] = "patch"
+    bump: Literal["patch", "minor", "major"] | None = None
     cut: Literal["reconciler", "external"] = "reconciler"
     approval: Literal["none", "manual"] = "none"
     soak: float | None = None
     """How long the source must have run a release before it is promoted by itself; None: by command."""
+
+    @property
+    def bump_or_default(self) -> Literal["patch", "minor", "major"]:
+        """Which number a release raises: a promotion the minor one, all others the patch."""
+        return self.bump or ("minor" if self.promote_from is not None else "patch")
 
 
 class Window(Model, frozen=True, kw_only=True):

@@ -71,6 +71,11 @@ class Reason(StrEnum):
     AWAITING_APPROVAL = "AwaitingApproval"
     AWAITING_PAIRING = "AwaitingPairing"
     AWAITING_RELEASE = "AwaitingRelease"
+    SOAKING = "Soaking"
+    FROZEN = "Frozen"
+    RELEASE_REFUSED = "ReleaseRefused"
+    RELEASE_FAILED = "ReleaseFailed"
+    ROLLED_BACK = "RolledBack"
     # the spec and git
     SPEC_INVALID = "SpecInvalid"
     NOT_IMPLEMENTED = "NotImplemented"

@@ -115,12 +115,24 @@ class Hold(Part, frozen=True, kw_only=True):
     decision: int = 0
 
 
+class Waiting(Part, frozen=True, kw_only=True):
+    """A release of a unit that would be taken if something did not keep it back."""
+
+    unit: str
+    reason: str
+    message: str = ""
+    tag: str = ""
+    """The tag that it is promoted from, or that was found; empty: it has none yet."""
+    commit: str = ""
+
+
 class EnvironmentStatus(Document, frozen=True, kw_only=True):
     """`environments/<env>`: each unit's release, by unit name. The record decides what runs, not the tag."""
 
     units: dict[str, UnitStatus] = {}
     holds: tuple[Hold, ...] = ()
-    """While there are any, no new release is taken; each ends by itself: `reconciler.holds`."""
+    """While there are any, no new release is taken: of the unit that one names, or of all."""
+    waiting: tuple[Waiting, ...] = ()
 
 
 class Applied(Document, frozen=True, kw_only=True):

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.control.state import ControlState
 from reconciler.desired import Facts, Revision, make_desired
-from reconciler.gather import gather_facts
+from reconciler.gather import gather_facts, releases_of
 from reconciler.git.process import GitOptions
 from reconciler.keys import MasterKey
 from reconciler.observation import Setback
+from reconciler.release.facts import Common
+from reconciler.release.look import decide_releases
 from reconciler.repositories import Repositories
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.source import SourceContext
@@ -19,6 +22,7 @@ from reconciler.settings import load_settings
 from reconciler.spec.load import SPEC_FILE, load_or_raise
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import EnvironmentStatus, Recorded, Release, UnitStatus
+from reconciler.views import view_repositories
 from tests.canaries import canary, may_hold
 from tests.gitrepo import Content, GitRepo, Link
 from tests.reconciler.facts import TOKEN_KEY
@@ -51,6 +55,8 @@ projects:
   lost: {{repository: app, branch: nxt, sync: {{nodes: [{{node_id: web-1, target_path: /srv/b}}]}}}}
 """
 
+SPEC_COMMIT = "5" * 40
+
 
 class Place:
     """A repository that is there, one that is not, and what a pass looks up in them."""
@@ -77,14 +83,19 @@ class Place:
 
     async def look(self, recorded: Recorded | None = None, *, level: str = "high") -> Facts:
         self.repositories.begin_pass()
+        views = await view_repositories(self.spec.repositories.values(), self.repositories)
+        common = Common(now=MOMENT, spec_commit=SPEC_COMMIT)
+        decided = await decide_releases(self.spec, views, recorded or Recorded(), common, self.repositories)
         return await gather_facts(
             self.spec,
             "main@sha1:1",
             repositories=self.repositories,
+            views=views,
+            releases=releases_of(decided.decisions),
             store=SecretStore(self.spec.secret_sources, context=SourceContext(Credentials({}))),
-            recorded=recorded or Recorded(),
             settings=load_settings({"TRUEUP_STATE_DIR": str(self.root / "state"), "LEVEL": level}),
             key=MasterKey.generate(),
+            suspended=ControlState(),
         )
 
 
@@ -99,7 +110,7 @@ def reasons(found: Iterable[object]) -> list[str]:
 
 async def test_everything_that_is_there_and_a_setback_for_the_rest(place: Place) -> None:
     facts = await place.look()
-    assert facts.releases["app", "staging"] == Revision("v1.0.0", place.first)
+    assert facts.releases["app", "staging"] == Revision("v1.0.0", place.first, SPEC_COMMIT)
     assert facts.branches["app", "main"] == Revision("main", place.first)
     assert facts.ignore_files == {(place.first, "site/sync.ignore"): "*.log\n"}
     assert facts.templates == {(place.first, "deploy/a.j2"): "é"}
@@ -157,7 +168,7 @@ async def test_a_template_that_cannot_be_read(
 
 
 def recorded_at(tag: str, commit: str) -> Recorded:
-    release = Release(tag=tag, commit=commit, recorded_at=MOMENT)
+    release = Release(tag=tag, commit=commit, spec_revision=SPEC_COMMIT, recorded_at=MOMENT)
     status = EnvironmentStatus(id="environments/staging", units={"app": UnitStatus(release=release)})
     return Recorded().put(status)
 
@@ -166,10 +177,12 @@ async def test_a_release_goes_forwards_only(place: Place) -> None:
     """Whatever tags come and go, an older one is never run instead of the recorded one."""
     recorded = recorded_at("v1.0.0", place.first)
     place.app.tag("v0.9.0", place.app.commit({"web/x": "older"}))
-    assert (await place.look(recorded)).releases["app", "staging"] == Revision("v1.0.0", place.first)
+    assert (await place.look(recorded)).releases["app", "staging"] == Revision(
+        "v1.0.0", place.first, SPEC_COMMIT
+    )
     newer = place.app.commit({"web/x": "newer"})
     place.app.tag("v1.1.0", newer)
-    assert (await place.look(recorded)).releases["app", "staging"] == Revision("v1.1.0", newer)
+    assert (await place.look(recorded)).releases["app", "staging"] == Revision("v1.1.0", newer, SPEC_COMMIT)
     place.app.delete("refs/tags/v1.1.0")
     gone = (await place.look(recorded_at("v1.1.0", newer))).releases["app", "staging"]
     assert isinstance(gone, Setback)

@@ -7,18 +7,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from reconciler.apply import Outcome
-from reconciler.desired import make_desired
+from reconciler.desired import Facts, Revision, make_desired
 from reconciler.errors import Problem
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
 from reconciler.pass_status import PassFacts, last_good_spec, with_pass
 from reconciler.plan import Action, make_plan
 from reconciler.recording import step_result, with_results
+from reconciler.release.current import NoReleaseYet
+from reconciler.release.decide import Decision
+from reconciler.release.facts import Next
 from reconciler.secrets.freshness import Freshness, SourceState
-from reconciler.spec.load import SPEC_FILE, load_or_raise
 from reconciler.status.conditions import Condition, Reason, find_condition
 from reconciler.status.documents import NodeStatus, Recorded, ServiceStatus
 from reconciler.status.files import render_changes
-from tests.reconciler.facts import COMMIT, HEAD, facts
+from tests.reconciler.facts import COMMIT, facts
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
@@ -57,12 +59,24 @@ def happened(
         desired=desired,
         plan=make_plan(desired, absent | dict(found or {}), recorded=()),
         outcomes=outcomes,
-        releases=known.releases,
+        decisions=taken(known),
         sources={"local": Freshness("local", "env_file", SourceState.FRESH, keys=("DB_URL",))},
         asked={"web-1"},
         connected={"web-1"},
     )
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def taken(known: Facts) -> dict[tuple[str, str], Decision]:
+    """As if tags of others were followed for the first time."""
+    return {
+        pair: Decision(
+            NoReleaseYet("none yet"),
+            Next(kind="external", tag=release.ref, commit=release.commit, spec_revision="5" * 40, cut=False),
+        )
+        for pair, release in known.releases.items()
+        if isinstance(release, Revision)
+    }
 
 
 def after(facts: PassFacts, recorded: Recorded | None = None, now: datetime = NOW) -> Recorded:
@@ -150,19 +164,11 @@ def test_the_releases_of_the_pass_are_the_recorded_ones() -> None:
     [unit] = after(happened()).environments["environments/staging"].units.items()
     assert (unit[0], unit[1].release.tag, unit[1].release.commit) == ("app", "v1.0.0", COMMIT)
     down = Setback(Reason.REPOSITORY_UNAVAILABLE, "down", unknown=True)
-    releases = {("app", "staging"): down}
-    kept = after(happened(releases=releases, outcomes={}), after(happened()), LATER)
+    kept = after(
+        happened(decisions={("app", "staging"): Decision(down)}, outcomes={}), after(happened()), LATER
+    )
     assert list(kept.environments["environments/staging"].units) == ["app"]
     assert ready(kept, "environments/staging").status == "Unknown"
-
-
-@pytest.mark.parametrize("rule", ["windows: [Mon-Fri 09:00-17:00]", "spec_from: release", "on_failure: hold"])
-def test_where_a_rule_is_not_acted_on_no_release_is_let_through(rule: str) -> None:
-    head = HEAD.replace("release: {cut: external}", "release: {cut: external}, " + rule)
-    strict = load_or_raise({SPEC_FILE: (head + TEXT).encode()})
-    told = after(happened(outcomes={}, setbacks={"spec": strict}))
-    assert told.environments["environments/staging"].units == {}
-    assert ready(told, "environments/staging").reason == Reason.NOT_IMPLEMENTED
 
 
 def test_an_environment_in_which_nothing_runs_is_ready() -> None:

@@ -15,17 +15,20 @@ from reconciler.github.pace import Pace
 from reconciler.health import HealthChecks
 from reconciler.observation import Absent
 from reconciler.plan import Action, Step, make_plan
+from reconciler.release_steps import ReleaseSteps
 from reconciler.repositories import Repositories
 from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
+from reconciler.settings import load_settings
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import Reason, set_condition
 from reconciler.status.documents import Recorded, ServiceStatus
 from reconciler.steps import Steps
 from reconciler.superseded import Calls, Newer
 from reconciler.sync.sources import ProjectSources
+from reconciler.verification import Verification
 from tests.reconciler.facts import desired, facts
 
 TEXT = """\
@@ -36,6 +39,8 @@ services:
   db: {repository: app, deploy: {kind: invoke, task: t}, environments: [staging]}
 projects:
 """
+
+MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def project(name: str, targets: int) -> str:
@@ -66,6 +71,15 @@ def made_steps(
         made,
         repositories=repositories,
         sources=sources,
+        releases=ReleaseSteps(
+            spec,
+            {},
+            {},
+            repositories=repositories,
+            verification=Verification(repositories, load_settings({"TRUEUP_STATE_DIR": str(where)})),
+            spec_branch="main",
+            now=lambda: MOMENT,
+        ),
         fleet=None,
         secret_targets=SecretTargets(store, Pace()),
         secret_exports=SecretExports(store, Pace(), Arrivals()),
@@ -103,7 +117,7 @@ async def test_targets_and_other_steps_each_have_their_limit(
 
     async with ProjectSources(spec, repositories, tmp_path, context) as sources:
         steps = made_steps(made, spec, repositories, sources, Recorded(), tmp_path)
-        assert set(steps.executors()) == set(Action) - {Action.RELEASE}
+        assert set(steps.executors()) == set(Action)
         executors = dict.fromkeys(Action, carry_out)
         outcomes = await apply_plan(plan, executors, Quiet(), slot=steps.slot)
     assert {outcome.state for outcome in outcomes.values()} == {"succeeded"}

@@ -3,8 +3,16 @@
 import pytest
 
 from reconciler.git.objects import Tag
-from reconciler.release.current import NoReleaseYet, Release, TagDeleted, TagMoved, current_release
-from reconciler.spec.model import Unit
+from reconciler.release.current import (
+    NoReleaseYet,
+    Release,
+    TagDeleted,
+    TagMoved,
+    newest_release,
+    none_yet,
+    still_there,
+)
+from reconciler.spec.model import Environment, Unit
 
 UNIT = Unit(name="infra", repository="infra")
 PLATFORM = Unit(name="infra/platform", repository="infra", tag_prefix="platform/")
@@ -16,7 +24,7 @@ def plain(name: str, commit: str = OLD) -> Tag:
 
 
 def test_none_recorded_means_the_highest() -> None:
-    found = current_release(UNIT, "staging", None, [plain("v1.0.0"), plain("v1.1.0", NEW)])
+    found = newest_release(UNIT, "staging", [plain("v1.0.0"), plain("v1.1.0", NEW)])
     assert found == Release("v1.1.0", NEW)
     assert str(found) == f"v1.1.0@sha1:{NEW}"
 
@@ -24,19 +32,17 @@ def test_none_recorded_means_the_highest() -> None:
 def test_the_spec_revision_comes_from_the_tag() -> None:
     trailers = {"Environment": "production", "Spec": SPEC}
     tag = Tag(name="v1.0.0", commit=OLD, annotated=True, trailers=trailers)
-    assert current_release(UNIT, "production", None, [tag]) == Release("v1.0.0", OLD, SPEC)
+    assert newest_release(UNIT, "production", [tag]) == Release("v1.0.0", OLD, SPEC)
 
 
 def test_the_recorded_release_stays_when_a_higher_tag_appears() -> None:
     recorded = Release("v1.0.0", OLD, SPEC)
     tags = [plain("v1.0.0"), plain("v2.0.0", NEW)]
-    assert current_release(UNIT, "production", recorded, tags) == recorded
+    assert still_there(UNIT, "production", recorded, tags) == recorded
 
 
 def test_a_moved_tag_is_a_problem_and_not_another_release() -> None:
-    found = current_release(
-        UNIT, "production", Release("v1.0.0", OLD), [plain("v1.0.0", NEW), plain("v2.0.0")]
-    )
+    found = still_there(UNIT, "production", Release("v1.0.0", OLD), [plain("v1.0.0", NEW), plain("v2.0.0")])
     assert isinstance(found, TagMoved)
     assert found.reason == "TagMoved"
     assert not found.retryable
@@ -45,7 +51,7 @@ def test_a_moved_tag_is_a_problem_and_not_another_release() -> None:
 
 
 def test_a_deleted_tag_is_a_problem_and_not_another_release() -> None:
-    found = current_release(UNIT, "production", Release("v1.0.0", OLD), [plain("v0.9.0"), plain("v2.0.0")])
+    found = still_there(UNIT, "production", Release("v1.0.0", OLD), [plain("v0.9.0"), plain("v2.0.0")])
     assert isinstance(found, TagDeleted)
     assert found.reason == "RevisionNotFound"
     assert f"git push origin {OLD}:refs/tags/v1.0.0" in str(found)
@@ -64,7 +70,7 @@ def test_a_deleted_tag_is_a_problem_and_not_another_release() -> None:
     ],
 )
 def test_no_release_yet_says_how_to_make_one(unit: Unit, tags: list[Tag], command: str) -> None:
-    found = current_release(unit, "production", None, tags)
+    found = none_yet(unit, Environment(name="production"), tags)
     assert isinstance(found, NoReleaseYet)
     assert found.reason == "AwaitingRelease"
     assert command in str(found)

@@ -42,8 +42,8 @@ def unbuilt_parts(spec: Spec) -> set[Setback | None]:
     target = SyncTarget(node="web-1", target_path="/srv/app", strategy="mirror")
     parts = [
         *unbuilt_besides(spec).values(),
-        *(unbuilt_in_service(each, spec.environments[each.environment]) for each in spec.services),
-        *(unbuilt_in_project(each, target, spec) for each in spec.projects.values()),
+        *map(unbuilt_in_service, spec.services),
+        *(unbuilt_in_project(each, target) for each in spec.projects.values()),
     ]
     return {*parts} - {None}
 

@@ -1,0 +1,104 @@
+"""What people are told of an environment itself: what waits, what is held, what was refused. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler.control.records import Record
+from reconciler.control.state import ControlState
+from reconciler.holds import hold_message
+from reconciler.release.decide import Decision
+from reconciler.spec.model import Spec
+from reconciler.status.conditions import Reason
+from reconciler.status.documents import Hold
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One reason and one message for an environment."""
+
+    reason: str
+    message: str
+
+
+def tell_environments(
+    spec: Spec,
+    decisions: Mapping[Pair, Decision],
+    holds: Mapping[str, Sequence[Hold]],
+    control: ControlState,
+) -> dict[str, Told]:
+    """By environment, where there is something to tell. `holds`: those that failures have set."""
+    found: dict[str, Told] = {}
+    for name in spec.environments:
+        mine = {unit: each for (unit, of), each in decisions.items() if of == name}
+        parts = [
+            *_stopped(name, control),
+            *_held(name, holds.get(name, ()), mine),
+            *_operators_holds(name, mine, control),
+            *_refused(mine),
+            *_waiting(mine),
+        ]
+        if parts:
+            found[name] = Told(parts[0].reason, "; ".join(dict.fromkeys(part.message for part in parts)))
+    return found
+
+
+def why(record: Record) -> str:
+    """Who decided it, and why."""
+    return f"{record.by}" + (f": {record.reason}" if record.reason else "")
+
+
+def _stopped(name: str, control: ControlState) -> Iterable[Told]:
+    if control.frozen is not None:
+        yield Told(Reason.FROZEN, f"everything is frozen by {why(control.frozen)}; `trueup unfreeze` ends it")
+    suspended = control.suspension_of(f"environments/{name}")
+    if suspended is not None:
+        yield Told(
+            Reason.SUSPENDED,
+            f"suspended by {why(suspended)}; `trueup resume environments/{name}` ends it",
+        )
+
+
+def _held(name: str, holds: Sequence[Hold], decisions: Mapping[str, Decision]) -> Iterable[Told]:
+    of_secrets = [hold for hold in holds if not hold.unit]
+    if of_secrets:
+        waits = {
+            unit: each.waiting.tag or each.waiting.commit[:12]
+            for unit, each in decisions.items()
+            if each.waiting is not None
+        }
+        yield Told(Reason.HOLD_ACTIVE, hold_message(name, of_secrets, waits))
+    for hold in holds:
+        if hold.unit:
+            what = "was returned from" if hold.reason == Reason.ROLLED_BACK else "failed"
+            yield Told(
+                Reason.HOLD_ACTIVE,
+                f"{hold.unit} is held since {hold.resource} {what}; a promotion or "
+                f"`trueup unhold {name}` ends it",
+            )
+
+
+def _operators_holds(name: str, decisions: Mapping[str, Decision], control: ControlState) -> Iterable[Told]:
+    records = {record.number: record for unit in decisions if (record := control.hold_of(name, unit))}
+    for record in records.values():
+        yield Told(
+            Reason.HOLD_ACTIVE,
+            f"{record.unit or name} is held by {why(record)}; `trueup unhold {name}` ends it",
+        )
+
+
+def _refused(decisions: Mapping[str, Decision]) -> Iterable[Told]:
+    for each in decisions.values():
+        if each.refused is not None:
+            yield Told(Reason.RELEASE_REFUSED, each.refused[1])
+
+
+def _waiting(decisions: Mapping[str, Decision]) -> Iterable[Told]:
+    for unit, each in decisions.items():
+        if each.waiting is not None and each.waiting.reason != Reason.HOLD_ACTIVE:
+            message = each.waiting.message
+            named = message if unit in message else f"{each.waiting.tag or unit} of {unit}: {message}"
+            yield Told(each.waiting.reason, named)
+        elif each.waiting is not None:
+            yield Told(Reason.HOLD_ACTIVE, f"{each.waiting.tag or each.waiting.commit[:12]} of {unit} waits")
