@@ -43,8 +43,8 @@ async def cut_release(
     """The name of the tag, which is pushed when this returns.
 
     It is `release.tag`, or the next free number if somebody took that one. Where another reconciler has made
-    the tag of this very release, that one is taken. `check` raises where the tag (name, object id) would not be
-    accepted by the repository's own rules about signatures. Raises GitRefused, GitUnavailable and
+    the tag of this very release, that one is taken. `check` raises where the tag (name, object id) would not
+    be accepted by the repository's own rules about signatures. Raises GitRefused, GitUnavailable and
     NumbersContended.
     """
     name = release.tag
