@@ -33,11 +33,11 @@ from reconciler.primary import Primary
 from reconciler.recording import moved, with_replayed, with_results
 from reconciler.release.facts import Common
 from reconciler.release.look import Decided, decide_releases
-from reconciler.release.planning import gates_of, release_steps
+from reconciler.release.planning import gates_of, release_steps, spec_revisions
 from reconciler.release_steps import ReleaseSteps
 from reconciler.secret_fingerprints import source_fingerprints
 from reconciler.spec.model import Move
-from reconciler.spec_source import SpecAt, read_spec
+from reconciler.spec_source import SpecAt, read_spec, with_releases
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import SUMMARY_ID, Recorded
 from reconciler.status.transitions import Transition, transitions
@@ -238,6 +238,8 @@ async def prepare(
     decided = await decide_releases(spec.spec, views, recorded, common, repositories)
     verification = Verification(repositories, settings)
     decided = replace(decided, decisions=await verification.decisions(spec.spec, decided.decisions))
+    revisions = spec_revisions(spec.spec, decided.decisions)
+    spec = await with_releases(spec, revisions, repositories.mirror(spec_url), primary.specs)
     # desired
     facts = await gather_facts(
         spec.spec,

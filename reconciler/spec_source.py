@@ -1,7 +1,8 @@
 """Reading the spec from git, at any commit; a broken head falls back to the last good revision."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -9,6 +10,7 @@ from reconciler.errors import Problem, SpecInvalid, UnknownRevision
 from reconciler.git.mirror import Mirror
 from reconciler.git.urls import shown
 from reconciler.spec.load import SPEC_FILE, Loaded, included_paths, load
+from reconciler.spec.mixed import Mixed, with_released
 from reconciler.spec.model import Spec
 from reconciler.spec.released import load_released
 
@@ -30,6 +32,8 @@ class SpecAt:
     used: Loaded
     """What `spec` is of: `head`, or the last good commit, which may have had problems of its own."""
     branch: str
+    mixed: Mixed | None = None
+    """Where releases bring their own revisions: `spec` is what is put together of all of them."""
 
     @property
     def revision(self) -> str:
@@ -37,10 +41,12 @@ class SpecAt:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        return self.head.problems
+        return (*self.head.problems, *(self.mixed.problems if self.mixed is not None else ()))
 
     def is_frozen(self, resource: str) -> bool:
         """Whether a resource id is left out of `spec` because something is wrong with it: it has to stay."""
+        if self.mixed is not None:
+            return self.mixed.is_frozen(resource) or self.head.is_frozen(resource)
         return self.head.is_frozen(resource) or self.used.is_frozen(resource)
 
 
@@ -95,6 +101,26 @@ async def read_spec(
         if before is not None and before.spec is not None:
             return SpecAt(before.spec, last_good, head, loaded, before, branch)
     raise SpecInvalid(list(loaded.problems))
+
+
+async def with_releases(
+    spec: SpecAt, revisions: Mapping[tuple[str, str], str], mirror: Mirror, cache: SpecCache
+) -> SpecAt:
+    """The spec with what each unit and environment of `revisions` has at that commit of the spec.
+
+    A commit that is not there any more leaves what it speaks of as it is, and is told as a problem.
+    """
+    composites: dict[tuple[str, str], Loaded] = {}
+    for place, commit in revisions.items():
+        try:
+            composites[place] = await cache.released(mirror, spec, commit)
+        except UnknownRevision:
+            message = f"the spec at {commit[:12]}, which {place[0]} was released with in {place[1]}, is gone"
+            composites[place] = Loaded(None, (Problem(SPEC_FILE, 1, 1, "", message),))
+    if not composites:
+        return spec
+    mixed = with_released(spec.used, composites)
+    return replace(spec, spec=mixed.spec, mixed=mixed)
 
 
 async def _load_if_there(cache: SpecCache, mirror: Mirror, commit: str) -> Loaded | None:

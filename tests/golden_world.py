@@ -161,7 +161,7 @@ class GoldenWorld:
         if isinstance(facts.head, str) and facts.head != current:
             services = [one for one in spec.services if (one.unit, one.environment) == (unit, environment)]
             changed = what_changed(
-                self._paths(self._name(current)), self._paths(self._name(facts.head)), services, (), spec
+                self._paths(self._name(current)), self._paths(self._name(facts.head)), services, ()
             )
             facts = replace(facts, changed=changed)
         ancestors = {}

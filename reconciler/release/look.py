@@ -128,7 +128,7 @@ async def _with_changes(facts: UnitFacts, spec: Spec, repositories: Repositories
     projects = [
         each for each in spec.projects.values() if (each.unit, each.environment) == (unit, environment)
     ]
-    return replace(facts, changed=what_changed(before, after, services, projects, spec))
+    return replace(facts, changed=what_changed(before, after, services, projects))
 
 
 def what_changed(
@@ -136,7 +136,6 @@ def what_changed(
     after: CommitPaths,
     services: Iterable[Service],
     projects: Iterable[Project],
-    spec: Spec,
 ) -> tuple[str, ...]:
     """The patterns of services and the paths of projects that have another content, in order."""
     differing = changed_paths(before, after)
@@ -147,7 +146,7 @@ def what_changed(
         for pattern in _patterns(service.paths or ("**",)):
             if pattern not in found and differing.matching(pattern.split("\0")):
                 found[pattern] = None
-        for pattern in spec.repositories[service.repository].shared_paths:
+        for pattern in service.shared_paths:
             if pattern not in found and differing.matching((pattern,)):
                 found[pattern] = None
     for project in projects:

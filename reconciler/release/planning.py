@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from reconciler.gates import Gates, release_id
 from reconciler.plan import Action, Step
 from reconciler.release import rules
+from reconciler.release.current import Release
 from reconciler.release.decide import Decision
 from reconciler.release.facts import Common, Next
 from reconciler.release.told import tell_environments, why
@@ -21,6 +22,18 @@ def release_steps(decisions: Mapping[Pair, Decision]) -> list[Step]:
         for (unit, environment), decision in decisions.items()
         if decision.next is not None and decision.next.kind != "external"
     ]
+
+
+def spec_revisions(spec: Spec, decisions: Mapping[Pair, Decision]) -> dict[Pair, str]:
+    """By unit and environment, the revision of the spec that its release brings, where the spec says so."""
+    found: dict[Pair, str] = {}
+    for pair, decision in decisions.items():
+        if spec.environments[pair[1]].spec_from != "release":
+            continue
+        release = decision.next or decision.current
+        if isinstance(release, Next | Release) and release.spec_revision is not None:
+            found[pair] = release.spec_revision
+    return found
 
 
 def describe(release: Next) -> str:
