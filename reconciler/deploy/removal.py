@@ -45,11 +45,7 @@ async def remove(
 ) -> None:
     """Have its driver remove a service. Raises CannotRemove, or why its system cannot be asked."""
     try:
-<<<<<<< HEAD
         await DRIVERS[status.deploy].remove(RemoveRequest(status.id, status.inventory, context, nodes, log))
-=======
-        await DRIVERS[status.deploy].remove(RemoveRequest(status.id, status.inventory, context, log=log))
->>>>>>> ffeac53 (Read services and projects of a released environment from the spec of its release)
     except CannotRemove:
         raise
     except StepFailed as error:
