@@ -9,14 +9,6 @@ from tests.bad_world import Case, errors, make_case
 
 NOT_YET = "is valid, but this version of trueup does not act on it yet"
 
-ENVIRONMENTS = {
-    "windows": 'windows: [{allow: "Mon-Thu 09:00-17:00", timezone: Europe/Berlin}]',
-    "release.approval: manual": "release: {promote_from: staging, approval: manual}",
-    "release.soak": "release: {promote_from: staging, soak: 1h}",
-    "spec_from: release": "release: {promote_from: staging}, spec_from: release",
-    "on_failure: hold": "on_failure: hold",
-    "on_failure: rollback": "on_failure: rollback",
-}
 SERVICES = {
     "deploy.kind: dokploy": (
         "deploy: {kind: dokploy, compose_id: abc, server: 'https://dokploy.example', api_key: {env: KEY}}"
@@ -38,19 +30,11 @@ def spec(case: Case) -> str:
     """One of everything in the tables, and one service that is fine."""
     invoke = "deploy: {kind: invoke, task: deploy}"
     services = {name_of(SERVICES, part): ("staging", text) for part, text in SERVICES.items()}
-    services |= {
-        f"in-{name_of(ENVIRONMENTS, part)}": (name_of(ENVIRONMENTS, part), invoke) for part in ENVIRONMENTS
-    }
     services |= {"fine": ("staging", invoke)}
     projects = {name_of(PROJECTS, part): text for part, text in PROJECTS.items()}
     projects |= {"site": "repository: app, branch: main, suspend: true, sync: {nodes: [NODE]}"}
     lines = [
-        "environments:",
-        *(f"  {name_of(ENVIRONMENTS, part)}: {{{text}}}" for part, text in ENVIRONMENTS.items()),
-    ]
-    head = case.head.replace("environments:", "\n".join(lines)).rstrip()
-    lines = [
-        head,
+        case.head.rstrip(),
         "services:",
         *(
             f"  {name}: {{repository: app, environments: [{environment}], {text}}}"
@@ -70,9 +54,6 @@ def spec(case: Case) -> str:
 def expected() -> dict[str, str]:
     """By resource: the part that is to be named."""
     found: dict[str, str] = {}
-    for part in ENVIRONMENTS:
-        name = name_of(ENVIRONMENTS, part)
-        found[f"environments/{name}"] = found[f"services/{name}/in-{name}"] = f"environments.{name}.{part}"
     for part in SERVICES:
         name = name_of(SERVICES, part)
         found[f"services/staging/{name}"] = f"services.{name}.{part}"
@@ -104,11 +85,6 @@ async def test_parts_that_are_not_built_are_no_success(tmp_path: Path) -> None:
 
 
 WHOLE_SPEC = {
-    "release.cut: reconciler": (
-        (", cut: external", ""),
-        "environments/staging",
-        "environments.staging.release.cut: reconciler (make the tags yourself and say `cut: external`)",
-    ),
     "notifications": (
         ("services:", "notifications: [{url: {env: NOTIFY_URL}}]\nservices:"),
         "summary",
