@@ -1,6 +1,8 @@
 """The reconciler's error kinds: who must act is in the type, the reason goes to the status file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from agent.errors import SettingsError, TrueupError
 
@@ -154,6 +156,8 @@ class StepFailed(TrueupError):
     """A step ran and did not reach its goal."""
 
     reason = "StepFailed"
+    details: Mapping[str, str | int | bool | list[str]] = MappingProxyType({})
+    """What it came to all the same, for the status file."""
 
 
 class NotYetImplemented(TrueupError):

@@ -16,7 +16,7 @@ from reconciler.errors import Problem
 from reconciler.health_status import with_health
 from reconciler.leaving_status import leaving_documents
 from reconciler.plan import Action, Finding, Plan
-from reconciler.recording import generation, partly_pushed
+from reconciler.recording import generation, inventory_in, partly_pushed
 from reconciler.release.decide import Decision
 from reconciler.secret_status import with_sources
 from reconciler.secrets.freshness import Freshness
@@ -187,6 +187,9 @@ def _resource_status(
     changes: dict[str, object] = {"observed_generation": generation(resource)}
     if outcome is not None and outcome.state == "failed":
         changes["last_attempted_revision"] = revision
+        if isinstance(resource, DesiredService) and (left := inventory_in(outcome.details)):
+            changes["deploy"] = str(resource.service.deploy.__struct_config__.tag)
+            changes["inventory"] = left
         entry = HistoryEntry(
             revision=revision,
             outcome="failed",

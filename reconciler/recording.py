@@ -143,11 +143,16 @@ def _released(recorded: Recorded, result: StepResult) -> EnvironmentStatus:
 
 def _deployed(old: ServiceStatus | None, result: StepResult) -> ServiceStatus:
     status = old or ServiceStatus(id=result.resource)
-    given = [entry.partition("=") for entry in _names(result.details, "inventory")]
-    inventory = {name: value for name, _, value in given}
+    inventory = inventory_in(result.details)
     return msgspec.structs.replace(
         status, deploy=result.deploy, inventory=inventory, **_established(status, result)
     )
+
+
+def inventory_in(details: Details) -> dict[str, str]:
+    """What a driver needs to find again what it deployed."""
+    given = [entry.partition("=") for entry in _names(details, "inventory")]
+    return {name: value for name, _, value in given}
 
 
 def _synced(old: SyncStatus | None, result: StepResult) -> SyncStatus:

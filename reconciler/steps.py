@@ -8,8 +8,9 @@ import structlog
 
 from reconciler.apply import Details, Executor
 from reconciler.deploy.context import RunContext
-from reconciler.deploy.driver import DeployRequest, driver_for
+from reconciler.deploy.driver import DeployRequest, Driver, driver_for
 from reconciler.deploy.removal import DEPENDS_ON, remove
+from reconciler.deploy.request import TaskFailed
 from reconciler.desired import Desired
 from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
@@ -155,28 +156,34 @@ class Steps:
         known = self._inventories(service)
         repository = self._spec.repositories[service.repository]
         needs_tree = driver.needs_checkout or self._health.needs_checkout(desired)
-        async with self._tree(repository.url, revision.commit, needed=needs_tree) as tree:
-            outcome = await driver.deploy(
-                DeployRequest(
-                    service=service,
-                    checkout=tree,
-                    tag=revision.ref,
-                    revision=revision.commit,
-                    variables=desired.merged.sealed(),
-                    masker=Masker([*desired.merged.secrets(), *desired.passed_on]),
-                    context=self._context,
-                    config_hash=step.hash,
-                    inventory=known.pop(service.id, {}),
-                    others=known,
-                    log=lambda line: log.info("task output", resource=step.resource, line=line),
+        inventory: Mapping[str, str] = {}
+        try:
+            async with self._tree(repository.url, revision.commit, needed=needs_tree) as tree:
+                outcome = await driver.deploy(
+                    DeployRequest(
+                        service=service,
+                        checkout=tree,
+                        tag=revision.ref,
+                        revision=revision.commit,
+                        variables=desired.merged.sealed(),
+                        masker=Masker([*desired.merged.secrets(), *desired.passed_on]),
+                        context=self._context,
+                        config_hash=step.hash,
+                        inventory=known.pop(service.id, {}),
+                        others=known,
+                        log=lambda line: log.info("task output", resource=step.resource, line=line),
+                    )
                 )
-            )
-            await self._health.verify(desired, tree)
-        kept = dict(outcome.inventory)
-        if driver.removes:
-            kept[DEPENDS_ON] = " ".join(service.depends_on)
-        inventory = [f"{name}={value}" for name, value in sorted(kept.items()) if value]
-        return {"exit_code": outcome.exit_code, "output": outcome.output, "inventory": inventory}
+                inventory = outcome.inventory
+                await self._health.verify(desired, tree)
+        except StepFailed as error:
+            # Something of it may be there, and has to be found when it leaves the spec.
+            inventory = error.inventory if isinstance(error, TaskFailed) else inventory
+            if inventory:
+                error.details = {**error.details, "inventory": _kept(driver, service, inventory)}
+            raise
+        kept = _kept(driver, service, inventory)
+        return {"exit_code": outcome.exit_code, "output": outcome.output, "inventory": kept}
 
     async def _remove(self, step: Step) -> Details:
         if (target := self._recorded.syncs.get(step.resource)) is not None:
@@ -215,3 +222,9 @@ class Steps:
     @staticmethod
     async def _record_only(_step: Step) -> Details:
         return {}
+
+
+def _kept(driver: Driver, service: Service, inventory: Mapping[str, str]) -> list[str]:
+    """What status keeps of a deploy, for its removal."""
+    order = {DEPENDS_ON: " ".join(service.depends_on)} if driver.removes else {}
+    return [f"{name}={value}" for name, value in sorted({**inventory, **order}.items()) if value]

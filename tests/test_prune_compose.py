@@ -175,3 +175,17 @@ async def test_a_service_whose_spec_is_broken_stays(tmp_path: Path) -> None:
         shop.commit(composed("shop", ", nonsense: 1"), INVOKED)
         await shop.case.reconcile(expect=3)
         assert (shop.running(), shop.recorded()) == (["staging-shop"], ["staging/api", "staging/shop"])
+
+
+async def test_what_never_came_up_is_removed_too(tmp_path: Path) -> None:
+    async with make_shop(tmp_path) as shop:
+        broken = "services:\n  web: {image: busybox, x-double: {exit: 3}}\n"
+        shop.case.world.app.commit({"shop/compose.yaml": broken})
+        shop.case.world.app.tag("v1.2.0")
+        shop.commit(composed("shop"), INVOKED)
+        ran = await shop.case.reconcile(expect=4)
+        assert ran.document["outcomes"]["services/staging/shop"]["reason"] == "DeployFailed"
+        assert shop.running() == ["staging-shop"]
+        shop.commit(INVOKED)
+        await shop.case.reconcile(expect=0)
+        assert (shop.running(), shop.recorded()) == ([], ["staging/api"])

@@ -60,8 +60,9 @@ class ComposeDriver(Driver):
             )
         docker = await find_docker(request.context)
         workdir, file = await self._placed(request, deploy, project)
-        completed = await self._up(request, deploy, docker, project, workdir, file)
         inventory = {PROJECT: project, DOCKER: endpoint(docker.environment)}
+        completed = await self._up(request, deploy, docker, project, workdir, file)
+        _judge(request, deploy, completed, inventory)
         return DeployOutcome(completed.exit_code, completed.output, completed.duration, inventory)
 
     async def look(self, request: LookRequest) -> Observation | None:
@@ -162,7 +163,6 @@ class ComposeDriver(Driver):
                 )
         except StartFailed as error:
             raise DeployFailed(f"{service.id}: {error.message}", hint=error.hint) from None
-        _judge(request, deploy, completed)
         return completed
 
 
@@ -191,7 +191,10 @@ def _find_file(request: DeployRequest, deploy: ComposeDeploy, tree: Path) -> tup
     return workdir, file
 
 
-def _judge(request: DeployRequest, deploy: ComposeDeploy, completed: Completed) -> None:
+def _judge(
+    request: DeployRequest, deploy: ComposeDeploy, completed: Completed, inventory: Mapping[str, str]
+) -> None:
+    """Raises where it did not come up; some of its containers may be there all the same."""
     owner, output = request.service.id, completed.output
     ending = f"last lines: {last_lines(output)}" if last_lines(output) else "it printed nothing"
     if completed.timed_out:
@@ -199,6 +202,7 @@ def _judge(request: DeployRequest, deploy: ComposeDeploy, completed: Completed) 
             f"{owner}: `docker compose up` was ended after its timeout of {deploy.timeout:g}s",
             hint=ending,
             output=output,
+            inventory=inventory,
         )
     if completed.exit_code == 0:
         return
@@ -211,6 +215,7 @@ def _judge(request: DeployRequest, deploy: ComposeDeploy, completed: Completed) 
         f"{owner}: `docker compose up` ended with exit code {completed.exit_code} at {request.tag}",
         hint=ending,
         output=output,
+        inventory=inventory,
     )
 
 

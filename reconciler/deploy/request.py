@@ -157,11 +157,22 @@ class CannotRemove(StepFailed):
 
 
 class TaskFailed(StepFailed):
-    """A task ran, or could not run, and did not succeed. `output` is a masked excerpt."""
+    """A task ran, or could not run, and did not succeed. `output` is a masked excerpt.
 
-    def __init__(self, message: str, *, hint: str | None = None, output: str = "") -> None:
+    `inventory`: as in `DeployOutcome`, where something may be there of what failed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        output: str = "",
+        inventory: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.output = output
+        self.inventory = inventory or {}
 
 
 class DeployFailed(TaskFailed):
