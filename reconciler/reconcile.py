@@ -216,19 +216,18 @@ async def prepare(
     if settings.status_repo is not None:
         await repositories.refresh(settings.status_repo)
     replayed = primary.journal.unpublished()
-    recorded = await primary.status.read()
+    # What another process began and has not ended is interrupted only if it is not at work right now.
+    interrupted = primary.journal.interrupted() if primary.alone else ()
+    published = await primary.status.read()
     # load
     spec = await read_spec(
         repositories.mirror(spec_url),
         settings.spec_branch,
-        last_good=last_good_spec(recorded),
+        last_good=last_good_spec(published),
         cache=primary.specs,
     )
     primary.spec = spec.spec
-    recorded = with_replayed(recorded, map(result_of, replayed), spec.spec.moved)
-    # What another process began and has not ended is interrupted only if it is not at work right now.
-    untold = _moved(primary.journal.interrupted(), spec.spec.moved) if primary.alone else ()
-    recorded = with_untold_failures(recorded, untold)
+    recorded, _ = _known(published, replayed, interrupted, spec.spec.moved)
     holds = active_holds(recorded, spec.spec, spec.is_frozen)
     # releases
     seen = recorded.summary.control if recorded.summary is not None else 0
@@ -240,6 +239,8 @@ async def prepare(
     decided = replace(decided, decisions=await verification.decisions(spec.spec, decided.decisions))
     revisions = spec_revisions(spec.spec, decided.decisions)
     spec = await with_releases(spec, revisions, repositories.mirror(spec_url), primary.specs)
+    # A release may have resources under names that the head has changed since.
+    recorded, untold = _known(published, replayed, interrupted, spec.spec.moved)
     # desired
     facts = await gather_facts(
         spec.spec,
@@ -289,6 +290,17 @@ async def prepare(
 
 def _deploying(plan: Plan) -> tuple[str, ...]:
     return tuple(step.resource for step in plan.steps if step.action is Action.DEPLOY)
+
+
+def _known(
+    published: Recorded,
+    replayed: Iterable[StepRecord],
+    interrupted: Iterable[StepRecord],
+    moves: Sequence[Move],
+) -> tuple[Recorded, tuple[StepRecord, ...]]:
+    """What is known at the start of a pass, and the steps that nobody was told of, all under today's names."""
+    untold = _moved(interrupted, moves)
+    return with_untold_failures(with_replayed(published, map(result_of, replayed), moves), untold), untold
 
 
 def _moved(records: Iterable[StepRecord], moves: Sequence[Move]) -> tuple[StepRecord, ...]:

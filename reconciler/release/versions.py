@@ -27,8 +27,6 @@ Bump = Literal["patch", "minor", "major"]
 MAX_NAME = 255
 """Characters of a tag's name that is looked at; git's files allow no more."""
 
-Bump = Literal["patch", "minor", "major"]
-
 _REVISION = re.compile(r"(?:.*@sha1:)?(?P<commit>[0-9a-f]{40})")
 
 
