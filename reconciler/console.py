@@ -91,6 +91,8 @@ def print_pass(done: Pass, output: str) -> None:
         for finding in done.plan.findings:
             table.add_row(Text(finding.resource), finding.reason, Text(finding.message))
         print_table(table)
+    for line in done.returned:
+        click.echo(line)
     if not done.plan.steps:
         click.echo("nothing else to do" if done.plan.findings or done.problems else "nothing to do")
     if done.status_commit is not None:
@@ -122,6 +124,7 @@ def pass_document(done: Pass) -> dict[str, object]:
             for resource, outcome in done.outcomes.items()
         },
         "statusCommit": done.status_commit,
+        "returned": list(done.returned),
     }
 
 

@@ -2,11 +2,27 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+from reconciler.status.conditions import Reason
+
+MEANT: Final = frozenset(
+    {
+        Reason.AWAITING_APPROVAL,
+        Reason.AWAITING_RELEASE,
+        Reason.FROZEN,
+        Reason.HOLD_ACTIVE,
+        Reason.SOAKING,
+        Reason.SUSPENDED,
+        Reason.WINDOW_CLOSED,
+    }
+)
+"""Reasons for which something waits because somebody, or the spec, wants that: no failure of a pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """`told` are findings on environments that stop nothing by themselves, as (reason, message) by id."""
+    """`told` are findings on environments, as (reason, message) by id."""
 
     told: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     closed: Mapping[str, str] = field(default_factory=dict)

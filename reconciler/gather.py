@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from reconciler.control.state import ControlState
 from reconciler.desired import Facts, Revision, SecretsKey, ignore_file_path, project_revision
 from reconciler.errors import TrueupError
+from reconciler.gates import MEANT
 from reconciler.keys import MasterKey
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
@@ -91,7 +92,7 @@ def releases_of(decisions: Mapping[tuple[str, str], Decision]) -> Releases:
             reason, message = (
                 (waits.reason, waits.message) if waits is not None else (found.reason, found.message)
             )
-            releases[pair] = Setback(reason, message, blocks=False)
+            releases[pair] = Setback(reason, message, blocks=reason not in MEANT)
         else:
             releases[pair] = Setback.of(current)
     return releases

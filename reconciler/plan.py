@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from reconciler.desired import Desired, DesiredResource, DesiredService, DesiredSync, DesiredTarget
-from reconciler.gates import Gates, release_id
+from reconciler.gates import MEANT, Gates, release_id
 from reconciler.hashing import SECRET, ConfigHash, changed_inputs
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
 from reconciler.prune import Leaving, Removable, judge
@@ -118,7 +118,7 @@ def make_plan(
     gates = gates or Gates()
     steps: list[Step] = list(releases)
     findings: list[Finding] = [
-        Finding(id, reason, why, blocks=False) for id, (reason, why) in gates.told.items()
+        Finding(id, reason, why, blocks=reason not in MEANT) for id, (reason, why) in gates.told.items()
     ]
     released = {step.resource for step in steps}
     for resource in desired.resources:

@@ -298,7 +298,7 @@ def _known(
     interrupted: Iterable[StepRecord],
     moves: Sequence[Move],
 ) -> tuple[Recorded, tuple[StepRecord, ...]]:
-    """What is known at the start of a pass, and the steps that nobody was told of, all under today's names."""
+    """What is known when a pass begins, and the steps nobody was told of, all under the names of today."""
     untold = _moved(interrupted, moves)
     return with_untold_failures(with_replayed(published, map(result_of, replayed), moves), untold), untold
 
