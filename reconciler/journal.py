@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias
 
+from reconciler.deploy_requests import DeployRequests
 from reconciler.hashing import Inputs
 from reconciler.journal_file import JournalFile
 from reconciler.secret_reads import SecretRead, SecretReads, insert_reads
@@ -114,6 +115,7 @@ class Journal:
         self._run = uuid.uuid4().hex
         self._file = JournalFile(path)
         self.secret_reads = SecretReads(self._file, self._time)
+        self.deploy_requests = DeployRequests(self._file, self._time)
 
     @property
     def set_aside(self) -> Path | None:

@@ -87,6 +87,22 @@ MIGRATIONS: Final[Sequence[str]] = (
         served TEXT NOT NULL
     );
     """,
+    """
+    CREATE TABLE deploy_requests (
+        id TEXT NOT NULL UNIQUE,
+        nonce TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        environment TEXT NOT NULL,
+        unit TEXT NOT NULL,
+        tag TEXT NOT NULL,
+        commit_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        decision INTEGER NOT NULL,
+        said_by TEXT NOT NULL,
+        at TEXT NOT NULL
+    );
+    CREATE UNIQUE INDEX deploy_requests_by_nonce ON deploy_requests (nonce) WHERE nonce != '';
+    """,
 )
 """Statement n brings a file of version n to version n + 1. Published ones never change."""
 

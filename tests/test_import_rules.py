@@ -65,6 +65,8 @@ PURE = (
     "reconciler.status.documents",
     "reconciler.status.transitions",
     "reconciler.web.deliveries",
+    "reconciler.web.deploy_bodies",
+    "reconciler.web.deploy_orders",
     "reconciler.target_work",
 )
 IMPURE_MODULES = frozenset({

@@ -12,6 +12,7 @@ from reconciler.errors import TrueupError
 from reconciler.runner import Runner
 from reconciler.web.answers import answer, done, http_error, trueup_error
 from reconciler.web.api_secrets import SecretsApi
+from reconciler.web.deploys import Deploys
 from reconciler.web.guard import Limits
 from reconciler.web.webhooks import Webhooks
 
@@ -30,7 +31,7 @@ def local_app(runner: Runner) -> Starlette:
 def public_app(runner: Runner) -> Starlette:
     """For whoever reaches the address: nothing is open without a secret of its own, but `/health`."""
     webhook = Route("/webhook", Webhooks(runner).receive, methods=["POST"])
-    return _app([*General(runner).routes(), webhook])
+    return _app([*General(runner).routes(), webhook, *Deploys(runner).routes()])
 
 
 class General:

@@ -122,9 +122,7 @@ def read_infisical(signatures: Sequence[bytes], body: bytes, secret: Secret, *, 
 
 def read_github(signatures: Sequence[bytes], event: str, body: bytes, secret: Secret) -> Delivery:
     """`signatures`: all headers `X-Hub-Signature-256`; `event`: `X-GitHub-Event`. Raises DeliveryRefused."""
-    header = _GITHUB.fullmatch(_only(signatures, "X-Hub-Signature-256"))
-    if header is None or not _is_signed(header[1], body, secret):
-        raise DeliveryRefused(401, "the signature is not right; is it the webhook's own secret?")
+    check_github_signature(signatures, body, secret)
     if event not in ("push", "workflow_run"):
         return Acknowledged(event)
     content = _decode(body, _GitHubBody)
@@ -132,6 +130,13 @@ def read_github(signatures: Sequence[bytes], event: str, body: bytes, secret: Se
     if event == "push":
         return Pushed(repository, content.ref)
     return WorkflowCompleted(repository) if content.action == "completed" else Acknowledged(event)
+
+
+def check_github_signature(signatures: Sequence[bytes], body: bytes, secret: Secret) -> None:
+    """Raises DeliveryRefused unless there is one, and it is that of the body."""
+    header = _GITHUB.fullmatch(_only(signatures, "X-Hub-Signature-256"))
+    if header is None or not _is_signed(header[1], body, secret):
+        raise DeliveryRefused(401, "the signature is not right; is it made with this endpoint's own secret?")
 
 
 def sources_in(event: SecretsModified, sources: Iterable[SecretSource]) -> tuple[str, ...]:
