@@ -275,7 +275,8 @@ async def prepare(
         desired,
         observed.resources,
         recorded=ids,
-        frozen=[resource for resource in ids if spec.is_frozen(resource)],
+        # What an operator has suspended is left alone too, whatever became of it in the spec.
+        frozen=[id for id in ids if spec.is_frozen(id) or control.suspension_of(id) is not None],
         forced=forced,
         removable=removable(desired, recorded),
         force_prune=force_prune,

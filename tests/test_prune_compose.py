@@ -189,3 +189,16 @@ async def test_what_never_came_up_is_removed_too(tmp_path: Path) -> None:
         shop.commit(INVOKED)
         await shop.case.reconcile(expect=0)
         assert (shop.running(), shop.recorded()) == ([], ["staging/api"])
+
+
+async def test_what_an_operator_suspended_stays(tmp_path: Path) -> None:
+    async with make_shop(tmp_path) as shop:
+        shop.commit(composed("shop"), INVOKED)
+        await shop.case.reconcile(expect=0)
+        await shop.case.world.trueup("suspend", "services/staging/shop")
+        shop.commit(INVOKED)
+        await shop.case.reconcile(expect=0)
+        assert (shop.running(), shop.recorded()) == (["staging-shop"], ["staging/api", "staging/shop"])
+        await shop.case.world.trueup("resume", "services/staging/shop")
+        await shop.case.reconcile(expect=0)
+        assert (shop.running(), shop.recorded()) == ([], ["staging/api"])
