@@ -4,7 +4,7 @@ They work from any machine that may read the spec's repository and push to its c
 recorded is done by the primary, which judges it again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +18,9 @@ from reconciler.control import requests
 from reconciler.control.branch import Appended, ControlBranch, Records
 from reconciler.control.records import Record, describe
 from reconciler.control.situation import DecisionRefused, Situation
-from reconciler.control.situation import told as told_of
-from reconciler.control.state import fold
+from reconciler.control.state import Scope, fold
 from reconciler.errors import TrueupError
+from reconciler.outlook import outlooks
 from reconciler.pass_status import last_good_spec
 from reconciler.primary import open_repositories, read_status, utc_now
 from reconciler.repositories import Repositories
@@ -134,24 +134,28 @@ async def ask(
 ) -> None:
     """Judge and record what asks for another release; what is not confirmed is told and refused."""
     asked = make(desk.situation)
+    expected = await outlooks(desk.situation, desk.repositories, desk.records, asked.records)
+    pairs = list(zip(asked.records, expected, strict=True))
+    refused = {_scope(each): outlook.refused for each, outlook in pairs if outlook.refused}
+    if len(refused) == len(pairs):
+        raise DecisionRefused("; ".join(dict.fromkeys([*refused.values(), *asked.left_out])))
+    coming = {_scope(each): outlook.coming for each, outlook in pairs if not outlook.refused}
     if not confirmed:
-        what = "; ".join(describe(each) for each in asked.records)
-        raise DecisionRefused(f"this would {what}", hint="say --confirm deploy to have it done")
-    told = [f"left out: {why}" for why in asked.left_out]
-    await record(desk, lambda at: make(at).records, output, told=[*told, *_gates(desk, asked)])
+        what = "; ".join(describe(each) for each, outlook in pairs if not outlook.refused)
+        then = "; ".join(dict.fromkeys(coming.values()))
+        raise DecisionRefused(f"this would {what} ({then})", hint="say --confirm deploy to have it done")
+    told = [f"{unit}: {text}" for (_, unit), text in coming.items()]
+    told += [f"left out: {why}" for why in (*refused.values(), *asked.left_out)]
+    await record(
+        desk,
+        lambda at: [each for each in make(at).records if _scope(each) not in refused],
+        output,
+        told=told,
+    )
 
 
-def _gates(desk: Desk, asked: requests.Asked) -> Iterator[str]:
-    """What still keeps a release back that was asked for."""
-    at = desk.situation
-    for environment in dict.fromkeys(each.environment for each in asked.records):
-        kinds = {each.kind for each in asked.records if each.environment == environment}
-        if kinds <= {"rollback"}:
-            continue
-        if at.environment(environment).release.approval == "manual" and "approve" not in kinds:
-            yield f"it waits for approval: `trueup approve {environment}`"
-    if at.control.frozen is not None:
-        yield f"everything is frozen, {told_of(at.control.frozen)}: it waits for `trueup unfreeze`"
+def _scope(record: Record) -> Scope:
+    return record.environment, record.unit
 
 
 async def _heads(desk: Desk, environment: str, unit: str | None) -> dict[str, str | DecisionRefused]:

@@ -19,7 +19,8 @@ repositories:
   app: {url: "URL"}
 environments:
   staging: {}
-  production: {release: {promote_from: staging}, windows: [{allow: "Mon-Thu 09:00-17:00"}]}
+  production: {release: {promote_from: staging}}
+  lab: {windows: [{allow: "Mon-Thu 09:00-17:00"}]}
 services:
   web: {repository: app, environments: [staging, production], deploy: {kind: invoke, task: web}}
 """

@@ -52,7 +52,7 @@ async def test_every_verb_prints_what_it_recorded_as_one_document(tmp_path: Path
             ("unfreeze",),
             ("suspend", "services/web"),
             ("resume", "services/production/web"),
-            ("override", "production", "--for", "2h", "--reason", "a bug"),
+            ("override", "lab", "--for", "2h", "--reason", "a bug"),
         ]
         for number, verb in enumerate(verbs, start=1):
             document = (await world.trueup(*verb, "-o", "json")).document
@@ -70,7 +70,7 @@ async def test_a_refusal_is_one_line_and_records_nothing(tmp_path: Path) -> None
         assert await refused(world, "hold", "prodution") == (
             "there is no environment 'prodution'; did you mean production?"
         )
-        assert await refused(world, "override", "production", "--for", "soon", "--reason", "x") == (
+        assert await refused(world, "override", "lab", "--for", "soon", "--reason", "x") == (
             "--for: 'soon' is not accepted; give a duration such as 60s, 5m or 24h"
         )
         assert await refused(world, "unfreeze") == "nothing is frozen"

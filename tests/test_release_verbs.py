@@ -19,21 +19,29 @@ class Released:
     """Production runs v1.1.0 at the first commit, staging v1.1.1 at the second; main is at the third."""
 
     world: World
+    zeroth: str
     first: str
     second: str
     third: str
+
+    def run_in_production(self, release: Release) -> None:
+        units = {"app": UnitStatus(release=release)}
+        status = EnvironmentStatus(id="environments/production", units=units)
+        self.world.spec.commit({path_of(status.id): render_document(status)}, branch=STATUS)
 
 
 @asynccontextmanager
 async def released(root: Path) -> AsyncIterator[Released]:
     async with operator(root) as world:
-        first, second, third = (world.app.commit({"file": str(number)}) for number in range(3))
+        zeroth, first, second, third = (world.app.commit({"file": str(number)}) for number in range(4))
+        for tag, commit in (("v1.0.0", zeroth), ("v1.1.0", first), ("v1.1.1", second)):
+            world.app.tag(tag, commit)
         production = EnvironmentStatus(
             id="environments/production",
             units={
                 "app": UnitStatus(
                     release=Release(tag="v1.1.0", commit=first, recorded_at=NOW, outcome="succeeded"),
-                    history=(Release(tag="v1.0.0", commit=first, recorded_at=NOW, outcome="succeeded"),),
+                    history=(Release(tag="v1.0.0", commit=zeroth, recorded_at=NOW, outcome="succeeded"),),
                 )
             },
         )
@@ -47,14 +55,15 @@ async def released(root: Path) -> AsyncIterator[Released]:
         )
         files = {path_of(each.id): render_document(each) for each in (production, staging)}
         world.spec.commit(files, branch=STATUS, root=True)
-        yield Released(world, first, second, third)
+        yield Released(world, zeroth, first, second, third)
 
 
 async def test_a_promotion_is_recorded_once_it_is_confirmed(tmp_path: Path) -> None:
     async with released(tmp_path) as at:
         assert await refused(at.world, "promote", "staging", "production") == (
-            f"this would promote app to production from staging: v1.1.1 at {at.second[:12]}; "
-            "say --confirm deploy to have it done"
+            f"this would promote app to production from staging: v1.1.1 at {at.second[:12]} "
+            f"(the next pass: promotion: v1.1.0 -> cut v1.2.0 from v1.1.1 at {at.second[:12]} "
+            "(promote by Test Author <author@example.org>)); say --confirm deploy to have it done"
         )
         ran = await at.world.trueup("promote", "staging", "production", "--confirm", "deploy")
         [found] = records(at.world.spec)
@@ -69,6 +78,34 @@ async def test_a_promotion_is_recorded_once_it_is_confirmed(tmp_path: Path) -> N
         assert "'yes' is not 'deploy'" in wrong.stderr
 
 
+async def test_a_promotion_that_the_rules_speak_against_is_refused_early(tmp_path: Path) -> None:
+    async with released(tmp_path) as at:
+        fix = at.world.app.commit({"file": "fixed"}, branch="fix", start=at.first)
+        at.world.app.tag("v1.1.2", fix)
+        at.run_in_production(Release(tag="v1.1.2", commit=fix, recorded_at=NOW, kind="hotfix"))
+        assert await refused(at.world, "promote", "staging", "production", "--confirm", "deploy") == (
+            "v1.1.1 lacks commits of the hotfix v1.1.2 that app runs in production; "
+            "merge them first, or say --drop-hotfix"
+        )
+        await at.world.trueup("promote", "staging", "production", "--drop-hotfix", "--confirm", "deploy")
+        assert records(at.world.spec)[0].drop_hotfix
+
+
+async def test_what_keeps_a_promotion_back_is_told(tmp_path: Path) -> None:
+    async with released(tmp_path) as at:
+        await at.world.trueup("freeze")
+        ran = await at.world.trueup("promote", "staging", "production", "--confirm", "deploy")
+        assert "app: it waits: everything is frozen; `trueup unfreeze` ends it" in ran.stdout.splitlines()
+
+
+async def test_a_decision_needs_no_access_to_the_code(tmp_path: Path) -> None:
+    async with released(tmp_path) as at:
+        at.world.app.path.rename(tmp_path / "elsewhere.git")
+        ran = await at.world.trueup("promote", "staging", "production", "--confirm", "deploy")
+        assert "app: the next pass judges it; app cannot be read here" in ran.stdout
+        assert records(at.world.spec)[0].commit == at.second
+
+
 async def test_a_release_is_at_the_tip_of_the_branch(tmp_path: Path) -> None:
     async with released(tmp_path) as at:
         document = (await at.world.trueup("release", "staging", "--bump", "major", "-o", "json")).document
@@ -81,7 +118,7 @@ async def test_a_rollback_names_the_release_before(tmp_path: Path) -> None:
         await at.world.trueup("rollback", "production", "--reason", "it is slow")
         [found] = records(at.world.spec)
         assert (found.kind, found.tag, found.commit, found.reason) == (
-            *("rollback", "v1.0.0", at.first, "it is slow"),
+            *("rollback", "v1.0.0", at.zeroth, "it is slow"),
         )
         assert await refused(at.world, "approve", "production") == "production asks for no approval"
 
@@ -112,7 +149,9 @@ async def test_a_hotfix_begins_with_a_branch_at_what_runs_and_ends_with_its_tip(
         )
         fix = app.commit({"file": "fixed"}, branch=branch)
         assert await refused(at.world, "hotfix", "production") == (
-            f"this would hotfix app in production: {fix[:12]}; say --confirm deploy to have it done"
+            f"this would hotfix app in production: {fix[:12]} "
+            f"(the next pass: hotfix: v1.1.0 -> cut v1.1.2 at {fix[:12]} "
+            "(hotfix by Test Author <author@example.org>)); say --confirm deploy to have it done"
         )
         await at.world.trueup("hotfix", "production", "--confirm", "deploy")
         [found] = records(at.world.spec)

@@ -7,8 +7,13 @@ between. Where no unit is named, every unit that has something to do gets a reco
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from reconciler.control.records import Record
 from reconciler.control.situation import DecisionRefused, Situation, told, unknown
+from reconciler.release import rules
+from reconciler.release.facts import UnitFacts
+from reconciler.status.conditions import Reason
 from reconciler.status.documents import Release, UnitStatus
 
 
@@ -90,12 +95,13 @@ def _promotable(at: Situation, source: str, target: str, unit: str, tag: str | N
     status = at.unit_status(source, unit)
     if status is None:
         return f"{source} runs no release of {unit} yet"
-    release = _find(status, tag) if tag is not None else status.release
+    release = rules.find_release(status, tag) if tag is not None else status.release
     assert release is not None  # a unit without this tag was sorted out
-    if release.outcome != "succeeded":
+    facts = UnitFacts(at.spec.units[unit], at.environment(target), tags=(), source=status)
+    if (unproven := rules.unproven(facts, release.tag, release.commit)) is not None:
         good = next((each.tag for each in _releases(status) if each.outcome == "succeeded"), None)
         instead = f" (an earlier one can be named: --tag {good})" if tag is None and good else ""
-        return f"{_unproven(release, source, unit)}{instead}"
+        return f"{unproven.message}{instead}"
     current = at.unit_status(target, unit)
     if current is not None and _is_same(at, target, current, release):
         return f"{target} runs {release.commit[:12]} of {unit} already, as {current.release.tag}"
@@ -112,12 +118,6 @@ def _is_same(at: Situation, target: str, current: UnitStatus, release: Release) 
         current.release.spec_revision,
     )
     return current.release.commit == release.commit and same_spec
-
-
-def _unproven(release: Release, source: str, unit: str) -> str:
-    if release.outcome == "failed":
-        return f"{release.tag} of {unit} failed in {source}: {release.reason or 'see its services'}"
-    return f"not everything of {unit} runs with {release.tag} in {source} yet"
 
 
 def pending_request(at: Situation, environment: str, unit: str) -> Record | None:
@@ -176,9 +176,8 @@ def rollback(at: Situation, environment: str, unit: str | None, to: str | None, 
         raise DecisionRefused(f"{environment} runs no release of {name} yet")
     now = status.release
     if to is None:
-        target = next(
-            (each for each in status.history if each.outcome == "succeeded" and each.tag != now.tag), None
-        )
+        others = tuple(each for each in status.history if each.tag != now.tag)
+        target = rules.last_good(msgspec.structs.replace(status, history=others))
         if target is None:
             raise DecisionRefused(
                 f"there is nothing to roll back to: {environment} has run no release of {name} but {now.tag}"
@@ -238,21 +237,21 @@ def approve(at: Situation, environment: str, unit: str | None, tag: str | None, 
 
 
 def _waiting(at: Situation, environment: str, unit: str, tag: str | None) -> list[tuple[str, str]]:
-    """(tag, commit) of what the environment may take next."""
+    """(tag, commit) of what was asked for, else of what waits; with a tag also of what the source has run."""
     request = pending_request(at, environment, unit)
     if request is not None and request.kind != "rollback":
-        return [(request.tag, request.commit)] if tag in (None, request.tag) else []
+        found = [(request.tag, request.commit)]
+    else:
+        found = [
+            (each.tag, each.commit)
+            for each in at.status(environment).waiting
+            if each.unit == unit and each.reason == Reason.AWAITING_APPROVAL
+        ]
     source = at.environment(environment).release.promote_from
-    status = at.unit_status(source, unit) if source is not None else None
-    if status is None:
-        return []
-    release = _find(status, tag) if tag is not None else status.release
-    current = at.unit_status(environment, unit)
-    if release is None or (current is not None and current.release.commit == release.commit):
-        return []
-    if release.outcome != "succeeded":
-        return []
-    return [(release.tag, release.commit)]
+    if tag is not None and source is not None:
+        release = rules.find_release(at.unit_status(source, unit), tag)
+        found += [(release.tag, release.commit)] if release is not None else []
+    return [each for each in dict.fromkeys(found) if tag in (None, each[0])]
 
 
 def _approval(at: Situation, environment: str, unit: str, commit: str) -> Record | None:
@@ -263,9 +262,3 @@ def _approval(at: Situation, environment: str, unit: str, commit: str) -> Record
 
 def _releases(status: UnitStatus | None) -> tuple[Release, ...]:
     return () if status is None else (status.release, *status.history)
-
-
-def _find(status: UnitStatus, tag: str) -> Release | None:
-    """The record of this tag: the newest that succeeded, else the newest."""
-    found = [each for each in _releases(status) if each.tag == tag]
-    return next((each for each in found if each.outcome == "succeeded"), found[0] if found else None)

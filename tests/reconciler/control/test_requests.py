@@ -12,7 +12,7 @@ from reconciler.control.requests import Asked
 from reconciler.control.situation import DecisionRefused, Situation
 from reconciler.control.state import fold
 from reconciler.spec.load import load
-from reconciler.status.documents import EnvironmentStatus, Recorded, Release, UnitStatus
+from reconciler.status.documents import EnvironmentStatus, Recorded, Release, UnitStatus, Waiting
 from tests.reconciler.control.records import ANNA, NOW, record
 
 SPEC = """
@@ -53,6 +53,7 @@ def situation(
     *records: Record,
     staging: dict[str, UnitStatus] = STAGING,
     production: dict[str, UnitStatus] = PRODUCTION,
+    waiting: tuple[Waiting, ...] = (),
     spec: str = SPEC,
 ) -> Situation:
     loaded = load({"trueup.yaml": spec.encode()})
@@ -62,7 +63,7 @@ def situation(
         spec_commit="0" * 40,
         recorded=Recorded().put(
             EnvironmentStatus(id="environments/staging", units=staging),
-            EnvironmentStatus(id="environments/production", units=production),
+            EnvironmentStatus(id="environments/production", units=production, waiting=waiting),
         ),
         control=fold(records),
         by=ANNA,
@@ -109,11 +110,12 @@ def test_what_did_not_run_successfully_in_the_source_is_not_promoted() -> None:
     failed = release("v1.2.5", TIP, "failed", reason="services/staging/api: DeployFailed")
     at = situation(staging={"api": status(failed, *STAGING["api"].history)})
     assert refused(lambda: promote(at, "api")) == (
-        "there is nothing to promote from staging to production: v1.2.5 of api failed in staging: "
-        "services/staging/api: DeployFailed (an earlier one can be named: --tag v1.2.3)"
+        "there is nothing to promote from staging to production: v1.2.5 of api cannot be promoted to "
+        "production: it failed in staging: services/staging/api: DeployFailed "
+        "(an earlier one can be named: --tag v1.2.3)"
     )
     at = situation(staging={"api": status(release("v1.2.5", TIP, ""))})
-    assert "not everything of api runs with v1.2.5 in staging yet" in refused(lambda: promote(at, "api"))
+    assert "not everything of api runs with it in staging yet" in refused(lambda: promote(at, "api"))
     assert "staging runs no release of web yet" in refused(lambda: promote(at, "web"))
 
 
@@ -226,13 +228,17 @@ def test_there_has_to_be_something_to_return_to() -> None:
 # --- approve -----------------------------------------------------------------------------------
 
 
+WAITS = Waiting(unit="api", reason="AwaitingApproval", tag="v1.2.4", commit=NEW)
+
+
 def approve(at: Situation, unit: str | None = None, tag: str | None = None) -> Asked:
     return requests.approve(at, "production", unit, tag)
 
 
 def test_what_waits_is_approved_by_its_commit() -> None:
     expected = (record("approve", environment="production", unit="api", tag="v1.2.4", commit=NEW),)
-    assert approve(situation()).records == expected
+    assert approve(situation(waiting=(WAITS,))).records == expected
+    assert approve(situation(), tag="v1.2.4").records == expected, "it may be given before it is asked for"
     request = record("promote", 1, environment="production", unit="api", tag="v1.2.3", commit=TIP)
     [found] = approve(situation(request), "api").records
     assert (found.tag, found.commit) == ("v1.2.3", TIP)
@@ -249,8 +255,12 @@ def test_nothing_is_approved_that_does_not_wait_or_is_approved_already() -> None
         "v9.9.9 does not wait for approval in production"
     )
     given = record("approve", 1, environment="production", unit="api", tag="v1.2.4", commit=NEW)
-    assert refused(lambda: approve(situation(given))) == (
+    soaks = Waiting(unit="api", reason="Soaking", tag="v1.2.4", commit=NEW)
+    assert refused(lambda: approve(situation(waiting=(soaks,)))) == "nothing waits for approval in production"
+    assert refused(lambda: approve(situation(given, waiting=(WAITS,)))) == (
         "nothing waits for approval in production: v1.2.4 of api is approved already"
     )
     done = {"api": status(release("v1.2.0", OLD), decision=1)}
-    assert approve(situation(given, production=done)).records, "an approval counts for one release"
+    assert approve(situation(given, production=done, waiting=(WAITS,))).records, (
+        "an approval counts for one release"
+    )
