@@ -8,7 +8,9 @@ import yaml
 
 from reconciler.status.documents import EnvironmentStatus, Release, Summary, UnitStatus
 from reconciler.status.files import path_of, render_document
-from tests.operators import REF, STATUS, operator, records, refused
+from tests.operators import REF, SPEC, STATUS, operator, records, refused
+from tests.serving import serving
+from tests.world import make_world
 
 
 async def test_a_decision_is_a_commit_in_the_operators_name(tmp_path: Path) -> None:
@@ -74,6 +76,19 @@ async def test_a_refusal_is_one_line_and_records_nothing(tmp_path: Path) -> None
             "--for: 'soon' is not accepted; give a duration such as 60s, 5m or 24h"
         )
         assert await refused(world, "unfreeze") == "nothing is frozen"
+
+
+async def test_a_running_primary_is_asked_for_a_pass(tmp_path: Path) -> None:
+    async with make_world(tmp_path) as (world, _):
+        world.app.commit({"file": "content"})
+        world.commit_spec(SPEC.replace("URL", world.app.url))
+        async with serving(world) as primary:
+            await primary.said("pass ended")
+            before = len(primary.lines)
+            ran = await world.trueup("freeze")
+            assert ran.stdout.splitlines()[-1] == "the running primary was asked for a pass"
+            await primary.said("pass ended", after=before)
+            assert yaml.safe_load(world.status()["summary.yaml"])["control"] == 1
 
 
 async def test_a_branch_that_lost_what_a_pass_has_seen_takes_no_decision(tmp_path: Path) -> None:
