@@ -145,6 +145,7 @@ def promote(settings: Any, source: str, target: str, confirm: str | None, output
 @with_settings
 @unit_option
 @click.option("--bump", type=click.Choice(["patch", "minor", "major"]), help="Which number is raised.")
+@click.option("--tag", metavar="TAG", help="Take over a tag that is there, as the first release of ENV.")
 @reason_option
 @output_option
 def release(settings: Any, environment: str, bump: str | None, output: str, **asked: Any) -> None:

@@ -56,9 +56,11 @@ def promote(
 
 
 @task
-def release(context: Context, environment: str, unit: str = "", bump: str = "", reason: str = "") -> None:
+def release(
+    context: Context, environment: str, unit: str = "", bump: str = "", tag: str = "", reason: str = ""
+) -> None:
     """Make the next release now, with a number that is asked for."""
-    trueup(context, "release", environment, *_options(unit=unit, bump=bump, reason=reason))
+    trueup(context, "release", environment, *_options(unit=unit, bump=bump, tag=tag, reason=reason))
 
 
 @task

@@ -17,12 +17,13 @@ from reconciler.console import print_document
 from reconciler.control import requests
 from reconciler.control.branch import Appended, ControlBranch, Records
 from reconciler.control.records import Record, describe
-from reconciler.control.situation import DecisionRefused, Situation
+from reconciler.control.situation import DecisionRefused, Situation, unknown
 from reconciler.control.state import Scope, fold
 from reconciler.errors import TrueupError
 from reconciler.outlook import outlooks
 from reconciler.pass_status import last_good_spec
 from reconciler.primary import open_repositories, read_status, utc_now
+from reconciler.release.versions import parse_version
 from reconciler.repositories import Repositories
 from reconciler.settings import Settings
 from reconciler.spec_source import read_spec
@@ -106,12 +107,43 @@ async def promote(
 
 
 async def release(
-    settings: Settings, environment: str, output: str, *, unit: str | None, bump: str, reason: str
+    settings: Settings,
+    environment: str,
+    output: str,
+    *,
+    unit: str | None,
+    bump: str,
+    tag: str | None,
+    reason: str,
 ) -> None:
     desk = await open_desk(settings)
+    if tag is not None:
+        await _take_over(desk, environment, unit, tag, output, bump=bump, reason=reason)
+        return
     heads = await _heads(desk, environment, unit)
     await ask(
         desk, lambda at: requests.release(at, environment, unit, heads, bump=bump, reason=reason), output
+    )
+
+
+async def _take_over(
+    desk: Desk, environment: str, unit: str | None, tag: str, output: str, *, bump: str, reason: str
+) -> None:
+    """A tag that is there as the first release of an environment."""
+    if bump:
+        raise DecisionRefused("a tag that is there has its number", hint="leave out --bump or --tag")
+    at = desk.situation
+    units = [at.spec.units[name] for name in at.chosen(environment, unit)]
+    fitting = [each.name for each in units if parse_version(tag, each) is not None]
+    name = fitting[0] if len(fitting) == 1 else at.only(environment, unit)
+    repository = at.spec.repositories[at.spec.units[name].repository]
+    tags = (await desk.repositories.refresh(repository.url)).tags
+    if tag not in tags:
+        raise unknown(f"tag in {repository.name}", tag, tags)
+    await ask(
+        desk,
+        lambda at: requests.take_over(at, environment, name, tag, tags[tag], reason=reason),
+        output,
     )
 
 

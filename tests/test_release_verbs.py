@@ -113,6 +113,37 @@ async def test_a_release_is_at_the_tip_of_the_branch(tmp_path: Path) -> None:
         assert (told["commit"], told["bump"], told["unit"]) == (at.third, "major", "app")
 
 
+async def test_a_release_where_releases_are_promoted_is_at_what_the_source_runs(tmp_path: Path) -> None:
+    async with released(tmp_path) as at:
+        ran = await at.world.trueup("release", "production", "--bump", "major")
+        [found] = records(at.world.spec)
+        assert (found.source, found.tag, found.commit) == ("staging", "v1.1.1", at.second)
+        assert "app: the next pass: promotion: v1.1.0 -> cut v2.0.0 from v1.1.1" in ran.stdout
+
+
+async def test_a_tag_that_is_there_is_taken_over_as_the_first_release(tmp_path: Path) -> None:
+    async with operator(tmp_path) as world:
+        commit = world.app.commit({"file": "old"})
+        world.app.tag("v1.3.0", commit)
+        assert await refused(world, "release", "production", "--tag", "v1.3.1") == (
+            "there is no tag in app 'v1.3.1'; did you mean v1.3.0?"
+        )
+        assert "has its number" in await refused(
+            world, "release", "production", "--tag", "v1.3.0", "--bump", "major"
+        )
+        ran = await world.trueup("release", "production", "--tag", "v1.3.0")
+        [found] = records(world.spec)
+        assert (found.kind, found.tag, found.commit, found.source) == ("release", "v1.3.0", commit, "")
+        assert "app: the next pass: release: v1.3.0" in ran.stdout
+
+
+async def test_only_a_first_release_is_taken_over(tmp_path: Path) -> None:
+    async with released(tmp_path) as at:
+        assert "an existing tag can only be its first one" in await refused(
+            at.world, "release", "production", "--tag", "v1.0.0"
+        )
+
+
 async def test_a_rollback_names_the_release_before(tmp_path: Path) -> None:
     async with released(tmp_path) as at:
         await at.world.trueup("rollback", "production", "--reason", "it is slow")

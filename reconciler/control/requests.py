@@ -167,6 +167,14 @@ def release(
     return Asked(tuple(found), tuple(left_out))
 
 
+def take_over(
+    at: Situation, environment: str, unit: str, tag: str, commit: str, *, reason: str = ""
+) -> Asked:
+    """A tag that is there already as the first release of the unit in the environment."""
+    record = at.decide("release", environment=environment, unit=unit, tag=tag, commit=commit, reason=reason)
+    return Asked((record,))
+
+
 def rollback(at: Situation, environment: str, unit: str | None, to: str | None, *, reason: str = "") -> Asked:
     """Back to the release that ran last, or to an earlier one by its tag."""
     at.environment(environment)

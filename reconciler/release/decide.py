@@ -99,7 +99,7 @@ def candidate_of(facts: UnitFacts, common: Common, request: Record) -> Candidate
             triggered_by=by,
             request=request,
         )
-    if request.kind == "release" and request.tag:
+    if request.kind == "release" and request.tag and not request.source:
         if facts.recorded is not None:
             return Refusal(
                 f"{facts.unit.name} has a release in {facts.environment.name}; an existing tag can only be "
