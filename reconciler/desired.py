@@ -10,6 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from agent.ignore import check_patterns
+from reconciler.desired_agent import with_project
 from reconciler.desired_model import (
     AnyDesired,
     Desired,
@@ -61,7 +62,12 @@ def make_desired(facts: Facts) -> Desired:
         for project in spec.projects.values()
         for target in project.sync.targets
     ]
-    services = [_desired_service(facts, service) for service in spec.services]
+    by_project: dict[str, list[DesiredSync]] = {}
+    for sync in syncs:
+        by_project.setdefault(sync.project.id, []).append(sync)
+    services = [
+        with_project(facts, _desired_service(facts, service), by_project) for service in spec.services
+    ]
     groups: dict[str, list[str]] = {}
     for sync in syncs:
         groups.setdefault(f"projects/{sync.project.scope}/{sync.project.id}", []).append(sync.id)

@@ -98,6 +98,8 @@ class DesiredService(DesiredResource):
     service: Service
     merged: Merged = field(default_factory=lambda: Merged({}, ()))
     """Its environment."""
+    follows: tuple[str, ...] = ()
+    """Sync targets after each of whose syncs it has to be deployed."""
     passed_on: tuple[Secret, ...] = ()
     """Those of its values that are the primary's own variables: of no source, and yet maybe secret."""
 

@@ -15,7 +15,7 @@ from reconciler.github.scopes import SecretMeta
 from reconciler.hashing import Inputs
 from reconciler.observation import Absent, Observation, Present, Unknown
 from reconciler.spec.model import SecretTarget
-from reconciler.status.conditions import Reason
+from reconciler.status.conditions import ConditionType, Reason, find_condition
 from reconciler.status.documents import Applied, Recorded, ServiceStatus, SyncStatus, TargetStatus
 from reconciler.target_work import drift_at, held_and_foreign
 
@@ -77,6 +77,9 @@ def recorded_observation(status: Applied | None, *, interrupted: bool) -> Observ
         # It may be anywhere between what is recorded and what was wanted when the primary was killed.
         return Absent("a step was interrupted")
     if not status.config_hash:
+        ready = find_condition(status.conditions, ConditionType.READY)
+        if ready is not None and ready.status == "True":
+            return Absent("it was not deployed since its project was synced")
         return Absent("the last attempt failed" if status.last_attempted_revision else "not applied yet")
     return Present(status.config_hash, Inputs(status.inputs.public, status.inputs.keyed))
 

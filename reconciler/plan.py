@@ -126,6 +126,8 @@ def make_plan(
         outcome = _compare(resource, found)
         if resource.id in forced and _can_be_forced(resource, found) and not _acts(outcome):
             outcome = _step(resource, FORCED, ())
+        if isinstance(resource, DesiredService) and _can_be_forced(resource, found) and not _acts(outcome):
+            outcome = _following(resource, steps) or outcome
         if isinstance(outcome, Step):
             outcome = _gated(gates, resource, found, outcome)
         if isinstance(outcome, Step) and (release := release_id_of(resource)) in released:
@@ -270,6 +272,17 @@ def _can_be_forced(resource: DesiredResource, found: Observation) -> bool:
 
 def _finding(resource: DesiredResource, setback: Setback) -> Finding:
     return Finding(resource.id, setback.reason, setback.message, setback.unknown, setback.blocks)
+
+
+def _following(service: DesiredService, steps: Iterable[Step]) -> Step | None:
+    """A deploy at an equal hash, as the files that it works with are about to be put in place again."""
+    synced = [step for step in steps if step.action is Action.SYNC and step.resource in service.follows]
+    if not synced:
+        return None
+    where = ", ".join(sorted({step.resource.split("/")[3] for step in synced}))
+    if all(step.changes == ("drift",) for step in synced):
+        return _step(service, f"drift: its project is put right on {where}", ("drift",))
+    return _step(service, f"its project is synced to {where}", ())
 
 
 def _builds(desired: Desired, steps: Iterable[Step]) -> list[Step]:

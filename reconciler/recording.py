@@ -50,10 +50,19 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     target_path: str = ""
     strategy: str = "mirror"
+    followers: tuple[str, ...] = ()
+    """Services that have to be deployed after it: until they are, what is recorded of them is out of date."""
     details: dict[str, str | int | bool | list[str]] = {}
 
 
-def step_result(step: Step, resource: AnyDesired | None, details: Details, *, at: datetime) -> StepResult:
+def step_result(
+    step: Step,
+    resource: AnyDesired | None,
+    details: Details,
+    *,
+    at: datetime,
+    followers: Iterable[str] = (),
+) -> StepResult:
     """The record of a step that has just succeeded. No resource: a build, or one that left the spec."""
     base = StepResult(resource=step.resource, action=step.action.value, at=at, details=dict(details))
     if resource is None:
@@ -75,6 +84,7 @@ def step_result(step: Step, resource: AnyDesired | None, details: Details, *, at
         node=resource.target.node,
         target_path=resource.target.target_path,
         strategy=resource.target.strategy,
+        followers=tuple(followers),
     )
 
 
@@ -103,6 +113,7 @@ def with_results(recorded: Recorded, results: Iterable[StepResult]) -> Recorded:
             recorded = recorded.put(_deployed(recorded.services.get(result.resource), result))
         elif result.action == Action.SYNC:
             recorded = recorded.put(_synced(recorded.syncs.get(result.resource), result))
+            recorded = recorded.put(*_outdated(recorded, result.followers))
         elif result.action in (Action.PUSH, Action.EXPORT):
             recorded = recorded.put(_pushed(recorded.targets.get(result.resource), result))
         elif result.action == Action.ADOPT:
@@ -175,6 +186,13 @@ def _synced(old: SyncStatus | None, result: StepResult) -> SyncStatus:
         warnings=tuple(warnings) if isinstance(warnings, list) else (),
         **_established(status, result),
     )
+
+
+def _outdated(recorded: Recorded, services: Iterable[str]) -> list[ServiceStatus]:
+    """The records of services that are due since their files changed; their own deploy, which comes later,
+    settles it, in this pass or after a kill in the next."""
+    found = [recorded.services[id] for id in services if id in recorded.services]
+    return [msgspec.structs.replace(status, config_hash="") for status in found]
 
 
 def _pushed(old: TargetStatus | None, result: StepResult) -> TargetStatus:
@@ -306,7 +324,11 @@ def with_replayed(recorded: Recorded, replayed: Iterable[StepResult], moves: Seq
         # What was forgotten went under its old name; whatever has the new one is another thing.
         result
         if result.action in (Action.FORGET, Action.REMOVE)
-        else msgspec.structs.replace(result, resource=moved(result.resource, moves))
+        else msgspec.structs.replace(
+            result,
+            resource=moved(result.resource, moves),
+            followers=tuple(moved(follower, moves) for follower in result.followers),
+        )
         for result in replayed
     ]
     return with_results(with_moves(recorded, moves), results)

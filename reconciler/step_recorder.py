@@ -28,6 +28,10 @@ class JournalRecorder:
         self._resources: dict[str, AnyDesired] = {resource.id: resource for resource in desired.resources}
         self.revision_of: Callable[[AnyDesired], Revision | None] = lambda resource: resource.revision
         """Which revision a resource runs: its tag may get another number than was planned."""
+        self._followers: dict[str, list[str]] = {}
+        for service in desired.services().values():
+            for sync in service.follows:
+                self._followers.setdefault(sync, []).append(service.id)
         self._ended: list[int] = []
         self.results: list[StepResult] = []
 
@@ -60,7 +64,13 @@ class JournalRecorder:
         resource = self._resources.get(step.resource)
         if resource is not None:
             resource = replace(resource, revision=self.revision_of(resource))
-        result = step_result(step, resource, outcome.details, at=self._now())
+        result = step_result(
+            step,
+            resource,
+            outcome.details,
+            at=self._now(),
+            followers=self._followers.get(step.resource, ()),
+        )
         await trio.to_thread.run_sync(
             lambda: self._journal.end_step(record, state, outcome.reason, outcome.message, _own_part(result))
         )

@@ -13,7 +13,6 @@ SERVICES = {
     "deploy.kind: dokploy": (
         "deploy: {kind: dokploy, compose_id: abc, server: 'https://dokploy.example', api_key: {env: KEY}}"
     ),
-    "deploy.kind: agent": "deploy: {kind: agent, project: site, command: up}",
 }
 PROJECTS = {
     "source (a directory on the primary)": "source: {directory: /srv/build}, sync: {nodes: [NODE]}",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from reconciler.deploy.agent import AgentDriver
 from reconciler.deploy.compose import ComposeDriver
 from reconciler.deploy.invoke import InvokeDriver
 from reconciler.deploy.request import DeployOutcome, DeployRequest, Driver, ManualService
@@ -11,7 +12,9 @@ from reconciler.spec.model import Deploy, ManualDeploy
 
 __all__ = ["DRIVERS", "DeployOutcome", "DeployRequest", "Driver", "ManualService", "driver_for"]
 
-DRIVERS: Mapping[str, Driver] = MappingProxyType({"compose": ComposeDriver(), "invoke": InvokeDriver()})
+DRIVERS: Mapping[str, Driver] = MappingProxyType(
+    {"agent": AgentDriver(), "compose": ComposeDriver(), "invoke": InvokeDriver()}
+)
 """By the spec's `deploy.kind`."""
 
 

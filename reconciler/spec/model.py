@@ -176,6 +176,7 @@ class AgentDeploy(Model, frozen=True, kw_only=True, tag="agent", tag_field="kind
     command: str
     on_failure: Literal["stop", "continue"] = "stop"
     timeout: float = 600.0
+    remove_command: str | None = None
 
 
 class ManualDeploy(Model, frozen=True, kw_only=True, tag="manual", tag_field="kind"):

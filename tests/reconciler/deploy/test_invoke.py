@@ -21,7 +21,6 @@ from reconciler.secrets.mask import Masker
 from reconciler.secrets.values import Secret
 from reconciler.settings import load_settings
 from reconciler.spec.model import (
-    AgentDeploy,
     Build,
     Deploy,
     DokployDeploy,
@@ -319,7 +318,6 @@ async def test_a_build_writes_into_its_checkout(checkout: Path, context: RunCont
             "NotImplemented",
             "deploy.kind: dokploy is valid",
         ),
-        (AgentDeploy(project="p", command="c"), "NotImplemented", "deploy.kind: agent is valid"),
         (ManualDeploy(), "Manual", "deployed by hand"),
     ],
 )
