@@ -86,6 +86,9 @@ class Fleet:
         )
         return await self._hub.wait_connected(wanted, self._patience - soon)
 
+    def knows(self, node: str) -> bool:
+        return self._hub.knows(node)
+
     def why_not_connected(self, node: str) -> Unknown:
         if not self._hub.is_paired(node):
             return Unknown(

@@ -11,7 +11,7 @@ from reconciler.deploy.context import RunContext
 from reconciler.deploy.driver import DeployRequest, Driver, driver_for
 from reconciler.deploy.removal import DEPENDS_ON, remove
 from reconciler.deploy.request import TaskFailed
-from reconciler.desired import Desired
+from reconciler.desired import Desired, DesiredService
 from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
 from reconciler.git.checkout import checkout
@@ -182,9 +182,9 @@ class Steps:
             # Something of it may be there, and has to be found when it leaves the spec.
             inventory = error.inventory if isinstance(error, TaskFailed) else inventory
             if inventory:
-                error.details = {**error.details, "inventory": _kept(driver, service, inventory)}
+                error.details = {**error.details, "inventory": _kept(driver, desired, inventory)}
             raise
-        kept = _kept(driver, service, inventory)
+        kept = _kept(driver, desired, inventory)
         return {"exit_code": outcome.exit_code, "output": outcome.output, "inventory": kept}
 
     async def _remove(self, step: Step) -> Details:
@@ -230,7 +230,7 @@ class Steps:
         return {}
 
 
-def _kept(driver: Driver, service: Service, inventory: Mapping[str, str]) -> list[str]:
+def _kept(driver: Driver, service: DesiredService, inventory: Mapping[str, str]) -> list[str]:
     """What status keeps of a deploy, for its removal."""
     order = {DEPENDS_ON: " ".join(service.depends_on)} if driver.removes else {}
     return [f"{name}={value}" for name, value in sorted({**inventory, **order}.items()) if value]

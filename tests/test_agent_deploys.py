@@ -34,7 +34,8 @@ services:
     environments: [staging]
     env: {{LEVEL: {level}}}
     secrets: [local]
-    deploy: {{kind: agent, project: site, command: {command}, on_failure: {on_failure}, timeout: {timeout}}}
+    deploy: {{kind: agent, project: site, command: {command}, on_failure: {on_failure}, timeout: {timeout},
+             remove_command: down}}
 projects:
   site:
     repository: app
@@ -105,6 +106,7 @@ async def make_site(tmp_path: Path, *names: str) -> AsyncIterator[Site]:
             may_hold(host.root / "password")
             host.extra += ["--allow", f"up=sh {script}", "--allow", f"hang=cat {host.root / 'never'}"]
             os.mkfifo(host.root / "never")
+            host.extra += ["--allow", f"down=sh -c 'cat index.html > {host.root / 'down'}'"]
             hosts.append(host)
         added = case.world.spec.read("trueup.yaml").decode()
         site = Site(case, hosts, added[added.index("nodes:") :].partition("\n")[2].rstrip())
@@ -269,3 +271,14 @@ async def test_a_node_that_is_away_is_the_service_s_own_trouble(tmp_path: Path) 
             nursery.start_soon(lambda: case.reconcile("--wait-agents", "60s", expect=0))
             nursery.start_soon(lambda: case.world.start_agent(site.hosts["web-2"], joined=True))
         assert site.ran("web-2") == ["site two <h1>hello</h1>"]
+
+
+async def test_a_service_that_left_the_spec_is_taken_away_by_its_command(tmp_path: Path) -> None:
+    async with make_site(tmp_path, "web-1", "web-2") as site:
+        case = site.case
+        text = case.world.spec.read("trueup.yaml").decode()
+        case.commit(text[: text.index("services:")] + text[text.index("projects:") :])
+        await case.reconcile("--wait-agents", "60s", expect=0)
+        assert [(host.root / "down").read_text() for host in site.hosts.values()] == ["<h1>hello</h1>\n"] * 2
+        assert f"{SERVICE}.yaml" not in case.world.status()
+        assert (site.hosts["web-1"].srv / "site/index.html").exists()

@@ -22,7 +22,7 @@ from reconciler.deploy.request import (
     TaskFailed,
 )
 from reconciler.errors import StepFailed
-from reconciler.spec.model import AgentDeploy, Project, Retry, SyncTarget
+from reconciler.spec.model import AgentDeploy, Project, Retry, Service, SyncTarget
 from reconciler.status.conditions import Reason
 
 PROJECT, COMMAND, TIMEOUT, TARGETS = "project", "command", "timeout", "targets"
@@ -35,8 +35,16 @@ _REASONS: Mapping[str, str] = {"CommandFailed": Reason.DEPLOY_FAILED}
 class NodesFailed(TaskFailed):
     """The command failed on some nodes. Its reason is the one that all of them have, else DeployFailed."""
 
-    def __init__(self, message: str, reasons: Sequence[str], *, hint: str | None, output: str) -> None:
-        super().__init__(message, hint=hint, output=output)
+    def __init__(
+        self,
+        message: str,
+        reasons: Sequence[str],
+        *,
+        hint: str | None,
+        output: str = "",
+        inventory: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, output=output, inventory=inventory)
         told = {_REASONS.get(reason, reason) for reason in reasons}
         self._reason = told.pop() if len(told) == 1 else str(Reason.DEPLOY_FAILED)
         self.retryable = self._reason == Reason.AGENT_UNREACHABLE  # type: ignore[misc]
@@ -79,21 +87,21 @@ class AgentDriver(Driver):
             await _check_all_there(request, deploy.command, targets)
         rollout = await _roll_out(request, deploy, project, names)
         output = _outputs(request, rollout)
+        inventory = _inventory(deploy, targets)
         if rollout.failed:
-            raise _failure(request, deploy.command, rollout, output)
-        inventory = {}
-        if deploy.remove_command is not None:
-            places = [(target.node, target.target_path) for target in targets]
-            inventory = {
-                PROJECT: project.id,
-                COMMAND: deploy.remove_command,
-                TIMEOUT: f"{deploy.timeout:g}",
-                TARGETS: msgspec.json.encode(places).decode(),
-            }
+            raise _failure(request, deploy.command, rollout, output, inventory)
         return DeployOutcome(0, output, trio.current_time() - began, inventory)
 
+    def place(self, inventory: Mapping[str, str]) -> str:
+        # Its project: a command that takes one service of it down would meet another one there too.
+        return inventory[PROJECT] if COMMAND in inventory else ""
+
+    def place_of(self, service: Service, inventory: Mapping[str, str]) -> str:  # noqa: ARG002 - same for all
+        assert isinstance(service.deploy, AgentDeploy)
+        return service.deploy.project
+
     async def remove(self, request: RemoveRequest) -> None:
-        """Run the command that was recorded for it on all its nodes, without variables."""
+        """Run the command that was recorded for it on those of its nodes that the spec still has."""
         inventory = request.inventory
         if COMMAND not in inventory:
             raise CannotRemove(
@@ -102,7 +110,9 @@ class AgentDriver(Driver):
         if request.nodes is None:
             raise StepFailed("this pass runs without agents")
         places = msgspec.json.decode(inventory[TARGETS], type=list[tuple[str, str]])
-        for node, path in places:
+        known = [(node, path) for node, path in places if request.nodes.knows(node)]
+        await request.nodes.wait_connected({node for node, _ in known})
+        for node, path in known:
             await request.nodes.run_command(
                 NodeCommand(
                     resource=request.resource,
@@ -117,6 +127,19 @@ class AgentDriver(Driver):
             request.log(f"{node}: {inventory[COMMAND]} succeeded")
 
 
+def _inventory(deploy: AgentDeploy, targets: Sequence[SyncTarget]) -> dict[str, str]:
+    """What a removal needs to know; nothing where no command can do it."""
+    if deploy.remove_command is None:
+        return {}
+    places = [(target.node, target.target_path) for target in targets]
+    return {
+        PROJECT: deploy.project,
+        COMMAND: deploy.remove_command,
+        TIMEOUT: f"{deploy.timeout:g}",
+        TARGETS: msgspec.json.encode(places).decode(),
+    }
+
+
 async def _check_all_there(request: DeployRequest, command: str, targets: Sequence[SyncTarget]) -> None:
     """A node that is away is a failure known beforehand: the others are left as they are, all alike."""
     if request.nodes is None:
@@ -128,7 +151,6 @@ async def _check_all_there(request: DeployRequest, command: str, targets: Sequen
             f"{request.service.id}: {', '.join(away)} not connected, so {command!r} was run on no node",
             [Reason.AGENT_UNREACHABLE],
             hint="start the agent there, or say `on_failure: continue`",
-            output="",
         )
 
 
@@ -195,7 +217,9 @@ def _outputs(request: DeployRequest, rollout: _Rollout) -> str:
     return excerpt.text()
 
 
-def _failure(request: DeployRequest, command: str, rollout: _Rollout, output: str) -> NodesFailed:
+def _failure(
+    request: DeployRequest, command: str, rollout: _Rollout, output: str, inventory: Mapping[str, str]
+) -> NodesFailed:
     failed = sorted(rollout.failed.items())
     told = "; ".join(f"{name}: {error}" for name, error in failed)
     message = f"{request.service.id}: {command!r} failed on {', '.join(name for name, _ in failed)}"
@@ -206,4 +230,5 @@ def _failure(request: DeployRequest, command: str, rollout: _Rollout, output: st
         [error.reason for _, error in failed],
         hint=request.masker.mask(told),
         output=output,
+        inventory=inventory,
     )

@@ -37,6 +37,10 @@ class NodeCommand:
 class Nodes(Protocol):
     """The nodes of the spec, as far as drivers use them."""
 
+    def knows(self, node: str) -> bool:
+        """Whether the spec has the node; no agent of another can be asked any more."""
+        ...
+
     async def wait_connected(self, nodes: Iterable[str]) -> set[str]:
         """Those of `nodes` that are connected, once all are or waiting makes no sense any more."""
         ...

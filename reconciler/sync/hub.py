@@ -136,6 +136,10 @@ class Hub:
         enrolment = self._reception.roster.by_node.get(node)
         return enrolment is not None and enrolment.certificate_der is not None
 
+    def knows(self, node: str) -> bool:
+        """Whether the node is in the spec, so that its agent may come."""
+        return node in self._reception.roster.by_node
+
     def connected(self) -> frozenset[str]:
         return frozenset(self._reception.sessions)
 

@@ -136,9 +136,11 @@ async def test_a_service_is_taken_away_by_the_command_that_was_recorded(tmp_path
         "project": "site",
         "command": "compose-down",
         "timeout": "30",
-        "targets": '[["web-1","/srv/site"]]',
+        "targets": '[["web-1","/srv/site"],["left-the-spec","/srv/site"]]',
     }
     driver = AgentDriver()
+    assert (driver.place(inventory), driver.place({})) == ("site", "")
+    assert driver.place_of(service(desired(TEXT)).service, {}) == "site"
     async with fleet(tmp_path, script) as (agents, _):
         request = RemoveRequest(WEB, inventory, context, agents)
         await driver.remove(request)

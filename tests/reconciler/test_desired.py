@@ -122,7 +122,6 @@ def test_a_setback_concerns_only_the_resources_that_need_the_thing() -> None:
     [
         (WEB + "    suspend: true\n", Reason.SUSPENDED, False),
         (WEB.replace("{kind: invoke, task: deploy}", "{kind: manual}"), Reason.MANUAL, False),
-        (WEB.replace("{kind: invoke, task: deploy}", "{kind: compose}"), Reason.NOT_IMPLEMENTED, True),
         (WEB.replace("secrets: [local]", "secrets: [{source: local, keys: [NO]}]"), "SecretNotFound", True),
     ],
 )
