@@ -13,13 +13,14 @@ CLOSES = -3
 
 @dataclass
 class Target:
-    """Answers each request with the next of `answers`, the last one for ever."""
+    """Answers each request with what `choose` says, else the next of `answers`, the last one for ever."""
 
     port: int
     answers: list[int]
     asked: list[str] = field(default_factory=list)
     """The first line of each request."""
     on_ask: Callable[[], None] = lambda: None
+    choose: Callable[[], int] | None = None
 
     @property
     def url(self) -> str:
@@ -35,6 +36,8 @@ class Target:
                 head += chunk
             self.asked.append(head.split(b"\r\n")[0].decode())
             status = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if self.choose is not None:
+                status = self.choose()
             self.on_ask()
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # it has seen enough
                 await self._answer(stream, status)

@@ -10,6 +10,7 @@ import yaml
 
 from tests.canaries import canary
 from tests.deploying import Deploying, body_of, deploying
+from tests.serving import serving
 
 
 def told(answer: httpx.Response) -> tuple[int, str]:
@@ -94,6 +95,20 @@ async def test_production_is_promoted_to_in_the_name_of_who_asked(tmp_path: Path
         ended = await it.ask("production", "v1.0.0")
         assert (await it.end_of(ended))["state"] == "succeeded"
         assert len(it.records()) == 1
+
+
+async def test_what_was_answered_is_done_by_the_next_primary(tmp_path: Path) -> None:
+    secret = canary("deploy-6")
+    async with deploying(tmp_path, secret) as it:
+        answer = await it.ask("production", "v1.0.0")
+        it.primary.process.kill()
+        await it.primary.process.wait()
+        async with serving(it.world, DEPLOY_SECRET=secret, TRUEUP_INTERVAL="1h") as second:
+            it.primary = second
+            end = await it.end_of(answer)
+            assert (end["state"], end["release"]) == ("succeeded", "v1.1.0")
+            assert it.deployed("production")[-1] == "v1.1.0"
+            assert len(it.records()) == 1
 
 
 async def test_a_request_that_could_be_sent_again_goes_forwards_only(tmp_path: Path) -> None:

@@ -107,6 +107,22 @@ async def test_a_server_that_says_nothing_holds_up_no_pass(tmp_path: Path) -> No
         assert healthy(case) == ("False", UNHEALTHY, "no answer within 3s")
 
 
+async def test_a_release_that_is_not_healthy_is_returned_from(tmp_path: Path) -> None:
+    async with make_case(tmp_path) as case, http_target(200) as target:
+        target.choose = lambda: 503 if case.deployed()["api"][-1] == "v1.0.1" else 200
+        text = spec(case, check(target, timeout="1s"))
+        release = "{from: main, cut: external}"
+        case.commit(text.replace(release, f"{release}\n    on_failure: rollback"))
+        await case.reconcile(expect=0)
+        case.release("v1.0.1")
+        await case.reconcile(expect=4)
+        assert case.deployed()["api"] == ["v1.0.0", "v1.0.1", "v1.0.0"]
+        assert healthy(case) == ("True", "ReconciliationSucceeded", "")
+        unit = case.status("environments/staging")["units"]["app"]
+        assert (unit["release"]["tag"], unit["release"]["kind"]) == ("v1.0.0", "rollback")
+        assert unit["history"][0]["reason"] == f"{API}: {UNHEALTHY}"
+
+
 async def test_a_newer_release_ends_the_wait_for_a_bad_one(tmp_path: Path) -> None:
     """The wait would take an hour; the tag is made once the bad release was asked, and is seen by a look."""
     async with make_case(tmp_path) as case, http_target(503) as target:
