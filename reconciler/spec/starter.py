@@ -18,13 +18,16 @@ version: 1
 ## Further files of this repository, with the same sections as this one.
 # include: [services/*.yaml]
 
-## Stages. Each runs the highest release tag of each repository, such as v1.2.3. A tag that is for one
-## stage only says so in its message, as the last line: Environment: staging
+## Stages. A change of the branch gets the next tag, v1.2.3, and runs in staging. Production runs what was
+## promoted from there: `trueup promote staging production --confirm deploy`.
 environments:
   staging:
-    release: {from: main, cut: external}     # tags are made by you or a workflow
+    release: {from: main}                    # or  {from: main, cut: external}: a workflow makes the tags
 #   production:
-#     release: {from: main, cut: external}
+#     release: {promote_from: staging}       # approval: manual; soak: 1h to have it promoted by itself
+#     spec_from: release                     # a merge here changes nothing there until it is promoted
+#     on_failure: rollback
+#     windows: [{allow: "Mon-Thu 09:00-17:00", timezone: Europe/Berlin}]
 
 ## Git repositories that services and projects come from.
 # repositories:
@@ -50,7 +53,7 @@ environments:
 #     paths: ["api/**"]
 #     secrets: [vault]
 #     env: {LOG_LEVEL: info}
-#     deploy: {kind: invoke, task: api.deploy}     # `invoke api.deploy` in the repository; or manual
+#     deploy: {kind: invoke, task: api.deploy}     # `invoke api.deploy` in the repository; or compose, ...
 #     environments: [staging, production]
 
 ## Hosts. `trueup node add web-1 --label group=web` adds one here and prints the agent's join command.
