@@ -86,7 +86,8 @@ def with_untold_failures(recorded: Recorded, untold: "Iterable[StepRecord]") -> 
             continue
         keyed = changed_inputs(service.inputs.keyed, record.inputs.keyed)
         if keyed and service.config_hash and service.inputs.public == dict(record.inputs.public):
-            hold = _hold(record.resource, keyed, datetime.fromisoformat(record.ended_at))
+            seen = recorded.summary.control if recorded.summary is not None else 0
+            hold = _hold(record.resource, keyed, datetime.fromisoformat(record.ended_at), seen)
             recorded = recorded.put(msgspec.structs.replace(environment, holds=(*environment.holds, hold)))
     return recorded
 

@@ -7,8 +7,6 @@ between. Where no unit is named, every unit that has something to do gets a reco
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from reconciler.control.records import Record
 from reconciler.control.situation import DecisionRefused, Situation, told, unknown
 from reconciler.release import rules
@@ -184,8 +182,7 @@ def rollback(at: Situation, environment: str, unit: str | None, to: str | None, 
         raise DecisionRefused(f"{environment} runs no release of {name} yet")
     now = status.release
     if to is None:
-        others = tuple(each for each in status.history if each.tag != now.tag)
-        target = rules.last_good(msgspec.structs.replace(status, history=others))
+        target = rules.last_good(status)
         if target is None:
             raise DecisionRefused(
                 f"there is nothing to roll back to: {environment} has run no release of {name} but {now.tag}"

@@ -11,8 +11,8 @@ import trio
 from reconciler.errors import StepFailed
 from reconciler.git.mirror import Mirror
 from reconciler.git.tagging import make_tag
-from reconciler.release.decide import made_before, next_tag
 from reconciler.release.facts import Next, UnitFacts
+from reconciler.release.numbers import made_before, next_tag
 from reconciler.release.versions import DECISION, ENVIRONMENT, PROMOTED_FROM, SPEC, TRIGGERED_BY, UNIT
 from reconciler.status.conditions import bounded
 

@@ -4,7 +4,7 @@ In this order: what an operator asked for and was not acted on yet; else what co
 promotion after its soak, a tag that others made, or a change of the tracked branch. `rules` judges each.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reconciler.control.records import Record
@@ -13,8 +13,9 @@ from reconciler.observation import Setback
 from reconciler.release import rules
 from reconciler.release.current import Release, ReleaseProblem, newest_release, none_yet, still_there
 from reconciler.release.facts import Candidate, Common, Next, UnitFacts
+from reconciler.release.numbers import made_before, next_tag
 from reconciler.release.rules import Refusal, Wait
-from reconciler.release.versions import Bump, is_of_unit, next_version, parse_version, read_trailers, tag_name
+from reconciler.release.versions import parse_version
 from reconciler.status.documents import Release as Recorded
 from reconciler.status.documents import Waiting
 
@@ -42,7 +43,7 @@ def decide(facts: UnitFacts, common: Common) -> Decision:
         return Decision(current)
     if request is not None:
         return _asked(facts, common, current, request)
-    candidate = _coming(facts, common, current)
+    candidate = _coming(facts, common)
     if isinstance(candidate, Candidate):
         return _judged(facts, common, current, candidate)
     if isinstance(candidate, Waiting):
@@ -127,6 +128,10 @@ def candidate_of(facts: UnitFacts, common: Common, request: Record) -> Candidate
     source = rules.find_release(facts.source, request.tag, request.commit)
     assert source is not None  # proven
     runs_now = facts.source is not None and facts.source.release == source
+    known = facts.recorded.release if facts.recorded is not None else None
+    if known is not None and not runs_now and known.commit == source.commit:
+        # With the settings of that time, which may be older than those that run now.
+        return rules.runs_already(facts, known)
     return Candidate(
         kind="promotion",
         commit=source.commit,
@@ -176,12 +181,14 @@ def _rollback(facts: UnitFacts, current: Release | ReleaseProblem, request: Reco
 # --- what comes by itself ----------------------------------------------------------------------
 
 
-def _coming(
-    facts: UnitFacts, common: Common, current: Release | ReleaseProblem
-) -> Candidate | Waiting | None:
+def _coming(facts: UnitFacts, common: Common) -> Candidate | Waiting | None:
     if facts.environment.release.promote_from is not None:
         return _promotion(facts, common)
-    return _followed(facts, common) or _cut(facts, common, current)
+    found = followed(facts, common)
+    if found is not None and rules.refusal(facts, found) is None:
+        return found
+    # A tag that cannot be taken must not keep the branch from being followed.
+    return _cut(facts, common) or found
 
 
 def _promotion(facts: UnitFacts, common: Common) -> Candidate | Waiting | None:
@@ -209,10 +216,11 @@ def soaked(facts: UnitFacts, common: Common) -> Recorded | Waiting | None:
     passed = {each.promoted_from for each in (known.release, *known.history)} if known is not None else set()
     waits: Waiting | None = None
     until = common.now
+    stood = list(rules.stood(source))
     for release in (source.release, *source.history):
         if release.tag in passed or (known is not None and release.commit == known.release.commit):
             break  # that one and what came before it was promoted, and maybe left again since
-        if release.outcome == "succeeded" and release.kind != "rollback":
+        if release.outcome == "succeeded" and release.kind != "rollback" and release in stood:
             wait = rules.soaking(release, soak, until)
             if wait is None:
                 return release
@@ -222,14 +230,17 @@ def soaked(facts: UnitFacts, common: Common) -> Recorded | Waiting | None:
     return waits
 
 
-def _followed(facts: UnitFacts, common: Common) -> Candidate | None:
+def followed(facts: UnitFacts, common: Common) -> Candidate | None:
     """A tag that others made for this environment, once it is higher than the recorded one."""
     assert not isinstance(facts.tags, Setback)
     newest = newest_release(facts.unit, facts.environment.name, facts.tags)
     if newest is None:
         return None
     if facts.recorded is not None:
-        new, old = (parse_version(tag, facts.unit) for tag in (newest.tag, facts.recorded.release.tag))
+        known = facts.recorded
+        if newest.tag in {release.tag for release in (known.release, *known.history)}:
+            return None  # it ran here before, and was left
+        new, old = (parse_version(tag, facts.unit) for tag in (newest.tag, known.release.tag))
         if new is None or (old is not None and new <= old):
             return None
     return Candidate(
@@ -241,13 +252,14 @@ def _followed(facts: UnitFacts, common: Common) -> Candidate | None:
     )
 
 
-def _cut(facts: UnitFacts, common: Common, current: Release | ReleaseProblem) -> Candidate | Waiting | None:
+def _cut(facts: UnitFacts, common: Common) -> Candidate | Waiting | None:
     """The tip of the branch, where something of the unit is another there."""
     if facts.head is None:
         return None
     if isinstance(facts.head, Setback):
         return Waiting(unit=facts.unit.name, reason=facts.head.reason, message=facts.head.message)
-    if isinstance(current, Release) and (facts.head == current.commit or not facts.changed):
+    known = facts.recorded
+    if known is not None and (facts.head == known.release.commit or not facts.changed):
         return None
     branch = facts.environment.release.from_branch
     what = ", ".join(facts.changed[:3]) + (", …" if len(facts.changed) > 3 else "")
@@ -310,28 +322,3 @@ def _next(facts: UnitFacts, candidate: Candidate, *, decision: int) -> Next:
     if (made := made_before(facts, facts.tags, release)) is not None:
         return replace(release, tag=made.name, cut=False)
     return replace(release, tag=next_tag(facts, facts.tags, candidate.bump))
-
-
-def made_before(facts: UnitFacts, tags: Iterable[Tag], release: Next) -> Tag | None:
-    """The tag of this very release: made by another pass, which was killed before it could record it."""
-    for tag in tags:
-        said = read_trailers(tag)
-        if (
-            tag.commit == release.commit
-            and tag.name not in facts.recorded_tags
-            and said.environment == facts.environment.name
-            and (said.promoted_from or "") == release.promoted_from
-            and said.decision == release.decision
-            and parse_version(tag.name, facts.unit) is not None
-            and is_of_unit(facts.unit, said)
-        ):
-            return tag
-    return None
-
-
-def next_tag(facts: UnitFacts, tags: Iterable[Tag], bump: Bump) -> str:
-    """The name with the highest number anywhere + 1: of every tag with the unit's prefix, for whatever
-    environment, and of every release that was ever recorded."""
-    names = {*(tag.name for tag in tags), *facts.recorded_tags}
-    taken = [version for name in names if (version := parse_version(name, facts.unit)) is not None]
-    return tag_name(next_version(taken, bump), facts.unit)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from reconciler.errors import TrueupError
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths, changed_paths
-from reconciler.release.decide import Decision, decide, soaked
+from reconciler.release.decide import Decision, decide, followed, soaked
 from reconciler.release.facts import Common, Lineage, UnitFacts
+from reconciler.release.numbers import numbered
+from reconciler.release.rules import runs_hotfix
 from reconciler.repositories import Repositories
 from reconciler.spec.model import Project, Service, Spec, Unit
 from reconciler.status.documents import Recorded, Release, UnitStatus
@@ -34,7 +36,14 @@ async def decide_releases(
         decisions[unit, environment] = decide(facts, common)
 
     await for_each(one, pairs_of(spec, recorded))
-    return Decided({pair: decisions[pair] for pair in sorted(decisions)}, known)
+    return Decided(with_numbers(decisions, known), known)
+
+
+def with_numbers(decisions: Mapping[Pair, Decision], facts: Mapping[Pair, UnitFacts]) -> dict[Pair, Decision]:
+    """The decisions of one pass, in order, no two of which take the same number."""
+    planned = {pair: each.next for pair, each in decisions.items() if each.next is not None}
+    numbers = numbered(planned, facts)
+    return {pair: replace(decisions[pair], next=numbers.get(pair)) for pair in sorted(decisions)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +183,7 @@ async def look_up_lineage(facts: UnitFacts, common: Common, view: View) -> Linea
                 ancestors[pair] = await view.mirror.is_ancestor(*pair)
             except TrueupError:
                 continue  # a commit that is not there any more: nothing is known to descend from it
-        if current.kind == "hotfix" and not ancestors.get((current.commit, commit), False):
+        if runs_hotfix(facts.recorded) and not ancestors.get((current.commit, commit), False):
             try:
                 contained[current.commit, commit] = await view.mirror.has_patches(current.commit, commit)
             except TrueupError:
@@ -190,4 +199,6 @@ def commits_that_may_come(facts: UnitFacts, common: Common) -> set[str]:
         found.add(request.commit)
     if isinstance(release := soaked(facts, common), Release):
         found.add(release.commit)
+    if not isinstance(facts.tags, Setback) and (tag := followed(facts, common)) is not None:
+        found.add(tag.commit)
     return found

@@ -4,6 +4,7 @@ A rule that speaks of the release itself refuses it: it would be as wrong tomorr
 the moment makes it wait. Operators' commands ask the same functions before they record anything.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,7 +48,7 @@ def refusal(facts: UnitFacts, candidate: Candidate) -> Refusal | None:
         return None
     same_spec = facts.environment.spec_from == "head" or candidate.spec_revision == current.spec_revision
     if candidate.commit == current.commit and same_spec and candidate.kind in ("promotion", "hotfix"):
-        return Refusal(f"{where} runs {candidate.commit[:12]} already, as {current.tag}")
+        return runs_already(facts, current)
     if candidate.kind == "hotfix":
         if not facts.lineage.contains(current.commit, candidate.commit):
             return Refusal(
@@ -57,13 +58,27 @@ def refusal(facts: UnitFacts, candidate: Candidate) -> Refusal | None:
         return None
     if facts.lineage.is_older(candidate.commit, current.commit):
         return Refusal(
-            f"{candidate.told} is older than {current.tag}, which {where} runs; go back with "
+            f"{candidate.told} is of an older commit than {current.tag}, which {where} runs; go back with "
             f"`trueup rollback {facts.environment.name}`"
         )
     drops = candidate.request is not None and candidate.request.drop_hotfix
-    if current.kind == "hotfix" and not drops:
+    if facts.recorded is not None and runs_hotfix(facts.recorded) and not drops:
         return _lost_hotfix(facts, candidate, current)
     return None
+
+
+def runs_already(facts: UnitFacts, current: Release) -> Refusal:
+    where = f"{facts.unit.name} in {facts.environment.name}"
+    return Refusal(f"{where} runs {current.commit[:12]} already, as {current.tag}")
+
+
+def runs_hotfix(status: UnitStatus) -> bool:
+    """Whether the current release is a hotfix, or one that was returned to."""
+    now = status.release
+    return now.kind == "hotfix" or (
+        now.kind == "rollback"
+        and any(each.kind == "hotfix" and each.tag == now.tag for each in status.history)
+    )
 
 
 def _lost_hotfix(facts: UnitFacts, candidate: Candidate, hotfix: Release) -> Refusal | None:
@@ -99,13 +114,24 @@ def find_release(status: UnitStatus | None, tag: str, commit: str = "") -> Relea
     return next((each for each in found if each.outcome == "succeeded"), found[0] if found else None)
 
 
+def stood(status: UnitStatus) -> Iterator[Release]:
+    """The releases, newest first, without those that were left by returning to an earlier one."""
+    returned_to = ""
+    for release in (status.release, *status.history):
+        if returned_to and release.tag != returned_to:
+            continue
+        returned_to = release.tag if release.kind == "rollback" else ""
+        yield release
+
+
 def last_good(status: UnitStatus) -> Release | None:
-    """The release to return to: the newest before the current one that ran, and is another."""
+    """The release to return to: the newest before the current one that ran, was not left for being bad,
+    and is another."""
     now = status.release
     return next(
         (
             each
-            for each in status.history
+            for each in stood(status)
             if each.outcome == "succeeded"
             and (each.commit, each.spec_revision) != (now.commit, now.spec_revision)
         ),
