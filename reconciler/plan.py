@@ -36,6 +36,9 @@ class Action(StrEnum):
 FORCED = "forced"
 """The reason of a step that somebody asked for although nothing changed."""
 
+DRIFT = ("drift",)
+"""The changes of a step that only heals."""
+
 STAGE = {
     Action.RELEASE: 0,
     Action.BUILD: 1,
@@ -177,8 +180,9 @@ def _gated(gates: Gates, resource: DesiredResource, found: Observation, step: St
         return step
     place = place_of(resource)
     closed = gates.closed.get(place[1]) if place is not None and place not in gates.exempt else None
-    intact = isinstance(found, Present) and found.hash == step.hash  # only drift is healed
-    if closed is None or intact:
+    # Drift is healed at any time; to do again what is done already is a deploy like any other.
+    heals = step.changes == DRIFT and isinstance(found, Present) and found.hash == step.hash
+    if closed is None or heals:
         return step
     return Finding(resource.id, Reason.WINDOW_CLOSED, f"{closed}; waits: {step.reason}", blocks=False)
 
@@ -235,7 +239,7 @@ def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Prese
         return _step(resource, reason, changes)
     if found.drift:
         if resource.heals_drift:
-            return _step(resource, f"drift: {found.drift}", ("drift",))
+            return _step(resource, f"drift: {found.drift}", DRIFT)
         return Finding(resource.id, Reason.DRIFT_DETECTED, found.drift, blocks=False)
     return None
 
@@ -280,8 +284,8 @@ def _following(service: DesiredService, steps: Iterable[Step]) -> Step | None:
     if not synced:
         return None
     where = ", ".join(sorted({step.resource.split("/")[3] for step in synced}))
-    if all(step.changes == ("drift",) for step in synced):
-        return _step(service, f"drift: its project is put right on {where}", ("drift",))
+    if all(step.changes == DRIFT for step in synced):
+        return _step(service, f"drift: its project is put right on {where}", DRIFT)
     return _step(service, f"its project is synced to {where}", ())
 
 
