@@ -62,7 +62,7 @@ async def test_a_promotion_is_recorded_once_it_is_confirmed(tmp_path: Path) -> N
     async with released(tmp_path) as at:
         assert await refused(at.world, "promote", "staging", "production") == (
             f"this would promote app to production from staging: v1.1.1 at {at.second[:12]} "
-            f"(the next pass: promotion: v1.1.0 -> cut v1.2.0 from v1.1.1 at {at.second[:12]} "
+            f"(the next pass: promotion: v1.1.0 -> v1.2.0 from v1.1.1 at {at.second[:12]} "
             "(promote by Test Author <author@example.org>)); say --confirm deploy to have it done"
         )
         ran = await at.world.trueup("promote", "staging", "production", "--confirm", "deploy")
@@ -118,7 +118,7 @@ async def test_a_release_where_releases_are_promoted_is_at_what_the_source_runs(
         ran = await at.world.trueup("release", "production", "--bump", "major")
         [found] = records(at.world.spec)
         assert (found.source, found.tag, found.commit) == ("staging", "v1.1.1", at.second)
-        assert "app: the next pass: promotion: v1.1.0 -> cut v2.0.0 from v1.1.1" in ran.stdout
+        assert "app: the next pass: promotion: v1.1.0 -> v2.0.0 from v1.1.1" in ran.stdout
 
 
 async def test_a_tag_that_is_there_is_taken_over_as_the_first_release(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_a_hotfix_begins_with_a_branch_at_what_runs_and_ends_with_its_tip(
         fix = app.commit({"file": "fixed"}, branch=branch)
         assert await refused(at.world, "hotfix", "production") == (
             f"this would hotfix app in production: {fix[:12]} "
-            f"(the next pass: hotfix: v1.1.0 -> cut v1.1.2 at {fix[:12]} "
+            f"(the next pass: hotfix: v1.1.0 -> v1.1.2 at {fix[:12]} "
             "(hotfix by Test Author <author@example.org>)); say --confirm deploy to have it done"
         )
         await at.world.trueup("hotfix", "production", "--confirm", "deploy")

@@ -39,9 +39,8 @@ def spec_revisions(spec: Spec, decisions: Mapping[Pair, Decision]) -> dict[Pair,
 def describe(release: Next) -> str:
     """The release in a few words: from what to what, and why."""
     before = f"{release.previous_tag} -> " if release.previous_tag else ""
-    made = "cut " if release.cut else ""
     origin = f" from {release.promoted_from}" if release.promoted_from and release.kind == "promotion" else ""
-    what = f"{before}{made}{release.tag}{origin} at {release.commit[:12]}"
+    what = f"{before}{release.tag}{origin} at {release.commit[:12]}"
     return f"{release.kind}: {what} ({release.triggered_by})"
 
 
