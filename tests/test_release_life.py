@@ -3,110 +3,20 @@
 Bare repositories, the real commands, and a task that writes down what it deployed with.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from tests.operators import REF, records
-from tests.world import World, make_world
-
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging: {{release: {{from: main}}}}
-  production: {{release: {{promote_from: staging{soak}}}, spec_from: release, on_failure: rollback}}
-services:
-  web:
-    repository: app
-    paths: ["web/**", tasks.py]
-    env: {{LEVEL: {level}}}
-    deploy: {{kind: invoke, task: deploy}}
-    environments: [staging, production]
-"""
-
-TASKS = """\
-import os
-from pathlib import Path
-from invoke import task
-
-@task
-def deploy(c):
-    place, tag = os.environ["TRUEUP_ENVIRONMENT"], os.environ["TRUEUP_TAG"]
-    version = Path("web/version").read_text()
-    with (Path({deployed!r}) / place).open("a") as log:
-        log.write(f"{{tag}} {{version}} {{os.environ['LEVEL']}}\\n")
-    if place == "production" and version == "broken":
-        raise SystemExit(7)
-"""
+from tests.releasing import Life, begin_life
 
 PRODUCTION = "environments/production"
 RELEASES = 20
 PEOPLE = "Test Author <author@example.org>"
 
 
-@dataclass
-class Life:
-    """Two environments, and what there is to say of them."""
-
-    world: World
-    soak: str = ""
-    level: str = "one"
-
-    def merge_spec(self) -> str:
-        text = SPEC.format(app=self.world.app.url, soak=self.soak, level=self.level)
-        return self.world.commit_spec(text)
-
-    def change(self, version: str, **options: Any) -> str:
-        return self.world.app.commit({"web/version": version}, **options)
-
-    def deploys(self, environment: str) -> list[str]:
-        """Tag, version and setting of each deploy, the oldest first."""
-        path = self.world.deployed / environment
-        return path.read_text().splitlines() if path.exists() else []
-
-    def tags(self) -> dict[str, str]:
-        """Each tag and its commit."""
-        app = self.world.app
-        names = [ref.removeprefix("refs/tags/") for ref in app.refs() if ref.startswith("refs/tags/")]
-        return {name: app.resolve(f"refs/tags/{name}^{{commit}}") or "" for name in names}
-
-    def trailers(self, tag: str) -> dict[str, str]:
-        """What an annotated tag says of itself; a lightweight one fails."""
-        content = self.world.app.git("cat-file", "tag", f"refs/tags/{tag}")
-        assert f"\ntag {tag}\n" in content
-        said = self.world.app.git("for-each-ref", "--format=%(contents:trailers:only)", f"refs/tags/{tag}")
-        return dict(line.split(": ", 1) for line in said.splitlines())
-
-    def environment(self, name: str) -> dict[str, Any]:
-        found = yaml.safe_load(self.world.status()[f"environments/{name}.yaml"])
-        assert isinstance(found, dict)
-        return found
-
-    def runs(self, name: str) -> tuple[str, str, str, str]:
-        """Tag, commit, kind and outcome of what an environment runs."""
-        release = self.environment(name)["units"]["app"]["release"]
-        return release["tag"], release["commit"], release["kind"], release["outcome"]
-
-    def told(self, name: str) -> tuple[str, str, str]:
-        """Status, reason and message of its condition Ready."""
-        ready = next(each for each in self.environment(name)["conditions"] if each["type"] == "Ready")
-        return ready["status"], ready["reason"], ready.get("message", "")
-
-    async def promote(self, *options: str) -> None:
-        await self.world.trueup("promote", "staging", "production", "--confirm", "deploy", *options)
-
-
 async def test_the_life_of_a_service(tmp_path: Path) -> None:
-    async with make_world(tmp_path) as (world, _):
-        life = Life(world)
-        world.app.commit({"tasks.py": TASKS.format(deployed=str(world.deployed)), "web/version": "0"})
-        spec = life.merge_spec()
+    async with begin_life(tmp_path) as life:
+        spec = life.world.spec.resolve("refs/heads/main")
+        assert spec
         await many_staging_releases(life, spec)
         await promotion(life, spec)
         await hotfix_while_staging_moves_on(life)

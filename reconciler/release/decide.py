@@ -15,7 +15,7 @@ from reconciler.release.current import Release, ReleaseProblem, newest_release, 
 from reconciler.release.facts import Candidate, Common, Next, UnitFacts
 from reconciler.release.numbers import made_before, next_tag
 from reconciler.release.rules import Refusal, Wait
-from reconciler.release.versions import parse_version
+from reconciler.release.versions import parse_version, read_trailers
 from reconciler.status.documents import Release as Recorded
 from reconciler.status.documents import Waiting
 
@@ -243,12 +243,15 @@ def followed(facts: UnitFacts, common: Common) -> Candidate | None:
         new, old = (parse_version(tag, facts.unit) for tag in (newest.tag, known.release.tag))
         if new is None or (old is not None and new <= old):
             return None
+    # One that a pass cut and could not record, as it was killed: it stays what it is.
+    made_for = next(read_trailers(tag).triggered_by for tag in facts.tags if tag.name == newest.tag)
+    is_ours = facts.head is not None and made_for is not None
     return Candidate(
-        kind="external",
+        kind="cut" if is_ours else "external",
         commit=newest.commit,
         spec_revision=newest.spec_revision or common.spec_commit,
         tag=newest.tag,
-        triggered_by=f"the tag {newest.tag}",
+        triggered_by=made_for if is_ours and made_for else f"the tag {newest.tag}",
     )
 
 

@@ -40,6 +40,8 @@ class Trailers:
     """Commit id of the spec that the release runs with."""
     promoted_from: str | None = None
     """The tag it was promoted from."""
+    triggered_by: str | None = None
+    """Who or what asked for it: a pass says so in every tag that it makes."""
     decision: int = 0
     """The number of the operator's record that it answers; 0: it does not say."""
 
@@ -95,6 +97,7 @@ def read_trailers(tag: Tag) -> Trailers:
         unit=given.get(UNIT.lower()) or None,
         spec_revision=spec["commit"] if spec is not None else None,
         promoted_from=given.get(PROMOTED_FROM.lower()) or None,
+        triggered_by=given.get(TRIGGERED_BY.lower()) or None,
         decision=int(number) if (number := given.get(DECISION.lower(), "")).isdecimal() else 0,
     )
 
