@@ -31,7 +31,7 @@ PASSING = frozenset({Reason.AWAITING_APPROVAL, Reason.WINDOW_CLOSED, Reason.SOAK
 """Reasons for which something new waits, while what runs is in order."""
 
 LEFT_ALONE = frozenset({Reason.MANUAL, Reason.SUSPENDED})
-"""Reasons of resources that no release is judged by."""
+"""Reasons of resources by which no release fails. What an operator has suspended proves none either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def environments_after(
     recorded: Recorded, applied: Recorded, facts: EnvironmentFacts, now: datetime
 ) -> list[EnvironmentStatus]:
     """Every environment of the spec. `applied` has the documents of resources as they are after the pass."""
-    seen = _seen(applied, facts)
+    seen = _seen(recorded, applied, facts)
     statuses: dict[str, EnvironmentStatus] = {}
     for name, environment in facts.spec.environments.items():
         id = f"environments/{name}"
@@ -112,15 +112,24 @@ def _decided(status: EnvironmentStatus, unit: str, decision: Decision, now: date
     return msgspec.structs.replace(status, units={**status.units, unit: known})
 
 
-def _seen(applied: Recorded, facts: EnvironmentFacts) -> dict[Pair, list[Seen]]:
+def _seen(recorded: Recorded, applied: Recorded, facts: EnvironmentFacts) -> dict[Pair, list[Seen]]:
     """The resources by unit and environment, as the release is judged by them."""
     changes = {step.resource: step.changes for step in facts.plan.steps}
+    # A secret broke them, and they are only tried again.
+    broken = {
+        hold.resource
+        for status in recorded.environments.values()
+        for hold in status.holds
+        if not (hold.unit or changes.get(hold.resource))
+    }
     found: dict[Pair, list[Seen]] = {}
     for resource in facts.desired.resources:
         place = place_of(resource)
         if place is None or not isinstance(resource, DesiredService | DesiredSync):
             continue
         if resource.setback is not None and resource.setback.reason in LEFT_ALONE:
+            if facts.control.suspends(resource.id):
+                found.setdefault(place, []).append(Seen(resource.id, ready=True, suspended=True))
             continue
         document = applied.get(resource.id)
         ready = document is not None and condition_status(document.conditions, ConditionType.READY) == "True"
@@ -128,8 +137,9 @@ def _seen(applied: Recorded, facts: EnvironmentFacts) -> dict[Pair, list[Seen]]:
         fault = ""
         if outcome is not None and outcome.state == "failed" and outcome.reason in FAULTS:
             # Where only secrets had changed, the release is not at fault: `holds` has that.
-            fault = "" if only_secrets(changes.get(resource.id, ())) else outcome.reason
-        found.setdefault(place, []).append(Seen(resource.id, ready, fault))
+            secrets = only_secrets(changes.get(resource.id, ())) or resource.id in broken
+            fault = "" if secrets else outcome.reason
+        found.setdefault(place, []).append(Seen(resource.id, ready, fault=fault))
     return found
 
 

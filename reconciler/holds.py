@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from reconciler.control.state import ControlState
 from reconciler.hashing import SECRET, changed_inputs
 from reconciler.plan import Action, Step
 from reconciler.spec.model import Spec
@@ -35,6 +36,12 @@ def active_holds(
         if status is not None and (holds := active_in(status, named, is_frozen)):
             found[name] = holds
     return found
+
+
+def is_lifted(hold: Hold, environment: str, control: ControlState) -> bool:
+    """Whether an operator has ended it since; one of a secret whose record is not known ends by itself."""
+    counts = bool(hold.unit or hold.decision)
+    return counts and control.lifted_at(environment, hold.unit) > hold.decision
 
 
 def active_in(

@@ -128,6 +128,13 @@ def _why_refused(
             f"the spec no longer names {len(gone)} of {len(recorded)} recorded resources, more than "
             f"limits.max_prune allows; make one pass with {FORCE}, raise it for this change, or {restore}"
         )
+    leave = [id for id in applied if id in gone]
+    if removed and len(leave) > max(1, desired.max_prune * len(applied)):
+        # Where everything is replaced at once, the new ones are recorded by the next pass.
+        return (
+            f"the spec no longer names {len(leave)} of {len(applied)} recorded services and targets, more "
+            f"than limits.max_prune allows; make one pass with {FORCE}, raise it for this change, or {restore}"
+        )
     for environment in sorted({_scope(id) for id in removed}):
         services = [id for id in recorded if id.startswith(f"services/{environment}/")]
         if len(services) > 1 and all(id in gone for id in services):

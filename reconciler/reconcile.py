@@ -276,7 +276,7 @@ async def prepare(
         observed.resources,
         recorded=ids,
         # What an operator has suspended is left alone too, whatever became of it in the spec.
-        frozen=[id for id in ids if spec.is_frozen(id) or control.suspension_of(id) is not None],
+        frozen=[id for id in ids if spec.is_frozen(id) or control.suspends(id)],
         forced=forced,
         removable=removable(desired, recorded),
         force_prune=force_prune,

@@ -153,7 +153,7 @@ class GoldenWorld:
             desired,
             observed,
             recorded=ids,
-            frozen=[resource for resource in ids if is_frozen(resource)],
+            frozen=[resource for resource in ids if is_frozen(resource) or control.suspends(resource)],
             forced=forced,
             removable=removable(desired, recorded),
             force_prune=force_prune,
@@ -315,6 +315,8 @@ class Planned:
 
         outcomes = await apply_plan(self.plan, dict.fromkeys(Action, act), Recorder(), slot=_slot)
         known = with_results(self.recorded, results)
+        done = {result.resource for result in results}
+        world.drift = {id: found for id, found in world.drift.items() if id not in done}
         happened = PassFacts(
             spec=self.spec,
             spec_commit=world.spec_commit,

@@ -97,7 +97,7 @@ def _promotable(at: Situation, source: str, target: str, unit: str, tag: str | N
     assert release is not None  # a unit without this tag was sorted out
     facts = UnitFacts(at.spec.units[unit], at.environment(target), tags=(), source=status)
     if (unproven := rules.unproven(facts, release.tag, release.commit)) is not None:
-        good = next((each.tag for each in _releases(status) if each.outcome == "succeeded"), None)
+        good = next((each.tag for each in _releases(status) if rules.proven(each)), None)
         instead = f" (an earlier one can be named: --tag {good})" if tag is None and good else ""
         return f"{unproven.message}{instead}"
     current = at.unit_status(target, unit)

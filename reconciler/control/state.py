@@ -53,6 +53,13 @@ class ControlState:
         ended = max((self.resumed.get(name, 0) for name in names), default=0)
         return found if found is not None and found.number > ended else None
 
+    def suspends(self, resource: str) -> bool:
+        """Whether a service or sync target is suspended: itself, its environment or its node."""
+        kind, *rest = resource.split("/")
+        places = [f"environments/{rest[0]}"] if kind in ("services", "projects") and rest else []
+        places += [f"nodes/{rest[2]}"] if kind == "projects" and len(rest) > 2 else []
+        return any(self.suspension_of(each) is not None for each in (resource, *places))
+
 
 def covering(resource: str) -> tuple[str, ...]:
     """The names that stand for a resource: its id, those of what it is a part of, and KIND/NAME.

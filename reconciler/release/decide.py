@@ -220,7 +220,7 @@ def soaked(facts: UnitFacts, common: Common) -> Recorded | Waiting | None:
     for release in (source.release, *source.history):
         if release.tag in passed or (known is not None and release.commit == known.release.commit):
             break  # that one and what came before it was promoted, and maybe left again since
-        if release.outcome == "succeeded" and release.kind != "rollback" and release in stood:
+        if rules.proven(release) and release.kind != "rollback" and release in stood:
             wait = rules.soaking(release, soak, until)
             if wait is None:
                 return release

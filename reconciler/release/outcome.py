@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from reconciler.control.state import ControlState
-from reconciler.release.rules import last_good
+from reconciler.holds import is_lifted
+from reconciler.release import rules
 from reconciler.spec.model import Environment
 from reconciler.status.conditions import Reason, whole_second
 from reconciler.status.documents import MAX_RELEASES, EnvironmentStatus, Hold, UnitStatus
@@ -34,6 +35,8 @@ class Seen:
     resource: str
     ready: bool
     """It is as the release asks; also one that trueup is told to leave alone."""
+    suspended: bool = False
+    """An operator has it left alone: it need not run with the release, and so does not prove it."""
     fault: str = ""
     """The reason of its step, where that failed and the release may be at fault."""
 
@@ -52,9 +55,13 @@ def with_outcomes_of_releases(
     returned = False
     for unit, resources in seen.items():
         known = status.units.get(unit)
-        if known is None or known.release.outcome == "succeeded":
+        if known is None or rules.proven(known.release):
             continue
         resources = list(resources)
+        if known.release.outcome == "succeeded":
+            if all(each.ready for each in resources):
+                status = _put(status, unit, _ended(known, "succeeded", now, reason=_without(resources)))
+            continue
         faults = [each for each in resources if each.fault]
         if faults:
             was = known.release.outcome
@@ -64,8 +71,15 @@ def with_outcomes_of_releases(
                 status, back = _react(status, environment, unit, known, faults[0], control, now)
                 returned = returned or back
         elif all(each.ready for each in resources):
-            status = _put(status, unit, _ended(known, "succeeded", now))
+            status = _put(status, unit, _ended(known, "succeeded", now, reason=_without(resources)))
     return status, returned
+
+
+def _without(resources: Iterable[Seen]) -> str:
+    """What was suspended, and so did not run; empty: nothing."""
+    names = [each.resource for each in resources if each.suspended]
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return f"without {', '.join(names[:2])}{more}, suspended then" if names else ""
 
 
 def _react(
@@ -82,7 +96,7 @@ def _react(
     A release that was returned to is never returned from: one failure must not walk through all history.
     """
     failed = known.release
-    good = last_good(known)
+    good = rules.last_good(known)
     back = environment.on_failure == "rollback" and failed.kind != "rollback" and good is not None
     hold = Hold(
         reason=Reason.ROLLED_BACK if back else Reason.RELEASE_FAILED,
@@ -115,17 +129,14 @@ def _react(
 def without_lifted(status: EnvironmentStatus, control: ControlState) -> EnvironmentStatus:
     """The environment without the holds on units that an operator has lifted since."""
     name = status.id.removeprefix("environments/")
-    holds = tuple(
-        hold
-        for hold in status.holds
-        if not (hold.unit or hold.decision) or control.lifted_at(name, hold.unit) <= hold.decision
-    )
+    holds = tuple(hold for hold in status.holds if not is_lifted(hold, name, control))
     return status if holds == status.holds else msgspec.structs.replace(status, holds=holds)
 
 
 def _ended(known: UnitStatus, outcome: str, now: datetime, *, reason: str = "") -> UnitStatus:
-    if known.release.outcome == outcome:
-        return known
+    now_known = known.release
+    if now_known.outcome == outcome and (outcome == "failed" or now_known.reason == reason):
+        return known  # the first failure is the one that is told
     release = msgspec.structs.replace(
         known.release, outcome=outcome, ended_at=whole_second(now), reason=reason
     )

@@ -58,7 +58,7 @@ def refusal(facts: UnitFacts, candidate: Candidate) -> Refusal | None:
         return None
     if facts.lineage.is_older(candidate.commit, current.commit):
         return Refusal(
-            f"{candidate.told} is of an older commit than {current.tag}, which {where} runs; go back with "
+            f"{candidate.told} is behind {current.tag}, which {where} runs; go back with "
             f"`trueup rollback {facts.environment.name}`"
         )
     drops = candidate.request is not None and candidate.request.drop_hotfix
@@ -94,15 +94,22 @@ def unproven(facts: UnitFacts, tag: str, commit: str) -> Refusal | None:
     """Whether a release has not run successfully in the environment that it is promoted from."""
     source = facts.environment.release.promote_from
     known = find_release(facts.source, tag, commit)
-    if known is not None and known.outcome == "succeeded":
+    if known is not None and proven(known):
         return None
     if known is None:
         why = f"{source} has no record of running it"
+    elif known.outcome == "succeeded":
+        why = f"it ran in {source} {known.reason}"
     elif known.outcome == "failed":
         why = f"it failed in {source}: {known.reason or 'see its services'}"
     else:
         why = f"not everything of {facts.unit.name} runs with it in {source} yet"
     return Refusal(f"{tag} of {facts.unit.name} cannot be promoted to {facts.environment.name}: {why}")
+
+
+def proven(release: Release) -> bool:
+    """Whether everything of the unit ran with it: nothing was suspended meanwhile."""
+    return release.outcome == "succeeded" and not release.reason
 
 
 def find_release(status: UnitStatus | None, tag: str, commit: str = "") -> Release | None:
@@ -111,7 +118,7 @@ def find_release(status: UnitStatus | None, tag: str, commit: str = "") -> Relea
         return None
     found = [each for each in (status.release, *status.history) if each.tag == tag]
     found = [each for each in found if not commit or each.commit == commit]
-    return next((each for each in found if each.outcome == "succeeded"), found[0] if found else None)
+    return next(filter(proven, found), found[0] if found else None)
 
 
 def stood(status: UnitStatus) -> Iterator[Release]:

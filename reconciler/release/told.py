@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from reconciler.control.records import Record
 from reconciler.control.state import ControlState
-from reconciler.holds import hold_message
+from reconciler.holds import hold_message, is_lifted
 from reconciler.release.decide import Decision
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import Reason
@@ -32,9 +32,10 @@ def tell_environments(
     found: dict[str, Told] = {}
     for name in spec.environments:
         mine = {unit: each for (unit, of), each in decisions.items() if of == name}
+        in_force = [hold for hold in holds.get(name, ()) if not is_lifted(hold, name, control)]
         parts = [
             *_stopped(name, control),
-            *_held(name, holds.get(name, ()), mine),
+            *_held(name, in_force, mine),
             *_operators_holds(name, mine, control),
             *_refused(mine),
             *_waiting(mine),

@@ -83,7 +83,7 @@ class Release(Part, frozen=True, kw_only=True):
     ended_at: Moment | None = None
     """When that was first so."""
     reason: str = ""
-    """Why it failed."""
+    """Why it failed, or what of it was suspended while the rest ran: such a release is not promoted."""
     reported: str = ""
     """What GitHub was told of it: the state of its commit, and `release` once there is a GitHub Release."""
 
