@@ -21,7 +21,7 @@ repositories:
   app: {{url: "{app}", branch: main}}
 environments:
   staging: {{release: {{from: main}}}}
-  production: {{release: {{promote_from: staging{soak}}}, spec_from: release, on_failure: rollback}}
+  production: {{release: {{promote_from: staging{policy}}}, {rules}}}
 services:
   web:
     repository: app
@@ -52,12 +52,16 @@ class Life:
     """Two environments, and what there is to say of them."""
 
     world: World
-    soak: str = ""
+    policy: str = ""
+    """More about production's releases, such as `, soak: 0s`."""
+    rules: str = "spec_from: release, on_failure: rollback"
     level: str = "one"
+    more: str = ""
+    """Sections of the spec behind all others."""
 
     def merge_spec(self) -> str:
-        text = SPEC.format(app=self.world.app.url, soak=self.soak, level=self.level)
-        return self.world.commit_spec(text)
+        text = SPEC.format(app=self.world.app.url, policy=self.policy, rules=self.rules, level=self.level)
+        return self.world.commit_spec(text + self.more)
 
     def change(self, version: str, **options: Any) -> str:
         return self.world.app.commit({"web/version": version}, **options)
@@ -94,6 +98,13 @@ class Life:
         """Status, reason and message of its condition Ready."""
         ready = next(each for each in self.environment(name)["conditions"] if each["type"] == "Ready")
         return ready["status"], ready["reason"], ready.get("message", "")
+
+    def service(self, environment: str) -> dict[str, Any]:
+        """The condition Ready of the service there."""
+        found = yaml.safe_load(self.world.status()[f"services/{environment}/web.yaml"])
+        ready = next(each for each in found["conditions"] if each["type"] == "Ready")
+        assert isinstance(ready, dict)
+        return ready
 
     async def promote(self, *options: str) -> None:
         await self.world.trueup("promote", "staging", "production", "--confirm", "deploy", *options)

@@ -10,6 +10,17 @@ from tests.releasing import Life, begin_life
 
 PRODUCTION = "environments/production"
 RELEASES = 20
+BY_HAND = """\
+version: 1
+kind: promote
+by: Anna Example <anna@example.org>
+at: 2026-03-01T12:00:00Z
+environment: production
+unit: app
+source: staging
+tag: v0.2.1
+commit: {commit}
+"""
 PEOPLE = "Test Author <author@example.org>"
 
 
@@ -115,20 +126,21 @@ async def hotfix_while_staging_moves_on(life: Life) -> None:
 async def promotion_without_the_hotfix(life: Life) -> None:
     """A promotion that would lose the fix is refused and told; once it is merged, it brings everything."""
     world, tags = life.world, life.tags()
-    await life.promote()
+    asked = await world.trueup("promote", "staging", "production", "--confirm", "deploy", expect=1)
+    assert "v0.2.1 lacks commits of the hotfix v0.2.2" in asked.stderr
+    assert len(records(world.spec)) == 2
+    # Who goes past the command does not go past the rule.
+    world.spec.commit({"records/000003.yaml": BY_HAND.format(commit=tags["v0.2.1"])}, branch="trueup/control")
     await world.reconcile(expect=4)
     assert (life.tags(), life.runs("production")[0]) == (tags, "v0.2.2")
     status, reason, message = life.told("production")
     assert (status, reason) == ("False", "ReleaseRefused")
     assert "v0.2.1 lacks commits of the hotfix v0.2.2" in message
-    assert (
-        "lacks commits of the hotfix"
-        in (await world.trueup("get", PRODUCTION, "-o", "yaml", expect=None)).stdout
-    )
+    assert "lacks commits of the hotfix" in (await world.trueup("get", PRODUCTION, "-o", "yaml")).stdout
     tree = world.app.git("merge-tree", "--write-tree", "main", "hotfix/app-v0.2.0")
     merged = world.app.git("commit-tree", tree, "-p", "main", "-p", "hotfix/app-v0.2.0", "-m", "Merge")
     world.app.git("update-ref", "refs/heads/main", merged)
-    await world.reconcile(expect=None)
+    await world.reconcile()
     assert life.runs("staging")[:2] == ("v0.2.3", merged)
     await life.promote()
     await world.reconcile()
@@ -145,7 +157,7 @@ async def failed_deploy(life: Life) -> None:
     life.change("broken")
     await world.reconcile()
     await life.promote()
-    done = await world.reconcile(expect=None)
+    done = await world.reconcile(expect=4)
     assert life.deploys("production")[3:] == ["v0.4.0 broken three", "v0.3.0 21 two"]
     assert done["outcomes"]["services/production/web"]["state"] == "succeeded"
     tag, commit, kind, outcome = life.runs("production")
@@ -155,7 +167,7 @@ async def failed_deploy(life: Life) -> None:
     status, reason, message = life.told("production")
     assert (status, reason) == ("False", "HoldActive")
     assert "services/production/web with v0.4.0 was returned from" in message
-    got = await world.trueup("get", PRODUCTION, expect=None)
+    got = await world.trueup("get", PRODUCTION)
     assert "HoldActive" in got.stdout
     assert life.runs("staging")[3] == "succeeded"
 
@@ -163,16 +175,16 @@ async def failed_deploy(life: Life) -> None:
 async def hold_after_the_failure(life: Life) -> None:
     """The hold keeps back what would come by itself, pass after pass; who promotes by command ends it."""
     world = life.world
-    life.soak = ", soak: 0s"
+    life.policy = ", soak: 0s"
     life.merge_spec()
     life.change("22")
     for _ in range(2):
-        await world.reconcile(expect=None)
+        await world.reconcile()
     assert (life.runs("staging")[0], life.runs("production")[0]) == ("v0.4.1", "v0.3.0")
     [waiting] = life.environment("production")["waiting"]
     assert (waiting["tag"], waiting["reason"]) == ("v0.4.1", "HoldActive")
     before = world.status_commits()
-    await world.reconcile(expect=None)
+    await world.reconcile()
     assert world.status_commits() == before
     await life.promote()
     await world.reconcile()
@@ -186,15 +198,15 @@ async def rollback_and_redeploy(life: Life) -> None:
     """Back to what ran before, settings and all, where it stays; `--force` deploys just that once more."""
     world, tags = life.world, life.tags()
     await world.trueup("rollback", "production", "--reason", "slow")
-    await world.reconcile(expect=None)
+    await world.reconcile()
     assert life.runs("production") == ("v0.3.0", tags["v0.3.0"], "rollback", "succeeded")
     assert life.deploys("production")[6:] == ["v0.3.0 21 two"]
     assert life.told("production")[1] == "HoldActive"
-    await world.reconcile("--force", "services/production/web", expect=None)
+    await world.reconcile("--force", "services/production/web")
     assert life.deploys("production")[7:] == ["v0.3.0 21 two"]
     assert life.tags() == tags
     before = world.status_commits()
-    again = await world.reconcile(expect=None)
+    again = await world.reconcile()
     assert (again["steps"], world.status_commits()) == ([], before)
 
 
