@@ -133,7 +133,8 @@ def _why_refused(
         # Where everything is replaced at once, the new ones are recorded by the next pass.
         return (
             f"the spec no longer names {len(leave)} of {len(applied)} recorded services and targets, more "
-            f"than limits.max_prune allows; make one pass with {FORCE}, raise it for this change, or {restore}"
+            f"than limits.max_prune allows; make one pass with {FORCE}, raise it for this change, "
+            f"or {restore}"
         )
     for environment in sorted({_scope(id) for id in removed}):
         services = [id for id in recorded if id.startswith(f"services/{environment}/")]

@@ -10,8 +10,8 @@ import trio
 from reconciler.errors import GitRefused, GitUnavailable
 from reconciler.git.mirror import Mirror
 from reconciler.release.cut import cut_release
-from reconciler.release.numbers import made_before, next_tag
 from reconciler.release.facts import Next, UnitFacts
+from reconciler.release.numbers import made_before, next_tag
 from reconciler.spec.model import Environment, Unit
 from tests.gitrepo import GitRepo
 
