@@ -145,3 +145,33 @@ projects:
         case.world.app.tag("v1.0.1", "refs/heads/main")
         await case.reconcile("--wait-agents", "0s", expect=4)
         assert case.ready("projects/branch/site/web-1/srv+a")[1] == "AwaitingPairing"
+
+
+async def test_the_tags_that_a_pass_cuts_are_signed_where_that_is_asked_for(tmp_path: Path) -> None:
+    async with signed_case(tmp_path, "tag") as signed:
+        case, app = signed.case, signed.case.world.app
+        signed.sign_tag("v1.0.0", key=signed.alice)
+        await case.reconcile(expect=0)
+        case.head = case.head.replace(", cut: external", "")
+        case.commit(case.good)
+        app.commit({"api/compose.yaml": "two\n"})
+        before = app.refs()
+        for key, reason, why in (
+            (None, "SettingsInvalid", "set TRUEUP_SIGNING_KEY_FILE"),
+            (signed.bob, "SignatureInvalid", "is not in keys/allowed_signers"),
+        ):
+            signer = {"TRUEUP_SIGNING_KEY_FILE": str(key.path)} if key is not None else {}
+            ran = await case.reconcile(expect=4, **signer)
+            outcome = ran.document["outcomes"]["releases/staging/app"]
+            assert (outcome["state"], outcome["reason"]) == ("failed", reason)
+            assert why in outcome["message"]
+            assert (app.refs(), case.deployed()) == (before, BOTH)
+            assert case.status("environments/staging")["units"]["app"]["release"]["tag"] == "v1.0.0"
+
+        await case.reconcile(expect=0, TRUEUP_SIGNING_KEY_FILE=str(signed.alice.path))
+        assert "-----BEGIN SSH SIGNATURE-----" in app.git("cat-file", "tag", "v1.0.1")
+        assert case.deployed() == BOTH | {"api": ["v1.0.0", "v1.0.1"]}
+        assert signed.verified() == ("True", "v1.0.1 is signed by an allowed signer")
+        # What was cut needs no key any more.
+        again = await case.reconcile(expect=0)
+        assert (again.document["steps"], again.document["statusCommit"]) == ([], None)
