@@ -92,7 +92,7 @@ class Life:
     def runs(self, name: str) -> tuple[str, str, str, str]:
         """Tag, commit, kind and outcome of what an environment runs."""
         release = self.environment(name)["units"]["app"]["release"]
-        return release["tag"], release["commit"], release["kind"], release["outcome"]
+        return release["tag"], release["commit"], release.get("kind", "external"), release.get("outcome", "")
 
     def told(self, name: str) -> tuple[str, str, str]:
         """Status, reason and message of its condition Ready."""

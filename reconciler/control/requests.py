@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from reconciler.control.records import Record
 from reconciler.control.situation import DecisionRefused, Situation, told, unknown
 from reconciler.release import rules
-from reconciler.release.facts import UnitFacts
+from reconciler.release.facts import UnitFacts, spec_run_by
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import Release, UnitStatus
 
@@ -101,7 +101,8 @@ def _promotable(at: Situation, source: str, target: str, unit: str, tag: str | N
         instead = f" (an earlier one can be named: --tag {good})" if tag is None and good else ""
         return f"{unproven.message}{instead}"
     current = at.unit_status(target, unit)
-    if current is not None and _is_same(at, target, current, release):
+    spec_revision = spec_run_by(at.spec, source, at.recorded) if release == status.release else None
+    if current is not None and _is_same(at, target, current, release, spec_revision):
         return f"{target} runs {release.commit[:12]} of {unit} already, as {current.release.tag}"
     pending = pending_request(at, target, unit)
     if pending is not None and (pending.kind, pending.commit) == ("promote", release.commit):
@@ -109,9 +110,11 @@ def _promotable(at: Situation, source: str, target: str, unit: str, tag: str | N
     return release
 
 
-def _is_same(at: Situation, target: str, current: UnitStatus, release: Release) -> bool:
+def _is_same(
+    at: Situation, target: str, current: UnitStatus, release: Release, spec_revision: str | None
+) -> bool:
     """Whether the target would get nothing new: no other commit, and no other spec where that is released."""
-    same_spec = at.environment(target).spec_from == "head" or release.spec_revision in (
+    same_spec = at.environment(target).spec_from == "head" or (spec_revision or release.spec_revision) in (
         None,
         current.release.spec_revision,
     )

@@ -9,8 +9,8 @@ from reconciler.control.state import ControlState
 from reconciler.git.objects import Tag
 from reconciler.observation import Setback
 from reconciler.release.versions import Bump
-from reconciler.spec.model import Environment, Unit
-from reconciler.status.documents import Hold, Release, ReleaseKind, UnitStatus
+from reconciler.spec.model import Environment, Spec, Unit
+from reconciler.status.documents import Hold, Recorded, Release, ReleaseKind, UnitStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,14 @@ class UnitFacts:
     lineage: Lineage = Lineage()
     recorded_tags: Collection[str] = ()
     """Tags of the unit that some environment has recorded: their numbers are taken for ever."""
+
+
+def spec_run_by(spec: Spec, environment: str, recorded: Recorded) -> str | None:
+    """The spec that an environment that takes the head's ran with when it was last looked at, not one that
+    nobody has tried yet; empty: nothing is recorded. None: it runs with the spec of its release."""
+    if spec.environments[environment].spec_from != "head":
+        return None
+    return recorded.summary.last_applied_revision if recorded.summary is not None else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from reconciler.errors import TrueupError
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths, changed_paths
 from reconciler.release.decide import Decision, decide, followed, soaked
-from reconciler.release.facts import Common, Lineage, UnitFacts
+from reconciler.release.facts import Common, Lineage, UnitFacts, spec_run_by
 from reconciler.release.numbers import numbered
 from reconciler.release.rules import runs_hotfix
 from reconciler.repositories import Repositories
@@ -76,11 +76,9 @@ def unit_facts(
     unit, environment = spec.units[unit_name], spec.environments[environment_name]
     view = views[unit.repository]
     source_name = environment.release.promote_from
-    source_spec = None
-    if source_name is not None and spec.environments[source_name].spec_from == "head":
-        # The spec that the source ran with when it was last looked at, not one that nobody has tried yet.
-        source_spec = recorded.summary.last_applied_revision if recorded.summary is not None else ""
-        source_spec = source_spec or common.spec_commit
+    source_spec = spec_run_by(spec, source_name, recorded) if source_name is not None else None
+    if source_spec == "":
+        source_spec = common.spec_commit
     return UnitFacts(
         unit=unit,
         environment=environment,
