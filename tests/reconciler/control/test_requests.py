@@ -1,6 +1,7 @@
 """Decisions that ask for another release: which tag and commit are recorded, and what is refused how."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from reconciler.control.requests import Asked
 from reconciler.control.situation import DecisionRefused, Situation
 from reconciler.control.state import fold
 from reconciler.spec.load import load
-from reconciler.status.documents import EnvironmentStatus, Recorded, Release, UnitStatus, Waiting
+from reconciler.status.documents import EnvironmentStatus, Recorded, Release, Summary, UnitStatus, Waiting
 from tests.reconciler.control.records import ANNA, NOW, record
 
 SPEC = """
@@ -151,6 +152,20 @@ def test_the_same_commit_with_another_spec_is_something_new_where_specs_are_rele
     production = {"web": status(release("v0.3.0", OLD, spec_revision=OLD))}
     assert promote(situation(staging=staging, production=production, spec=spec), "web").records
     assert "already" in refused(lambda: promote(situation(staging=staging, production=production), "web"))
+
+
+def test_the_spec_that_the_source_runs_with_is_something_new_to_promote() -> None:
+    """A merge reaches staging at once, which follows the head, and production by a promotion alone."""
+    spec = SPEC.replace("approval: manual}", "approval: manual}, spec_from: release")
+    production = {"web": status(release("v0.3.0", OLD, spec_revision=OLD))}
+    at = situation(production=production, spec=spec)
+
+    def looked_at_with(commit: str) -> Situation:
+        return replace(at, recorded=at.recorded.put(Summary(id="summary", last_applied_revision=commit)))
+
+    [asked] = promote(looked_at_with(NEW), "web").records
+    assert (asked.tag, asked.commit) == ("v0.3.1", OLD)
+    assert "already" in refused(lambda: promote(looked_at_with(OLD), "web"))
 
 
 # --- release -----------------------------------------------------------------------------------
