@@ -237,7 +237,7 @@ async def prepare(
     decided = await decide_releases(spec.spec, views, recorded, common, repositories)
     verification = Verification(repositories, settings)
     decided = replace(decided, decisions=await verification.decisions(spec.spec, decided.decisions))
-    revisions = spec_revisions(spec.spec, decided.decisions)
+    revisions = spec_revisions(spec.spec, decided.decisions, recorded)
     spec = await with_releases(spec, revisions, repositories.mirror(spec_url), primary.specs)
     # A release may have resources under names that the head has changed since.
     recorded, untold = _known(published, replayed, interrupted, spec.spec.moved)

@@ -137,7 +137,7 @@ class GoldenWorld:
             decisions[pair] = decide(known[pair], common)
         decisions = with_numbers(decisions, known)
         spec, is_frozen = head.spec, head.is_frozen
-        if revisions := spec_revisions(spec, decisions):
+        if revisions := spec_revisions(spec, decisions, recorded):
             tip = {SPEC_FILE: self.specs[self.spec_commit]}
             released = {
                 pair: load_released(tip, {SPEC_FILE: self.specs[commit]}, commit)

@@ -10,7 +10,7 @@ from reconciler.release.decide import Decision
 from reconciler.release.facts import Common, Next
 from reconciler.release.told import tell_environments, why
 from reconciler.spec.model import Spec
-from reconciler.status.documents import Recorded
+from reconciler.status.documents import Recorded, UnitStatus
 
 Pair = tuple[str, str]
 
@@ -24,16 +24,30 @@ def release_steps(decisions: Mapping[Pair, Decision]) -> list[Step]:
     ]
 
 
-def spec_revisions(spec: Spec, decisions: Mapping[Pair, Decision]) -> dict[Pair, str]:
-    """By unit and environment, the revision of the spec that its release brings, where the spec says so."""
+def spec_revisions(spec: Spec, decisions: Mapping[Pair, Decision], recorded: Recorded) -> dict[Pair, str]:
+    """By unit and environment, the revision of the spec that its release brings, where the spec says so.
+
+    A release that cannot be used now (its tag is moved or not signed, its repository is away) is still
+    what runs there: without its spec, what only that has would seem to have left.
+    """
     found: dict[Pair, str] = {}
     for pair, decision in decisions.items():
         if spec.environments[pair[1]].spec_from != "release":
             continue
         release = decision.next or decision.current
-        if isinstance(release, Next | Release) and release.spec_revision is not None:
-            found[pair] = release.spec_revision
+        if isinstance(release, Next | Release):
+            revision = release.spec_revision
+        else:
+            known = _recorded(pair, recorded)
+            revision = known.release.spec_revision if known is not None else None
+        if revision is not None:
+            found[pair] = revision
     return found
+
+
+def _recorded(pair: Pair, recorded: Recorded) -> UnitStatus | None:
+    status = recorded.environments.get(f"environments/{pair[1]}")
+    return status.units.get(pair[0]) if status is not None else None
 
 
 def describe(release: Next) -> str:
@@ -68,9 +82,8 @@ def gates_of(
 
 def _going_back(decisions: Mapping[Pair, Decision], recorded: Recorded) -> Iterable[Pair]:
     """Units that return, or have returned and not arrived yet."""
-    for (unit, environment), decision in decisions.items():
-        status = recorded.environments.get(f"environments/{environment}")
-        known = status.units.get(unit) if status is not None else None
+    for pair, decision in decisions.items():
+        known = _recorded(pair, recorded)
         coming = decision.next.kind if decision.next is not None else None
         on_its_way = (
             coming is None
@@ -79,4 +92,4 @@ def _going_back(decisions: Mapping[Pair, Decision], recorded: Recorded) -> Itera
             and known.release.outcome != "succeeded"
         )
         if coming == "rollback" or on_its_way:
-            yield unit, environment
+            yield pair
