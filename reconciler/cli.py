@@ -83,10 +83,18 @@ def plan(settings: Any, output: str, detailed_exitcode: bool) -> None:
 @click.option(
     "--force", "forced", multiple=True, metavar="RESOURCE", help="Act on it though nothing changed."
 )
+@click.option(
+    "--adopt", "adopted", multiple=True, metavar="RESOURCE", help="Take over what runs; do not deploy it."
+)
 @click.option("--force-prune", is_flag=True, help="Let go more of what left the spec than max_prune allows.")
 @click.option("--wait-agents", default="60s", show_default=True, help="How long to wait for agents.")
 def reconcile(
-    settings: Any, output: str, forced: tuple[str, ...], force_prune: bool, wait_agents: str
+    settings: Any,
+    output: str,
+    forced: tuple[str, ...],
+    adopted: tuple[str, ...],
+    force_prune: bool,
+    wait_agents: str,
 ) -> None:
     """Run one pass, wait for its steps, and exit."""
     from reconciler.console import Progress, print_pass
@@ -107,6 +115,7 @@ def reconcile(
                     primary,
                     patience=patience,
                     forced=forced,
+                    adopted=adopted,
                     force_prune=force_prune,
                     on_plan=progress.expect,
                     on_change=progress,

@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from reconciler.spec.model import ComposeDeploy, Project, Service, SyncTarget
+from reconciler.spec.model import ComposeDeploy, DokployDeploy, Project, Service, SyncTarget
 
 MAX_SLUG = 200
 """Bytes; a file name has room for 255."""
@@ -54,3 +54,19 @@ def compose_project(service: Service, recorded: str | None = None) -> str:
     name = f"{service.environment}-{service.name}"
     allowed = re.sub(r"[^a-z0-9_-]", "-", name.lower())
     return allowed if allowed == name else f"{allowed}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def dokploy_application(server: str, compose_id: str) -> str:
+    """A compose application in Dokploy, under one name however the server's address is written."""
+    place = re.sub(r"^https?://", "", server.lower()).rstrip("/").removesuffix("/api")
+    return f"{place.rstrip('/')} {compose_id}"
+
+
+def exclusive_place(service: Service) -> tuple[str, str, str] | None:
+    """What one service alone may deploy to: the kind of place, which one, and the key that names it."""
+    match service.deploy:
+        case ComposeDeploy():
+            return "compose project", compose_project(service), "project_name"
+        case DokployDeploy(server=server, compose_id=compose_id):
+            return "application in Dokploy", dokploy_application(server, compose_id), "compose_id"
+    return None

@@ -4,18 +4,16 @@ import json
 import os
 import ssl
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import trio
 
+from reconciler.bounded import read_at_most
 from reconciler.errors import SettingsError, TrueupError
 from reconciler.logs import printable
 from reconciler.settings import Settings
 from reconciler.spec.addresses import secret_host_fault
 from reconciler.status.conditions import bounded
-
-if TYPE_CHECKING:
-    import httpx
 
 SOCKET_NAME: Final = "trueup.sock"
 MAX_SOCKET_PATH: Final = 107
@@ -102,7 +100,7 @@ async def request(
             async with client:
                 timeout = httpx.Timeout(deadline, connect=CONNECT_DEADLINE)
                 async with client.stream(method, path, params=params, timeout=timeout) as answer:
-                    status, content = answer.status_code, await _read(answer)
+                    status, content = answer.status_code, await read_at_most(answer, MAX_ANSWER)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         failure = absent
         if _is_denied(error):
@@ -154,16 +152,6 @@ def _is_denied(error: BaseException) -> bool:
     while cause is not None and not isinstance(cause, PermissionError):
         cause = cause.__cause__ or cause.__context__
     return cause is not None
-
-
-async def _read(answer: "httpx.Response") -> bytes | None:
-    """None: it is too large."""
-    content, size = b"", 0
-    # Read to its end even if it is of no use: httpx leaves generators open that are given up in between.
-    async for chunk in answer.aiter_bytes():
-        size += len(chunk)
-        content += chunk if size <= MAX_ANSWER else b""
-    return content if size <= MAX_ANSWER else None
 
 
 def _judged(status: int, content: bytes, address: str) -> Any:

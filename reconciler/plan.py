@@ -26,7 +26,8 @@ class Action(StrEnum):
     DEPLOY = "deploy"
     SYNC = "sync"
     ADOPT = "adopt"
-    """Record new fingerprints under a new master key; nothing is touched."""
+    """Record new fingerprints under a new master key, or what somebody else deployed; nothing that runs is
+    touched."""
     REMOVE = "remove"
     """The spec no longer names it: its driver takes away what it put there."""
     FORGET = "forget"
@@ -35,6 +36,9 @@ class Action(StrEnum):
 
 FORCED = "forced"
 """The reason of a step that somebody asked for although nothing changed."""
+
+ADOPTED = "taken over as it is"
+"""The reason of a step that marks what somebody else deployed as what the spec says."""
 
 DRIFT = ("drift",)
 """The changes of a step that only heals."""
@@ -105,6 +109,7 @@ def make_plan(
     recorded: Collection[str],
     frozen: Collection[str] = (),
     forced: Collection[str] = (),
+    adopted: Collection[str] = (),
     releases: Iterable[Step] = (),
     gates: Gates | None = None,
     removable: Removable | None = None,
@@ -114,8 +119,8 @@ def make_plan(
 
     `recorded` are the ids of all status files but the summary. Those that the spec no longer names are
     removed, as far as they are `removable`, or forgotten, except the `frozen` ones, whose spec is wrong at
-    the moment. The `forced` ones get a step
-    even if nothing changed. `releases` are the steps that give units another release: what is deployed of
+    the moment. The `forced` ones get a step even if nothing changed, the `adopted` ones of those that are due
+    are marked and not deployed. `releases` are the steps that give units another release: what is deployed of
     those units waits for them. `gates` say what may not happen now.
     """
     gates = gates or Gates()
@@ -131,6 +136,8 @@ def make_plan(
             outcome = _step(resource, FORCED, ())
         if isinstance(resource, DesiredService) and _can_be_forced(resource, found) and not _acts(outcome):
             outcome = _following(resource, steps) or outcome
+        if resource.id in adopted and isinstance(outcome, Step) and outcome.action is Action.DEPLOY:
+            outcome = replace(outcome, action=Action.ADOPT, reason=ADOPTED)
         if isinstance(outcome, Step):
             outcome = _gated(gates, resource, found, outcome)
         if isinstance(outcome, Step) and (release := release_id_of(resource)) in released:

@@ -4,7 +4,6 @@ It is level-triggered: whatever asked for it only says "look now". A pass that w
 repaired by the next one, which starts from what git, the status branch and the hosts say.
 """
 
-import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,13 +17,14 @@ from reconciler.deploy.looking import looking
 from reconciler.deploy.removal import removable
 from reconciler.desired import Desired, Facts, make_desired
 from reconciler.environment_status import returned_to
-from reconciler.errors import Problem, SettingsError
+from reconciler.errors import Problem
 from reconciler.fleet import Fleet
 from reconciler.gather import gather_facts, releases_of
 from reconciler.health import HealthChecks
 from reconciler.health_status import checks_due, notes_of_health
 from reconciler.holds import active_holds, with_untold_failures
 from reconciler.journal import StepRecord
+from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
 from reconciler.observe import Observed, observe
 from reconciler.pass_status import PassFacts, last_good_spec, with_pass
@@ -93,6 +93,7 @@ async def reconcile(
     *,
     patience: float,
     forced: Collection[str] = (),
+    adopted: Collection[str] = (),
     force_prune: bool = False,
     on_plan: Callable[[Plan], None] = lambda _plan: None,
     on_change: OnChange = lambda _step, _outcome: None,
@@ -104,12 +105,12 @@ async def reconcile(
     nothing to work with; what goes wrong with one resource is in the result.
     """
     one = partial(_one_pass, primary, patience=patience, on_plan=on_plan, on_change=on_change)
-    done = await one(forced=forced, force_prune=force_prune)
+    done = await one(forced=forced, adopted=adopted, force_prune=force_prune)
     if not done.returned:
         return done
     for line in done.returned:
         log.warning(line)
-    back = await one(forced=(), force_prune=False)
+    back = await one(forced=(), adopted=(), force_prune=False)
     return replace(back, outcomes={**done.outcomes, **back.outcomes}, returned=done.returned)
 
 
@@ -118,11 +119,14 @@ async def _one_pass(
     *,
     patience: float,
     forced: Collection[str],
+    adopted: Collection[str],
     force_prune: bool,
     on_plan: Callable[[Plan], None],
     on_change: OnChange,
 ) -> Pass:
-    prepared = await prepare(primary, patience=patience, forced=forced, force_prune=force_prune)
+    prepared = await prepare(
+        primary, patience=patience, forced=forced, adopted=adopted, force_prune=force_prune
+    )
     for note in primary.new_notes(prepared.notes):
         log.info(f"note: {note}")
     on_plan(prepared.plan)
@@ -202,6 +206,7 @@ async def prepare(
     *,
     patience: float | None,
     forced: Collection[str] = (),
+    adopted: Collection[str] = (),
     force_prune: bool = False,
 ) -> Prepared:
     """Look at everything and plan; nothing is changed.
@@ -254,7 +259,8 @@ async def prepare(
         suspended=control,
     )
     desired = await trio.to_thread.run_sync(make_desired, facts)
-    _check_forced(forced, desired)
+    check_named("--force", forced, desired)
+    check_named("--adopt", adopted, desired)
     notes = tuple(notes_of_pass(spec.spec, desired, recorded))
     # observe
     fleet = None
@@ -267,7 +273,11 @@ async def prepare(
         secret_targets=primary.secret_targets(spec.spec),
         secret_exports=primary.secret_exports(spec.spec),
         interrupted=_interrupted(untold),
-        look_at_service=looking(primary.run_context, here=patience is not None),
+        look_at_service=looking(
+            primary.run_context,
+            here=patience is not None,
+            credential=primary.secret_store(spec.spec).credential,
+        ),
     )
     # plan
     ids = recorded.ids() - {SUMMARY_ID}
@@ -278,6 +288,7 @@ async def prepare(
         # What an operator has suspended is left alone too, whatever became of it in the spec.
         frozen=[id for id in ids if spec.is_frozen(id) or control.suspends(id)],
         forced=forced,
+        adopted=adopted,
         removable=removable(desired, recorded),
         force_prune=force_prune,
         releases=release_steps(decided.decisions),
@@ -313,18 +324,6 @@ def _interrupted(untold: Iterable[StepRecord]) -> set[str]:
     """Resources that a step may have left anywhere. One that only records something touches nothing."""
     acting = (Action.DEPLOY, Action.SYNC, Action.PUSH, Action.EXPORT, Action.REMOVE)
     return {record.resource for record in untold if record.action in acting}
-
-
-def _check_forced(forced: Collection[str], desired: Desired) -> None:
-    """A name that nothing has would be ignored, and somebody would wait for it in vain."""
-    known = [resource.id for resource in desired.resources]
-    for resource in forced:
-        if resource not in known:
-            near = difflib.get_close_matches(resource, known, 1, cutoff=0.4)
-            raise SettingsError(
-                f"--force {resource}: the spec has no such service, project target or secret target",
-                hint=f"did you mean {near[0]}?" if near else "`trueup get` lists the names",
-            )
 
 
 def _pass_facts(

@@ -260,7 +260,11 @@ def _established(status: Applied, result: StepResult) -> dict[str, object]:
 
 def _adopted(recorded: Recorded, result: StepResult) -> tuple[AnyDocument, ...]:
     """New fingerprints without a deploy: recorded, and flagged until the next deploy."""
-    status = recorded.get(result.resource)
+    status: AnyDocument | None = recorded.get(result.resource)
+    why = "adopted under another master key without a comparison"
+    if "inventory" in result.details:
+        status = _deployed(recorded.services.get(result.resource), result)
+        why = "what runs there was taken over as it is"
     if not isinstance(status, Applied):
         return ()
     conditions = status.conditions
@@ -270,7 +274,7 @@ def _adopted(recorded: Recorded, result: StepResult) -> tuple[AnyDocument, ...]:
             ConditionType.SECRETS_VERIFIED,
             "False",
             Reason.SECRETS_UNVERIFIED,
-            "adopted under another master key without a comparison; the next deploy settles it",
+            f"{why}; the next deploy settles it",
             now=result.at,
         )
     adopted = msgspec.structs.replace(

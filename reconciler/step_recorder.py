@@ -12,7 +12,7 @@ from reconciler.apply import Outcome
 from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredSync, DesiredTarget, Revision
 from reconciler.hashing import Inputs
 from reconciler.journal import Journal, StepRecord
-from reconciler.plan import Action, Step
+from reconciler.plan import ADOPTED, Action, Step
 from reconciler.recording import StepResult, step_result
 from reconciler.secret_reads import ReadFor, SecretRead, reads_of
 from reconciler.status.transitions import Transition
@@ -95,7 +95,7 @@ class JournalRecorder:
 def _reads(step: Step, resource: AnyDesired | None) -> tuple[SecretRead, ...]:
     """The secrets that leave with a step; those that another system exports are never in our hands."""
     match resource, step.action:
-        case DesiredService(), Action.DEPLOY:
+        case DesiredService(), action if action is Action.DEPLOY or step.reason == ADOPTED:
             return reads_of(resource.id, ReadFor.DEPLOY, resource.merged.variables.values())
         case DesiredSync(), Action.SYNC:
             return tuple(

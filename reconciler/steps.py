@@ -18,7 +18,7 @@ from reconciler.git.checkout import checkout
 from reconciler.health import HealthChecks
 from reconciler.lanes import Lane
 from reconciler.observation import Absent, Observation
-from reconciler.plan import FORCED, Action, Step
+from reconciler.plan import ADOPTED, FORCED, Action, Step
 from reconciler.release_steps import ReleaseSteps
 from reconciler.repositories import Repositories
 from reconciler.secret_exports import SecretExports
@@ -87,7 +87,7 @@ class Steps:
             Action.EXPORT: self._export,
             Action.SYNC: self._sync,
             Action.DEPLOY: self._deploy,
-            Action.ADOPT: self._record_only,
+            Action.ADOPT: self._adopt,
             Action.REMOVE: self._remove,
             Action.FORGET: self._record_only,
         }
@@ -149,35 +149,14 @@ class Steps:
 
     async def _deploy(self, step: Step) -> Details:
         desired = self._services[step.resource]
-        service = desired.service
-        revision = self._releases.revision_of(desired)
-        assert revision is not None  # a step has no setback
-        driver = driver_for(service.deploy)
-        known = self._inventories(service)
-        repository = self._spec.repositories[service.repository]
+        driver = driver_for(desired.service.deploy)
         needs_tree = driver.needs_checkout or self._health.needs_checkout(desired)
         inventory: Mapping[str, str] = {}
         try:
-            async with self._tree(repository.url, revision.commit, needed=needs_tree) as tree:
-                outcome = await driver.deploy(
-                    DeployRequest(
-                        service=service,
-                        checkout=tree,
-                        tag=revision.ref,
-                        revision=revision.commit,
-                        variables=desired.merged.sealed(),
-                        masker=Masker([*desired.merged.secrets(), *desired.passed_on]),
-                        context=self._context,
-                        config_hash=step.hash,
-                        inventory=known.pop(service.id, {}),
-                        others=known,
-                        nodes=self._fleet,
-                        project=self._project_of(service),
-                        log=lambda line: log.info("task output", resource=step.resource, line=line),
-                    )
-                )
+            async with self._request(step, desired, needs_tree=needs_tree) as request:
+                outcome = await driver.deploy(request)
                 inventory = outcome.inventory
-                await self._health.verify(desired, tree)
+                await self._health.verify(desired, request.checkout)
         except StepFailed as error:
             # Something of it may be there, and has to be found when it leaves the spec.
             inventory = error.inventory if isinstance(error, TaskFailed) else inventory
@@ -186,6 +165,43 @@ class Steps:
             raise
         kept = _kept(driver, desired, inventory)
         return {"exit_code": outcome.exit_code, "output": outcome.output, "inventory": kept}
+
+    async def _adopt(self, step: Step) -> Details:
+        if step.reason != ADOPTED:
+            return {}
+        desired = self._services[step.resource]
+        driver = driver_for(desired.service.deploy)
+        async with self._request(step, desired, needs_tree=driver.needs_checkout) as request:
+            outcome = await driver.adopt(request)
+        return {"inventory": _kept(driver, desired, outcome.inventory)}
+
+    @asynccontextmanager
+    async def _request(
+        self, step: Step, desired: DesiredService, *, needs_tree: bool
+    ) -> AsyncIterator[DeployRequest]:
+        """What a driver is asked to do to a service."""
+        service = desired.service
+        revision = self._releases.revision_of(desired)
+        assert revision is not None  # a step has no setback
+        known = self._inventories(service)
+        repository = self._spec.repositories[service.repository]
+        async with self._tree(repository.url, revision.commit, needed=needs_tree) as tree:
+            yield DeployRequest(
+                service=service,
+                checkout=tree,
+                tag=revision.ref,
+                revision=revision.commit,
+                variables=desired.merged.sealed(),
+                masker=Masker([*desired.merged.secrets(), *desired.passed_on]),
+                context=self._context,
+                config_hash=step.hash,
+                credential=self._secret_targets.store.credential,
+                inventory=known.pop(service.id, {}),
+                others=known,
+                nodes=self._fleet,
+                project=self._project_of(service),
+                log=lambda line: log.info("task output", resource=step.resource, line=line),
+            )
 
     async def _remove(self, step: Step) -> Details:
         if (target := self._recorded.syncs.get(step.resource)) is not None:
@@ -199,6 +215,7 @@ class Steps:
             status,
             self._context,
             self._fleet,
+            self._secret_targets.store.credential,
             lambda line: log.info("task output", resource=step.resource, line=line),
         )
         return {}

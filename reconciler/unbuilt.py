@@ -6,7 +6,6 @@ silently ignored is worse than one that is refused. What gets built leaves this 
 
 from reconciler.observation import Setback
 from reconciler.spec.model import (
-    DokployDeploy,
     ManualDeploy,
     Project,
     Service,
@@ -36,9 +35,6 @@ def unbuilt_in_service(service: Service) -> Setback | None:
         return Setback(
             Reason.MANUAL, f"{service.name} is deployed by hand; trueup only reports it", blocks=False
         )
-    if isinstance(service.deploy, DokployDeploy):
-        kind = type(service.deploy).__struct_config__.tag
-        return _setback(f"services.{service.name}.deploy.kind: {kind}")
     return None
 
 

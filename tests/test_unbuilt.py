@@ -9,11 +9,6 @@ from tests.bad_world import Case, errors, make_case
 
 NOT_YET = "is valid, but this version of trueup does not act on it yet"
 
-SERVICES = {
-    "deploy.kind: dokploy": (
-        "deploy: {kind: dokploy, compose_id: abc, server: 'https://dokploy.example', api_key: {env: KEY}}"
-    ),
-}
 PROJECTS = {
     "source (a directory on the primary)": "source: {directory: /srv/build}, sync: {nodes: [NODE]}",
     "sync.strategy: release": "repository: app, branch: main, sync: {strategy: release, nodes: [NODE]}",
@@ -26,19 +21,14 @@ def name_of(table: dict[str, str], part: str) -> str:
 
 
 def spec(case: Case) -> str:
-    """One of everything in the tables, and one service that is fine."""
+    """One of everything in the table, and one service that is fine."""
     invoke = "deploy: {kind: invoke, task: deploy}"
-    services = {name_of(SERVICES, part): ("staging", text) for part, text in SERVICES.items()}
-    services |= {"fine": ("staging", invoke)}
     projects = {name_of(PROJECTS, part): text for part, text in PROJECTS.items()}
     projects |= {"site": "repository: app, branch: main, suspend: true, sync: {nodes: [NODE]}"}
     lines = [
         case.head.rstrip(),
         "services:",
-        *(
-            f"  {name}: {{repository: app, environments: [{environment}], {text}}}"
-            for name, (environment, text) in services.items()
-        ),
+        f"  fine: {{repository: app, environments: [staging], {invoke}}}",
         "nodes:",
         f'  web-1: {{token_key: "{NodeToken.generate().public_text}"}}',
         "projects:",
@@ -53,9 +43,6 @@ def spec(case: Case) -> str:
 def expected() -> dict[str, str]:
     """By resource: the part that is to be named."""
     found: dict[str, str] = {}
-    for part in SERVICES:
-        name = name_of(SERVICES, part)
-        found[f"services/staging/{name}"] = f"services.{name}.{part}"
     for part in PROJECTS:
         name = name_of(PROJECTS, part)
         found[f"projects/branch/{name}/web-1/srv+{name}"] = f"projects.{name}.{part}"

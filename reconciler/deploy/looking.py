@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.driver import DRIVERS
-from reconciler.deploy.request import LookRequest
+from reconciler.deploy.request import LookRequest, ReadCredential, no_credential
 from reconciler.desired_model import DesiredService
 from reconciler.errors import TrueupError
 from reconciler.observation import Observation, Unknown
@@ -13,7 +13,7 @@ from reconciler.status.documents import ServiceStatus
 Look = Callable[[DesiredService, ServiceStatus | None], Awaitable[Observation | None]]
 
 
-def looking(context: RunContext, *, here: bool) -> Look:
+def looking(context: RunContext, *, here: bool, credential: ReadCredential = no_credential) -> Look:
     """`here`: this is a pass of the primary. A plan may be made anywhere, and asks no driver that looks at
     the host it runs on."""
 
@@ -23,7 +23,8 @@ def looking(context: RunContext, *, here: bool) -> Look:
         if driver is None or (driver.is_local and not here):
             return None
         try:
-            return await driver.look(LookRequest(desired.service, status, str(desired.hash or ""), context))
+            wanted = str(desired.hash or "")
+            return await driver.look(LookRequest(desired.service, status, wanted, context, credential))
         except TrueupError as error:
             return Unknown(error.reason, str(error))
 

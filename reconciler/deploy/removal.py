@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.driver import DRIVERS
-from reconciler.deploy.request import CannotRemove, Nodes, RemoveRequest
+from reconciler.deploy.request import CannotRemove, Nodes, ReadCredential, RemoveRequest
 from reconciler.desired_model import Desired
 from reconciler.errors import StepFailed
 from reconciler.prune import Removable
@@ -41,11 +41,17 @@ def removable(desired: Desired, recorded: Recorded) -> Removable:
 
 
 async def remove(
-    status: ServiceStatus, context: RunContext, nodes: Nodes | None, log: Callable[[str], None]
+    status: ServiceStatus,
+    context: RunContext,
+    nodes: Nodes | None,
+    credential: ReadCredential,
+    log: Callable[[str], None],
 ) -> None:
     """Have its driver remove a service. Raises CannotRemove, or why its system cannot be asked."""
     try:
-        await DRIVERS[status.deploy].remove(RemoveRequest(status.id, status.inventory, context, nodes, log))
+        await DRIVERS[status.deploy].remove(
+            RemoveRequest(status.id, status.inventory, context, nodes, credential, log)
+        )
     except CannotRemove:
         raise
     except StepFailed as error:

@@ -1,6 +1,6 @@
 """What a driver is asked, what it answers, and how it fails: the contract between apply and the drivers."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -8,11 +8,19 @@ from typing import ClassVar, Protocol
 from agent.wire.messages import TaskReport
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.output import Masker
-from reconciler.errors import NotYetImplemented, StepFailed
+from reconciler.errors import NotYetImplemented, SettingsError, StepFailed
 from reconciler.observation import Observation
 from reconciler.secrets.values import Secret
-from reconciler.spec.model import Project, Retry, Service
+from reconciler.spec.model import Credential, Project, Retry, Service
 from reconciler.status.documents import ServiceStatus
+
+ReadCredential = Callable[[Credential, str], Awaitable[Secret]]
+"""A credential of the spec, and the environment it is read for, to its value. Raises SettingsError."""
+
+
+async def no_credential(credential: Credential, environment: str) -> Secret:  # noqa: ARG001 - as is said
+    """For drivers that need none."""
+    raise SettingsError("no credential can be read here")
 
 
 def no_log(line: str) -> None:
@@ -75,6 +83,7 @@ class DeployRequest:
     """None in a pass without agents."""
     project: Project | None = None
     """The one that `service.deploy` names, where it names one."""
+    credential: ReadCredential = no_credential
     log: Callable[[str], None] = no_log
     """Gets each line of output as it comes, masked; must not raise."""
 
@@ -101,6 +110,7 @@ class LookRequest:
     config_hash: str
     """The one that is wanted."""
     context: RunContext
+    credential: ReadCredential = no_credential
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,7 @@ class RemoveRequest:
     inventory: Mapping[str, str]
     context: RunContext
     nodes: Nodes | None = None
+    credential: ReadCredential = no_credential
     log: Callable[[str], None] = no_log
 
 
@@ -124,6 +135,8 @@ class Driver:
     """Whether `look` asks the host that it runs on, and so means nothing anywhere else."""
     removes: ClassVar[bool] = False
     """Whether `remove` can take away what was deployed."""
+    adopts: ClassVar[bool] = False
+    """Whether `adopt` can take over what somebody else deployed."""
 
     async def deploy(self, request: DeployRequest) -> DeployOutcome:
         """Deploy, and return once it is done. Cancellation leaves no process behind.
@@ -131,6 +144,10 @@ class Driver:
         Doing the same again must be harmless: a primary that was killed meanwhile repeats the step.
         Raises StepFailed.
         """
+        raise NotImplementedError
+
+    async def adopt(self, request: DeployRequest) -> DeployOutcome:
+        """Mark what is there as what the request would deploy, and deploy nothing. Raises StepFailed."""
         raise NotImplementedError
 
     async def look(self, request: LookRequest) -> Observation | None:  # noqa: ARG002 - a default

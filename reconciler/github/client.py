@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import trio
 
+from reconciler.bounded import is_tls, read_at_most
 from reconciler.github.errors import GitHubDown, GitHubRefused
 from reconciler.github.pace import Pace
 from reconciler.github.scopes import MAX_VALUE, OrganizationScope, RepositoryScope, Scope, SecretMeta
@@ -255,11 +256,14 @@ class GitHub:
             with trio.fail_after(DEADLINE):
                 request = self._client.stream(method, self._api + path, json=body)
                 async with request as response:
-                    return _Answer(response.status_code, response.headers, await _bounded(response))
+                    content = await read_at_most(response, MAX_ANSWER)
+                    if content is not None:
+                        return _Answer(response.status_code, response.headers, content)
+                    return "its answer is too large"
         except (httpx.TimeoutException, trio.TooSlowError):
             return "no answer in time"
         except httpx.ConnectError as error:
-            return "its certificate is not trusted" if _is_tls(error) else "it cannot be reached"
+            return "its certificate is not trusted" if is_tls(error) else "it cannot be reached"
         except (httpx.HTTPError, httpx.InvalidURL, ValueError):
             return "the connection broke"
 
@@ -309,17 +313,6 @@ def _box(value: Secret, key: PublicKey) -> bytes | _Unsealed:
         return SealedBox(BoxKey(key.key)).encrypt(plain)
     except (CryptoError, ValueError, TypeError):
         return _Unsealed.BAD_KEY
-
-
-async def _bounded(response: "httpx.Response") -> bytes:
-    content, size = b"", 0
-    # Read to its end even if it is of no use: httpx leaves generators open that are given up in between.
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        content += chunk if size <= MAX_ANSWER else b""
-    if size > MAX_ANSWER:
-        raise ValueError("answer too large")
-    return content
 
 
 def _document(content: bytes) -> tuple[bool, Any]:
@@ -387,12 +380,3 @@ def waiting_time(headers: Mapping[str, str], *, now: datetime) -> float | None:
     if wait is None and headers.get("X-RateLimit-Remaining", "").strip() == "0" and reset.isdecimal():
         wait = float(reset) - now.timestamp()
     return None if wait is None else min(max(wait, 1.0), MAX_WAIT)
-
-
-def _is_tls(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLError):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False

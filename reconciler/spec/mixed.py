@@ -14,10 +14,10 @@ import msgspec
 
 from reconciler import hashing
 from reconciler.errors import Problem
-from reconciler.identity import compose_project, project_id
+from reconciler.identity import exclusive_place, project_id
 from reconciler.spec.graph import circles
 from reconciler.spec.load import Loaded
-from reconciler.spec.model import ComposeDeploy, Move, Project, Service, Spec
+from reconciler.spec.model import Move, Project, Service, Spec
 
 Place = tuple[str, str]
 """A unit and an environment."""
@@ -152,7 +152,7 @@ def _chosen(
 def _leave_out_shared(
     services: dict[str, Service], projects: dict[str, Project], frozen: dict[str, str]
 ) -> None:
-    """Of two that would write one directory, or are one compose project, the first stays: the release's."""
+    """Of two that would write one directory, or are in one place, the first stays: the release's."""
     taken: dict[str, list[tuple[str, str]]] = {}
     for name, project in list(projects.items()):
         for target in project.sync.targets:
@@ -168,13 +168,12 @@ def _leave_out_shared(
         for target in project.sync.targets:
             path = target.target_path.rstrip("/") + "/"
             taken.setdefault(target.node, []).append((path, name))
-    owners: dict[str, str] = {}
+    owners: dict[tuple[str, str, str], str] = {}
     for name, service in list(services.items()):
-        if isinstance(service.deploy, ComposeDeploy):
-            compose = compose_project(service)
-            if (owner := owners.setdefault(compose, name)) != name:
-                frozen[name] = f"has the compose project {compose} of {owner}, which stays"
-                del services[name]
+        place = exclusive_place(service)
+        if place is not None and (owner := owners.setdefault(place, name)) != name:
+            frozen[name] = f"has the {place[0]} {place[1]} of {owner}, which stays"
+            del services[name]
 
 
 def _leave_out_circles(

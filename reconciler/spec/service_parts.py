@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 from pathspec import GitIgnoreSpec
 
-from reconciler.identity import compose_project
+from reconciler.identity import exclusive_place
 from reconciler.spec.addresses import port_fault, url_fault
 from reconciler.spec.convert import converted
 from reconciler.spec.document import Map, Path, Seq, shown
 from reconciler.spec.findings import Findings
-from reconciler.spec.model import AgentDeploy, ComposeDeploy, DokployDeploy, Health, Repository, Service, Unit
+from reconciler.spec.model import AgentDeploy, DokployDeploy, Health, Repository, Service, Unit
 from reconciler.spec.overlay import PROBES, overlay, without
 from reconciler.spec.schema import definition, suggest, violations
 from reconciler.spec.secret_parts import Uses
@@ -77,7 +77,7 @@ def build_services(
                     plain = plain if plain is not None else converted(base, "service")
                     service = _build(findings, variant, plain, units, uses)
                     built += [service] if service else []
-    _check_compose_projects(findings, built)
+    _check_places(findings, built)
     whole = (
         msgspec.structs.replace(each, shared_paths=shared_paths[each.repository])
         if each.repository in shared_paths
@@ -87,18 +87,19 @@ def build_services(
     return tuple(sorted(whole, key=lambda each: each.id))
 
 
-def _check_compose_projects(findings: Findings, services: list[Service]) -> None:
-    """Of two services in one compose project each would take the other's containers for left-overs."""
-    owners: dict[str, str] = {}
+def _check_places(findings: Findings, services: list[Service]) -> None:
+    """Of two services in one place each would undo what the other does."""
+    owners: dict[tuple[str, str, str], str] = {}
     for service in services:
-        if isinstance(service.deploy, ComposeDeploy):
-            project = compose_project(service)
-            if (owner := owners.setdefault(project, service.id)) != service.id:
-                findings.report(
-                    ("services", service.name),
-                    f"{service.id} and {owner} have the same compose project {shown(project)}; give one of "
-                    "them another `deploy.project_name`",
-                )
+        if (place := exclusive_place(service)) is None:
+            continue
+        kind, name, key = place
+        if (owner := owners.setdefault(place, service.id)) != service.id:
+            findings.report(
+                ("services", service.name),
+                f"{service.id} and {owner} have the same {kind} {shown(name)}; give one of them another "
+                f"`deploy.{key}`",
+            )
 
 
 def _is_whole(findings: Findings, variant: Variant) -> bool:

@@ -103,6 +103,8 @@ class Reason(StrEnum):
     # deploys
     BUILD_FAILED = "BuildFailed"
     DEPLOY_FAILED = "DeployFailed"
+    DOKPLOY_UNAVAILABLE = "DokployUnavailable"
+    DOKPLOY_REFUSED = "DokployRefused"
     HEALTH_CHECK_FAILED = "HealthCheckFailed"
     STEP_FAILED = "StepFailed"
     TIMEOUT = "Timeout"

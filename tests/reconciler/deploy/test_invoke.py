@@ -16,15 +16,12 @@ from reconciler.deploy.build_user import BuildUser
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.driver import DRIVERS, DeployRequest, driver_for
 from reconciler.deploy.request import BuildFailed, DeployFailed, ManualService, TaskFailed, TaskTimeout
-from reconciler.errors import NotYetImplemented, SettingsError
+from reconciler.errors import SettingsError
 from reconciler.secrets.mask import Masker
 from reconciler.secrets.values import Secret
 from reconciler.settings import load_settings
 from reconciler.spec.model import (
     Build,
-    Deploy,
-    DokployDeploy,
-    EnvCredential,
     InvokeDeploy,
     ManualDeploy,
     Service,
@@ -310,22 +307,10 @@ async def test_a_build_writes_into_its_checkout(checkout: Path, context: RunCont
     assert raised.value.reason == "BuildFailed"
 
 
-@pytest.mark.parametrize(
-    ("deploy", "reason", "words"),
-    [
-        (
-            DokployDeploy(server="https://d", compose_id="x", api_key=EnvCredential(name="K")),
-            "NotImplemented",
-            "deploy.kind: dokploy is valid",
-        ),
-        (ManualDeploy(), "Manual", "deployed by hand"),
-    ],
-)
-def test_kinds_without_a_driver(deploy: Deploy, reason: str, words: str) -> None:
-    with pytest.raises(NotYetImplemented, match=words) as raised:
-        driver_for(deploy)
-    assert raised.value.reason == reason
-    assert isinstance(raised.value, ManualService) == (reason == "Manual")
+def test_what_is_deployed_by_hand_has_no_driver() -> None:
+    with pytest.raises(ManualService, match="deployed by hand") as raised:
+        driver_for(ManualDeploy())
+    assert raised.value.reason == "Manual"
 
 
 # --- as another user ------------------------------------------------------------------------------
