@@ -90,3 +90,29 @@ async def test_sources_and_labels_act_at_once_and_services_and_projects_when_pro
         assert life.runs("production")[:3] == ("v0.3.0", commit, "promotion")
         assert life.deploys("production") == ["v0.2.0 0 one", "v0.3.0 0 two"]
         assert await targets() == {"projects/production/site/web-1/srv+new"}
+
+
+async def test_settings_that_fail_in_staging_do_not_get_to_production(tmp_path: Path) -> None:
+    async with begin_life(tmp_path) as life:
+        world = life.world
+        tasks = world.app.read("tasks.py").decode()
+        failing = tasks + "    if os.environ['LEVEL'] == 'wrong':\n        raise SystemExit(7)\n"
+        world.app.commit({"tasks.py": failing})
+        await world.reconcile()
+        await life.promote()
+        await world.reconcile()
+
+        life.level = "wrong"
+        life.merge_spec()
+        await world.reconcile(expect=4)
+        assert life.runs("staging")[3] == "succeeded"  # the release is not at fault, its settings are
+        asked = await world.trueup("promote", "staging", "production", "--confirm", "deploy", expect=1)
+        assert "is not in order in staging with the spec as it is now" in asked.stderr
+        assert "services/staging/web: DeployFailed" in asked.stderr
+
+        life.level = "right"
+        life.merge_spec()
+        await world.reconcile()
+        await life.promote()
+        await world.reconcile()
+        assert life.deploys("production") == ["v0.2.0 0 one", "v0.3.0 0 right"]

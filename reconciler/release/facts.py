@@ -47,6 +47,8 @@ class UnitFacts:
     """The unit in the environment that is promoted from."""
     source_spec: str | None = None
     """The spec revision that the source runs with, where that is not its release's."""
+    source_fault: str = ""
+    """What failed of the unit in the source with the spec that it runs with now, if that is promoted too."""
     head: str | Setback | None = None
     """The tip of the branch that releases are cut from; None: they are not cut here."""
     changed: tuple[str, ...] = ()

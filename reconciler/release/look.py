@@ -9,10 +9,12 @@ from reconciler.paths import CommitPaths, changed_paths
 from reconciler.release.decide import Decision, decide, followed, soaked
 from reconciler.release.facts import Common, Lineage, UnitFacts, spec_run_by
 from reconciler.release.numbers import numbered
+from reconciler.release.outcome import FAULTS
 from reconciler.release.rules import runs_hotfix
 from reconciler.repositories import Repositories
 from reconciler.spec.model import Project, Service, Spec, Unit
-from reconciler.status.documents import Recorded, Release, UnitStatus
+from reconciler.status.conditions import ConditionType
+from reconciler.status.documents import Recorded, Release, ServiceStatus, SyncStatus, UnitStatus
 from reconciler.views import View, Views, for_each
 
 Pair = tuple[str, str]
@@ -86,6 +88,9 @@ def unit_facts(
         recorded=unit_status(recorded, environment_name, unit_name),
         source=unit_status(recorded, source_name, unit_name) if source_name is not None else None,
         source_spec=source_spec,
+        source_fault=_fault(spec, recorded, unit_name, source_name)
+        if source_name is not None and source_spec is not None and environment.spec_from == "release"
+        else "",
         head=_head(unit, environment.release.from_branch, environment.release.cut, view),
         recorded_tags=frozenset(
             release.tag for each in recorded.environments for release in _releases(recorded, each, unit_name)
@@ -96,6 +101,25 @@ def unit_facts(
 def unit_status(recorded: Recorded, environment: str, unit: str) -> UnitStatus | None:
     status = recorded.environments.get(f"environments/{environment}")
     return status.units.get(unit) if status is not None else None
+
+
+def _fault(spec: Spec, recorded: Recorded, unit: str, environment: str) -> str:
+    """The first service or target of the unit there whose last step failed for a fault of its own."""
+    services = [each.id for each in spec.services if (each.unit, each.environment) == (unit, environment)]
+    projects = [
+        each for each in spec.projects.values() if (each.unit, each.environment) == (unit, environment)
+    ]
+    prefixes = tuple(f"projects/{environment}/{each.name}/" for each in projects)
+    documents: list[ServiceStatus | SyncStatus] = [
+        recorded.services[id] for id in services if id in recorded.services
+    ]
+    documents += [document for id, document in recorded.syncs.items() if id.startswith(prefixes)]
+    for document in documents:
+        for condition in document.conditions:
+            is_failed = condition.type == ConditionType.READY and condition.status == "False"
+            if is_failed and condition.reason in FAULTS:
+                return f"{document.id}: {condition.reason}"
+    return ""
 
 
 def _releases(recorded: Recorded, id: str, unit: str) -> Iterable[Release]:

@@ -44,6 +44,8 @@ def refusal(facts: UnitFacts, candidate: Candidate) -> Refusal | None:
             return Refusal(f"the tag {candidate.tag} is gone or stands for another commit")
         if parse_version(candidate.tag, facts.unit) is None:
             return Refusal(f"{candidate.tag} is no release tag of {facts.unit.name}")
+    if candidate.kind == "promotion" and (refused := _failing_in_source(facts, candidate)) is not None:
+        return refused
     if current is None:
         return None
     same_spec = facts.environment.spec_from == "head" or candidate.spec_revision == current.spec_revision
@@ -87,6 +89,18 @@ def _lost_hotfix(facts: UnitFacts, candidate: Candidate, hotfix: Release) -> Ref
     return Refusal(
         f"{candidate.told} lacks commits of the hotfix {hotfix.tag} that {facts.unit.name} runs in "
         f"{facts.environment.name}; merge them first, or say --drop-hotfix"
+    )
+
+
+def _failing_in_source(facts: UnitFacts, candidate: Candidate) -> Refusal | None:
+    """A release that once ran well says nothing of a spec that came later, and that fails there."""
+    source = facts.source.release if facts.source is not None else None
+    is_running = source is not None and source.tag == candidate.promoted_from
+    if not facts.source_fault or not is_running or candidate.spec_revision != facts.source_spec:
+        return None
+    return Refusal(
+        f"{candidate.told} of {facts.unit.name} is not in order in {facts.environment.release.promote_from} "
+        f"with the spec as it is now ({facts.source_fault}); mend that first, or promote an earlier release"
     )
 
 
