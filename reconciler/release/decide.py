@@ -221,7 +221,7 @@ def soaked(facts: UnitFacts, common: Common) -> Recorded | Waiting | None:
         if release.tag in passed or (known is not None and release.commit == known.release.commit):
             break  # that one and what came before it was promoted, and maybe left again since
         if rules.proven(release) and release.kind != "rollback" and release in stood:
-            wait = rules.soaking(release, soak, until)
+            wait = rules.soaking(facts, release, soak, until)
             if wait is None:
                 return release
             if release is source.release:

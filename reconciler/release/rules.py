@@ -171,7 +171,8 @@ def held(facts: UnitFacts, common: Common, request: Record | None) -> Wait | Non
     lifted = max(asked, common.control.lifted_at(environment, unit))
     for hold in common.holds.get(environment, ()):
         if hold.unit in ("", unit) and lifted <= hold.decision:
-            return Wait(Reason.HOLD_ACTIVE, f"held since {hold.resource} failed or was returned from")
+            what = "was returned from" if hold.reason == Reason.ROLLED_BACK else "failed"
+            return Wait(Reason.HOLD_ACTIVE, f"held since {hold.resource} {what}")
     return None
 
 
@@ -203,10 +204,11 @@ def approval(facts: UnitFacts, common: Common, candidate: Candidate) -> Record |
     )
 
 
-def soaking(release: Release, soak: float, now: datetime) -> Wait | None:
+def soaking(facts: UnitFacts, release: Release, soak: float, now: datetime) -> Wait | None:
     """The time that a release still has to run in the environment that it is promoted from."""
     assert release.ended_at is not None  # it has succeeded
     over = release.ended_at + timedelta(seconds=soak)
     if now >= over:
         return None
-    return Wait(Reason.SOAKING, f"{release.tag} soaks until {over:%Y-%m-%d %H:%M:%S} UTC")
+    where = f"{release.tag} of {facts.unit.name} soaks in {facts.environment.release.promote_from}"
+    return Wait(Reason.SOAKING, f"{where} until {over:%Y-%m-%d %H:%M:%S} UTC")

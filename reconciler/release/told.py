@@ -38,7 +38,7 @@ def tell_environments(
             *_held(name, in_force, mine),
             *_operators_holds(name, mine, control),
             *_refused(mine),
-            *_waiting(mine),
+            *_waiting(mine, named=any(not hold.unit for hold in in_force)),
         ]
         if parts:
             found[name] = Told(parts[0].reason, "; ".join(dict.fromkeys(part.message for part in parts)))
@@ -75,8 +75,8 @@ def _held(name: str, holds: Sequence[Hold], decisions: Mapping[str, Decision]) -
             what = "was returned from" if hold.reason == Reason.ROLLED_BACK else "failed"
             yield Told(
                 Reason.HOLD_ACTIVE,
-                f"{hold.unit} is held since {hold.resource} {what}; a promotion or "
-                f"`trueup unhold {name}` ends it",
+                f"{hold.unit} is held since {hold.resource} {what}; `trueup unhold {name}` ends it, "
+                "or a release that a person asks for",
             )
 
 
@@ -95,11 +95,16 @@ def _refused(decisions: Mapping[str, Decision]) -> Iterable[Told]:
             yield Told(Reason.RELEASE_REFUSED, each.refused[1])
 
 
-def _waiting(decisions: Mapping[str, Decision]) -> Iterable[Told]:
+def _waiting(decisions: Mapping[str, Decision], *, named: bool) -> Iterable[Told]:
+    """`named`: what a hold keeps back has been told with the hold."""
     for unit, each in decisions.items():
-        if each.waiting is not None and each.waiting.reason != Reason.HOLD_ACTIVE:
-            message = each.waiting.message
-            named = message if unit in message else f"{each.waiting.tag or unit} of {unit}: {message}"
-            yield Told(each.waiting.reason, named)
-        elif each.waiting is not None:
-            yield Told(Reason.HOLD_ACTIVE, f"{each.waiting.tag or each.waiting.commit[:12]} of {unit} waits")
+        if each.waiting is None:
+            continue
+        reason, message = each.waiting.reason, each.waiting.message
+        what = f"{each.waiting.tag or each.waiting.commit[:12]} of {unit} waits"
+        if reason == Reason.WINDOW_CLOSED:
+            yield Told(reason, f"{what}: {message}")
+        elif reason != Reason.HOLD_ACTIVE:
+            yield Told(reason, message)
+        elif not named:
+            yield Told(reason, what)

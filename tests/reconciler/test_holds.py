@@ -11,7 +11,14 @@ from reconciler.plan import Action, Step
 from reconciler.recording import with_moves
 from reconciler.spec.load import SPEC_FILE, load_or_raise
 from reconciler.spec.model import Move
-from reconciler.status.documents import EnvironmentStatus, Hold, InputDigests, Recorded, ServiceStatus
+from reconciler.status.documents import (
+    EnvironmentStatus,
+    Hold,
+    InputDigests,
+    Recorded,
+    ServiceStatus,
+    Summary,
+)
 from tests.reconciler.facts import HEAD
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -107,6 +114,9 @@ def test_a_failure_that_a_killed_pass_did_not_tell_holds_too() -> None:
         Hold(reason="SecretChangeFailed", resource=WEB, keys=("A",), at=LATER),
     )
     assert with_untold_failures(held, [changed]) == held
+    seen = known.put(Summary(id="summary", control=7))  # a release that was asked for before lifts nothing
+    [hold] = with_untold_failures(seen, [changed]).environments[STAGING.id].holds
+    assert hold.decision == 7
     for other in (
         untold(Inputs({"deploy": "2"}, {"A": "2"})),
         untold(Inputs({"deploy": "1"}, {"A": "1"})),

@@ -120,6 +120,19 @@ def test_an_environment_or_a_node_is_suspended_by_its_name() -> None:
     assert suspended(state(suspend("nodes/production")), "environments/production") == 0
 
 
+def test_what_is_in_a_suspended_environment_or_on_a_suspended_node_is_suspended_with_it() -> None:
+    service, target = "services/production/web", "projects/production/site/web-1/srv+site"
+    for name in ("environments/production", "services/web", service):
+        assert state(suspend(name)).suspends(service), name
+    for name in ("environments/production", "nodes/web-1", "projects/site"):
+        assert state(suspend(name)).suspends(target), name
+    for name in ("environments/staging", "nodes/web-2", "nodes/production", "services/site"):
+        assert not state(suspend(name)).suspends(service), name
+        assert not state(suspend(name)).suspends(target), name
+    assert not state(suspend("environments/production"), resume("environments/production")).suspends(service)
+    assert not state(suspend("environments/production")).suspends("nodes/web-1")
+
+
 def test_what_was_suspended_by_its_name_is_resumed_in_one_environment_or_in_all() -> None:
     found = state(suspend("services/web"), resume("services/production/web"))
     assert (suspended(found, "services/production/web"), suspended(found, "services/staging/web")) == (0, 1)

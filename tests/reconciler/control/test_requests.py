@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from reconciler.control import requests
@@ -218,6 +219,16 @@ def test_a_rollback_names_the_last_release_that_ran() -> None:
     )
     [found] = rollback(situation(production=production), "api", "v1.2.0").records
     assert found.tag == "v1.2.0"
+
+
+def test_a_rollback_after_a_rollback_goes_further_back_and_not_to_what_was_left() -> None:
+    returned = msgspec.structs.replace(release("v1.2.0", NEW), kind="rollback")
+    production = {
+        "api": status(returned, release("v1.3.0", TIP), release("v1.2.0", NEW), release("v1.1.0", OLD))
+    }
+    assert rollback(situation(production=production), "api").records == (
+        record("rollback", environment="production", unit="api", tag="v1.1.0", commit=OLD),
+    )
 
 
 def test_a_tag_tells_which_unit_returns() -> None:
