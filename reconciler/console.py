@@ -24,7 +24,7 @@ from reconciler.plan import Action, Plan, Step, to_document
 from reconciler.reconcile import Pass
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import ConditionType, find_condition
-from reconciler.status.documents import AnyDocument, Applied, Recorded
+from reconciler.status.documents import AnyDocument, Applied, EnvironmentStatus, Recorded
 
 COLOURS = {
     "succeeded": "green",
@@ -189,7 +189,7 @@ def print_status(recorded: Recorded, resource: str | None, output: str) -> None:
             Text(status, COLOURS[status]),
             ready.reason if ready else "",
             Text(_short_revision(document)),
-            Text(ready.message if ready else ""),
+            Text(_message(document)),
         )
     print_table(table)
 
@@ -219,7 +219,21 @@ def _selected(recorded: Recorded, resource: str | None) -> list[AnyDocument]:
     return found
 
 
+def _message(document: AnyDocument) -> str:
+    """What `Ready` says, and that it is ill: what was deployed as asked need not be well."""
+    ready = find_condition(document.conditions, ConditionType.READY)
+    healthy = find_condition(document.conditions, ConditionType.HEALTHY)
+    told = [ready.message] if ready is not None and ready.message else []
+    if healthy is not None and healthy.status == "False":
+        told.append(f"not healthy: {healthy.message}")
+    return "; ".join(told)
+
+
 def _short_revision(document: AnyDocument) -> str:
+    """What is applied; of an environment, the release of each unit."""
+    if isinstance(document, EnvironmentStatus):
+        tags = {unit: known.release.tag for unit, known in sorted(document.units.items())}
+        return ", ".join(tags.values() if len(tags) == 1 else map(" ".join, tags.items()))
     if isinstance(document, Applied) and document.last_applied_revision:
         ref, _, commit = document.last_applied_revision.partition("@sha1:")
         return f"{ref}@{commit[:8]}"

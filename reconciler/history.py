@@ -74,5 +74,6 @@ def _row(environment: str, unit: str, release: Release, *, current: bool) -> dic
 
 
 def _range(row: dict[str, Any]) -> str:
-    """The commits between the one before it and its own, as git takes it."""
-    return f"{row['from'][:12]}..{row['to'][:12]}" if row["from"] else str(row["to"][:12])
+    """The commits between the one before it and its own, as git takes it; one where it is the same."""
+    before, own = str(row["from"])[:12], str(row["to"])[:12]
+    return own if before in ("", own) else f"{before}..{own}"

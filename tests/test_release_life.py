@@ -166,7 +166,7 @@ async def failed_deploy(life: Life) -> None:
     assert (hold["unit"], hold["reason"]) == ("app", "RolledBack")
     status, reason, message = life.told("production")
     assert (status, reason) == ("False", "HoldActive")
-    assert "services/production/web with v0.4.0 was returned from" in message
+    assert "it was rolled back from v0.4.0, with which services/production/web failed" in message
     got = await world.trueup("get", PRODUCTION)
     assert "HoldActive" in got.stdout
     assert life.runs("staging")[3] == "succeeded"

@@ -187,8 +187,11 @@ def rollback(at: Situation, environment: str, unit: str | None, to: str | None, 
     if to is None:
         target = rules.last_good(status)
         if target is None:
+            others = list(dict.fromkeys(each.tag for each in status.history if each.tag != now.tag))
+            ran = f"no release of {name} ran well in {environment} before {now.tag}"
             raise DecisionRefused(
-                f"there is nothing to roll back to: {environment} has run no release of {name} but {now.tag}"
+                f"there is nothing to roll back to: {ran}"
+                + (f"; name one that was left with --to: {', '.join(others[:5])}" if others else "")
             )
     else:
         if to == now.tag:

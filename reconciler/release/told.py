@@ -72,12 +72,21 @@ def _held(name: str, holds: Sequence[Hold], decisions: Mapping[str, Decision]) -
         yield Told(Reason.HOLD_ACTIVE, hold_message(name, of_secrets, waits))
     for hold in holds:
         if hold.unit:
-            what = "was returned from" if hold.reason == Reason.ROLLED_BACK else "failed"
             yield Told(
                 Reason.HOLD_ACTIVE,
-                f"{hold.unit} is held since {hold.resource} {what}; `trueup unhold {name}` ends it, "
+                f"{hold.unit} is held since {_what_happened(hold)}; `trueup unhold {name}` ends it, "
                 "or a release that a person asks for",
             )
+
+
+def _what_happened(hold: Hold) -> str:
+    """Its `resource` is `app at v1.3.0` after a rollback by a person, else `services/… with v1.3.0`."""
+    subject, _, tag = hold.resource.rpartition(" ")
+    failed = subject.removesuffix(" with")
+    if hold.reason != Reason.ROLLED_BACK:
+        return f"{failed} failed with {tag}"
+    fault = f", with which {failed} failed" if failed != subject else ""
+    return f"it was rolled back from {tag}{fault}"
 
 
 def _operators_holds(name: str, decisions: Mapping[str, Decision], control: ControlState) -> Iterable[Told]:

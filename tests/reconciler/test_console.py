@@ -24,8 +24,9 @@ from reconciler.console import (
 from reconciler.errors import Problem, SettingsError
 from reconciler.plan import Action, Finding, Plan, Step
 from reconciler.reconcile import Pass
+from reconciler.status.conditions import Condition
 from reconciler.status.documents import Recorded
-from tests.reconciler.status.documents import one_of_each
+from tests.reconciler.status.documents import MOMENT, READY, one_of_each, service
 
 MARKUP = "[red]not markup[/red] [/]"
 STEP = Step("services/staging/web", Action.DEPLOY, f"changed: env {MARKUP}", "v1:1:2:3", ("env X",), ("a",))
@@ -112,6 +113,23 @@ def test_status_of_all_of_a_kind_or_of_one(asked: str | None, found: int, capsys
     assert len(json.loads(capsys.readouterr().out)) == found
     print_status(one_of_each(), asked, "table")
     assert "RESOURCE" in capsys.readouterr().out
+
+
+def test_status_tells_what_an_environment_runs_and_what_is_ill(capsys: Captured) -> None:
+    ill = Condition(
+        type="Healthy",
+        status="False",
+        reason="HealthCheckFailed",
+        message="connection refused",
+        last_transition_time=MOMENT,
+    )
+    print_status(one_of_each().put(service("web", conditions=(READY, ill))), None, "table")
+    lines = capsys.readouterr().out.splitlines()
+    [environment] = [line for line in lines if line.startswith("environments/production")]
+    assert environment.split()[:4] == ["environments/production", "True", "ReconciliationSucceeded", "v1.0.1"]
+    [web] = [line for line in lines if line.startswith("services/production/web")]
+    assert web.split()[1] == "True"
+    assert web.rstrip().endswith("; not healthy: connection refused")
 
 
 @pytest.mark.parametrize("asked", ["services/none", "nonsense", "services/production/we"])

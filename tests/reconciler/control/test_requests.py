@@ -240,7 +240,12 @@ def test_a_tag_tells_which_unit_returns() -> None:
 
 def test_there_has_to_be_something_to_return_to() -> None:
     assert refused(lambda: rollback(situation(), "web")) == (
-        "there is nothing to roll back to: production has run no release of web but v0.3.0"
+        "there is nothing to roll back to: no release of web ran well in production before v0.3.0"
+    )
+    left = {"api": status(release("v1.1.0", OLD), release("v1.2.0", TIP, "failed"), release("v1.1.0", OLD))}
+    assert refused(lambda: rollback(situation(production=left), "api")) == (
+        "there is nothing to roll back to: no release of api ran well in production before v1.1.0; "
+        "name one that was left with --to: v1.2.0"
     )
     assert refused(lambda: rollback(situation(), "api", "v1.2.0")) == "production runs v1.2.0 of api already"
     assert refused(lambda: rollback(situation(), "api", "v1.1.1")) == (
