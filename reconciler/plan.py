@@ -137,7 +137,7 @@ def make_plan(
         if isinstance(resource, DesiredService) and _can_be_forced(resource, found) and not _acts(outcome):
             outcome = _following(resource, steps) or outcome
         if resource.id in adopted and isinstance(outcome, Step) and outcome.action is Action.DEPLOY:
-            outcome = replace(outcome, action=Action.ADOPT, reason=ADOPTED)
+            outcome = replace(outcome, action=Action.ADOPT, reason=ADOPTED, changes=())
         if isinstance(outcome, Step):
             outcome = _gated(gates, resource, found, outcome)
         if isinstance(outcome, Step) and (release := release_id_of(resource)) in released:

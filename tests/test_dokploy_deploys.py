@@ -376,6 +376,11 @@ async def test_an_application_that_writes_no_variables_is_refused(tmp_path: Path
         dokploy.commit(dokploy.service(), OTHER)
         ran = await dokploy.case.reconcile(expect=4)
         assert "set to write no environment file" in outcome(ran)[1]
+        # Nothing of it was touched, so that it may be another's: it is not stopped either.
+        dokploy.shop.status = "done"
+        dokploy.commit(OTHER)
+        ran = await dokploy.case.reconcile(expect=0)
+        assert reasons(ran)[SHOP][0] == "forget"
         assert dokploy.double.asked() == []
 
 

@@ -33,6 +33,7 @@ PURE = (
     "reconciler.control.requests",
     "reconciler.control.situation",
     "reconciler.control.state",
+    "reconciler.deploy.dokploy_env",
     "reconciler.desired",
     "reconciler.export_work",
     "reconciler.github.export_work",

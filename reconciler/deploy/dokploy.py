@@ -83,17 +83,21 @@ class DokployDriver(Driver):
         key, env, file = await self._wanted(request)
         mark = f"trueup {uuid.uuid4().hex}"
         ended: Deployment | None = None
+        touched = False
         try:
             with trio.move_on_after(deploy.timeout):
                 async with Dokploy(deploy.server, key, patience=deploy.timeout) as dokploy:
                     before = await dokploy.application(deploy.compose_id)
+                    _check_writable(service, before)
+                    touched = True
                     await _write(dokploy, service, deploy, before, env, file)
                     await dokploy.deploy(deploy.compose_id, title=f"trueup: {request.tag}", description=mark)
                     request.log(f"Dokploy has queued the deployment of {request.tag}")
                     ended = await _wait(dokploy, deploy.compose_id, mark)
             _judge(request, Masker([key]), deploy, ended)
         except TaskFailed as error:
-            error.inventory = inventory  # something of it may be there
+            # Something of it may be there. What was never touched may be another's, and is never stopped.
+            error.inventory = inventory if touched else {}
             raise
         return DeployOutcome(0, "", time.monotonic() - started, inventory)
 
@@ -111,6 +115,7 @@ class DokployDriver(Driver):
                         "so that there is nothing to adopt",
                         hint="leave out --adopt, so that it is deployed",
                     )
+                _check_writable(service, before)
                 await _write(dokploy, service, deploy, before, env, file)
         if scope.cancelled_caught:
             raise TaskTimeout(f"{service.id}: Dokploy did not answer within {deploy.timeout:g}s")
@@ -190,15 +195,18 @@ def _compared(recorded: ServiceStatus, there: str | None, application: Applicati
     return Present(recorded.config_hash, Inputs(recorded.inputs.public, recorded.inputs.keyed), drift)
 
 
-async def _write(
-    dokploy: Dokploy, service: Service, deploy: DokployDeploy, before: Application, env: Secret, file: Secret
-) -> None:
+def _check_writable(service: Service, before: Application) -> None:
     if not before.writes_env_file:
         raise DeployFailed(
             f"{service.id}: the application in Dokploy is set to write no environment file, so that no "
             "variable would reach it",
             hint="turn it on under Environment there",
         )
+
+
+async def _write(
+    dokploy: Dokploy, service: Service, deploy: DokployDeploy, before: Application, env: Secret, file: Secret
+) -> None:
     if _holds(before, env, file):
         return
     await dokploy.update(deploy.compose_id, env=env, file=file)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.identity import target_slug
+from reconciler.identity import dokploy_application, target_slug
 from reconciler.status.files import id_of
 
 
@@ -35,3 +35,11 @@ def test_every_path_has_a_place(parts: list[str]) -> None:
 def test_long_paths_stay_apart() -> None:
     one, other = target_slug("/" + "x" * 900 + "a"), target_slug("/" + "x" * 900 + "b")
     assert one != other
+
+
+@pytest.mark.parametrize(
+    "server", ["https://d.example", "https://D.example/", "http://d.example/api", "https://d.example/api/"]
+)
+def test_an_application_in_dokploy_has_one_name(server: str) -> None:
+    assert dokploy_application(server, "abc") == "d.example abc"
+    assert dokploy_application(server, "Abc") != "d.example abc"

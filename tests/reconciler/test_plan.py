@@ -174,6 +174,19 @@ def test_force_looks_past_nothing() -> None:
     assert plan(service("web", setback=setback), found={WEB: present()}, forced=[WEB]).steps == ()
 
 
+def test_what_is_adopted_is_marked_and_not_deployed() -> None:
+    for found in (Absent("another tool did it"), present(drift="files differ")):
+        [step] = plan(service("web"), found={WEB: found}, adopted=[WEB], forced=[WEB]).steps
+        assert (step.action, step.reason, step.changes) == (Action.ADOPT, "taken over as it is", ())
+        assert step.hash == str(service("web").hash)
+    # What is in order, unknown or set back is left alone.
+    assert plan(service("web"), found={WEB: present()}, adopted=[WEB]).steps == ()
+    unknown: dict[str, Observation] = {WEB: Unknown(Reason.DOKPLOY_UNAVAILABLE, "away")}
+    assert plan(service("web"), found=unknown, adopted=[WEB]).steps == ()
+    setback = Setback(Reason.SUSPENDED, "off", blocks=False)
+    assert plan(service("web", setback=setback), found={WEB: Absent()}, adopted=[WEB]).steps == ()
+
+
 def test_a_step_waits_through_what_is_in_order() -> None:
     resources = (
         service("web", depends_on=("services/staging/api",)),

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from reconciler.plan import Action, Step
@@ -77,6 +78,16 @@ def test_adopting_records_and_flags_until_the_next_deploy() -> None:
     assert flag.status == "False"
     deployed = with_results(adopted, [result(WEB, Action.DEPLOY)]).services[WEB]
     assert find_condition(deployed.conditions, ConditionType.SECRETS_VERIFIED) is None
+
+
+def test_what_was_taken_over_is_recorded_with_where_it_is() -> None:
+    details = {"inventory": ["compose_id=abc"]}
+    taken = msgspec.structs.replace(result(WEB, Action.ADOPT), details=details)
+    status = with_results(Recorded(), [taken]).services[WEB]
+    assert (status.config_hash, status.inventory) == (str(MADE[WEB].hash), {"compose_id": "abc"})
+    flag = find_condition(status.conditions, ConditionType.SECRETS_VERIFIED)
+    assert flag is not None
+    assert flag.message.startswith("what runs there was taken over")
 
 
 MOVES = (Move(old="services/old", new="services/web"), Move(old="projects/page", new="projects/site"))

@@ -413,6 +413,13 @@ RESOURCES = [
         + "{repository: app, deploy: {kind: compose, project_name: p}, environments: [staging, production]}",
         "services/production/web and services/staging/web have the same compose project `p`; give one of them",
     ),
+    (
+        WEB
+        + "{repository: app, deploy: {kind: dokploy, server: 'https://D.example/api', compose_id: x, "
+        + "api_key: {env: K}}, environments: {staging: {deploy: {server: 'https://d.example'}}, production: {}}}",
+        "services/production/web and services/staging/web have the same application in Dokploy `d.example x`; "
+        "give one of them another `deploy.compose_id`",
+    ),
     # projects
     (PROJECT + "{repository: app, branch: main}", "projects.site: `sync` is missing"),
     (PROJECT + "{sync: {}}", "projects.site: name exactly one of `repository` and `source`"),
