@@ -12,7 +12,7 @@ from reconciler.gates import MEANT
 from reconciler.keys import MasterKey
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
-from reconciler.release.current import NoReleaseYet, Release
+from reconciler.release.current import NoReleaseYet, NothingPromotedYet, Release
 from reconciler.release.decide import Decision
 from reconciler.repositories import Repositories
 from reconciler.secret_uses import asked_environments
@@ -86,13 +86,13 @@ def releases_of(decisions: Mapping[tuple[str, str], Decision]) -> Releases:
         elif isinstance(current, Setback):
             releases[pair] = current
         elif isinstance(current, NoReleaseYet):
-            # A person has to make or promote the first one, which may be long from now: no failure.
             waits = decision.waiting
             found = Setback.of(current)
             reason, message = (
                 (waits.reason, waits.message) if waits is not None else (found.reason, found.message)
             )
-            releases[pair] = Setback(reason, message, blocks=reason not in MEANT)
+            meant = reason in MEANT if waits is not None else isinstance(current, NothingPromotedYet)
+            releases[pair] = Setback(reason, message, blocks=not meant)
         else:
             releases[pair] = Setback.of(current)
     return releases

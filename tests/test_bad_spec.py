@@ -229,7 +229,8 @@ async def test_an_emptied_spec_prunes_nothing_unless_told_so(tmp_path: Path) -> 
         assert refused.document["steps"] == []
         assert error(refused) == (
             "error: summary: PruneRefused: the spec no longer names 4 of 4 recorded resources, more than "
-            "limits.max_prune allows; raise it for this change, or restore what was removed by mistake"
+            "limits.max_prune allows; make one pass with --force-prune, raise it for this change, or restore "
+            "what was removed by mistake"
         )
         assert set(case.world.status()) == before
         assert case.ready("summary")[:2] == ("False", "PruneRefused")

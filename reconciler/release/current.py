@@ -42,6 +42,10 @@ class NoReleaseYet(TrueupError):
     reason = "AwaitingRelease"
 
 
+class NothingPromotedYet(NoReleaseYet):
+    """The same where releases are promoted to: that may be so for long, and is no failure."""
+
+
 ReleaseProblem = TagMoved | TagDeleted | NoReleaseYet
 """Given back, not raised: it concerns one unit in one environment, and travels with it."""
 
@@ -77,7 +81,7 @@ def none_yet(unit: Unit, environment: Environment, tags: Sequence[Tag]) -> NoRel
     """That nothing was ever released there, and how to change that."""
     name, source = environment.name, environment.release.promote_from
     if source is not None:
-        return NoReleaseYet(
+        return NothingPromotedYet(
             f"nothing of {unit.name} was promoted to {name} yet",
             hint=f"`trueup promote {source} {name} --confirm deploy`, or take over what runs there with "
             f"`trueup release {name} --tag TAG`",
