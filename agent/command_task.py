@@ -28,6 +28,15 @@ _REFUSED = re.compile(
     r"|PYTHON(PATH|HOME|STARTUP|INSPECT|USERBASE|WARNINGS|BREAKPOINT|PLATLIBDIR|EXECUTABLE|PYCACHEPREFIX)"
     r"|PERL(5LIB|LIB|5OPT|5DB)|RUBY(LIB|OPT)|NODE_(OPTIONS|PATH)|JAVA_TOOL_OPTIONS|_?JAVA_OPTIONS"
     r"|JDK_JAVA_OPTIONS|GIT_.*|TRUEUP_.*"
+    # docker runs the plugins in its configuration's directory, `compose` among them, and the rest names
+    # another daemon, project or file than the one in the target.
+    r"|DOCKER_.*|BUILDX_.*|XDG_.*"
+    r"|COMPOSE_(FILE|PATH_SEPARATOR|PROJECT_NAME|PROJECT_DIRECTORY|ENV_FILES|DISABLE_ENV_FILE|REMOVE_ORPHANS)"
+    # Files with code or programs to start that make, OpenSSL, ssh, kubectl, pagers and others read.
+    r"|MAKEFLAGS|MAKEFILES|GNUMAKEFLAGS|OPENSSL_(CONF|ENGINES|MODULES)|SSH_ASKPASS.*|KUBECONFIG"
+    r"|(SYSTEMD_|MAN)?PAGER|EDITOR|VISUAL|BROWSER|LESSOPEN|LESSCLOSE|GEM_(HOME|PATH)|BUNDLE_.*"
+    r"|LUA_(PATH|CPATH|INIT).*|PHPRC|PHP_INI_SCAN_DIR|CLASSPATH|DOTNET_STARTUP_HOOKS|ANSIBLE_.*"
+    r"|[Nn][Pp][Mm]_[Cc][Oo][Nn][Ff][Ii][Gg]_.*"
 )
 
 
