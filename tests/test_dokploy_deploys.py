@@ -338,6 +338,20 @@ async def test_what_left_the_spec_is_stopped_and_stays(tmp_path: Path) -> None:
         assert f"{SHOP}.yaml" not in dokploy.case.world.status()
 
 
+async def test_an_application_that_was_never_written_to_is_not_stopped(tmp_path: Path) -> None:
+    """The id was a mistake, and the deploy failed; taking it out must not end what others run there."""
+    async with make_dokploy(tmp_path) as dokploy:
+        shop = dokploy.shop
+        shop.env, shop.status, shop.runs = "THEIRS=1", "done", "services: {}"
+        shop.running, shop.writes_env_file = {"THEIRS": "1"}, False
+        dokploy.commit(dokploy.service(), OTHER)
+        await dokploy.case.reconcile(expect=4)
+        dokploy.commit(OTHER)
+        await dokploy.case.reconcile(expect=0)
+        assert (shop.status, shop.running, shop.env) == ("done", {"THEIRS": "1"}, "THEIRS=1")
+        assert f"{SHOP}.yaml" not in dokploy.case.world.status()
+
+
 async def test_what_somebody_deleted_in_dokploy_has_left(tmp_path: Path) -> None:
     async with make_dokploy(tmp_path) as dokploy:
         await dokploy.deploy()

@@ -165,6 +165,11 @@ class DokployDriver(Driver):
                     there = await dokploy.application(compose_id)
                 except DokployGone:
                     return
+                mark = hash_in(there.env.reveal())
+                if mark is None or is_legacy(mark):
+                    # A deploy that failed before it wrote anything leaves a record too.
+                    request.log(f"its {HASH_NAME} is none of trueup's, so that it is not stopped")
+                    return
                 if there.status != "idle":
                     await dokploy.stop(compose_id)
         if scope.cancelled_caught:
