@@ -8,7 +8,7 @@ import trio
 
 from reconciler.errors import TrueupError
 from reconciler.github.client import DEFAULT_API, GitHub
-from reconciler.github.errors import NoToken
+from reconciler.github.errors import GitHubRefused, NoToken
 from reconciler.github.pace import Pace
 from reconciler.release.reporting import Report, what_to_report, with_reported
 from reconciler.secret_targets import TOKENS
@@ -62,22 +62,28 @@ class GithubReports:
             token = await self._token(settings.token, settings.repo)
             async with GitHub(self.api_url or DEFAULT_API, token, patience=0.0, pace=self.pace) as github:
                 for report in reports:
-                    if (status := report.status) is not None:
-                        await github.set_commit_status(
-                            settings.repo,
-                            status.commit,
-                            state=status.state,
-                            context=status.context,
-                            description=status.description,
-                        )
-                        told.append((report, report.told(released=False)))
-                    if (release := report.github_release) is not None:
-                        await github.create_release(
-                            settings.repo, release.tag, name=release.name, body=release.body
-                        )
-                        told.append((report, report.told(released=True)))
+                    try:
+                        await self._tell_report(github, settings.repo, report, told)
+                    except GitHubRefused as error:
+                        # A commit or tag that GitHub does not have says nothing about the others.
+                        log.warning(f"GitHub was not told of a release: {error}", repository=repository.name)
         except TrueupError as error:
             log.warning(f"GitHub was not told of a release: {error}", repository=repository.name)
+
+    @staticmethod
+    async def _tell_report(github: GitHub, repo: str, report: Report, told: list[tuple[Report, str]]) -> None:
+        if (status := report.status) is not None:
+            await github.set_commit_status(
+                repo,
+                status.commit,
+                state=status.state,
+                context=status.context,
+                description=status.description,
+            )
+            told.append((report, report.told(released=False)))
+        if (release := report.github_release) is not None:
+            await github.create_release(repo, release.tag, name=release.name, body=release.body)
+            told.append((report, report.told(released=True)))
 
     async def _token(self, credential: Credential | None, repo: str) -> Secret:
         if credential is not None:

@@ -62,6 +62,21 @@ async def test_an_outage_of_github_fails_nothing_and_is_made_up_for(
         assert reported(case) == states(double)[-1]
 
 
+async def test_what_github_refuses_of_one_release_holds_up_no_other(
+    tmp_path: Path, double: GitHubDouble
+) -> None:
+    async with make_case(tmp_path) as case:
+        case.head = case.head.replace(
+            "environments:\n", "environments:\n  quiet: {release: {from: main, cut: external}}\n", 1
+        )
+        use_github(case, double)
+        case.commit(case.good.replace("[staging]", "[quiet, staging]"))
+        double.fail_with(Fault(422), on="status")
+        ran = await case.reconcile(expect=0)
+        assert "GitHub was not told of a release" in ran.stderr
+        assert [body["context"] for _, _, body in double.statuses] == ["trueup/staging"]
+
+
 async def test_without_a_token_nothing_fails(tmp_path: Path, double: GitHubDouble) -> None:
     async with make_case(tmp_path) as case:
         use_github(case, double, "repo: acme/app")
