@@ -22,6 +22,7 @@ FAULTS: Final = frozenset(
         Reason.STEP_FAILED,
         Reason.TIMEOUT,
         Reason.SYNC_FAILED,
+        "CommandFailed",  # the agent's, of a command after a sync
     }
 )
 """Reasons of a failed step that speak against the release. A host that is away, a secret source that is down
