@@ -224,7 +224,7 @@ def _message(document: AnyDocument) -> str:
     ready = find_condition(document.conditions, ConditionType.READY)
     healthy = find_condition(document.conditions, ConditionType.HEALTHY)
     told = [ready.message] if ready is not None and ready.message else []
-    if healthy is not None and healthy.status == "False":
+    if healthy is not None and healthy.status == "False" and healthy.message not in told:
         told.append(f"not healthy: {healthy.message}")
     return "; ".join(told)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
+import msgspec
 import pytest
 import yaml
 
@@ -130,6 +131,9 @@ def test_status_tells_what_an_environment_runs_and_what_is_ill(capsys: Captured)
     [web] = [line for line in lines if line.startswith("services/production/web")]
     assert web.split()[1] == "True"
     assert web.rstrip().endswith("; not healthy: connection refused")
+    failed = msgspec.structs.replace(ill, type="Ready")
+    print_status(Recorded().put(service("web", conditions=(failed, ill))), None, "table")
+    assert capsys.readouterr().out.count("connection refused") == 1  # the deploy's own wait is told once
 
 
 @pytest.mark.parametrize("asked", ["services/none", "nonsense", "services/production/we"])
