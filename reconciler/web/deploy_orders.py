@@ -170,18 +170,15 @@ def _promotion(asked: Asked, at: Situation, facts: UnitFacts, tag: Tag, common: 
 
 
 def _source_release(facts: UnitFacts, tag: Tag) -> Release | None:
-    """The release in the environment that is promoted from: of that tag, or one that ran at its commit."""
+    """The release in the environment that is promoted from: of that tag, or one that ran at its commit.
+
+    One that failed there, or has not succeeded yet, counts too: under another name it is no hotfix.
+    """
     named = rules.find_release(facts.source, tag.name, tag.commit)
     if named is not None or facts.source is None:
         return named
-    return next(
-        (
-            each
-            for each in (facts.source.release, *facts.source.history)
-            if each.commit == tag.commit and each.outcome == "succeeded"
-        ),
-        None,
-    )
+    found = [each for each in (facts.source.release, *facts.source.history) if each.commit == tag.commit]
+    return next(filter(rules.proven, found), found[0] if found else None)
 
 
 def _require_forwards(facts: UnitFacts, tag: Tag, common: Common) -> None:

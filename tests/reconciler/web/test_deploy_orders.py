@@ -229,3 +229,10 @@ def test_what_it_waits_for_is_told() -> None:
     why = "waits for `trueup approve production`"
     found = progress_of(*ASKED, PRODUCTION, {NEW: why})
     assert (found.state, found.message) == ("pending", why)
+
+
+@pytest.mark.parametrize("outcome", ["failed", ""])
+def test_what_failed_or_waits_in_the_source_is_no_hotfix_under_another_tag(outcome: str) -> None:
+    staging = UnitStatus(release=release("v1.0.2", FIX, outcome=outcome))
+    with pytest.raises(DeployRefused, match=r"cannot be promoted to production"):
+        order(asked("production", "v1.1.1"), staging=staging)
