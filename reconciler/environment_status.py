@@ -23,7 +23,7 @@ from reconciler.status.conditions import (
     condition_status,
     set_condition,
 )
-from reconciler.status.documents import EnvironmentStatus, Recorded, record_release
+from reconciler.status.documents import EnvironmentStatus, Recorded, UnitStatus, record_release
 
 Pair = tuple[str, str]
 
@@ -140,7 +140,30 @@ def _seen(recorded: Recorded, applied: Recorded, facts: EnvironmentFacts) -> dic
             secrets = only_secrets(changes.get(resource.id, ())) or resource.id in broken
             fault = "" if secrets else outcome.reason
         found.setdefault(place, []).append(Seen(resource.id, ready, fault=fault))
+    for place, resource_id in _left_as_they_were(recorded, facts):
+        found.setdefault(place, []).append(Seen(resource_id, ready=False))
     return found
+
+
+def _left_as_they_were(recorded: Recorded, facts: EnvironmentFacts) -> Iterable[tuple[Pair, str]]:
+    """What does not run the release, as the spec has an error in it: by the unit whose release it ran last,
+    or by every unit of the environment where that is not known."""
+    for document in (*recorded.services.values(), *recorded.syncs.values()):
+        if document.id in facts.desired.ids or not facts.is_frozen(document.id):
+            continue
+        environment = document.id.split("/")[1]
+        places = [pair for pair in facts.decisions if pair[1] == environment]
+        status = recorded.environments.get(f"environments/{environment}")
+        known = status.units if status is not None else {}
+        ran = document.last_applied_revision
+        its_own = [pair for pair in places if ran in _revisions(known.get(pair[0]))]
+        for pair in its_own or places:
+            yield pair, document.id
+
+
+def _revisions(known: UnitStatus | None) -> set[str]:
+    releases = (known.release, *known.history) if known is not None else ()
+    return {f"{each.tag}@sha1:{each.commit}" for each in releases}
 
 
 def _with_condition(
