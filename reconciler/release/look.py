@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from reconciler.errors import TrueupError
+from reconciler.errors import TrueupError, UnknownRevision
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths, changed_paths
 from reconciler.release.decide import Decision, decide, followed, soaked
@@ -33,7 +33,10 @@ async def decide_releases(
         view = views[facts.unit.repository]
         if isinstance(view, View):
             facts = await _with_changes(facts, spec, repositories)
-            facts = replace(facts, lineage=await look_up_lineage(facts, common, view))
+            try:
+                facts = replace(facts, lineage=await look_up_lineage(facts, common, view))
+            except TrueupError as error:
+                facts = replace(facts, tags=Setback.of(error))
         known[unit, environment] = facts
         decisions[unit, environment] = decide(facts, common)
 
@@ -193,7 +196,10 @@ def _patterns(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 
 async def look_up_lineage(facts: UnitFacts, common: Common, view: View) -> Lineage:
-    """How the current release relates to what may come next."""
+    """How the current release relates to what may come next.
+
+    Raises GitUnavailable and GitFailed: what could not be looked at is not known to be no step back.
+    """
     if facts.recorded is None:
         return Lineage()
     current = facts.recorded.release
@@ -203,12 +209,12 @@ async def look_up_lineage(facts: UnitFacts, common: Common, view: View) -> Linea
         for pair in ((current.commit, commit), (commit, current.commit)):
             try:
                 ancestors[pair] = await view.mirror.is_ancestor(*pair)
-            except TrueupError:
+            except UnknownRevision:
                 continue  # a commit that is not there any more: nothing is known to descend from it
         if runs_hotfix(facts.recorded) and not ancestors.get((current.commit, commit), False):
             try:
                 contained[current.commit, commit] = await view.mirror.has_patches(current.commit, commit)
-            except TrueupError:
+            except UnknownRevision:
                 continue
     return Lineage(ancestors, contained)
 
