@@ -300,6 +300,16 @@ async def test_an_application_that_was_never_written_to_is_not_stopped(tmp_path:
         assert f"{SHOP}.yaml" not in dokploy.case.world.status()
 
 
+async def test_an_application_that_others_took_over_is_not_stopped(tmp_path: Path) -> None:
+    async with make_dokploy(tmp_path) as dokploy:
+        await dokploy.deploy()
+        dokploy.shop.env = "THEIRS=1"
+        dokploy.commit(OTHER)
+        await dokploy.case.reconcile(expect=0)
+        assert dokploy.shop.status == "done"
+        assert f"{SHOP}.yaml" not in dokploy.case.world.status()
+
+
 async def test_what_somebody_deleted_in_dokploy_has_left(tmp_path: Path) -> None:
     async with make_dokploy(tmp_path) as dokploy:
         await dokploy.deploy()
