@@ -102,6 +102,10 @@ def _decided(status: EnvironmentStatus, unit: str, decision: Decision, now: date
     if decision.next is not None and decision.next.kind == "external":
         status = record_release(status, unit, decision.next.as_release(now))
     known = status.units.get(unit)
+    if known is None and decision.refused is not None:
+        # Not to be taken later, when nobody thinks of it any more.
+        refused = {**status.refused, unit: decision.refused[0]}
+        return msgspec.structs.replace(status, refused=refused)
     if known is None:
         return status
     if decision.refused is not None:

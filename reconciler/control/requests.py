@@ -125,7 +125,8 @@ def pending_request(at: Situation, environment: str, unit: str) -> Record | None
     """What was asked for last and neither done nor refused yet."""
     request = at.control.requests.get((environment, unit))
     status = at.unit_status(environment, unit)
-    return request if request is not None and request.number > (status.decision if status else 0) else None
+    seen = status.decision if status is not None else at.status(environment).refused.get(unit, 0)
+    return request if request is not None and request.number > seen else None
 
 
 def release(

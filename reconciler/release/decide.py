@@ -68,7 +68,7 @@ def runs(facts: UnitFacts, tags: Sequence[Tag]) -> Release | ReleaseProblem:
 def _pending(facts: UnitFacts, common: Common) -> Record | None:
     """The newest request that was neither acted on nor refused."""
     request = common.control.requests.get((facts.environment.name, facts.unit.name))
-    seen = facts.recorded.decision if facts.recorded is not None else 0
+    seen = facts.recorded.decision if facts.recorded is not None else facts.refused
     return request if request is not None and request.number > seen else None
 
 

@@ -133,6 +133,8 @@ class EnvironmentStatus(Document, frozen=True, kw_only=True):
     holds: tuple[Hold, ...] = ()
     """While there are any, no new release is taken: of the unit that one names, or of all."""
     waiting: tuple[Waiting, ...] = ()
+    refused: dict[str, int] = {}
+    """By unit that has no release there yet: the number of the newest operator's record that was refused."""
 
 
 class Applied(Document, frozen=True, kw_only=True):
