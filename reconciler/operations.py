@@ -27,6 +27,7 @@ from reconciler.release.versions import parse_version
 from reconciler.repositories import Repositories
 from reconciler.settings import Settings
 from reconciler.spec_source import read_spec
+from reconciler.status.documents import SUMMARY_ID, Summary
 
 Make = Callable[[Situation], Sequence[Record]]
 """Judges a decision; pure, as it is called again when somebody else was faster."""
@@ -56,8 +57,9 @@ async def open_desk(settings: Settings) -> Desk:
     mirror = repositories.mirror(url)
     spec = await read_spec(mirror, settings.spec_branch, last_good=last_good_spec(recorded))
     control = ControlBranch(mirror)
-    seen = recorded.summary.control if recorded.summary is not None else 0
-    records = await control.read(seen=seen)
+    known = recorded.summary or Summary(id=SUMMARY_ID)
+    seen = known.control
+    records = await control.read(seen=seen, commit=known.control_commit)
     situation = Situation(
         spec=spec.spec,
         spec_commit=spec.commit,

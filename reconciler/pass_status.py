@@ -66,6 +66,7 @@ class PassFacts:
     """By (unit, environment)."""
     sources: Mapping[str, Freshness]
     control: ControlState = field(default_factory=ControlState)
+    control_commit: str = ""
     fingerprints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By source and key, of what each source itself answered in this pass."""
     asked: Collection[str] = ()
@@ -298,6 +299,7 @@ def _summary(recorded: Recorded, facts: PassFacts, refused: Finding | None, now:
         last_attempted_revision=facts.head_commit,
         last_applied_revision=facts.spec_commit,
         control=max(facts.control.last, old.control),
+        control_commit=facts.control_commit or old.control_commit,
         problems=bounded_problems(facts.problems),
         counts=counts,
         conditions=set_condition(old.conditions, ConditionType.READY, *ready, now=now),

@@ -39,7 +39,7 @@ from reconciler.secret_fingerprints import source_fingerprints
 from reconciler.spec.model import Move
 from reconciler.spec_source import SpecAt, read_spec, with_releases
 from reconciler.status.conditions import Reason
-from reconciler.status.documents import SUMMARY_ID, Recorded
+from reconciler.status.documents import SUMMARY_ID, Recorded, Summary
 from reconciler.status.transitions import Transition, transitions
 from reconciler.step_recorder import JournalRecorder, result_of
 from reconciler.steps import Steps
@@ -63,6 +63,7 @@ class Prepared:
     plan: Plan
     decided: Decided
     control: ControlState
+    control_commit: str
     replayed: tuple[StepRecord, ...] = ()
     """Steps that an earlier process finished and did not get into the status branch."""
     untold: tuple[StepRecord, ...] = ()
@@ -235,8 +236,8 @@ async def prepare(
     recorded, _ = _known(published, replayed, interrupted, spec.spec.moved)
     holds = active_holds(recorded, spec.spec, spec.is_frozen)
     # releases
-    seen = recorded.summary.control if recorded.summary is not None else 0
-    control = fold(await primary.operators.read(seen=seen))
+    known = recorded.summary or Summary(id=SUMMARY_ID)
+    control = fold(await primary.operators.read(seen=known.control, commit=known.control_commit))
     views = await view_repositories(spec.spec.repositories.values(), repositories)
     common = Common(now=primary.now(), spec_commit=spec.commit, control=control, holds=holds)
     decided = await decide_releases(spec.spec, views, recorded, common, repositories)
@@ -296,7 +297,19 @@ async def prepare(
     )
     notes += tuple(notes_of_health(desired, recorded, _deploying(plan)))
     return Prepared(
-        spec, recorded, facts, desired, observed, plan, decided, control, replayed, untold, fleet, notes
+        spec,
+        recorded,
+        facts,
+        desired,
+        observed,
+        plan,
+        decided,
+        control,
+        primary.operators.tip,
+        replayed,
+        untold,
+        fleet,
+        notes,
     )
 
 
@@ -346,6 +359,7 @@ def _pass_facts(
         outcomes=outcomes,
         decisions=prepared.decided.decisions,
         control=prepared.control,
+        control_commit=prepared.control_commit,
         sources=store.freshness(),
         fingerprints=source_fingerprints(store.own_answers(), primary.key.hash_key),
         asked=prepared.observed.asked,

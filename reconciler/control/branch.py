@@ -57,13 +57,23 @@ class ControlBranch:
         self._parsed: dict[str, tuple[str, Record]] = {}
         self._appending = trio.Lock()
 
-    async def read(self, *, seen: int = 0) -> Records:
+    @property
+    def tip(self) -> str:
+        """The commit that was read last; empty: there was no such branch."""
+        return self._tip.commit or ""
+
+    async def read(self, *, seen: int = 0, commit: str = "") -> Records:
         """All records in the order of their numbers, as the mirror's last refresh or our last push left them.
 
         Empty where there is no such branch. `seen`: the number of the newest record that anybody is known to
-        have seen. Raises ControlUnreadable, ControlRewound, GitUnavailable if nothing was ever fetched.
+        have seen, `commit`: the commit of the branch that they saw. Raises ControlUnreadable,
+        ControlRewound, GitUnavailable if nothing was ever fetched.
         """
-        records = (await self._load()).records
+        loaded = await self._load()
+        records = loaded.records
+        if commit and commit != loaded.commit:
+            # Also after a restart: records that were replaced by as many others are not the same decisions.
+            await self._require_progress(commit, loaded.commit)
         if len(records) < seen:
             raise ControlRewound(
                 f"{self._branch} ends with record {len(records)}, and a pass has seen record {seen} already",
@@ -127,7 +137,7 @@ class ControlBranch:
         """ControlRewound unless `new` contains `old`."""
         if old is None:
             return
-        hint = f"push {old[:12]} back, or restart the primary if the older state is meant to count"
+        hint = f"push {old[:12]} back to {self._branch}, from a clone that has it"
         if new is None:
             raise ControlRewound(f"{self._branch} was deleted", hint=hint)
         try:

@@ -244,6 +244,8 @@ class Summary(Document, frozen=True, kw_only=True):
     """By kind: `services`, `projects`, `nodes`, ..."""
     control: int = 0
     """The number of the newest operator's record that a pass has seen: the branch never goes back."""
+    control_commit: str = ""
+    """The commit of the control branch that it saw."""
 
 
 AnyDocument = (

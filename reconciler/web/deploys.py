@@ -29,6 +29,7 @@ from reconciler.release.look import look_up_lineage, unit_facts
 from reconciler.runner import Runner
 from reconciler.spec.model import Repository
 from reconciler.spec_source import read_spec
+from reconciler.status.documents import SUMMARY_ID, Summary
 from reconciler.views import View
 from reconciler.web.answers import answer
 from reconciler.web.bodies import Bodies
@@ -164,8 +165,9 @@ class Deploys:
         spec = await read_spec(
             mirror, settings.spec_branch, last_good=last_good_spec(recorded), cache=primary.specs
         )
-        seen = recorded.summary.control if recorded.summary is not None else 0
-        records = await primary.operators.read(seen=seen)
+        known = recorded.summary or Summary(id=SUMMARY_ID)
+        seen = known.control
+        records = await primary.operators.read(seen=seen, commit=known.control_commit)
         at = Situation(
             spec=spec.spec,
             spec_commit=spec.commit,

@@ -107,6 +107,18 @@ async def test_a_commit_by_hand_counts_as_one_of_a_command(remote: GitRepo, open
     assert [each.reason for each in await control.read()] == ["one", "by hand"]
 
 
+async def test_as_many_other_records_are_not_the_same_decisions(remote: GitRepo, open_control: Open) -> None:
+    """Somebody replaces a freeze by a commit of their own: a primary that was restarted notices it too."""
+    control = await fetched(open_control())
+    seen = (await add(control, freeze("an incident"))).commit
+    remote.delete(REF)
+    by_hand(remote, 1, render_record(record("unfreeze")))
+    restarted = await fetched(open_control("ben"))
+    assert len(await restarted.read(seen=1)) == 1
+    with pytest.raises(ControlRewound, match="does not contain it"):
+        await restarted.read(seen=1, commit=seen)
+
+
 async def test_who_loses_a_race_is_numbered_behind_the_winner(remote: GitRepo, open_control: Open) -> None:
     """Both know the same branch; the loser's decision is made anew from what the winner recorded."""
     anna, ben = await fetched(open_control("anna")), await fetched(open_control("ben"))
