@@ -76,27 +76,34 @@ def print_pass(done: Pass, output: str) -> None:
         report_findings(done.plan)
         print_document(pass_document(done), output)
         return
-    if done.plan.steps:
-        table = make_table("OUTCOME", "ACTION", "RESOURCE", "WHY")
-        for step in done.plan.steps:
-            outcome = done.outcomes[step.resource]
-            succeeded = outcome.state == "succeeded"
-            why = _with_counts(step, outcome) if succeeded else f"{outcome.reason}: {outcome.message}"
-            table.add_row(
-                Text(outcome.state, COLOURS[outcome.state]), step.action.value, Text(step.resource), Text(why)
-            )
-        print_table(table)
+    if done.before_return is not None:
+        _print_steps(done.before_return)
+    for line in done.returned:
+        click.echo(line)
+    _print_steps(done)
     if done.plan.findings:
         table = make_table("NOT IN ORDER", "REASON", "WHY")
         for finding in done.plan.findings:
             table.add_row(Text(finding.resource), finding.reason, Text(finding.message))
         print_table(table)
-    for line in done.returned:
-        click.echo(line)
     if not done.plan.steps:
         click.echo("nothing else to do" if done.plan.findings or done.problems else "nothing to do")
     if done.status_commit is not None:
         click.echo(f"status written: {done.status_commit[:12]}")
+
+
+def _print_steps(done: Pass) -> None:
+    if not done.plan.steps:
+        return
+    table = make_table("OUTCOME", "ACTION", "RESOURCE", "WHY")
+    for step in done.plan.steps:
+        outcome = done.outcomes[step.resource]
+        succeeded = outcome.state == "succeeded"
+        why = _with_counts(step, outcome) if succeeded else f"{outcome.reason}: {outcome.message}"
+        table.add_row(
+            Text(outcome.state, COLOURS[outcome.state]), step.action.value, Text(step.resource), Text(why)
+        )
+    print_table(table)
 
 
 def _with_counts(step: Step, outcome: Outcome) -> str:

@@ -87,6 +87,8 @@ class Pass:
     """Nodes that were needed and not connected."""
     returned: tuple[str, ...] = ()
     """In words, the units that went back to an earlier release because another one failed."""
+    before_return: "Pass | None" = None
+    """The pass in which it failed; this one is what followed."""
 
 
 async def reconcile(
@@ -112,7 +114,9 @@ async def reconcile(
     for line in done.returned:
         log.warning(line)
     back = await one(forced=(), adopted=(), force_prune=False)
-    return replace(back, outcomes={**done.outcomes, **back.outcomes}, returned=done.returned)
+    return replace(
+        back, outcomes={**done.outcomes, **back.outcomes}, returned=done.returned, before_return=done
+    )
 
 
 async def _one_pass(

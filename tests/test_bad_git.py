@@ -127,7 +127,8 @@ async def test_a_tag_that_moved_or_vanished_is_not_followed(tmp_path: Path) -> N
         gone = await case.reconcile(expect=4)
         assert errors(gone)[0] == (
             f"error: {API}: RevisionNotFound: app in staging: the tag v1.0.0 of the recorded release is gone "
-            f"from the repository; put it back with `git push origin {first}:refs/tags/v1.0.0`"
+            "from the repository; put it back from a clone that has it with `git push origin v1.0.0`, "
+            f"or else with `git push origin {first}:refs/tags/v1.0.0`"
         )
         assert case.deployed() == BOTH
         # A release of its own for the other commit is what the advice asked for.

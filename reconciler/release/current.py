@@ -66,7 +66,8 @@ def still_there(
     if found is None:
         return TagDeleted(
             f"{where}: the tag {recorded.tag} of the recorded release is gone from the repository",
-            hint=f"put it back with `git push {target}`",
+            hint=f"put it back from a clone that has it with `git push origin {recorded.tag}`, or else with "
+            f"`git push {target}`",
         )
     if found.commit != recorded.commit:
         return TagMoved(
