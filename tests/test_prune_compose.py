@@ -61,7 +61,7 @@ async def test_a_service_that_left_the_spec_is_removed(tmp_path: Path) -> None:
         assert shop.docker.variables("staging-shop") == {"RELEASE": "v1.1.0"}
         await shop.case.plan("--detailed-exitcode", expect=0)
 
-        shop.commit(INVOKED)
+        shop.commit(INVOKED, more="limits: {max_prune: 70%}\n")
         planned = await shop.case.plan("--detailed-exitcode", expect=2)
         assert [(step["action"], step["resource"]) for step in planned.document["steps"]] == [
             ("remove", "services/staging/shop"),
@@ -139,7 +139,7 @@ async def test_never_all_of_an_environment_without_force(tmp_path: Path) -> None
         shop.commit(composed("shop", environment="staging, production"), composed("web"), head=head)
         await shop.case.reconcile(expect=0)
         assert shop.running() == ["staging-shop", "staging-web", "production-shop"]
-        shop.commit(production, head=head)
+        shop.commit(production, head=head, more="limits: {max_prune: 70%}\n")
         ran = await shop.case.reconcile(expect=4)
         assert "any of the 2 services of staging; make one pass with --force-prune" in error(ran)
         assert shop.case.ready("summary")[:2] == ("False", "PruneRefused")

@@ -15,6 +15,7 @@ A service's `x-double` says how its container fares: {exit: CODE}, {print: TEXT}
 `no-compose` and `no-daemon` in the directory take these away.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -63,12 +64,19 @@ class Daemon:
             fail(1, f"Cannot connect to the Docker daemon at {self._host}. Is the docker daemon running?")
         name = hashlib.sha256(self._host.encode()).hexdigest()[:8]
         self._file = state / f"daemon-{name}.json"
+        # One request at a time, as several of these programs run at once; held until the program ends.
+        self._lock = (state / f"daemon-{name}.lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         known = json.loads(self._file.read_text()) if self._file.exists() else {}
         self.containers: dict[str, dict[str, Any]] = known.get("containers", {})
         self.volumes: list[str] = known.get("volumes", [])
 
     def save(self) -> None:
         self._file.write_text(json.dumps({"containers": self.containers, "volumes": self.volumes}))
+
+    def release(self) -> None:
+        """Let others in, for a program that is going to hang."""
+        self._lock.close()
 
     def of(self, project: str) -> dict[str, dict[str, Any]]:
         label = "com.docker.compose.project"
@@ -144,6 +152,7 @@ def up(options: dict[str, list[str]], daemon: Daemon) -> None:
             print(fares["print"], flush=True)
         print(f" Container {project}-{name}-1  Started", file=sys.stderr, flush=True)
         if fares.get("hang"):
+            daemon.release()
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
             print(f"waiting {os.getpid()} {child.pid}", flush=True)
             time.sleep(1000)
