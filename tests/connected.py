@@ -191,7 +191,7 @@ async def running_hub(
         serve=serve,
         silence=silence,
     )
-    with trio.fail_after(60):
+    with trio.fail_after(600):
         async with hub:
             setup = Setup(hub, paired)
             try:

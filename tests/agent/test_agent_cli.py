@@ -192,7 +192,7 @@ async def test_a_join_killed_anywhere_is_mended_by_the_same_command(tmp_path: Pa
             host = Host(base)
             await setup.hub.update([host.enrolment])
             join = host.join(setup, "--pin", setup.hub.fingerprint, "--root", str(host.root))
-            with trio.fail_after(30):
+            with trio.fail_after(120):
                 killed = await trio.run_process(
                     [sys.executable, "-m", "tests.agent.killed_join", str(kill_at), *join],
                     capture_stdout=True,
@@ -260,7 +260,7 @@ async def test_join_waits_for_a_primary_that_is_not_there_yet(tmp_path: Path, ho
     assert process.stderr is not None
     said = b""
     async with process.stderr:
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             while b"Connection refused; trying for 60 seconds" not in said:
                 said += await process.stderr.receive_some()
         async with running_hub(tmp_path, [host.enrolment], port=port) as setup:

@@ -33,7 +33,7 @@ def processes_with(word: str) -> list[str]:
 
 async def wait_gone(word: str) -> None:
     """Until the kernel has taken away every killed process that has `word` in its command line."""
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         while processes_with(word):
             await trio.lowlevel.checkpoint()
 
@@ -59,12 +59,12 @@ async def read_to_end(stream: trio.SocketStream) -> None:
 async def test_a_hung_remote_ends_at_the_deadline_with_all_its_processes(tmp_path: Path) -> None:
     with silent_server() as (port, listener):
         mirror = Mirror(f"https://127.0.0.1:{port}/repo", tmp_path / "m.git", deadline=1.0)
-        with trio.fail_after(30), pytest.raises(GitUnavailable, match="timed out after 1 s") as raised:
+        with trio.fail_after(120), pytest.raises(GitUnavailable, match="timed out after 1 s") as raised:
             await mirror.refresh()
         assert f"https://127.0.0.1:{port}/repo" in str(raised.value)
         await wait_gone(f"127.0.0.1:{port}")
         # The transport helper had connected, and its end of the connection is closed.
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             await read_to_end(await listener.accept())
     assert not (tmp_path / "m.git").exists()
 
@@ -73,10 +73,10 @@ async def test_a_hung_ssh_remote_is_killed_with_its_group(tmp_path: Path) -> Non
     with silent_server() as (port, listener):
         options = GitOptions(deadline=1.0, ssh_command=f"ssh -F /dev/null -o BatchMode=yes -p {port}")
         mirror = Mirror("git@127.0.0.1:org/repo.git", tmp_path / "m.git", options=options)
-        with trio.fail_after(30), pytest.raises(GitUnavailable, match="timed out"):
+        with trio.fail_after(120), pytest.raises(GitUnavailable, match="timed out"):
             await mirror.refresh()
         await wait_gone(f"-p {port}")
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             await read_to_end(await listener.accept())
 
 
@@ -87,14 +87,14 @@ async def test_cancelling_kills_the_whole_group() -> None:
             stream = await listener.accept()
             nursery.cancel_scope.cancel()
         await wait_gone(f"127.0.0.1:{port}")
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             await read_to_end(stream)
 
 
 async def test_silence_ends_a_command_long_before_its_deadline(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with trio.fail_after(30), pytest.raises(GitUnavailable, match=r"timed out after 0\.5 s"):
+    with trio.fail_after(120), pytest.raises(GitUnavailable, match=r"timed out after 0\.5 s"):
         await run_git(["hash-object", str(fifo)], deadline=600, idle=0.5)
     await wait_gone(str(fifo))
 

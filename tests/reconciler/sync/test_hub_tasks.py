@@ -196,7 +196,7 @@ async def test_giving_a_task_up_cancels_it_at_the_agent(tmp_path: Path) -> None:
             nursery.start_soon(setup.hub.run_task, "web-1", make_task("t1"), None)
             await began.wait()
             nursery.cancel_scope.cancel()
-        with trio.fail_after(5):
+        with trio.fail_after(120):
             await ended.wait()
         # The target is free again, and the session was never hurt.
         assert (await setup.hub.run_task("web-1", make_task("t2"), None)).state == "SUCCESS"
@@ -288,7 +288,7 @@ async def test_a_revoked_agent_in_a_task(tmp_path: Path) -> None:
             await setup.hub.update([])
 
         nursery.start_soon(revoke)
-        with trio.fail_after(5):
+        with trio.fail_after(120):
             with pytest.raises(AgentUnreachable, match="removed or changed"):
                 await setup.hub.run_task("web-1", make_task("t1"), None)
             await ended.wait()
@@ -321,7 +321,7 @@ async def test_an_agent_that_never_ends_a_task(tmp_path: Path, monkeypatch: pyte
     async with hub_and_agent(tmp_path, runner) as setup:
         with pytest.raises(AgentUnreachable, match="did not end the task"):
             await setup.hub.run_task("web-1", make_task("t1"), None)
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             await cancelled.wait()
 
 
@@ -350,7 +350,7 @@ async def test_a_newer_session_replaces_the_older(tmp_path: Path) -> None:
 async def until_lost(session: Session) -> None:
     """Until a session of the test's own has noticed its end."""
     channel = session.open("waits for the end")
-    with trio.fail_after(5), pytest.raises(TransferFailed):
+    with trio.fail_after(120), pytest.raises(TransferFailed):
         await channel.receive()
 
 
@@ -387,7 +387,7 @@ async def test_an_agent_gets_nothing_of_anothers_task(tmp_path: Path) -> None:
                 if owner is asker:
                     continue
                 await session.bulk.send(BlockRequest(task=name, blocks=((0, 0),)))
-                with trio.fail_after(5):
+                with trio.fail_after(120):
                     await cancelled.wait()
         assert served == []
         for node, session in zip(nodes, sessions, strict=True):
@@ -550,10 +550,10 @@ async def test_a_slow_task_holds_up_neither_cancel_nor_the_next_task(
             await began.wait()
             for number in range(5):
                 other = make_task(f"t{number}", target="/srv/other")
-                with trio.fail_after(10):
+                with trio.fail_after(120):
                     assert (await setup.hub.run_task("web-1", other, None)).state == "SUCCESS"
             nursery.cancel_scope.cancel()
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             await ended.wait()
             # What was under way for the task that ended is dropped, so that bulk flows again.
             assert (await setup.hub.run_task("web-1", make_task("next"), None)).state == "SUCCESS"
