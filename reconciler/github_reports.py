@@ -8,14 +8,12 @@ import trio
 
 from reconciler.errors import TrueupError
 from reconciler.github.client import DEFAULT_API, GitHub
-from reconciler.github.errors import GitHubRefused, NoToken
+from reconciler.github.errors import GitHubRefused
 from reconciler.github.pace import Pace
+from reconciler.github.token import read_token
 from reconciler.release.reporting import Report, what_to_report, with_reported
-from reconciler.secret_targets import TOKENS
-from reconciler.secrets.credentials import VariableNotSet
 from reconciler.secrets.store import SecretStore
-from reconciler.secrets.values import Secret
-from reconciler.spec.model import Credential, EnvCredential, Repository, Spec
+from reconciler.spec.model import Repository, Spec
 from reconciler.status.branch import StatusBranch
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -59,7 +57,9 @@ class GithubReports:
         settings = repository.github
         assert settings is not None
         try:
-            token = await self._token(settings.token, settings.repo)
+            token = await read_token(
+                self.store, settings.token, place=settings.repo, key="the repository's `github.token`"
+            )
             async with GitHub(self.api_url or DEFAULT_API, token, patience=0.0, pace=self.pace) as github:
                 for report in reports:
                     try:
@@ -84,16 +84,3 @@ class GithubReports:
         if (release := report.github_release) is not None:
             await github.create_release(repo, release.tag, name=release.name, body=release.body)
             told.append((report, report.told(released=True)))
-
-    async def _token(self, credential: Credential | None, repo: str) -> Secret:
-        if credential is not None:
-            return await self.store.credential(credential)
-        for name in TOKENS:
-            try:
-                return await self.store.credential(EnvCredential(name=name))
-            except VariableNotSet:
-                continue
-        raise NoToken(
-            f"No auth token ({' or '.join(TOKENS)}) available for {repo}",
-            hint="set one, or name another under the repository's `github.token`",
-        )

@@ -10,21 +10,18 @@ from reconciler.desired_model import DesiredTarget
 from reconciler.desired_target import place_of, target_environment
 from reconciler.errors import StepFailed, TrueupError
 from reconciler.github.client import DEFAULT_API, GitHub, PublicKey
-from reconciler.github.errors import GitHubDown, GitHubRefused, NoToken
+from reconciler.github.errors import GitHubDown, GitHubRefused
 from reconciler.github.pace import Pace
 from reconciler.github.scopes import EnvironmentScope, OrganizationScope, RepositoryScope, Scope, SecretMeta
-from reconciler.secrets.credentials import VariableNotSet
+from reconciler.github.token import read_token
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets.values import Secret
-from reconciler.spec.model import Credential, EnvCredential, SecretCredential, SecretTarget
+from reconciler.spec.model import Credential, SecretCredential, SecretTarget
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import TargetStatus
 from reconciler.target_work import Work, incomplete_groups, is_foreign, owned_at, work_at
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-TOKENS = ("GH_PAT", "GITHUB_TOKEN")
-"""Variables, or files that NAME_FILE names, that hold the token of a target which names none."""
 
 
 class PushFailed(TrueupError):
@@ -117,16 +114,13 @@ class SecretTargets:
         )
 
     async def _token(self, target: SecretTarget) -> Secret:
-        if target.token is not None:
-            return await self.store.credential(target.token, self._environment(target.token))
-        for name in TOKENS:
-            try:
-                return await self.store.credential(EnvCredential(name=name))
-            except VariableNotSet:
-                continue
-        raise NoToken(
-            f"No auth token ({' or '.join(TOKENS)}) available for {scope_of(target)}",
-            hint="set one, or name another under the target's `token`",
+        environment = self._environment(target.token) if target.token is not None else ""
+        return await read_token(
+            self.store,
+            target.token,
+            place=scope_of(target),
+            key="the target's `token`",
+            environment=environment,
         )
 
     def _environment(self, credential: Credential) -> str:

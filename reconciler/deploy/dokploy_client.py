@@ -15,33 +15,20 @@ Every answer is bounded and every wait has a deadline. No error holds a body, a 
 """
 
 import json
-import ssl
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
-import trio
-
-from reconciler.bounded import is_tls, read_at_most
 from reconciler.deploy.request import TaskFailed
+from reconciler.rest_client import Answer, AsksToWait, RestClient
 from reconciler.retry_after import retry_after
 from reconciler.secrets.values import Secret
 from reconciler.spec.addresses import secret_host_fault
 
-if TYPE_CHECKING:
-    import httpx
-
-CONNECT_DEADLINE: Final = 10.0
-DEADLINE: Final = 30.0
-"""Seconds for one request with its answer."""
-
 MAX_ANSWER: Final = 16 * 1024 * 1024
 """Bytes of one answer."""
-
-MAX_TRIES: Final = 3
-"""Requests for one thing, where Dokploy asks to wait in between."""
 
 GONE: Final = ("NOT_FOUND", "Compose not found")
 """Code and message for an id that Dokploy does not have (packages/server/src/services/compose.ts)."""
@@ -50,7 +37,7 @@ SHORT_WAIT: Final = 1.0
 LONG_WAIT: Final = 600.0
 
 
-class DokployDown(TaskFailed):
+class DokployDown(TaskFailed, AsksToWait):
     """It could not be asked, or asked us to wait: `retry_after` is in seconds, where it said so."""
 
     reason = "DokployUnavailable"
@@ -98,13 +85,6 @@ class Deployment:
     log_path: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    content: bytes = field(repr=False)
-
-
 class Dokploy:
     """`async with Dokploy(server, key) as dokploy:`. `patience`: seconds that may be spent waiting in all
     where Dokploy asks to come back later. Methods raise DokployDown and DokployRefused.
@@ -112,34 +92,24 @@ class Dokploy:
 
     def __init__(self, server: str, key: Secret, *, patience: float) -> None:
         self._server = server.rstrip("/").removesuffix("/api")
-        self._key = key
-        self._patience = patience
-        self._client: httpx.AsyncClient | None = None
+        self._rest = RestClient(
+            key,
+            header="x-api-key",
+            headers={"Accept": "application/json"},
+            max_answer=MAX_ANSWER,
+            patience=patience,
+        )
 
     async def __aenter__(self) -> Self:
-        import httpx
-
         if (fault := secret_host_fault(self._server)) is not None:
             raise DokployRefused(f"deploy.server: {self._server} {fault}")
-        if not (self._key.reveal().isascii() and self._key.reveal().isprintable()):
+        if not self._rest.can_be_sent:
             raise DokployRefused("the Dokploy key has characters that no HTTP header can hold")
-        tls = await trio.to_thread.run_sync(ssl.create_default_context)
-        from reconciler.deploy.dokploy_auth import ApiKey  # which needs httpx
-
-        self._client = httpx.AsyncClient(
-            verify=tls,
-            auth=ApiKey(self._key),
-            trust_env=False,  # a proxy of this machine gets no key
-            follow_redirects=False,
-            timeout=httpx.Timeout(DEADLINE, connect=CONNECT_DEADLINE),
-            headers={"Accept": "application/json", "User-Agent": "trueup"},
-        )
+        await self._rest.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            with trio.CancelScope(shield=True), trio.move_on_after(CONNECT_DEADLINE):
-                await self._client.aclose()
+        await self._rest.close()
 
     async def application(self, compose_id: str) -> Application:
         found = await self._ask("compose.one", compose_id)
@@ -168,19 +138,14 @@ class Dokploy:
         await self._ask("compose.stop", compose_id, {})
 
     async def _ask(self, name: str, compose_id: str, body: Mapping[str, str | Secret] | None = None) -> Any:
-        for attempt in range(1, MAX_TRIES + 1):
-            try:
-                return await self._once(name, compose_id, body)
-            except DokployDown as error:
-                wait = error.retry_after
-                if wait is None or wait > self._patience or attempt == MAX_TRIES:
-                    raise
-            self._patience -= wait
-            await trio.sleep(wait)
-        raise AssertionError("every try returned or raised")
+        return await self._rest.patiently(lambda: self._once(name, compose_id, body))
 
     async def _once(self, name: str, compose_id: str, body: Mapping[str, str | Secret] | None) -> Any:
-        answer = await self._exchange(name, compose_id, body)
+        url, named = f"{self._server}/api/{name}", {"composeId": compose_id}
+        if body is None:
+            answer = await self._rest.exchange("GET", url, params=named)
+        else:
+            answer = await self._rest.exchange("POST", url, body={**named, **body})
         if isinstance(answer, str):
             raise DokployDown(f"{name}: {self._server}: {answer}", hint="check deploy.server, and Dokploy")
         if not 200 <= answer.status < 300:
@@ -191,42 +156,13 @@ class Dokploy:
                 return document
         raise self._unexpected(name)
 
-    async def _exchange(
-        self, name: str, compose_id: str, body: Mapping[str, str | Secret] | None
-    ) -> "_Answer | str":
-        """The answer, or why there is none: errors of httpx go through frames that have the request with the
-        key, so none leaves this one."""
-        import httpx
-
-        assert self._client is not None, "use it in an `async with` block"
-        url = f"{self._server}/api/{name}"
-        named = {"composeId": compose_id}
-        try:
-            with trio.fail_after(DEADLINE):
-                request = (
-                    self._client.stream("GET", url, params=named)
-                    if body is None
-                    else self._client.stream("POST", url, json={**named, **_revealed(body)})
-                )
-                async with request as response:
-                    content = await read_at_most(response, MAX_ANSWER)
-                    if content is not None:
-                        return _Answer(response.status_code, response.headers, content)
-                    return "its answer is too large"
-        except (httpx.TimeoutException, trio.TooSlowError):
-            return "no answer in time"
-        except httpx.ConnectError as error:
-            return "its certificate is not trusted" if is_tls(error) else "it cannot be reached"
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-            return "the connection broke"
-
     def _unexpected(self, name: str) -> DokployDown:
         return DokployDown(
             f"{name}: not what Dokploy's API answers",
             hint=f"check deploy.server ({self._server}), and what stands in front of it",
         )
 
-    def _failure(self, answer: _Answer, name: str) -> DokployDown | DokployRefused:
+    def _failure(self, answer: Answer, name: str) -> DokployDown | DokployRefused:
         status, wait = answer.status, retry_after(answer.headers, datetime.now(UTC))
         wait = None if wait is None else min(max(wait, SHORT_WAIT), LONG_WAIT)
         shown = f"(http {status})"
@@ -245,10 +181,6 @@ class Dokploy:
         }.get(status, ("Dokploy redirects or refuses", "check deploy.server"))
         kind = DokployGone if status == 404 and _says_gone(answer.content) else DokployRefused
         return kind(f"{name}: {said} {shown}", status=status, hint=hint)
-
-
-def _revealed(body: Mapping[str, str | Secret]) -> dict[str, str]:
-    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in body.items()}
 
 
 def _says_gone(content: bytes) -> bool:

@@ -6,34 +6,24 @@ status and, where GitHub names one, a waiting time are taken out of an answer.
 
 import base64
 import json
-import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 from urllib.parse import quote
 
-import trio
-
-from reconciler.bounded import is_tls, read_at_most
 from reconciler.github.errors import GitHubDown, GitHubRefused
 from reconciler.github.pace import Pace
 from reconciler.github.scopes import MAX_VALUE, OrganizationScope, RepositoryScope, Scope, SecretMeta
+from reconciler.rest_client import Answer, RestClient
 from reconciler.retry_after import retry_after
 from reconciler.secrets.values import Secret, is_text
 from reconciler.spec.addresses import secret_host_fault
 
-if TYPE_CHECKING:
-    import httpx
-
 DEFAULT_API: Final = "https://api.github.com"
 API_VERSION: Final = "2022-11-28"
-CONNECT_DEADLINE: Final = 10.0
-DEADLINE: Final = 30.0
-"""Seconds for one request with its answer."""
-
 MAX_ANSWER: Final = 4 * 1024 * 1024
 """Bytes of one answer."""
 
@@ -42,9 +32,6 @@ MAX_PAGES: Final = 100
 MAX_WAIT: Final = 3600.0
 """Seconds: a longer waiting time is not believed."""
 
-MAX_TRIES: Final = 3
-"""Requests for one thing, where GitHub asks to wait in between."""
-
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
@@ -52,13 +39,6 @@ class PublicKey:
 
     key_id: str
     key: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    content: bytes = field(repr=False)
 
 
 class GitHub:
@@ -72,37 +52,24 @@ class GitHub:
         self, api_url: str, token: Secret, *, patience: float = 30.0, pace: Pace | None = None
     ) -> None:
         self._api = api_url.rstrip("/")
-        self._token = token
-        self._patience = patience
         self._pace = pace or Pace()
-        self._client: httpx.AsyncClient | None = None
+        self._rest = RestClient(
+            token,
+            header="Authorization",
+            before="Bearer ",
+            headers={"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": API_VERSION},
+            max_answer=MAX_ANSWER,
+            patience=patience,
+        )
 
     async def __aenter__(self) -> Self:
-        import httpx
-
         if (fault := secret_host_fault(self._api)) is not None:
             raise GitHubRefused(f"GITHUB_API_URL: {self._api} {fault}", status=0)
-        tls = await trio.to_thread.run_sync(ssl.create_default_context)
-        from reconciler.github.auth import Bearer  # which needs httpx
-
-        self._client = httpx.AsyncClient(
-            verify=tls,
-            auth=Bearer(self._token),
-            trust_env=False,  # a .netrc or a proxy of this machine gets no token
-            follow_redirects=False,
-            timeout=httpx.Timeout(DEADLINE, connect=CONNECT_DEADLINE),
-            headers={
-                "Accept": "application/vnd.github+json",
-                "X-GitHub-Api-Version": API_VERSION,
-                "User-Agent": "trueup",
-            },
-        )
+        await self._rest.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            with trio.CancelScope(shield=True), trio.move_on_after(CONNECT_DEADLINE):
-                await self._client.aclose()
+        await self._rest.close()
 
     async def list_secrets(self, scope: Scope) -> dict[str, SecretMeta]:
         """The secrets of a place by name, upper case as GitHub stores them."""
@@ -215,20 +182,10 @@ class GitHub:
 
     async def _ask(self, method: str, path: str, what: str, body: Mapping[str, Any] | None = None) -> Any:
         """The document of the answer, None where it has none."""
-        for attempt in range(1, MAX_TRIES + 1):
-            try:
-                return await self._once(method, path, what, body)
-            except GitHubDown as error:
-                wait = error.retry_after
-                if wait is None or wait > self._patience or attempt == MAX_TRIES:
-                    raise
-            self._patience -= wait
-            await trio.sleep(wait)
-        raise AssertionError("every try returned or raised")
+        return await self._rest.patiently(lambda: self._once(method, path, what, body))
 
     async def _once(self, method: str, path: str, what: str, body: Mapping[str, Any] | None) -> Any:
-        assert self._client is not None, "use it in an `async with` block"
-        if not (self._token.reveal().isascii() and self._token.reveal().isprintable()):
+        if not self._rest.can_be_sent:
             raise GitHubRefused(
                 f"{what}: the token for GitHub has characters that no header can carry",
                 status=0,
@@ -236,7 +193,7 @@ class GitHub:
             )
         if method != "GET":
             await self._pace.wait()
-        answer = await self._exchange(method, path, body)
+        answer = await self._rest.exchange(method, self._api + path, body=body)
         if isinstance(answer, str):
             raise GitHubDown(f"{what}: GitHub at {self._api}: {answer}")
         if not 200 <= answer.status < 300:
@@ -245,27 +202,6 @@ class GitHub:
         if not found:
             raise _unexpected(what)
         return document
-
-    async def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> "_Answer | str":
-        """The answer, or why there is none: errors of httpx go through frames that have the request with the
-        token, so none leaves this one."""
-        import httpx
-
-        assert self._client is not None
-        try:
-            with trio.fail_after(DEADLINE):
-                request = self._client.stream(method, self._api + path, json=body)
-                async with request as response:
-                    content = await read_at_most(response, MAX_ANSWER)
-                    if content is not None:
-                        return _Answer(response.status_code, response.headers, content)
-                    return "its answer is too large"
-        except (httpx.TimeoutException, trio.TooSlowError):
-            return "no answer in time"
-        except httpx.ConnectError as error:
-            return "its certificate is not trusted" if is_tls(error) else "it cannot be reached"
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
-            return "the connection broke"
 
 
 def _repository_path(repo: str) -> str:
@@ -356,7 +292,7 @@ def _unexpected(what: str) -> GitHubDown:
     )
 
 
-def _failure(answer: _Answer, what: str) -> GitHubDown | GitHubRefused:
+def _failure(answer: Answer, what: str) -> GitHubDown | GitHubRefused:
     status, wait = answer.status, waiting_time(answer.headers, now=datetime.now(UTC))
     shown = f"(http {status})"
     if status == 429 or (status == 403 and wait is not None):

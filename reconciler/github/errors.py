@@ -1,9 +1,10 @@
 """Why GitHub gave nothing: it could not be asked, or it said no. The difference tells who must act."""
 
 from reconciler.errors import TrueupError
+from reconciler.rest_client import AsksToWait
 
 
-class GitHubDown(TrueupError):
+class GitHubDown(TrueupError, AsksToWait):
     """It could not be asked, or asked us to wait: `retry_after` is in seconds, where it said so."""
 
     reason = "GitHubUnavailable"
