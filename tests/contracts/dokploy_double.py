@@ -22,12 +22,11 @@ import re
 import threading
 import uuid
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.canaries import canary
+from tests.contracts.http_double import DoubleHandler, HttpDouble
 
 Name = Literal["compose.one", "compose.update", "compose.deploy", "compose.stop", "deployment.allByCompose"]
 Status = Literal["running", "done", "error", "cancelled"]
@@ -126,7 +125,7 @@ class Application:
         }
 
 
-class DokployDouble:
+class DokployDouble(HttpDouble):
     """`with DokployDouble() as double:` serves at `double.url` until the end of the block.
 
     A deployment that is queued ends with the list request that comes after `takes` others that saw it, as
@@ -150,25 +149,7 @@ class DokployDouble:
         self._faults: list[tuple[Name, Fault]] = []
         self._seen: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._released = threading.Event()
-        self._server = _Server(self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> DokployDouble:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._released.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_Handler)
 
     # --- what a test does to it ----------------------------------------------------------------
 
@@ -303,30 +284,9 @@ def _json(document: Any) -> Fault:
     return Fault(200, body=json.dumps(document).encode())
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, double: DokployDouble) -> None:
-        self.double = double
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away in the middle is part of the tests, and nothing to print."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: `double.requests` is the log."""
-
+class _Handler(DoubleHandler):
     def _serve(self) -> None:
-        length = int(self.headers.get("Content-Length", "0"))
-        try:
-            body = json.loads(self.rfile.read(length) or b"{}")
-        except ValueError:
-            body = None
+        body = self.read_json(None)
         answer = self.server.double.answer(self.command, self.path, self.headers.get("x-api-key", ""), body)
         self.send_response(answer.status)
         self.send_header("Content-Type", "application/json")

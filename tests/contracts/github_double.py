@@ -13,14 +13,13 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from nacl.public import PrivateKey, SealedBox
 
 from tests.canaries import canary
+from tests.contracts.http_double import DoubleHandler, HttpDouble
 
 Kind = Literal[
     "list", "inherited", "key", "put", "delete", "dispatch", "repository", "status", "release", "find", "ref"
@@ -97,7 +96,7 @@ class Dispatched:
     payload: dict[str, Any] = field(repr=False)
 
 
-class GitHubDouble:
+class GitHubDouble(HttpDouble):
     """`with GitHubDouble() as double:` serves at `double.url` until the end of the block.
 
     Places are `owner/repo`, `owner/repo#environment` or `org`. `double.places[place]` holds the secrets by
@@ -127,29 +126,11 @@ class GitHubDouble:
         self._pending: list[tuple[int, Dispatched]] = []
         self._clock = 0
         self._lock = threading.Lock()
-        self._released = threading.Event()
         self.dispatched = threading.Event()
         """Set once a dispatch has arrived."""
         self.holding = threading.Event()
         """Set while an answer is held."""
-        self._server = _Server(self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> GitHubDouble:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._released.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_Handler)
 
     # --- what a test does to it ----------------------------------------------------------------
 
@@ -352,30 +333,9 @@ def _created(document: dict[str, Any]) -> Fault:
     return Fault(201, body=json.dumps(document).encode())
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, double: GitHubDouble) -> None:
-        self.double = double
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away in the middle is part of the tests, and nothing to print."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: `double.requests` is the log."""
-
+class _Handler(DoubleHandler):
     def _serve(self) -> None:
-        length = int(self.headers.get("Content-Length", "0"))
-        try:
-            body = json.loads(self.rfile.read(length) or b"{}")
-        except ValueError:
-            body = {}
+        body = self.read_json({})
         token = self.headers.get("Authorization", "").removeprefix("Bearer ").removeprefix("token ")
         answer = self.server.double.answer(self.command, self.path, token, body)
         self.send_response(answer.status)

@@ -10,13 +10,12 @@ import re
 import ssl
 import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
-from types import TracebackType
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from tests.canaries import canary
+from tests.contracts.http_double import DoubleHandler, HttpDouble
 
 Place = tuple[str, str, str]
 """(project id, environment slug, folder)"""
@@ -103,7 +102,7 @@ class Import:
     place: Place
 
 
-class InfisicalDouble:
+class InfisicalDouble(HttpDouble):
     """`with InfisicalDouble() as double:` serves at `double.url` until the end of the block.
 
     `double.secrets[(project, environment, path)] = {"KEY": "value"}` fills a folder; keys in `hidden` have
@@ -134,34 +133,7 @@ class InfisicalDouble:
         self._numbers = count(1)
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
-        self._released = threading.Event()
-        self._server = _Server(self)
-        self._scheme = "http" if tls is None else "https"
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> "InfisicalDouble":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop; from then on nothing listens at `url`."""
-        self._released.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_Handler, tls)
 
     def fail_with(self, fault: Fault, *, on: On = "list", times: int = 1) -> None:
         """The next `times` requests of that kind get this answer; faults queue up in order."""
@@ -351,33 +323,12 @@ def _document(document: dict[str, Any]) -> Fault:
     return Fault(200, json.dumps(document).encode())
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, double: InfisicalDouble) -> None:
-        self.double = double
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away in the middle is part of the tests, and nothing to print."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: `double.requests` is the log."""
-
+class _Handler(DoubleHandler):
     def do_GET(self) -> None:
         self._serve({})
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length", "0"))
-        try:
-            body = json.loads(self.rfile.read(length))
-        except ValueError:
-            body = None
+        body = self.read_json(None)
         self._serve(body if isinstance(body, dict) else {})
 
     def _serve(self, body: dict[str, Any]) -> None:
