@@ -123,10 +123,7 @@ def _is_same(
 
 def pending_request(at: Situation, environment: str, unit: str) -> Record | None:
     """What was asked for last and neither done nor refused yet."""
-    request = at.control.requests.get((environment, unit))
-    status = at.unit_status(environment, unit)
-    seen = status.decision if status is not None else at.status(environment).refused.get(unit, 0)
-    return request if request is not None and request.number > seen else None
+    return at.control.pending(environment, unit, at.status(environment).seen(unit))
 
 
 def release(
@@ -267,9 +264,7 @@ def _waiting(at: Situation, environment: str, unit: str, tag: str | None) -> lis
 
 
 def _approval(at: Situation, environment: str, unit: str, commit: str) -> Record | None:
-    given = at.control.approvals.get((environment, unit, commit))
-    status = at.unit_status(environment, unit)
-    return given if given is not None and given.number > (status.decision if status else 0) else None
+    return at.control.approval_of(environment, unit, commit, at.status(environment).seen(unit))
 
 
 def _releases(status: UnitStatus | None) -> tuple[Release, ...]:

@@ -29,6 +29,16 @@ class ControlState:
     requests: Mapping[Scope, Record] = field(default_factory=dict)
     """By (environment, unit), the newest that asks for another release."""
 
+    def pending(self, environment: str, unit: str, seen: int) -> Record | None:
+        """The newest request for a unit there after record `seen`, the last one acted on or refused."""
+        request = self.requests.get((environment, unit))
+        return request if request is not None and request.number > seen else None
+
+    def approval_of(self, environment: str, unit: str, commit: str, seen: int) -> Record | None:
+        """The approval of a commit, unless an earlier release has used it up: `seen` as in `pending`."""
+        given = self.approvals.get((environment, unit, commit))
+        return given if given is not None and given.number > seen else None
+
     def hold_of(self, environment: str, unit: str) -> Record | None:
         """The operator's hold on a unit there, or on the environment: one unit alone may leave that."""
         if (own := self.holds.get((environment, unit))) is not None:

@@ -38,7 +38,7 @@ def decide(facts: UnitFacts, common: Common) -> Decision:
     if isinstance(facts.tags, Setback):
         return Decision(facts.tags)
     current = runs(facts, facts.tags)
-    request = _pending(facts, common)
+    request = common.control.pending(facts.environment.name, facts.unit.name, facts.seen)
     if common.control.frozen is not None or common.control.suspension_of(_id(facts)) is not None:
         return Decision(current)
     if request is not None:
@@ -63,13 +63,6 @@ def runs(facts: UnitFacts, tags: Sequence[Tag]) -> Release | ReleaseProblem:
     return still_there(
         facts.unit, facts.environment.name, Release(known.tag, known.commit, known.spec_revision), tags
     )
-
-
-def _pending(facts: UnitFacts, common: Common) -> Record | None:
-    """The newest request that was neither acted on nor refused."""
-    request = common.control.requests.get((facts.environment.name, facts.unit.name))
-    seen = facts.recorded.decision if facts.recorded is not None else facts.refused
-    return request if request is not None and request.number > seen else None
 
 
 # --- what somebody asked for -------------------------------------------------------------------

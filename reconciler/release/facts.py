@@ -43,8 +43,8 @@ class UnitFacts:
     tags: Sequence[Tag] | Setback
     """All tags of its repository; a setback where they could not be looked up."""
     recorded: UnitStatus | None = None
-    refused: int = 0
-    """The number of the newest operator's record that was refused, where nothing is recorded yet."""
+    seen: int = 0
+    """The number of the newest operator's record that was acted on or refused."""
     source: UnitStatus | None = None
     """The unit in the environment that is promoted from."""
     source_spec: str | None = None

@@ -84,12 +84,13 @@ def unit_facts(
     source_spec = spec_run_by(spec, source_name, recorded) if source_name is not None else None
     if source_spec == "":
         source_spec = common.spec_commit
+    status = recorded.environments.get(f"environments/{environment_name}")
     return UnitFacts(
         unit=unit,
         environment=environment,
         tags=view.tags if isinstance(view, View) else view,
         recorded=unit_status(recorded, environment_name, unit_name),
-        refused=refused_in(recorded, environment_name, unit_name),
+        seen=status.seen(unit_name) if status is not None else 0,
         source=unit_status(recorded, source_name, unit_name) if source_name is not None else None,
         source_spec=source_spec,
         source_fault=_fault(spec, recorded, unit_name, source_name)
@@ -100,11 +101,6 @@ def unit_facts(
             release.tag for each in recorded.environments for release in _releases(recorded, each, unit_name)
         ),
     )
-
-
-def refused_in(recorded: Recorded, environment: str, unit: str) -> int:
-    status = recorded.environments.get(f"environments/{environment}")
-    return status.refused.get(unit, 0) if status is not None else 0
 
 
 def unit_status(recorded: Recorded, environment: str, unit: str) -> UnitStatus | None:

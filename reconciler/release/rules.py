@@ -194,9 +194,8 @@ def approval(facts: UnitFacts, common: Common, candidate: Candidate) -> Record |
     if facts.environment.release.approval != "manual":
         return None
     environment, unit = facts.environment.name, facts.unit.name
-    given = common.control.approvals.get((environment, unit, candidate.commit))
-    seen = facts.recorded.decision if facts.recorded is not None else 0
-    if given is not None and given.number > seen:
+    given = common.control.approval_of(environment, unit, candidate.commit, facts.seen)
+    if given is not None:
         return given
     return Wait(
         Reason.AWAITING_APPROVAL,

@@ -100,11 +100,9 @@ class UnitStatus(Part, frozen=True, kw_only=True):
 
 
 class Hold(Part, frozen=True, kw_only=True):
-    """Why an environment, or one unit there, stays at its release.
-
-    For a secret that broke a deploy: the resource that failed and the variables that changed. For a release
-    that failed or was returned from: the unit, and the newest operator's record at that time; a later one
-    can lift it.
+    """Why an environment, or one unit there, stays at its release: a secret broke the deploy of `resource`
+    when only `keys` had changed, or a release of `unit` failed or was returned from. `decision` is the newest
+    operator's record at that time; a later one can lift it.
     """
 
     reason: str
@@ -135,6 +133,11 @@ class EnvironmentStatus(Document, frozen=True, kw_only=True):
     waiting: tuple[Waiting, ...] = ()
     refused: dict[str, int] = {}
     """By unit that has no release there yet: the number of the newest operator's record that was refused."""
+
+    def seen(self, unit: str) -> int:
+        """The number of the newest operator's record that was acted on or refused; 0: none was."""
+        known = self.units.get(unit)
+        return known.decision if known is not None else self.refused.get(unit, 0)
 
 
 class Applied(Document, frozen=True, kw_only=True):

@@ -215,10 +215,8 @@ def _names(release: Release, tag: str) -> bool:
 def _recorded(at: Situation, facts: UnitFacts, kind: Kind, tag: str, commit: str) -> Order:
     """The order with its record, unless one that asks for the same waits already."""
     environment, unit = facts.environment.name, facts.unit.name
-    pending = at.control.requests.get((environment, unit))
-    seen = facts.recorded.decision if facts.recorded is not None else 0
-    same = pending is not None and (pending.kind, pending.tag, pending.commit) == (kind, tag, commit)
-    if pending is not None and same and pending.number > seen:
+    pending = at.control.pending(environment, unit, facts.seen)
+    if pending is not None and (pending.kind, pending.tag, pending.commit) == (kind, tag, commit):
         return Order(unit, tag, commit, kind, decision=pending.number)
     source = (facts.environment.release.promote_from or "") if kind == "promote" else ""
     record = at.decide(kind, environment=environment, unit=unit, tag=tag, commit=commit, source=source)

@@ -74,11 +74,13 @@ def order(
     control = fold(records)
     at = Situation(made, "5" * 40, Recorded(), control, request.by, NOW)
     in_production = request.environment == "production"
+    recorded = production if in_production else staging
     facts = UnitFacts(
         unit=made.units["app"],
         environment=made.environments[request.environment],
         tags=TAGS,
-        recorded=production if in_production else staging,
+        recorded=recorded,
+        seen=recorded.decision if recorded is not None else 0,
         source=staging if in_production else None,
         lineage=Lineage({(OLD, FIX): True, (OLD, NEW): True, (OLD, ODD): False}),
     )
