@@ -3,10 +3,10 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from reconciler.apply import Outcome
 from reconciler.control.state import ControlState
 from reconciler.desired_model import Desired, DesiredService, DesiredSync
 from reconciler.holds import active_in, only_secrets, with_outcomes
@@ -25,6 +25,9 @@ from reconciler.status.conditions import (
 )
 from reconciler.status.documents import EnvironmentStatus, Recorded, UnitStatus, record_release
 
+if TYPE_CHECKING:
+    from reconciler.apply import Outcome
+
 Pair = tuple[str, str]
 
 PASSING = frozenset({Reason.AWAITING_APPROVAL, Reason.WINDOW_CLOSED, Reason.SOAKING})
@@ -41,7 +44,7 @@ class EnvironmentFacts:
     spec: Spec
     desired: Desired
     plan: Plan
-    outcomes: Mapping[str, Outcome]
+    outcomes: "Mapping[str, Outcome]"
     is_frozen: Callable[[str], bool]
     decisions: Mapping[Pair, Decision]
     control: ControlState

@@ -56,6 +56,8 @@ class SpecCache:
     def __init__(self) -> None:
         self._loaded: OrderedDict[str, Loaded] = OrderedDict()
         self._released: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
+        self._head: tuple[str, dict[str, bytes]] | None = None
+        """The files of the newest head that a release was put on."""
 
     async def load(self, mirror: Mirror, commit: str) -> Loaded:
         loaded = self._loaded.pop(commit, None) or await load_at(mirror, commit)
@@ -74,7 +76,10 @@ class SpecCache:
         key = head.commit, commit
         loaded = self._released.pop(key, None)
         if loaded is None:
-            below, above = await files_at(mirror, head.commit), await files_at(mirror, commit)
+            if self._head is None or self._head[0] != head.commit:
+                # Each release of a pass is put on the same one.
+                self._head = head.commit, await files_at(mirror, head.commit)
+            below, above = self._head[1], await files_at(mirror, commit)
             loaded = await trio.to_thread.run_sync(load_released, below, above, commit)
         self._released[key] = loaded
         while len(self._released) > KEPT_RELEASES:

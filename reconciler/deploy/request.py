@@ -1,5 +1,6 @@
 """What a driver is asked, what it answers, and how it fails: the contract between apply and the drivers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +127,7 @@ class RemoveRequest:
     log: Callable[[str], None] = no_log
 
 
-class Driver:
+class Driver(ABC):
     """Brings one kind of service to its desired state. A new kind is one file and a line in `driver.py`."""
 
     needs_checkout: ClassVar[bool] = True
@@ -138,17 +139,17 @@ class Driver:
     adopts: ClassVar[bool] = False
     """Whether `adopt` can take over what somebody else deployed."""
 
+    @abstractmethod
     async def deploy(self, request: DeployRequest) -> DeployOutcome:
         """Deploy, and return once it is done. Cancellation leaves no process behind.
 
         Doing the same again must be harmless: a primary that was killed meanwhile repeats the step.
         Raises StepFailed.
         """
-        raise NotImplementedError
 
     async def adopt(self, request: DeployRequest) -> DeployOutcome:
         """Mark what is there as what the request would deploy, and deploy nothing. Raises StepFailed."""
-        raise NotImplementedError
+        raise StepFailed(f"{request.service.id}: this kind of deploy cannot be adopted")
 
     async def look(self, request: LookRequest) -> Observation | None:  # noqa: ARG002 - a default
         """What is there, where the system can be asked; None: only what was recorded is known.
