@@ -49,6 +49,39 @@ async def test_a_release_is_told_once(tmp_path: Path, double: GitHubDouble) -> N
         assert (again.document["statusCommit"], len(double.statuses)) == (None, many)
 
 
+async def test_how_a_release_ended_is_told(tmp_path: Path, double: GitHubDouble) -> None:
+    async with make_case(tmp_path) as case:
+        use_github(case, double)
+        case.commit(case.good.replace("task: deploy}", "task: nothing}"))
+        await case.reconcile(expect=4)
+        assert states(double)[-1] == "failure"
+        case.commit(case.good)
+        await case.reconcile(expect=0)
+        assert states(double)[-1] == "success"
+        assert double.releases.get("acme/app", {}) == {}, "nobody has promoted it"
+
+
+async def test_a_promotion_is_told_and_becomes_a_release_at_github(
+    tmp_path: Path, double: GitHubDouble
+) -> None:
+    async with make_case(tmp_path) as case:
+        case.head = case.head.replace(
+            "environments:\n", "environments:\n  production: {release: {promote_from: staging}}\n", 1
+        )
+        use_github(case, double)
+        case.commit(case.good.replace("[staging]", "[staging, production]"))
+        await case.reconcile(expect=0)
+        double.tags["acme/app"] = {"v1.1.0"}  # as GitHub has what is pushed to it
+        await case.world.trueup("promote", "staging", "production", "--confirm", "deploy")
+        await case.reconcile(expect=0)
+        told = {body["context"]: (commit, body["state"]) for _, commit, body in double.statuses}
+        commit = case.world.app.resolve("refs/tags/v1.1.0^{commit}")
+        assert told["trueup/production"] == (commit, "success")
+        [(tag, made)] = double.releases["acme/app"].items()
+        assert tag == "v1.1.0"
+        assert "v1.0.0" in made["body"], "it says where it comes from"
+
+
 async def test_an_outage_of_github_fails_nothing_and_is_made_up_for(
     tmp_path: Path, double: GitHubDouble
 ) -> None:
