@@ -10,6 +10,7 @@ import trio
 from reconciler.deploy.compose_tree import clear, place
 from reconciler.deploy.context import Identity, RunContext, private_home, task_environment
 from reconciler.deploy.docker import STEERING, Docker, DockerUnavailable, endpoint, find_docker
+from reconciler.deploy.inside import directory_inside, inside
 from reconciler.deploy.output import last_lines
 from reconciler.deploy.process import Completed, StartFailed, run_captured
 from reconciler.deploy.request import (
@@ -172,17 +173,9 @@ def _home_of(context: RunContext, project: str) -> Path:
 
 def _find_file(request: DeployRequest, deploy: ComposeDeploy, tree: Path) -> tuple[Path, Path]:
     owner, root = request.service.id, tree.resolve()
-    workdir = (root / deploy.workdir).resolve()
-    if not workdir.is_relative_to(root):
-        raise DeployFailed(f"{owner}: workdir {deploy.workdir!r} leads out of the repository")
-    if not workdir.is_dir():
-        raise DeployFailed(
-            f"{owner}: workdir {deploy.workdir!r} is not a directory in the repository at {request.tag}",
-            hint="paths start at the root of the repository",
-        )
-    file = (workdir / deploy.file).resolve()
-    if not file.is_relative_to(root):
-        raise DeployFailed(f"{owner}: the compose file {deploy.file!r} leads out of the repository")
+    at = f" at {request.tag}"
+    workdir = directory_inside(root, deploy.workdir, f"{owner}: workdir", at, DeployFailed)
+    file = inside(root, workdir, deploy.file, f"{owner}: the compose file", DeployFailed)
     if not file.is_file():
         raise DeployFailed(
             f"{owner}: there is no compose file {deploy.file!r} in {deploy.workdir!r} at {request.tag}",

@@ -8,13 +8,13 @@ that request has no success recorded, and repeats the step.
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar, Final
 
 import trio
 
 from reconciler.deploy.dokploy_client import Application, Deployment, Dokploy, DokployDown, DokployGone
 from reconciler.deploy.dokploy_env import HASH_NAME, hash_in, is_as_written, is_legacy, render
+from reconciler.deploy.inside import inside
 from reconciler.deploy.request import (
     CannotRemove,
     DeployFailed,
@@ -267,9 +267,7 @@ async def _wait(dokploy: Dokploy, compose_id: str, mark: str) -> Deployment:
 
 def _read_file(request: DeployRequest, deploy: DokployDeploy) -> Secret:
     owner, root = request.service.id, request.checkout.resolve()
-    path: Path = (root / deploy.file).resolve()
-    if not path.is_relative_to(root):
-        raise DeployFailed(f"{owner}: the compose file {deploy.file!r} leads out of the repository")
+    path = inside(root, root, deploy.file, f"{owner}: the compose file", DeployFailed)
     if not path.is_file():
         raise DeployFailed(
             f"{owner}: there is no compose file {deploy.file!r} in the repository at {request.tag}",

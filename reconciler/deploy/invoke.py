@@ -10,6 +10,7 @@ import trio
 
 from reconciler.deploy.build_user import hand_over
 from reconciler.deploy.context import Identity, RunContext, private_home, task_environment
+from reconciler.deploy.inside import directory_inside
 from reconciler.deploy.output import Masker, last_lines
 from reconciler.deploy.process import Completed, StartFailed, run_captured
 from reconciler.deploy.request import (
@@ -116,14 +117,7 @@ def _find_tasks(run: TaskRun, failed: type[TaskFailed]) -> tuple[Path, Path]:
     invoke itself would go on searching above the checkout and could run somebody else's `tasks.py`.
     """
     checkout = run.checkout.resolve()
-    workdir = (checkout / run.workdir).resolve()
-    if not workdir.is_relative_to(checkout):
-        raise failed(f"{run.owner}: workdir {run.workdir!r} leads out of the repository")
-    if not workdir.is_dir():
-        raise failed(
-            f"{run.owner}: workdir {run.workdir!r} is not a directory in the repository{_at(run)}",
-            hint="paths start at the root of the repository",
-        )
+    workdir = directory_inside(checkout, run.workdir, f"{run.owner}: workdir", _at(run), failed)
     for directory in (workdir, *workdir.parents):
         if (directory / "tasks.py").is_file() or (directory / "tasks" / "__init__.py").is_file():
             return workdir, directory
