@@ -1,14 +1,29 @@
 """The verbs with which operators decide: releases, holds, a freeze. Each appends to the control branch."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from reconciler.cli_options import output_option, parsed, run_async, with_settings
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+    from reconciler.control.records import Record
+    from reconciler.control.situation import Situation
+
 environment_argument = click.argument("environment", metavar="ENV")
 unit_option = click.option("--unit", metavar="UNIT", help="One unit of it; else all of them.")
 reason_option = click.option("--reason", default="", metavar="TEXT", help="Why, for people.")
+
+
+def _record(settings: Any, output: str, order: "Callable[[ModuleType, Situation], Record]") -> None:
+    """Append what `order` makes of `control.orders`, which is imported here, and of the situation."""
+    from reconciler.control import orders
+    from reconciler.operations import decide
+
+    run_async(lambda: decide(settings, lambda at: [order(orders, at)], output))
 
 
 @click.command()
@@ -19,10 +34,7 @@ reason_option = click.option("--reason", default="", metavar="TEXT", help="Why, 
 @output_option
 def hold(settings: Any, environment: str, unit: str | None, reason: str, output: str) -> None:
     """Keep an environment, or one unit there, at the releases that it runs."""
-    from reconciler.control import orders
-    from reconciler.operations import decide
-
-    run_async(lambda: decide(settings, lambda at: [orders.hold(at, environment, unit, reason)], output))
+    _record(settings, output, lambda orders, at: orders.hold(at, environment, unit, reason))
 
 
 @click.command()
@@ -33,10 +45,7 @@ def hold(settings: Any, environment: str, unit: str | None, reason: str, output:
 @output_option
 def unhold(settings: Any, environment: str, unit: str | None, reason: str, output: str) -> None:
     """End a hold, whoever or whatever set it."""
-    from reconciler.control import orders
-    from reconciler.operations import decide
-
-    run_async(lambda: decide(settings, lambda at: [orders.unhold(at, environment, unit, reason)], output))
+    _record(settings, output, lambda orders, at: orders.unhold(at, environment, unit, reason))
 
 
 @click.command()
@@ -45,10 +54,7 @@ def unhold(settings: Any, environment: str, unit: str | None, reason: str, outpu
 @output_option
 def freeze(settings: Any, reason: str, output: str) -> None:
     """Stop everything: passes look and plan, and apply nothing."""
-    from reconciler.control import orders
-    from reconciler.operations import decide
-
-    run_async(lambda: decide(settings, lambda at: [orders.freeze(at, reason)], output))
+    _record(settings, output, lambda orders, at: orders.freeze(at, reason))
 
 
 @click.command()
@@ -57,10 +63,7 @@ def freeze(settings: Any, reason: str, output: str) -> None:
 @output_option
 def unfreeze(settings: Any, reason: str, output: str) -> None:
     """End a freeze."""
-    from reconciler.control import orders
-    from reconciler.operations import decide
-
-    run_async(lambda: decide(settings, lambda at: [orders.unfreeze(at, reason)], output))
+    _record(settings, output, lambda orders, at: orders.unfreeze(at, reason))
 
 
 @click.command()
@@ -70,10 +73,7 @@ def unfreeze(settings: Any, reason: str, output: str) -> None:
 @output_option
 def suspend(settings: Any, resource: str, reason: str, output: str) -> None:
     """Leave a service, a project or an environment as it is; `services/web` is in every environment."""
-    from reconciler.control import orders
-    from reconciler.operations import decide
-
-    run_async(lambda: decide(settings, lambda at: [orders.suspend(at, resource, reason)], output))
+    _record(settings, output, lambda orders, at: orders.suspend(at, resource, reason))
 
 
 @click.command()
@@ -83,10 +83,7 @@ def suspend(settings: Any, resource: str, reason: str, output: str) -> None:
 @output_option
 def resume(settings: Any, resource: str, reason: str, output: str) -> None:
     """Go on with what was suspended."""
-    from reconciler.control import orders
-    from reconciler.operations import decide
-
-    run_async(lambda: decide(settings, lambda at: [orders.resume(at, resource, reason)], output))
+    _record(settings, output, lambda orders, at: orders.resume(at, resource, reason))
 
 
 @click.command()
@@ -97,14 +94,10 @@ def resume(settings: Any, resource: str, reason: str, output: str) -> None:
 @output_option
 def override(settings: Any, environment: str, duration: str, reason: str, output: str) -> None:
     """Open the closed windows of an environment for a time."""
-    from reconciler.control import orders
-    from reconciler.operations import decide
     from reconciler.settings_values import parse_duration
 
     seconds = parsed("--for", parse_duration, duration)
-    run_async(
-        lambda: decide(settings, lambda at: [orders.override(at, environment, seconds, reason)], output)
-    )
+    _record(settings, output, lambda orders, at: orders.override(at, environment, seconds, reason))
 
 
 @click.command()

@@ -44,11 +44,11 @@ def next_opening(windows: Sequence[Window], now: datetime) -> datetime | None:
 
 def closed_text(windows: Sequence[Window], now: datetime) -> str | None:
     """For people, such as `closed until Mon 09:00 Europe/Berlin`; None where they are open."""
+    if is_open(windows, now):
+        return None
     opening = next_opening(windows, now)
     if opening is None:
         return "closed for good: no window ever lets anything in"
-    if opening == _utc(now):
-        return None
     times = [_Times(each) for each in windows]
     opened = [each for each in times if each.allows and each.holds(opening)]
     ended = [each for each in times if not each.allows and each.holds(opening - _SECOND)]

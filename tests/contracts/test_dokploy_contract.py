@@ -18,6 +18,7 @@ from email.utils import format_datetime
 import pytest
 import trio
 
+from reconciler import rest_client
 from reconciler.deploy import dokploy_client
 from reconciler.deploy.dokploy import _wait
 from reconciler.deploy.dokploy_client import Dokploy, DokployDown, DokployGone, DokployRefused
@@ -235,7 +236,7 @@ async def test_other_answers(double: DokployDouble, fault: Fault, kind: type[Exc
 async def test_a_server_that_hangs_is_left_after_a_deadline(
     double: DokployDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dokploy_client, "DEADLINE", 0.05)
+    monkeypatch.setattr(rest_client, "DEADLINE", 0.05)
     double.fail_with(Fault(hold=True), on="compose.one")
     async with client(double) as dokploy:
         with pytest.raises(DokployDown, match="no answer in time"):
