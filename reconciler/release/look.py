@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from reconciler.errors import TrueupError, UnknownRevision
+from reconciler.identity import project_id
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths, changed_paths
 from reconciler.release.decide import Decision, decide, followed, soaked
@@ -114,7 +115,7 @@ def _fault(spec: Spec, recorded: Recorded, unit: str, environment: str) -> str:
     projects = [
         each for each in spec.projects.values() if (each.unit, each.environment) == (unit, environment)
     ]
-    prefixes = tuple(f"projects/{environment}/{each.name}/" for each in projects)
+    prefixes = tuple(f"{project_id(each)}/" for each in projects)
     documents: list[ServiceStatus | SyncStatus] = [
         recorded.services[id] for id in services if id in recorded.services
     ]
