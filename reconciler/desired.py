@@ -32,7 +32,7 @@ from reconciler.desired_sync import desired_sync, ignore_file_path, project_revi
 from reconciler.desired_target import desired_target
 from reconciler.errors import TrueupError
 from reconciler.hashing import Inputs, config_hash, digest
-from reconciler.identity import build_id
+from reconciler.identity import build_id, project_id
 from reconciler.observation import Setback
 from reconciler.paths import digest_by_pattern
 from reconciler.secrets.merge import merge
@@ -64,13 +64,11 @@ def make_desired(facts: Facts) -> Desired:
     ]
     by_project: dict[str, list[DesiredSync]] = {}
     for sync in syncs:
-        by_project.setdefault(sync.project.id, []).append(sync)
+        by_project.setdefault(project_id(sync.project), []).append(sync)
     services = [
         with_project(facts, _desired_service(facts, service), by_project) for service in spec.services
     ]
-    groups: dict[str, list[str]] = {}
-    for sync in syncs:
-        groups.setdefault(f"projects/{sync.project.scope}/{sync.project.id}", []).append(sync.id)
+    groups = {id: [sync.id for sync in each] for id, each in by_project.items()}
     resources: tuple[AnyDesired, ...] = (
         *(desired_target(facts, target) for target in spec.secret_targets.values()),
         *(replace(sync, depends_on=(*_expand(sync.depends_on, groups), *_build(sync))) for sync in syncs),

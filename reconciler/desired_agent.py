@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from reconciler.desired_model import DesiredService, DesiredSync, Facts, split_inputs
 from reconciler.hashing import Inputs, config_hash, digest
+from reconciler.identity import project_id
 from reconciler.observation import Setback
 from reconciler.spec.model import AgentDeploy
 
@@ -18,13 +19,14 @@ def with_project(
 ) -> DesiredService:
     """A service with the inputs of the project that its `deploy` names, where it names one.
 
-    `syncs`: the targets of each project by its id. What keeps a project from being synced keeps its
+    `syncs`: the targets of each project by `project_id`. What keeps a project from being synced keeps its
     service from being deployed.
     """
     deploy = service.service.deploy
     if not isinstance(deploy, AgentDeploy):
         return service
-    targets = syncs.get(deploy.project, ())
+    project = facts.spec.project_of(service.service)
+    targets = syncs.get(project_id(project), ()) if project is not None else ()
     service = replace(service, follows=tuple(target.id for target in targets))
     if service.setback is not None:
         return service

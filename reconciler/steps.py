@@ -24,7 +24,7 @@ from reconciler.repositories import Repositories
 from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.mask import Masker
-from reconciler.spec.model import AgentDeploy, Project, Service, Spec
+from reconciler.spec.model import Service, Spec
 from reconciler.status.conditions import ConditionType, Reason, find_condition
 from reconciler.status.documents import Recorded
 from reconciler.sync.sources import ProjectSources
@@ -199,7 +199,7 @@ class Steps:
                 inventory=known.pop(service.id, {}),
                 others=known,
                 nodes=self._fleet,
-                project=self._project_of(service),
+                project=self._spec.project_of(service),
                 log=lambda line: log.info("task output", resource=step.resource, line=line),
             )
 
@@ -219,10 +219,6 @@ class Steps:
             lambda line: log.info("task output", resource=step.resource, line=line),
         )
         return {}
-
-    def _project_of(self, service: Service) -> Project | None:
-        deploy = service.deploy
-        return self._spec.projects[deploy.project] if isinstance(deploy, AgentDeploy) else None
 
     def _inventories(self, service: Service) -> dict[str, dict[str, str]]:
         """By service, what the driver of this one has recorded of those that the spec names."""

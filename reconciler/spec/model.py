@@ -355,3 +355,17 @@ class Spec(Model, frozen=True, kw_only=True):
     moved: tuple[Move, ...] = ()
     notifications: tuple[Notification, ...] = ()
     hash: str = ""
+
+    def project_of(self, service: Service) -> Project | None:
+        """The project that a service of kind `agent` deploys: of its environment, or one that has none.
+
+        Where releases bring revisions of their own, another environment may have one of that id too.
+        """
+        deploy = service.deploy
+        if not isinstance(deploy, AgentDeploy):
+            return None
+        named = [each for each in self.projects.values() if each.id == deploy.project]
+        return next(
+            (each for scope in (service.environment, None) for each in named if each.environment == scope),
+            None,
+        )

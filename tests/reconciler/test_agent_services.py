@@ -1,15 +1,17 @@
 """Services of kind `agent`, without hosts: what decides, what is planned, what is recorded and taken away."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.wire.messages import Command
 from reconciler.deploy.agent import AgentDriver
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.request import CannotRemove, RemoveRequest
-from reconciler.desired import Desired, DesiredService
+from reconciler.desired import Desired, DesiredService, make_desired
 from reconciler.observation import Absent, Observation, Present
 from reconciler.observe import recorded_observation
 from reconciler.plan import Plan, make_plan
@@ -17,7 +19,7 @@ from reconciler.recording import StepResult, with_replayed, with_results
 from reconciler.spec.model import Move
 from reconciler.status.conditions import ConditionType, set_condition
 from reconciler.status.documents import Recorded, ServiceStatus
-from tests.reconciler.facts import COMMIT, FILES, commit_paths, desired, secret
+from tests.reconciler.facts import COMMIT, FILES, commit_paths, desired, facts, secret
 from tests.reconciler.test_fleet import Script, fleet
 
 TEXT = """\
@@ -91,6 +93,19 @@ def test_a_project_that_cannot_be_synced_keeps_its_service_back() -> None:
     assert setback is not None
     assert (setback.reason, setback.blocks) == ("Suspended", False)
     assert setback.message.startswith("its project site: ")
+
+
+def test_a_project_of_that_id_in_another_environment_is_another_one() -> None:
+    """As when it went from one environment to another, and a release still has it where it was."""
+    known = facts(TEXT)
+    [site] = known.spec.projects.values()
+    elsewhere = msgspec.structs.replace(site, environment=None, branch="main")
+    both = {"branch/site": elsewhere, "staging/site": site}
+    made = make_desired(replace(known, spec=msgspec.structs.replace(known.spec, projects=both)))
+    assert service(made).follows == (FIRST, SECOND)
+    [web] = known.spec.services
+    assert msgspec.structs.replace(known.spec, projects=both).project_of(web) == site
+    assert msgspec.structs.replace(known.spec, projects={"site": elsewhere}).project_of(web) == elsewhere
 
 
 def test_a_deploy_follows_each_sync_of_its_project() -> None:
