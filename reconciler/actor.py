@@ -7,7 +7,8 @@ from typing import Final
 DEADLINE: Final = 10
 """Seconds that git may take to say it."""
 
-_IDENTITY: Final = re.compile(r"([^<>\n\0]+) <([^<>\n\0]+)>.*")
+IDENTITY: Final = re.compile(r"([^<>\n\0]+) <([^<>\n\0]+)>.*")
+"""`Name <address>`, and what git writes after it."""
 
 
 def whoami() -> str:
@@ -18,7 +19,7 @@ def whoami() -> str:
         said = str(git.Git().var("GIT_AUTHOR_IDENT", kill_after_timeout=DEADLINE))
     except git.CommandError:
         said = ""
-    found = _IDENTITY.fullmatch(said)
+    found = IDENTITY.fullmatch(said)
     if found is None:
         account = getpass.getuser()
         return f"{account} <{account}@localhost>"

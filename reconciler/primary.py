@@ -12,6 +12,7 @@ from typing import NoReturn
 import msgspec
 import trio
 
+from reconciler.bulletin import Bulletin
 from reconciler.control.branch import ControlBranch
 from reconciler.deploy.context import RunContext, sweep_homes
 from reconciler.errors import JournalUnavailable, SettingsError
@@ -105,6 +106,8 @@ class Primary:
     _nursery: trio.Nursery
     """Of whoever opened the primary: what is started in it outlives the pass that needed it first."""
     specs: SpecCache = field(default_factory=SpecCache)
+    bulletin: Bulletin = field(default_factory=Bulletin)
+    """Told whenever something is another than before that people may be looking at."""
     calls: Calls = field(default_factory=Calls)
     """Everybody's "look now", for the waits of a pass."""
     arrivals: Arrivals = field(default_factory=Arrivals)

@@ -138,6 +138,7 @@ class Runner:
             if any(outcome.reason == Reason.SUPERSEDED for outcome in done.outcomes.values()):
                 self.ask("a wait for health was overtaken")
         self.last = LastPass(self.primary.now(), code, error)
+        self.primary.bulletin.tell()
         return error
 
     def _tell_pass(self, done: Pass) -> None:

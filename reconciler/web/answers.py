@@ -2,14 +2,19 @@
 
 from typing import Any
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from reconciler.errors import TrueupError
 from reconciler.status.conditions import bounded
 
 NO_STORE = {"Cache-Control": "no-store"}
+
+
+def encoded(document: msgspec.Struct, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(document), status, NO_STORE, "application/json")
 
 
 def answer(document: Any, status: int = 200) -> JSONResponse:
@@ -34,4 +39,6 @@ async def http_error(_request: Request, error: Exception) -> JSONResponse:
 async def trueup_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, TrueupError)
     status = getattr(error, "status", 503 if error.retryable else 502)
-    return refused(status, str(error), error.reason)
+    refusal = refused(status, str(error), error.reason)
+    refusal.headers.update(getattr(error, "headers", {}))
+    return refusal

@@ -24,7 +24,7 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _NONCE: Final = re.compile(r"[A-Za-z0-9._:/+=-]{8,200}")
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
+class DeployBody(msgspec.Struct, forbid_unknown_fields=True):
     env: Name
     tag: Name
     triggered_by: Name
@@ -58,7 +58,7 @@ def read_deploy(signatures: Sequence[bytes], body: bytes, secret: Secret, *, now
     """`signatures`: all headers `X-Hub-Signature-256` of the request. Raises DeliveryRefused."""
     check_github_signature(signatures, body, secret)
     try:
-        content = msgspec.json.decode(body, type=_Body)
+        content = msgspec.json.decode(body, type=DeployBody)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DeliveryRefused(400, f"the body is not a request for a deploy: {bounded(str(error))}") from None
     if bool(content.nonce) != (content.requested_at is not None):

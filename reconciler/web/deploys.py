@@ -12,8 +12,7 @@ from typing import Final
 import structlog
 import trio
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.responses import Response
 
 from reconciler.control.records import Record, describe
 from reconciler.control.situation import Situation
@@ -31,10 +30,10 @@ from reconciler.spec.model import Repository
 from reconciler.spec_source import read_spec
 from reconciler.status.documents import SUMMARY_ID, Summary
 from reconciler.views import View
-from reconciler.web.answers import answer
+from reconciler.web.answers import encoded
 from reconciler.web.bodies import Bodies
 from reconciler.web.deliveries import DeliveryRefused
-from reconciler.web.deploy_bodies import Asked, read_deploy
+from reconciler.web.deploy_bodies import Asked, DeployBody, read_deploy
 from reconciler.web.deploy_orders import (
     DeployRefused,
     Order,
@@ -44,11 +43,70 @@ from reconciler.web.deploy_orders import (
     units_meant,
     with_provisional,
 )
+from reconciler.web.endpoints import AnyEndpoint, Model, OpenEndpoint
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 MAX_BODY: Final = 64 * 1024
 SIGNATURE: Final = b"x-hub-signature-256"
+
+
+class Taken(Model, frozen=True):
+    """A request for a deploy that cannot be lost any more."""
+
+    success: bool
+    message: str
+    id: str
+    url: str
+    """Where to follow it."""
+    decision: int | None
+    """The number of the record on the control branch; null where nothing had to be recorded."""
+
+
+class Followed(Model, frozen=True):
+    """What became of a request for a deploy."""
+
+    id: str
+    environment: str
+    unit: str
+    tag: str
+    kind: str
+    state: str
+    message: str
+    release: str | None
+
+
+def endpoints(runner: Runner) -> list[AnyEndpoint]:
+    deploys = Deploys(runner)
+    return [
+        OpenEndpoint(
+            method="POST",
+            path="/deploy",
+            summary="Ask for the deploy of a tag in an environment",
+            tag="webhooks",
+            handler=deploys.receive,
+            security="githubSignature",
+            body=DeployBody,
+            answer=Taken,
+            status=202,
+            refusals={
+                401: "The signature is missing or not right, or its time is too far from ours.",
+                403: "The rules of releases do not allow it.",
+                404: "Deploys are closed, or there is no such environment, unit or tag.",
+                409: "The rules of releases do not allow it now, or the nonce was used for another request.",
+                413: "The body is too large.",
+                422: "It is not clear what is meant.",
+            },
+        ),
+        OpenEndpoint(
+            method="GET",
+            path="/deploy/{id}",
+            summary="What became of a request for a deploy; whoever was told its id may know",
+            tag="webhooks",
+            handler=deploys.follow,
+            answer=Followed,
+        ),
+    ]
 
 
 class Deploys:
@@ -58,13 +116,7 @@ class Deploys:
         self._bodies = Bodies(most=MAX_BODY)
         self._one_at_a_time = trio.Lock()
 
-    def routes(self) -> list[Route]:
-        return [
-            Route("/deploy", self.receive, methods=["POST"]),
-            Route("/deploy/{id}", self.follow, methods=["GET"]),
-        ]
-
-    async def receive(self, request: Request) -> JSONResponse:
+    async def receive(self, request: Request) -> Response:
         """202 with where to follow it, once it cannot be lost."""
         secret = self._primary.settings.deploy_secret
         if secret is None:
@@ -77,18 +129,18 @@ class Deploys:
             if known is None:
                 known = await self._take(asked)
         self._runner.ask(f"{known.tag} of {known.unit} was asked for in {known.environment}")
-        return answer(
-            {
-                "success": True,
-                "message": f"{known.kind} of {known.unit} by {known.by}",
-                "id": known.id,
-                "url": f"/deploy/{known.id}",
-                "decision": known.decision or None,
-            },
+        return encoded(
+            Taken(
+                success=True,
+                message=f"{known.kind} of {known.unit} by {known.by}",
+                id=known.id,
+                url=f"/deploy/{known.id}",
+                decision=known.decision or None,
+            ),
             202,
         )
 
-    async def follow(self, request: Request) -> JSONResponse:
+    async def follow(self, request: Request) -> Response:
         """What became of a request: whoever was told its id may know."""
         known = await trio.to_thread.run_sync(
             self._primary.journal.deploy_requests.by_id, request.path_params["id"]
@@ -112,17 +164,17 @@ class Deploys:
             status.units.get(known.unit) if status is not None else None,
             waiting,
         )
-        return answer(
-            {
-                "id": known.id,
-                "environment": known.environment,
-                "unit": known.unit,
-                "tag": known.tag,
-                "kind": known.kind,
-                "state": found.state,
-                "message": found.message,
-                "release": found.release,
-            }
+        return encoded(
+            Followed(
+                id=known.id,
+                environment=known.environment,
+                unit=known.unit,
+                tag=known.tag,
+                kind=known.kind,
+                state=found.state,
+                message=found.message,
+                release=found.release,
+            )
         )
 
     async def _known(self, asked: Asked) -> AskedDeploy | None:

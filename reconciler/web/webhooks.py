@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import structlog
 from starlette.requests import Request
@@ -25,6 +25,7 @@ from reconciler.web.deliveries import (
     read_infisical,
     sources_in,
 )
+from reconciler.web.endpoints import AnyEndpoint, OpenEndpoint
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -32,6 +33,27 @@ INFISICAL: Final = "x-infisical-signature"
 GITHUB: Final = "x-hub-signature-256"
 
 OWN_REF: Final = f"refs/heads/{DEFAULT_BRANCH}"
+
+
+def endpoints(runner: Runner) -> list[AnyEndpoint]:
+    return [
+        OpenEndpoint(
+            method="POST",
+            path="/webhook",
+            summary="GitHub or Infisical tells that something changed",
+            tag="webhooks",
+            handler=Webhooks(runner).receive,
+            security="githubSignature",
+            body=dict[str, Any],
+            status=202,
+            refusals={
+                401: "The signature is missing or not right.",
+                403: "No secret is set for this sender.",
+                404: "No webhook secret is set at all.",
+                413: "The body is too large.",
+            },
+        )
+    ]
 
 
 class Webhooks:

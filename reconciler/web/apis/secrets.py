@@ -1,8 +1,9 @@
 """The API of the secret sources: what they serve, asking one anew, forgetting what was fetched."""
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.responses import Response
 
 from reconciler.errors import NotYetImplemented, TrueupError
 from reconciler.runner import Runner
@@ -12,7 +13,8 @@ from reconciler.secrets.store import SecretStore
 from reconciler.secrets_report import sources_document
 from reconciler.source_sync import changes, environments_of, why
 from reconciler.spec.model import Spec
-from reconciler.web.answers import answer, done, refused
+from reconciler.web.answers import answer, refused
+from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Done, Endpoint, Model, Nothing, Role
 
 
 class NoPassYet(TrueupError):
@@ -22,18 +24,62 @@ class NoPassYet(TrueupError):
     retryable = True
 
 
-class SecretsApi:
+class Which(Asked, frozen=True):
+    source: str | None = None
+    """One source; left out: all of them."""
+
+
+class Synced(Model, frozen=True):
+    success: bool
+    message: str
+    changes: Mapping[str, Sequence[str]] | None
+    """The keys that appeared, changed or vanished since the last pass; null where that cannot be told."""
+
+
+def endpoints(runner: Runner) -> list[AnyEndpoint]:
+    api = _Secrets(runner)
+    return [
+        Endpoint(
+            method="GET",
+            path="/api/secrets",
+            summary="The secret sources: names, states and ages, never values",
+            tag="secrets",
+            handler=api.list_sources,
+            role=Role.READ,
+            answer=dict[str, Any],
+        ),
+        Endpoint(
+            method="POST",
+            path="/api/secrets/cache/clear",
+            summary="Forget what was fetched from all sources, or from one",
+            tag="secrets",
+            handler=api.clear_cache,
+            role=Role.OPERATE,
+            query=Which,
+            refusals={404: "There is no such source."},
+        ),
+        Endpoint(
+            method="POST",
+            path="/api/secrets/{name}/sync",
+            summary="Ask a source itself, in every environment that uses it, whatever is in memory",
+            tag="secrets",
+            handler=api.sync,
+            role=Role.OPERATE,
+            answer=Synced,
+            refusals={
+                409: "The source is not enabled.",
+                501: "This kind of source is not built yet.",
+                503: "The source did not answer, or no pass has read the spec yet.",
+            },
+        ),
+    ]
+
+
+class _Secrets:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    def routes(self) -> list[Route]:
-        return [
-            Route("/api/secrets", self.list_sources, methods=["GET"]),
-            Route("/api/secrets/cache/clear", self.clear_cache, methods=["POST"]),
-            Route("/api/secrets/{name}/sync", self.sync, methods=["POST"]),
-        ]
-
-    async def list_sources(self, _request: Request) -> JSONResponse:
+    async def list_sources(self, _call: Call[Nothing, Nothing]) -> Response:
         """Names, states, ages: never values. The document of `trueup secrets list`."""
         primary, spec, store = self._runner.primary, self._spec(), self._store()
         asked = [(name, each) for name, all in asked_environments(spec).items() for each in all]
@@ -41,9 +87,9 @@ class SecretsApi:
         uses = uses_of(spec)
         return answer(sources_document(primary.secret_sources(spec), uses, found, primary.now()))
 
-    async def sync(self, request: Request) -> JSONResponse:
+    async def sync(self, call: Call[Nothing, Nothing]) -> Synced | Response:
         """Ask the source itself, in every environment that uses it, whatever is in memory."""
-        name, spec, store = request.path_params["name"], self._spec(), self._store()
+        name, spec, store = call.path["name"], self._spec(), self._store()
         source = self._runner.primary.secret_sources(spec).get(name)
         if source is None:
             return refused(404, f"Secret {name} not found")
@@ -60,16 +106,17 @@ class SecretsApi:
                 return refused(503, why(found), found.reason)
         told = await changes(self._runner.primary, store, name)
         self._runner.ask(f"secret source {name} was synced")
-        return answer({"success": True, "message": f"Secret {name} synced successfully", "changes": told})
+        return Synced(success=True, message=f"Secret {name} synced successfully", changes=told)
 
-    async def clear_cache(self, request: Request) -> JSONResponse:
+    async def clear_cache(self, call: Call[Which, Nothing]) -> Done | Response:
         """Forget what was fetched from all sources, or from the one that `source` names."""
-        name, spec, store = request.query_params.get("source"), self._spec(), self._store()
+        name, spec, store = call.query.source, self._spec(), self._store()
         if name is not None and name not in spec.secret_sources:
             return refused(404, f"Secret {name} not found")
         store.clear_cache(name)
         self._runner.ask("the cache of secrets was cleared")
-        return done(f"Cache of secret {name} cleared" if name else "All secrets cache cleared")
+        cleared = f"Cache of secret {name} cleared" if name else "All secrets cache cleared"
+        return Done(success=True, message=cleared)
 
     def _spec(self) -> Spec:
         if self._runner.primary.spec is None:

@@ -1,0 +1,1 @@
+"""The API, one module for each subject; each gives its `endpoints`."""
