@@ -138,9 +138,7 @@ def routes_of(endpoints: Iterable[AnyEndpoint], identify: Identify) -> list[Rout
     return [
         Route(
             endpoint.path,
-            endpoint.handler
-            if isinstance(endpoint, OpenEndpoint)
-            else _checking(endpoint, identify, bodies),
+            endpoint.handler if isinstance(endpoint, OpenEndpoint) else _checking(endpoint, identify, bodies),
             methods=[endpoint.method],
         )
         for endpoint in endpoints
