@@ -48,6 +48,8 @@ class EnvironmentFacts:
     is_frozen: Callable[[str], bool]
     decisions: Mapping[Pair, Decision]
     control: ControlState
+    left: frozenset[str] = frozenset()
+    """Resources that are not in order and to which nothing was to be done."""
 
 
 def environments_after(
@@ -139,7 +141,11 @@ def _seen(recorded: Recorded, applied: Recorded, facts: EnvironmentFacts) -> dic
                 found.setdefault(place, []).append(Seen(resource.id, ready=True, suspended=True))
             continue
         document = applied.get(resource.id)
-        ready = document is not None and condition_status(document.conditions, ConditionType.READY) == "True"
+        ready = (
+            document is not None
+            and resource.id not in facts.left
+            and condition_status(document.conditions, ConditionType.READY) == "True"
+        )
         outcome = facts.outcomes.get(resource.id)
         fault = ""
         if outcome is not None and outcome.state == "failed" and outcome.reason in FAULTS:

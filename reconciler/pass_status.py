@@ -65,6 +65,8 @@ class PassFacts:
     decisions: Mapping[tuple[str, str], Decision]
     """By (unit, environment)."""
     sources: Mapping[str, Freshness]
+    left: frozenset[str] = frozenset()
+    """Resources that are not in order and to which nothing was to be done: they stay as they are recorded."""
     control: ControlState = field(default_factory=ControlState)
     control_commit: str = ""
     fingerprints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class PassFacts:
             is_frozen=self.is_frozen,
             decisions=self.decisions,
             control=self.control,
+            left=self.left,
         )
 
 
@@ -106,6 +109,7 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
             now,
         )
         for resource in facts.desired.resources
+        if resource.id not in facts.left
     ]
     documents = _with_health(documents, facts, deploying, now)
     documents += _nodes(recorded, facts, now)

@@ -4,7 +4,7 @@ It is level-triggered: whatever asked for it only says "look now". A pass that w
 repaired by the next one, which starts from what git, the status branch and the hosts say.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -12,32 +12,38 @@ import structlog
 import trio
 
 from reconciler.apply import OnChange, Outcome, apply_plan
-from reconciler.control.state import ControlState, fold
+from reconciler.control.state import fold
 from reconciler.deploy.looking import looking
 from reconciler.deploy.removal import removable
-from reconciler.desired import Desired, Facts, make_desired
+from reconciler.desired import make_desired
 from reconciler.environment_status import returned_to
 from reconciler.errors import Problem
-from reconciler.fleet import Fleet
 from reconciler.gather import gather_facts, releases_of
 from reconciler.health import HealthChecks
 from reconciler.health_status import checks_due, notes_of_health
 from reconciler.holds import active_holds, with_untold_failures
-from reconciler.journal import StepRecord
 from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
-from reconciler.observe import Observed, observe
-from reconciler.pass_status import PassFacts, last_good_spec, with_pass
-from reconciler.plan import Action, Plan, make_plan
+from reconciler.observe import observe
+from reconciler.pass_requests import EVERYTHING, PassRequest
+from reconciler.pass_status import last_good_spec, with_pass
+from reconciler.plan import Plan, make_plan
+from reconciler.prepared import (
+    Prepared,
+    commit_message,
+    deploying,
+    facts_of_pass,
+    known_at_start,
+    left_anywhere,
+)
 from reconciler.primary import Primary
-from reconciler.recording import moved, with_replayed, with_results
+from reconciler.recording import with_replayed, with_results
 from reconciler.release.facts import Common
-from reconciler.release.look import Decided, decide_releases
+from reconciler.release.look import decide_releases
 from reconciler.release.planning import gates_of, release_steps, spec_revisions
 from reconciler.release_steps import ReleaseSteps
-from reconciler.secret_fingerprints import source_fingerprints
-from reconciler.spec.model import Move
-from reconciler.spec_source import SpecAt, read_spec, with_releases
+from reconciler.scope import meant, scope_of, within
+from reconciler.spec_source import read_spec, with_releases
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import SUMMARY_ID, Recorded, Summary
 from reconciler.status.transitions import Transition, transitions
@@ -49,28 +55,6 @@ from reconciler.verification import Verification
 from reconciler.views import view_repositories
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Everything that is known before anything is changed."""
-
-    spec: SpecAt
-    recorded: Recorded
-    facts: Facts
-    desired: Desired
-    observed: Observed
-    plan: Plan
-    decided: Decided
-    control: ControlState
-    control_commit: str
-    replayed: tuple[StepRecord, ...] = ()
-    """Steps that an earlier process finished and did not get into the status branch."""
-    untold: tuple[StepRecord, ...] = ()
-    """Those that it left unfinished, or failed in and did not tell."""
-    fleet: Fleet | None = None
-    notes: tuple[str, ...] = ()
-    """What is valid and worth a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +71,8 @@ class Pass:
     """Nodes that were needed and not connected."""
     returned: tuple[str, ...] = ()
     """In words, the units that went back to an earlier release because another one failed."""
+    left: frozenset[str] = frozenset()
+    """Resources that are not in order and stay as they were: nothing was to be done to them in this pass."""
     before_return: "Pass | None" = None
     """The pass in which it failed; this one is what followed."""
 
@@ -95,6 +81,7 @@ async def reconcile(
     primary: Primary,
     *,
     patience: float,
+    request: PassRequest = EVERYTHING,
     forced: Collection[str] = (),
     adopted: Collection[str] = (),
     force_prune: bool = False,
@@ -104,16 +91,17 @@ async def reconcile(
     """One whole pass: look, plan, apply, and write back what happened.
 
     Where that recorded the way back from a release that failed, a second one follows at once and takes it.
-    `patience`: seconds to wait for agents. Raises SpecInvalid, GitUnavailable or KeyMismatch if there is
-    nothing to work with; what goes wrong with one resource is in the result.
+    `patience`: seconds to wait for agents. `request`: what of the plan is applied. Raises SpecInvalid,
+    GitUnavailable or KeyMismatch if there is nothing to work with, and SettingsError where `forced` or
+    `adopted` name what is not there; what goes wrong with one resource is in the result.
     """
     one = partial(_one_pass, primary, patience=patience, on_plan=on_plan, on_change=on_change)
-    done = await one(forced=forced, adopted=adopted, force_prune=force_prune)
+    done = await one(request=request, forced=forced, adopted=adopted, force_prune=force_prune)
     if not done.returned:
         return done
     for line in done.returned:
         log.warning(line)
-    back = await one(forced=(), adopted=(), force_prune=False)
+    back = await one(request=EVERYTHING, forced=(), adopted=(), force_prune=False)
     return replace(
         back, outcomes={**done.outcomes, **back.outcomes}, returned=done.returned, before_return=done
     )
@@ -123,6 +111,7 @@ async def _one_pass(
     primary: Primary,
     *,
     patience: float,
+    request: PassRequest,
     forced: Collection[str],
     adopted: Collection[str],
     force_prune: bool,
@@ -130,7 +119,7 @@ async def _one_pass(
     on_change: OnChange,
 ) -> Pass:
     prepared = await prepare(
-        primary, patience=patience, forced=forced, adopted=adopted, force_prune=force_prune
+        primary, patience=patience, request=request, forced=forced, adopted=adopted, force_prune=force_prune
     )
     for note in primary.new_notes(prepared.notes):
         log.info(f"note: {note}")
@@ -139,7 +128,8 @@ async def _one_pass(
     spec_url, spec_branch = primary.settings.require_spec_repo(), primary.settings.spec_branch
     newer = Newer(spec, spec_url, spec_branch, primary.repositories, primary.calls)
     health = HealthChecks(spec, newer, primary.repositories, primary.checkouts, primary.run_context)
-    due, _ = checks_due(prepared.desired, prepared.recorded, _deploying(prepared.plan))
+    busy = (*deploying(prepared.plan), *prepared.left)
+    due, _ = checks_due(prepared.desired, prepared.recorded, busy)
     looked: dict[str, str | None] = {}
     # apply
     recorder = await JournalRecorder.start(primary.journal, prepared.desired, primary.now)
@@ -181,7 +171,7 @@ async def _one_pass(
             )
     # status
     replayed = [result_of(record) for record in prepared.replayed]
-    happened = _pass_facts(primary, prepared, outcomes, releases, looked)
+    happened = facts_of_pass(primary, prepared, outcomes, releases, looked)
     told: list[Transition] = []
     returned: list[str] = []
 
@@ -194,7 +184,7 @@ async def _one_pass(
         returned[:] = returned_to(known, after)
         return after
 
-    commit = await primary.status.publish(changed, _message(prepared, outcomes))
+    commit = await primary.status.publish(changed, commit_message(prepared, outcomes))
     await recorder.finish(outcomes.values(), prepared.replayed, told)
     await primary.github_reports(spec).tell(spec, primary.status)
     for change in told:
@@ -202,7 +192,14 @@ async def _one_pass(
             log.warning("not healthy", resource=change.resource, why=change.message)
     away = prepared.observed.asked - prepared.observed.connected
     return Pass(
-        prepared.plan, outcomes, prepared.spec.problems, commit, prepared.notes, away, tuple(returned)
+        prepared.plan,
+        outcomes,
+        prepared.spec.problems,
+        commit,
+        prepared.notes,
+        away,
+        tuple(returned),
+        left=prepared.left,
     )
 
 
@@ -210,11 +207,12 @@ async def prepare(
     primary: Primary,
     *,
     patience: float | None,
+    request: PassRequest = EVERYTHING,
     forced: Collection[str] = (),
     adopted: Collection[str] = (),
     force_prune: bool = False,
 ) -> Prepared:
-    """Look at everything and plan; nothing is changed.
+    """Look at everything and plan; nothing is changed. The plan is what of it the request concerns.
 
     Without `patience` agents are not asked: what was recorded of their hosts is taken for what is there.
     """
@@ -237,7 +235,7 @@ async def prepare(
         cache=primary.specs,
     )
     primary.spec = spec.spec
-    recorded, _ = _known(published, replayed, interrupted, spec.spec.moved)
+    recorded, _ = known_at_start(published, replayed, interrupted, spec.spec.moved)
     holds = active_holds(recorded, spec.spec, spec.is_frozen)
     # releases
     known = recorded.summary or Summary(id=SUMMARY_ID)
@@ -250,7 +248,7 @@ async def prepare(
     revisions = spec_revisions(spec.spec, decided.decisions, recorded)
     spec = await with_releases(spec, revisions, repositories.mirror(spec_url), primary.specs)
     # A release may have resources under names that the head has changed since.
-    recorded, untold = _known(published, replayed, interrupted, spec.spec.moved)
+    recorded, untold = known_at_start(published, replayed, interrupted, spec.spec.moved)
     # desired
     facts = await gather_facts(
         spec.spec,
@@ -266,6 +264,7 @@ async def prepare(
     desired = await trio.to_thread.run_sync(make_desired, facts)
     check_named("--force", forced, desired)
     check_named("--adopt", adopted, desired)
+    forced = {*forced, *meant(request.forced, desired)}
     notes = tuple(notes_of_pass(spec.spec, desired, recorded))
     # observe
     fleet = None
@@ -277,7 +276,7 @@ async def prepare(
         fleet,
         secret_targets=primary.secret_targets(spec.spec),
         secret_exports=primary.secret_exports(spec.spec),
-        interrupted=_interrupted(untold),
+        interrupted=left_anywhere(untold),
         look_at_service=looking(
             primary.run_context,
             here=patience is not None,
@@ -299,7 +298,8 @@ async def prepare(
         releases=release_steps(decided.decisions),
         gates=gates_of(spec.spec, decided.decisions, recorded, common),
     )
-    notes += tuple(notes_of_health(desired, recorded, _deploying(plan)))
+    plan, left = within(plan, scope_of(request, spec.spec, desired), desired)
+    notes += tuple(notes_of_health(desired, recorded, (*deploying(plan), *left)))
     return Prepared(
         spec,
         recorded,
@@ -314,70 +314,5 @@ async def prepare(
         untold,
         fleet,
         notes,
-    )
-
-
-def _deploying(plan: Plan) -> tuple[str, ...]:
-    return tuple(step.resource for step in plan.steps if step.action is Action.DEPLOY)
-
-
-def _known(
-    published: Recorded,
-    replayed: Iterable[StepRecord],
-    interrupted: Iterable[StepRecord],
-    moves: Sequence[Move],
-) -> tuple[Recorded, tuple[StepRecord, ...]]:
-    """What is known when a pass begins, and the steps nobody was told of, all under the names of today."""
-    untold = _moved(interrupted, moves)
-    return with_untold_failures(with_replayed(published, map(result_of, replayed), moves), untold), untold
-
-
-def _moved(records: Iterable[StepRecord], moves: Sequence[Move]) -> tuple[StepRecord, ...]:
-    """Steps under the ids that their resources have after the renames of the spec."""
-    return tuple(replace(record, resource=moved(record.resource, moves)) for record in records)
-
-
-def _interrupted(untold: Iterable[StepRecord]) -> set[str]:
-    """Resources that a step may have left anywhere. One that only records something touches nothing."""
-    acting = (Action.DEPLOY, Action.SYNC, Action.PUSH, Action.EXPORT, Action.REMOVE)
-    return {record.resource for record in untold if record.action in acting}
-
-
-def _pass_facts(
-    primary: Primary,
-    prepared: Prepared,
-    outcomes: Mapping[str, Outcome],
-    releases: ReleaseSteps,
-    looked: Mapping[str, str | None],
-) -> PassFacts:
-    spec = prepared.spec
-    store = primary.secret_store(spec.spec)
-    return PassFacts(
-        spec=spec.spec,
-        spec_commit=spec.commit,
-        head_commit=spec.head_commit,
-        problems=spec.problems,
-        is_frozen=spec.is_frozen,
-        desired=releases.as_released(prepared.desired, outcomes),
-        plan=prepared.plan,
-        outcomes=outcomes,
-        decisions=prepared.decided.decisions,
-        control=prepared.control,
-        control_commit=prepared.control_commit,
-        sources=store.freshness(),
-        fingerprints=source_fingerprints(store.own_answers(), primary.key.hash_key),
-        asked=prepared.observed.asked,
-        connected=prepared.observed.connected,
-        looked=looked,
-    )
-
-
-def _message(prepared: Prepared, outcomes: Mapping[str, Outcome]) -> str:
-    succeeded = sum(outcome.state == "succeeded" for outcome in outcomes.values())
-    others = len(outcomes) - succeeded
-    what = f"{succeeded} step{'' if succeeded == 1 else 's'} applied"
-    return (
-        f"{what}, {others} not, at {prepared.spec.revision}"
-        if others
-        else f"{what} at {prepared.spec.revision}"
+        left,
     )

@@ -5,7 +5,7 @@ pass ends the loop.
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NoReturn
@@ -20,21 +20,14 @@ from reconciler.errors import SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
 from reconciler.logs import trace
 from reconciler.mishaps import line_for_log, way_to
+from reconciler.pass_requests import PassRequest, request_for
 from reconciler.plan import Step
 from reconciler.primary import Primary
 from reconciler.reconcile import Pass, reconcile
 from reconciler.status.conditions import Reason
+from reconciler.timetable import Timetable
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-JITTER: Final = 0.1
-"""Share of the interval by which a pass may come earlier or later: primaries spread out."""
-
-SPACING: Final = 1.0
-"""Seconds between the end of a pass and the next one, however many ask: a burst makes few passes."""
-
-FIRST_BACKOFF: Final = 5.0
-"""Seconds until the next pass after one that could not be made; doubled each time, up to the interval."""
 
 START_PATIENCE: Final = 10.0
 PATIENCE: Final = 2.0
@@ -58,10 +51,7 @@ class Runner:
     def __init__(self, primary: Primary, *, draw: Callable[[], float] = random.random) -> None:
         self.primary = primary
         self.last: LastPass | None = None
-        self._draw = draw
-        self._backoff = Backoff(
-            first=min(FIRST_BACKOFF, primary.settings.interval), longest=primary.settings.interval, draw=draw
-        )
+        self._timetable = Timetable(interval=primary.settings.interval, draw=draw)
         self._asked = trio.Event()
         self._passed = trio.Event()
         self._away: frozenset[str] = frozenset()
@@ -69,27 +59,43 @@ class Runner:
         self._findings: dict[str, str] = {}
         """What was told of resources that are not in order, by resource."""
 
-    def ask(self, why: str) -> None:
-        """Let a pass begin as soon as none is under way; one that waits for health looks whether to go on."""
+    def ask(
+        self,
+        why: str,
+        *,
+        resources: Collection[str] = (),
+        environments: Collection[str] = (),
+        forced: Collection[str] = (),
+    ) -> None:
+        """Let a pass begin as soon as none is under way; one that waits for health looks whether to go on.
+
+        Nothing named: it applies all that is due. Otherwise what is named, and what that depends on: by id,
+        by the beginning of ids (`projects/production/site`), or by kind and name (`services/web`,
+        `repositories/app`, `secrets/vault`, `nodes/web-1`). The `forced` ones get a step though nothing
+        changed. May be called often: requests that no pass has taken yet become one.
+        """
         self.primary.calls.call()
-        if not self._asked.is_set():
+        if not self._timetable.is_asked:
             log.info("a pass was asked for", why=why)
-            self._asked.set()
+        self._timetable.ask(request_for(resources, environments, forced), trio.current_time())
+        self._asked.set()
 
     async def run(self, stop: trio.Event) -> None:
         """Make passes until `stop` is set; the one that is under way then is finished."""
         patience = START_PATIENCE
         while not stop.is_set():
-            # Whoever asks from here on may have seen something that this pass does not see any more.
-            self._asked = trio.Event()
-            pause = await self._make_pass(patience)
+            await self._make_pass(patience)
             patience = PATIENCE
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_then, stop.wait, nursery.cancel_scope.cancel)
-                await trio.sleep(min(SPACING, pause))
-                with trio.move_on_after(max(0.0, pause - SPACING)):
-                    await self._asked.wait()
+                await self._wait_due()
                 nursery.cancel_scope.cancel()
+
+    async def _wait_due(self) -> None:
+        while (due := self._timetable.due_at()) > trio.current_time():
+            self._asked = trio.Event()
+            with trio.move_on_at(due):
+                await self._asked.wait()
 
     async def keep_secrets_fresh(self) -> NoReturn:
         """Fetch secrets ahead of need, for ever, and ask for a pass where that brought other values."""
@@ -105,27 +111,26 @@ class Runner:
             self._welcome()
             await hub.wait_change()
 
-    async def _make_pass(self, patience: float) -> float:
-        """One pass, whatever becomes of it; gives the seconds until the next one."""
-        interval = self.primary.settings.interval
+    async def _make_pass(self, patience: float) -> None:
+        """One pass, whatever becomes of it."""
+        request = self._timetable.take(trio.current_time())
         with trace():
-            error = await self._try(patience)
+            error = await self._try(patience, request)
         self._passed.set()
         self._passed = trio.Event()
-        self._welcome()
         if error is None:
-            self._backoff.reset()
-            return interval * (1 + JITTER * (2 * self._draw() - 1))
-        pause = self._backoff.next()
-        log.error("no pass could be made", error=error, again_in=f"{pause:.0f}s")
-        return pause
+            self._timetable.ended(request, trio.current_time())
+        else:
+            pause = self._timetable.failed(request, trio.current_time())
+            log.error("no pass could be made", error=error, again_in=f"{pause:.0f}s")
+        self._welcome()
 
-    async def _try(self, patience: float) -> str | None:
+    async def _try(self, patience: float, request: PassRequest) -> str | None:
         """None, or in one line why no pass could be made."""
         code: ExitCode = ExitCode.FAILED
         error: str | None = None
         try:
-            done = await reconcile(self.primary, patience=patience, on_change=_tell_step)
+            done = await reconcile(self.primary, patience=patience, request=request, on_change=_tell_step)
         except Exception as raised:
             cause = single(raised) if isinstance(raised, BaseExceptionGroup) else raised
             error = line_for_log(raised)
@@ -153,9 +158,9 @@ class Runner:
                 log.warning(
                     "not in order", resource=finding.resource, reason=finding.reason, why=finding.message
                 )
-        for resource in self._findings.keys() - findings.keys() - done.outcomes.keys():
+        for resource in self._findings.keys() - findings.keys() - done.outcomes.keys() - done.left:
             log.info("in order again", resource=resource)
-        self._findings = findings
+        self._findings = {id: self._findings[id] for id in self._findings.keys() & done.left} | findings
         if done.outcomes or done.status_commit is not None:
             succeeded = sum(outcome.state == "succeeded" for outcome in done.outcomes.values())
             log.info("pass ended", applied=succeeded, not_applied=len(done.outcomes) - succeeded)
@@ -167,10 +172,13 @@ class Runner:
         back = self._away & hub.connected() if hub is not None else frozenset()
         if back:
             self._away -= back
-            self.ask(f"connected: {', '.join(sorted(back))}")
+            self.ask(f"connected: {', '.join(sorted(back))}", resources=[f"nodes/{node}" for node in back])
 
     def _secret_changed(self, source: str, environment: str) -> None:
-        self.ask(f"secret source {source} has other values for {environment or 'no environment'}")
+        self.ask(
+            f"secret source {source} has other values for {environment or 'no environment'}",
+            resources=[f"secrets/{source}"],
+        )
 
 
 async def lasting(what: str, run: Callable[[], Awaitable[object]]) -> NoReturn:

@@ -154,6 +154,15 @@ def _reads(source: SecretSource, event: SecretsModified) -> bool:
     return other.startswith(own) if settings.recursive else other == own
 
 
+def is_at_github(url: str, full_name: str) -> bool:
+    """Whether a repository's URL may be that of the one GitHub calls by this name, on whatever host.
+
+    Doubt costs a look at more than was meant; a name that no URL has makes a pass look at everything.
+    """
+    path = url.rstrip("/").removesuffix(".git").replace(":", "/").lower()
+    return path.endswith(f"/{full_name.lower()}")
+
+
 def _only(signatures: Sequence[bytes], name: str) -> bytes:
     if len(signatures) != 1:
         what = "more than one header" if signatures else "no header"

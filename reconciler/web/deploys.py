@@ -128,7 +128,10 @@ class Deploys:
             known = await self._known(asked)
             if known is None:
                 known = await self._take(asked)
-        self._runner.ask(f"{known.tag} of {known.unit} was asked for in {known.environment}")
+        self._runner.ask(
+            f"{known.tag} of {known.unit} was asked for in {known.environment}",
+            environments=[known.environment],
+        )
         return encoded(
             Taken(
                 success=True,

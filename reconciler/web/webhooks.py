@@ -21,6 +21,7 @@ from reconciler.web.deliveries import (
     RotationFailed,
     SecretsModified,
     WorkflowCompleted,
+    is_at_github,
     read_github,
     read_infisical,
     sources_in,
@@ -80,7 +81,7 @@ class Webhooks:
             case Pushed(repository, ref):
                 # Our own push, mostly; acting on it, a pass that records something would follow itself.
                 if ref != OWN_REF:
-                    self._runner.ask(f"push to {ref} of {repository}")
+                    self._runner.ask(f"push to {ref} of {repository}", resources=self._named(repository))
             case WorkflowCompleted(repository):
                 self._runner.primary.arrivals.tell(repository)
                 self._runner.ask(f"a workflow of {repository} ended")
@@ -88,6 +89,18 @@ class Webhooks:
                 log.info("webhook", event_name=event)
             case _:
                 assert_never(delivery)
+
+    def _named(self, full_name: str) -> list[str]:
+        """What a pass has to look at after something happened in a repository; none: everything."""
+        primary = self._runner.primary
+        own = [primary.settings.require_spec_repo(), primary.settings.status_repo or ""]
+        if primary.spec is None or not full_name or any(is_at_github(url, full_name) for url in own):
+            return []
+        return [
+            f"repositories/{name}"
+            for name, repository in primary.spec.repositories.items()
+            if is_at_github(repository.url, full_name)
+        ]
 
     def _forget(self, event: SecretsModified) -> None:
         """An old value must not serve any more: it is known to be one."""
@@ -105,7 +118,9 @@ class Webhooks:
             sources=", ".join(names) or "none",
         )
         if names:
-            self._runner.ask(f"secrets changed: {', '.join(names)}")
+            self._runner.ask(
+                f"secrets changed: {', '.join(names)}", resources=[f"secrets/{name}" for name in names]
+            )
 
 
 def _reader(request: Request, settings: Settings) -> Callable[[bytes], Delivery]:

@@ -105,7 +105,7 @@ class _Secrets:
                 # An old value or a fallback serves: good for a pass, and not what was asked for here.
                 return refused(503, why(found), found.reason)
         told = await changes(self._runner.primary, store, name)
-        self._runner.ask(f"secret source {name} was synced")
+        self._runner.ask(f"secret source {name} was synced", resources=[f"secrets/{name}"])
         return Synced(success=True, message=f"Secret {name} synced successfully", changes=told)
 
     async def clear_cache(self, call: Call[Which, Nothing]) -> Done | Response:
@@ -114,7 +114,7 @@ class _Secrets:
         if name is not None and name not in spec.secret_sources:
             return refused(404, f"Secret {name} not found")
         store.clear_cache(name)
-        self._runner.ask("the cache of secrets was cleared")
+        self._runner.ask("the cache of secrets was cleared", resources=[f"secrets/{name}"] if name else [])
         cleared = f"Cache of secret {name} cleared" if name else "All secrets cache cleared"
         return Done(success=True, message=cleared)
 
