@@ -5,10 +5,9 @@ and with their credentials.
 """
 
 import getpass
-import json
 import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +15,17 @@ import trio
 
 from agent.address import Address
 from agent.node_token import NodeToken
+from reconciler import spec_edit
 from reconciler.console import print_document, print_nodes
-from reconciler.errors import GitRefused, GitUnavailable, SettingsError, SpecInvalid, TrueupError
+from reconciler.errors import GitRefused, GitUnavailable, SettingsError, TrueupError
 from reconciler.git.urls import check_url
 from reconciler.keys import MasterKey
 from reconciler.pairing import without_pairing
 from reconciler.primary import load_key, open_primary, open_repositories, read_status
 from reconciler.settings import Settings
 from reconciler.spec.files import read_spec_files
-from reconciler.spec.load import SPEC_FILE, load
-from reconciler.spec_edit import insert_node, node_entry, replace_token
+from reconciler.spec.load import SPEC_FILE
+from reconciler.spec_edit import Edit, NodeFields
 from reconciler.spec_source import read_spec
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ async def add_node(
     """
     key = load_key(settings)
     _addresses(primaries)  # before anything is committed
-    token = NodeToken.generate()
-    entry = node_entry(token.public_text, _labels(labels))
-    _check_entry(name, entry)
+    token, fields = NodeToken.generate(), NodeFields(labels=_labels(labels))
+    spec_edit.check_new_node(name, token.public_text, fields)
     if dry_run:
-        lines = ["add this to the spec, under `nodes:`", "", f"  {name}: {entry}", ""]
+        line = spec_edit.node_line(name, token.public_text, fields)
+        lines = ["add this to the spec, under `nodes:`", "", f"  {line}", ""]
     else:
-        commit = await _commit_spec(settings, f"Add node {name}", lambda text: insert_node(text, name, entry))
+        commit = await _commit_spec(settings, spec_edit.add_node(name, token.public_text, fields))
         lines = [f"committed {name} to the spec: {commit[:12]}", ""]
     return [*lines, *_how_to_join(settings, key, name, token, primaries)]
 
@@ -71,9 +71,7 @@ async def rotate_token(settings: Settings, name: str, *, primaries: Sequence[str
     key = load_key(settings)
     _addresses(primaries)  # before anything is committed
     token = NodeToken.generate()
-    commit = await _commit_spec(
-        settings, f"Rotate the token of {name}", lambda text: replace_token(text, name, token.public_text)
-    )
+    commit = await _commit_spec(settings, spec_edit.rotate_token(name, token.public_text))
     lines = [f"committed a new token for {name} to the spec: {commit[:12]}"]
     try:
         await _forget_certificate(settings, name)
@@ -168,20 +166,12 @@ def _addresses(primaries: Sequence[str]) -> list[str]:
     return [str(Address.parse(primary)) for primary in primaries]
 
 
-def _check_entry(name: str, entry: str) -> None:
-    """Refuse a name or a label that no spec may have, before anything is cloned or printed."""
-    alone = load({SPEC_FILE: f"version: 1\nnodes:\n  {json.dumps(name)}: {entry}\n".encode()})
-    if alone.problems:
-        said = "; ".join(problem.message for problem in alone.problems)
-        raise SettingsError(f"node {name!r} cannot be added: {said}")
+async def _commit_spec(settings: Settings, edit: Edit) -> str:
+    """Make a change of the spec, and push it as one commit in the operator's name; its id."""
+    return await trio.to_thread.run_sync(_commit_in_clone, settings, edit)
 
 
-async def _commit_spec(settings: Settings, message: str, edit: Callable[[str], str]) -> str:
-    """Edit the root file of the spec, and push that as one commit in the operator's name; its id."""
-    return await trio.to_thread.run_sync(_commit_in_clone, settings, message, edit)
-
-
-def _commit_in_clone(settings: Settings, message: str, edit: Callable[[str], str]) -> str:
+def _commit_in_clone(settings: Settings, edit: Edit) -> str:
     import git
 
     url = check_url(settings.require_spec_repo(), allow_local=settings.allow_local_repos)
@@ -199,26 +189,22 @@ def _commit_in_clone(settings: Settings, message: str, edit: Callable[[str], str
         except git.GitCommandError as error:
             raise GitUnavailable(f"the spec repository could not be cloned: {_said(error)}") from None
         with clone:  # ends the git processes that it keeps
-            return _edited(clone, Path(directory) / SPEC_FILE, branch, message, edit)
+            return _pushed(clone, Path(directory), branch, edit)
 
 
-def _edited(clone: "git.Repo", path: Path, branch: str, message: str, edit: Callable[[str], str]) -> str:
-    """The id of the pushed commit in which the spec is edited. Nothing is pushed that adds a problem."""
+def _pushed(clone: "git.Repo", directory: Path, branch: str, edit: Edit) -> str:
+    """The id of the pushed commit that makes the change."""
     import git
 
-    if path.is_symlink() or not path.is_file():
+    root = directory / SPEC_FILE
+    if root.is_symlink() or not root.is_file():
         raise SettingsError(f"{branch} has no {SPEC_FILE}", hint="write one with `trueup init`")
-    before = load(read_spec_files(path))
-    if before.spec is None:
-        raise SpecInvalid(list(before.problems))
-    path.write_text(edit(path.read_text()))
-    known = {(problem.where, problem.message) for problem in before.problems}
-    after = load(read_spec_files(path)).problems
-    if added := [problem for problem in after if (problem.where, problem.message) not in known]:
-        raise SpecInvalid(added)
-    clone.index.add([SPEC_FILE])
+    changed = spec_edit.edited(read_spec_files(root), edit)
+    for path, content in changed.items():
+        (directory / path).write_bytes(content)
+    clone.index.add(list(changed))
     actor = _actor(clone)
-    commit = clone.index.commit(message, author=actor, committer=actor)
+    commit = clone.index.commit(edit.message, author=actor, committer=actor)
     try:
         clone.git.push("origin", f"HEAD:refs/heads/{branch}", kill_after_timeout=CLONE_TIMEOUT)
     except git.GitCommandError as error:

@@ -1,78 +1,206 @@
-"""Editing a person's spec file without disturbing it: comments, order and layout stay. Pure."""
+"""Changes to a spec that trueup makes for people: what is to be said, in which file, whether it may be. Pure.
 
-import json
-from collections.abc import Mapping
+A change takes the files of a spec and gives those that differ. How they are written, so that comments,
+order and layout of everything else stay, is `spec/rewrite.py`'s.
+"""
 
-import yaml
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from reconciler.errors import SettingsError
+from reconciler.errors import SpecInvalid, TrueupError
+from reconciler.spec.load import SPEC_FILE, load
+from reconciler.spec.rewrite import read_document, rewritten, scalar
 
+Files = Mapping[str, bytes]
 
-def node_entry(token_key: str, labels: Mapping[str, str]) -> str:
-    """The value of a node in the spec, on one line."""
-    parts = []
-    if labels:
-        parts.append(
-            "labels: {" + ", ".join(f"{key}: {_scalar(labels[key])}" for key in sorted(labels)) + "}"
-        )
-    parts.append(f"token_key: {_scalar(token_key)}")
-    return "{" + ", ".join(parts) + "}"
-
-
-def insert_node(text: str, node: str, entry: str) -> str:
-    """`text` with a node put first into its `nodes` section; raises SettingsError if it has that node."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if not isinstance(root, yaml.MappingNode):
-        raise SettingsError("the spec is not a mapping", hint="see `trueup validate`")
-    line = f"{node}: {entry}"
-    for key, value in root.value:
-        if key.value != "nodes":
-            continue
-        if isinstance(value, yaml.MappingNode):
-            if any(existing.value == node for existing, _ in value.value):
-                raise SettingsError(
-                    f"the spec has a node {node} already",
-                    hint="choose another name, or give it a new token with `trueup node rotate-token`",
-                )
-            return _into_mapping(text, value, line)
-        # `nodes:` with nothing behind it
-        end = value.start_mark.index
-        return f"{text[:end].rstrip(' ')}\n  {line}{_rest(text[value.end_mark.index :])}"
-    return f"{text.rstrip()}\n\nnodes:\n  {line}\n"
+MAX_DIFF: Final = 64 * 1024
+"""Characters of a diff that is shown."""
 
 
-def replace_token(text: str, node: str, token_key: str) -> str:
-    """`text` with another `token_key` for a node; raises SettingsError if the node is not in this file."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    value = _child(_child(_child(root, "nodes"), node), "token_key")
-    if not isinstance(value, yaml.ScalarNode):
-        raise SettingsError(
-            f"the spec's root file has no node {node} with a token_key",
-            hint=f"where it stands in another file, put this there: token_key: {_scalar(token_key)}",
-        )
-    return f"{text[: value.start_mark.index]}{_scalar(token_key)}{text[value.end_mark.index :]}"
+class EditRefused(TrueupError):
+    """A change of the spec that cannot be; `status` is HTTP's."""
+
+    reason = "EditRefused"
+
+    def __init__(self, message: str, *, status: int = 409, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
-def _child(node: yaml.Node | None, name: str) -> yaml.Node | None:
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    return next((value for key, value in node.value if key.value == name), None)
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One change: what its commit says, and the files that it makes of those that are there."""
+
+    message: str
+    apply: Callable[[Files], dict[str, bytes]]
 
 
-def _into_mapping(text: str, mapping: yaml.MappingNode, line: str) -> str:
-    start, end = mapping.start_mark, mapping.end_mark
-    if not mapping.flow_style:
-        begin = start.index - start.column
-        return f"{text[:begin]}{' ' * start.column}{line}\n{text[begin:]}"
-    if not mapping.value:
-        return f"{text[: start.index].rstrip(' ')}\n  {line}{text[end.index :]}"
-    return f"{text[: start.index + 1]}{line}, {text[start.index + 1 :]}"
+def edited(files: Files, edit: Edit) -> dict[str, bytes]:
+    """The files that differ afterwards. Raises EditRefused, SettingsError, and SpecInvalid where the spec is
+    unusable or gets a problem that it has not yet."""
+    before = load(files)
+    if before.spec is None:
+        raise SpecInvalid(list(before.problems))
+    changed = {path: content for path, content in edit.apply(files).items() if files.get(path) != content}
+    known = {(problem.where, problem.message) for problem in before.problems}
+    after = load({**files, **changed}).problems
+    if added := [problem for problem in after if (problem.where, problem.message) not in known]:
+        raise SpecInvalid(added)
+    return changed
 
 
-def _rest(text: str) -> str:
-    return text if text.startswith("\n") or not text else f"\n{text}"
+def diff_of(files: Files, changed: Files) -> str:
+    """What changes, as `git diff` shows it, with an end where that is too long."""
+    lines: list[str] = []
+    for path in sorted(changed):
+        old, new = (side.get(path, b"").decode("utf-8", "replace") for side in (files, changed))
+        for line in difflib.unified_diff(
+            old.splitlines(keepends=True), new.splitlines(keepends=True), f"a/{path}", f"b/{path}"
+        ):
+            lines.append(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
+    whole = "".join(lines)
+    return whole if len(whole) <= MAX_DIFF else f"{whole[:MAX_DIFF]}\n… and more\n"
 
 
-def _scalar(value: str) -> str:
-    """A double-quoted YAML scalar; JSON's strings are a part of YAML's."""
-    return json.dumps(value, ensure_ascii=False)
+# --- nodes -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFields:
+    """What a node says beside its token. None: not given; of `pin` and `display` an empty text is none."""
+
+    labels: Mapping[str, str] | None = None
+    display: str | None = None
+    pin: str | None = None
+
+    def on(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        given = {"name": self.display, "labels": self.labels, "fingerprint": self.pin}
+        kept = {key: value for key, value in entry.items() if given.get(key) is None}
+        return {**{key: value for key, value in given.items() if value}, **kept}
+
+
+def add_node(node: str, token_key: str, fields: NodeFields) -> Edit:
+    def apply(files: Files) -> dict[str, bytes]:
+        if _file_of(files, "nodes", node) is not None:
+            raise EditRefused(
+                f"the spec has a node {node} already",
+                hint="choose another name, or give it a new token with `trueup node rotate-token`",
+            )
+        path = _file_for_nodes(files)
+        data = _document(files, path)
+        nodes = dict(data.get("nodes") or {})
+        nodes[node] = fields.on({"token_key": token_key})
+        return {path: rewritten(path, files[path], {**data, "nodes": nodes})}
+
+    return Edit(f"Add node {node}", apply)
+
+
+def change_node(node: str, fields: NodeFields) -> Edit:
+    return Edit(f"Change node {node}", lambda files: _with_entry(files, node, fields.on))
+
+
+def rotate_token(node: str, token_key: str) -> Edit:
+    return Edit(
+        f"Rotate the token of {node}",
+        lambda files: _with_entry(files, node, lambda entry: {**entry, "token_key": token_key}),
+    )
+
+
+def remove_node(node: str) -> Edit:
+    return Edit(f"Remove node {node}", lambda files: _with_entry(files, node, lambda _entry: None))
+
+
+def check_new_node(node: str, token_key: str, fields: NodeFields) -> None:
+    """Refuse a name or a label that no spec may have, before anything is looked up or told."""
+    entry = fields.on({"token_key": token_key})
+    alone = load({SPEC_FILE: rewritten(SPEC_FILE, b"version: 1\n", {"version": 1, "nodes": {node: entry}})})
+    if alone.problems:
+        said = "; ".join(problem.message for problem in alone.problems)
+        raise EditRefused(f"node {node!r} cannot be added: {said}", status=422)
+
+
+def node_line(node: str, token_key: str, fields: NodeFields) -> str:
+    """The line for the spec, under `nodes:`, where somebody else has to put it there."""
+    lone = rewritten(SPEC_FILE, b"", {node: fields.on({"token_key": token_key})})
+    return lone.decode().rstrip("\n")
+
+
+def token_line(token_key: str) -> str:
+    return f"token_key: {scalar(token_key)}"
+
+
+def _with_entry(
+    files: Files, node: str, change: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+) -> dict[str, bytes]:
+    path = _file_of(files, "nodes", node)
+    if path is None:
+        raise _unknown("node", node, files, "nodes")
+    data = _document(files, path)
+    nodes = dict(data["nodes"])
+    entry = change(nodes[node] if isinstance(nodes[node], Mapping) else {})
+    nodes = {name: value for name, value in nodes.items() if name != node} | (
+        {} if entry is None else {node: entry}
+    )
+    return {path: rewritten(path, files[path], {**data, "nodes": nodes})}
+
+
+# --- projects ----------------------------------------------------------------------------------
+
+
+def change_sync(project: str, settings: Mapping[str, Any]) -> Edit:
+    """Sets these of a project's `sync` settings, under the names that the spec has; None takes one out."""
+
+    def apply(files: Files) -> dict[str, bytes]:
+        path = _file_of(files, "projects", project)
+        if path is None:
+            raise _unknown("project", project, files, "projects")
+        data = _document(files, path)
+        entry = data["projects"][project]
+        if not isinstance(entry, Mapping):
+            raise EditRefused(f"the project {project} is not a map in {path}", hint="edit the file by hand")
+        old = entry.get("sync") or {}
+        sync = {key: value for key, value in {**old, **settings}.items() if value is not None}
+        projects = {**data["projects"], project: {**entry, "sync": sync}}
+        return {path: rewritten(path, files[path], {**data, "projects": projects})}
+
+    return Edit(f"Change how {project} is synced", apply)
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def _document(files: Files, path: str) -> dict[str, Any]:
+    data = read_document(path, files[path])
+    return dict(data) if isinstance(data, Mapping) else {}
+
+
+def _section(files: Files, path: str, section: str) -> Mapping[str, Any] | None:
+    found = _document(files, path).get(section)
+    return found if isinstance(found, Mapping) else None
+
+
+def _file_of(files: Files, section: str, name: str) -> str | None:
+    """The file in which something is defined."""
+    return next((path for path in sorted(files) if name in (_section(files, path, section) or {})), None)
+
+
+def _file_for_nodes(files: Files) -> str:
+    """Where a new node goes: beside those in the root file, else to the first file that has any."""
+    if not _section(files, SPEC_FILE, "nodes"):
+        for path in sorted(files):
+            if _section(files, path, "nodes"):
+                return path
+    return SPEC_FILE
+
+
+def _unknown(what: str, name: str, files: Files, section: str) -> EditRefused:
+    names = sorted({name for path in files for name in (_section(files, path, section) or {})})
+    near = difflib.get_close_matches(name, names, 1)
+    listed = ", ".join(names[:12])
+    return EditRefused(
+        f"the spec has no {what} {name!r}",
+        status=404,
+        hint=f"did you mean {near[0]}?" if near else f"it has {listed}" if listed else "it has none",
+    )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -28,7 +29,10 @@ from reconciler.git.reading import MirrorReader
 from reconciler.git.trees import changed_tree, pack
 from reconciler.git.urls import check_ref, shown
 
-__all__ = ["CommitObject", "GitOptions", "Mirror", "Refs", "Tag", "TreeEntry"]
+__all__ = ["TRUEUP", "CommitObject", "GitOptions", "Mirror", "Refs", "Tag", "TreeEntry"]
+
+TRUEUP: Final = "trueup <trueup@localhost>"
+"""Who made a commit that nobody else has made."""
 
 _PERSON = re.compile(r"([^<>\n\0]+) <([^<>\n\0]+)>")
 
@@ -83,15 +87,22 @@ class Mirror(MirrorReader):
         return tree
 
     async def write_commit(
-        self, tree: str, parents: Sequence[str], message: str, *, author: str = "trueup <trueup@localhost>"
+        self,
+        tree: str,
+        parents: Sequence[str],
+        message: str,
+        *,
+        author: str = TRUEUP,
+        committer: str | None = None,
     ) -> str:
-        """The id of a new commit, dated now; `author` reads `Name <email>`. No ref is touched."""
-        name, email = split_person(author)
+        """The id of a new commit, dated now; `author` reads `Name <email>`, and is the committer too where
+        none is named. No ref is touched."""
+        people = {"AUTHOR": split_person(author), "COMMITTER": split_person(committer or author)}
         if not all(map(is_oid, (tree, *parents))):
             raise GitRefused("a commit is made of whole object ids")
         env = {
             f"GIT_{role}_{part}": value
-            for role in ("AUTHOR", "COMMITTER")
+            for role, (name, email) in people.items()
             for part, value in (("NAME", name), ("EMAIL", email))
         }
         args = ["commit-tree", tree, *(word for parent in parents for word in ("-p", parent)), "-F", "-"]

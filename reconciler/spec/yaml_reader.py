@@ -33,7 +33,7 @@ _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})\Z")
 _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}\Z")
 # What YAML forbids, and beyond that what makes a line look like another one: marks that turn the direction
 # of writing, and separators that YAML takes for a line break and editors do not.
-_UNPRINTABLE = re.compile(
+UNPRINTABLE = re.compile(
     "[^\t\n\r\x20-\x7e\xa0-\u061b\u061d-\u200d\u2010-\u2027\u202f-\u2065\u206a-\ud7ff"
     "\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
@@ -116,7 +116,7 @@ def _decoded(content: bytes) -> str:
         before = content[: error.start].decode("utf-8")
         raise Unreadable("not UTF-8; save the file as UTF-8", *_position(before)) from None
     text = text.removeprefix("\ufeff")
-    if found := _UNPRINTABLE.search(text):
+    if found := UNPRINTABLE.search(text):
         code = f"U+{ord(found[0]):04X}"
         raise Unreadable(
             f"the character {code} may not stand in YAML; remove it", *_position(text[: found.start()])

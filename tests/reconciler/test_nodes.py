@@ -11,6 +11,7 @@ from reconciler.nodes import add_node, list_nodes, repair_node, rotate_token
 from reconciler.settings import Settings, load_settings
 from reconciler.setup import make_key
 from reconciler.spec.load import SPEC_FILE, load_or_raise
+from reconciler.spec_edit import EditRefused
 from tests.canaries import may_hold
 from tests.gitrepo import GitRepo, Link, git_environment
 
@@ -92,20 +93,38 @@ async def test_a_dry_run_commits_nothing(settings: Settings, remote: GitRepo) ->
 async def test_what_cannot_be_added(
     settings: Settings, remote: GitRepo, name: str, labels: tuple[str, ...], said: str
 ) -> None:
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises((SettingsError, EditRefused), match=said):
         await add(settings, name, *labels)
     assert len(remote.log()) == 1
 
 
-@pytest.mark.parametrize("text", ['{"version": 1, "nodes": {}}\n', '{"version": 1}\n'])
-async def test_a_spec_that_the_edit_would_break_is_left_alone(
-    settings: Settings, remote: GitRepo, text: str
-) -> None:
-    """JSON is YAML, and a line of block style does not fit into it."""
-    remote.commit({SPEC_FILE: text})
+async def test_a_spec_that_is_json_is_changed_too(settings: Settings, remote: GitRepo) -> None:
+    remote.commit({SPEC_FILE: '{"version": 1, "nodes": {}}\n'})
+    token = token_of(await add(settings, "web-1"))
+    assert (
+        remote.read(SPEC_FILE).decode()
+        == f'{{"version": 1, "nodes": {{web-1: {{token_key: "{token.public_text}"}}}}}}\n'
+    )
+
+
+async def test_a_node_goes_where_the_others_are(settings: Settings, remote: GitRepo) -> None:
+    """Into the file that has nodes, whose own lines stay."""
+    other = SPEC.partition("\n")[2] % NodeToken.generate().public_text
+    remote.commit({SPEC_FILE: "version: 1\ninclude: [hosts/*.yaml]\n", "hosts/all.yaml": other})
+    await add(settings, "web-1")
+    text = remote.read("hosts/all.yaml").decode()
+    assert text.startswith(other)
+    assert remote.read(SPEC_FILE) == b"version: 1\ninclude: [hosts/*.yaml]\n"
+    second = token_of(await rotate_token(settings, "web-1", primaries=["p.example:9001"]))
+    spec = load_or_raise({path: remote.read(path) for path in (SPEC_FILE, "hosts/all.yaml")})
+    assert spec.nodes["web-1"].token_key == second.public_text
+
+
+async def test_a_spec_that_cannot_be_read_is_left_alone(settings: Settings, remote: GitRepo) -> None:
+    remote.commit({SPEC_FILE: "version: 1\nnodes: 5\n"})
     with pytest.raises(SpecInvalid):
         await add(settings, "web-1")
-    assert remote.read(SPEC_FILE).decode() == text
+    assert remote.read(SPEC_FILE).decode() == "version: 1\nnodes: 5\n"
 
 
 async def test_a_link_in_place_of_the_spec_is_not_written_through(

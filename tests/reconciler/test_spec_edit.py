@@ -1,37 +1,137 @@
-"""Adding a node to a spec keeps everything else as its author wrote it."""
+"""Changes of a spec say what was asked for, in the file where it belongs, and keep everything else."""
 
 import pytest
 import yaml
 
-from reconciler.errors import SettingsError
-from reconciler.spec_edit import insert_node, node_entry
+from agent.node_token import NodeToken
+from reconciler.errors import SpecInvalid
+from reconciler.spec.load import SPEC_FILE, load_or_raise
+from reconciler.spec_edit import (
+    Edit,
+    EditRefused,
+    NodeFields,
+    add_node,
+    change_node,
+    change_sync,
+    diff_of,
+    edited,
+    node_line,
+    remove_node,
+    rotate_token,
+)
 
-ENTRY = node_entry("ed25519:AAAA", {"group": "web", "rack": "2"})
+KEYS = [NodeToken.generate().public_text for _ in range(4)]
+ROOT = """\
+# mine
+version: 1
+include: [projects/*.yaml]
+repositories:
+  app: {url: "https://git.example/app.git"}
+nodes:
+  web-1: {token_key: "%s"}  # the first
+  web-2:
+    labels: {group: web}  # in the cellar
+    token_key: "%s"
+"""
+SITE = """\
+projects:
+  site:
+    repository: app
+    branch: main
+    sync:
+      on_drift: heal  # itself
+      nodes:
+        - {node_id: web-1, target_path: /srv/site}
+"""
+FILES = {SPEC_FILE: (ROOT % (KEYS[0], KEYS[1])).encode(), "projects/site.yaml": SITE.encode()}
 
-SPECS = {
-    "no section": "version: 1  # the format\n",
-    "empty section": "version: 1\nnodes:\nprojects: {}\n",
-    "empty section at the end": "version: 1\nnodes:",
-    "empty flow": "version: 1\nnodes: {}  # none yet\nprojects: {}\n",
-    "block": "version: 1\nnodes:\n  # our first\n  old: {token_key: x}\n\nprojects: {}\n",
-    "block, other indentation": "nodes:\n      old:\n        token_key: x\nversion: 1\n",
-    "flow": "version: 1\nnodes: {old: {token_key: x}}\nprojects: {}\n",
-}
+
+def after(edit: Edit, files: dict[str, bytes] = FILES) -> dict[str, bytes]:
+    return {**files, **edited(files, edit)}
 
 
-@pytest.mark.parametrize("text", SPECS.values(), ids=SPECS.keys())
-def test_the_node_is_added_and_nothing_else_changes(text: str) -> None:
-    edited = insert_node(text, "web-1", ENTRY)
-    before, after = yaml.safe_load(text), yaml.safe_load(edited)
-    added = after["nodes"].pop("web-1")
-    assert added == {"labels": {"group": "web", "rack": "2"}, "token_key": "ed25519:AAAA"}
-    assert (after.pop("nodes") or {}) == (before.pop("nodes", None) or {})
-    assert after == before
-    for line in text.splitlines():
-        if "#" in line:
-            assert line.partition("#")[2] in edited
+def test_a_node_from_its_beginning_to_its_end() -> None:
+    fields = NodeFields(labels={"group": "web", "rack": "2"}, display="Web 3")
+    files = after(add_node("web-3", KEYS[2], fields))
+    node = load_or_raise(files).nodes["web-3"]
+    assert (node.name, node.labels, node.token_key) == ("Web 3", {"group": "web", "rack": "2"}, KEYS[2])
+    files = after(change_node("web-3", NodeFields(labels={"rack": "3"}, pin="a" * 64)), files)
+    node = load_or_raise(files).nodes["web-3"]
+    assert (node.name, node.labels, node.fingerprint) == ("Web 3", {"rack": "3"}, "a" * 64)
+    files = after(change_node("web-3", NodeFields(labels={}, pin="", display="")), files)
+    assert node_of(files, "web-3") == {"token_key": KEYS[2]}
+    files = after(rotate_token("web-3", KEYS[3]), files)
+    assert node_of(files, "web-3") == {"token_key": KEYS[3]}
+    assert after(remove_node("web-3"), files) == FILES
 
 
-def test_a_node_of_that_name_is_refused() -> None:
-    with pytest.raises(SettingsError, match="has a node old already"):
-        insert_node(SPECS["block"], "old", ENTRY)
+def node_of(files: dict[str, bytes], node: str) -> object:
+    return yaml.safe_load(files[SPEC_FILE])["nodes"][node]
+
+
+def test_what_a_change_says_and_what_it_leaves() -> None:
+    edit = change_node("web-2", NodeFields(labels={"group": "db"}))
+    assert edit.message == "Change node web-2"
+    diff = diff_of(FILES, edited(FILES, edit))
+    changed = [line for line in diff.splitlines() if line[:1] in "+-"]
+    assert changed == [
+        "--- a/trueup.yaml",
+        "+++ b/trueup.yaml",
+        "-    labels: {group: web}  # in the cellar",
+        "+    labels: {group: db}  # in the cellar",
+    ]
+    assert edited(FILES, change_node("web-2", NodeFields(labels={"group": "web"}))) == {}
+
+
+def test_how_a_project_is_synced() -> None:
+    edit = change_sync("site", {"on_drift": None, "bandwidth": "50MiB/s", "retry": {"attempts": 2}})
+    changed = edited(FILES, edit)
+    assert list(changed) == ["projects/site.yaml"]
+    assert changed["projects/site.yaml"].decode() == SITE.replace(
+        "      on_drift: heal  # itself\n      nodes:\n        - {node_id: web-1, target_path: /srv/site}\n",
+        "      nodes:\n        - {node_id: web-1, target_path: /srv/site}\n"
+        "      bandwidth: 50MiB/s\n      retry: {attempts: 2}\n",
+    )
+    rules = load_or_raise({**FILES, **changed}).projects["site"].sync
+    assert (rules.bandwidth, rules.retry.attempts) == (50 << 20, 2)
+
+
+@pytest.mark.parametrize(
+    ("edit", "status", "said"),
+    [
+        (add_node("web-1", KEYS[3], NodeFields()), 409, "has a node web-1 already"),
+        (remove_node("web-9"), 404, "no node 'web-9'; did you mean web-"),
+        (change_sync("sit", {}), 404, "no project 'sit'; did you mean site"),
+    ],
+)
+def test_what_cannot_be(edit: Edit, status: int, said: str) -> None:
+    with pytest.raises(EditRefused, match=said) as refused:
+        edited(FILES, edit)
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (remove_node("web-1"), "web-1"),
+        (change_sync("site", {"on_drif": "heal"}), "did you mean"),
+        (change_sync("site", {"strategy": "copy"}), "strategy"),
+        (change_node("web-1", NodeFields(pin="short")), "fingerprint"),
+        (add_node("web-3", KEYS[0], NodeFields()), "is that of node"),
+    ],
+)
+def test_what_would_make_a_problem_is_not_done(edit: Edit, said: str) -> None:
+    with pytest.raises(SpecInvalid, match=said):
+        edited(FILES, edit)
+
+
+def test_a_problem_that_is_there_already_is_in_nobodys_way() -> None:
+    broken = {**FILES, "projects/site.yaml": SITE.replace("heal", "heel").encode()}
+    assert edited(broken, rotate_token("web-1", KEYS[3]))
+    with pytest.raises(SpecInvalid):
+        edited({SPEC_FILE: b"version: 2\n"}, add_node("web-1", KEYS[3], NodeFields()))
+
+
+def test_the_line_for_a_pull_request() -> None:
+    line = node_line("web-3", "ed25519:AAAA", NodeFields(labels={"group": "web"}))
+    assert line == 'web-3: {labels: {group: web}, token_key: "ed25519:AAAA"}'
