@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
+from reconciler.cli_operations import OPERATIONS
 from reconciler.cli_options import (
     connection_options,
     leave,
@@ -196,7 +197,7 @@ def key_show(settings: Any, reveal: bool) -> None:
 
 
 cli.add_command(secrets)
-for verb in VERBS:
+for verb in (*VERBS, *OPERATIONS):
     cli.add_command(verb)
 
 

@@ -2,8 +2,8 @@
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Hashable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,7 @@ from reconciler.sync.hub import Hub
 from reconciler.verification import Verification
 
 KEY_FILE = "master.key"
+LOCK_FILE = "primary.lock"
 CACHE_DIRECTORY = "secret-cache"
 
 
@@ -258,15 +259,13 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
     key = load_key(settings)
     repositories = open_repositories(settings)
     with ExitStack() as resources:
-        lock = _lock(settings.state_dir / "primary.lock")
+        lock = _lock(settings.state_dir / LOCK_FILE)
         if lock is not None and exclusive:
             resources.callback(os.close, lock)
         elif lock is not None:
             os.close(lock)
         elif exclusive:
-            raise SettingsError(
-                f"another trueup works on {settings.state_dir}", hint="wait for it, or give --state-dir"
-            )
+            raise _not_alone(settings)
         journal = resources.enter_context(Journal(settings.state_dir / "journal.sqlite"))
         status_mirror = repositories.mirror(settings.status_repo or url)
         async with _background() as nursery:
@@ -288,6 +287,24 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
                 await sweep(primary.checkouts)
                 await trio.to_thread.run_sync(sweep_homes, primary.run_context)
             yield primary
+
+
+@contextmanager
+def lock_state(settings: Settings) -> Iterator[None]:
+    """Nobody else works on the state directory meanwhile. Raises SettingsError if somebody does."""
+    lock = _lock(settings.state_dir / LOCK_FILE)
+    if lock is None:
+        raise _not_alone(settings)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _not_alone(settings: Settings) -> SettingsError:
+    return SettingsError(
+        f"another trueup works on {settings.state_dir}", hint="wait for it, or give --state-dir"
+    )
 
 
 @asynccontextmanager

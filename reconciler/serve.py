@@ -14,6 +14,7 @@ from reconciler.live import socket_path
 from reconciler.primary import Primary, open_primary
 from reconciler.runner import Runner
 from reconciler.settings import Settings
+from reconciler.watchdog import keep_alive
 from reconciler.web.app import LOCAL_LIMITS, PUBLIC_LIMITS, local_app, public_app
 from reconciler.web.server import HttpServer
 from reconciler.web.sockets import address_of, listen_locally, listen_on, remove_socket
@@ -66,6 +67,7 @@ async def _serve(primary: Primary, stop: trio.Event) -> None:
             serving.start_soon(HttpServer(local_app(runner), [local], LOCAL_LIMITS).run, stop)
             background.start_soon(runner.keep_secrets_fresh)
             background.start_soon(runner.watch_agents)
+            background.start_soon(keep_alive, primary.settings)
             log.info("serving", http=", ".join(str(address_of(one)) for one in public), socket=path)
             notify("READY=1")
             await runner.run(stop)

@@ -183,6 +183,13 @@ class Settings:
         """Who called `sudo`, where this process was started with it. Anybody may set it: for records only."""
         return self.environ.get("SUDO_USER") or None
 
+    @property
+    def watchdog(self) -> float | None:
+        """Seconds within which systemd wants a sign of life from this process; None where it does not."""
+        period, pid = self.environ.get("WATCHDOG_USEC", ""), self.environ.get("WATCHDOG_PID", "")
+        asked = period.isdecimal() and (not pid or pid == str(os.getpid()))
+        return int(period) / 1_000_000 if asked and int(period) else None
+
     def readable_environ(self) -> dict[str, str]:
         """The environment without the primary's own secrets: what a spec's `{env: NAME}` may name."""
         return Plain((name, value) for name, value in self.environ.items() if name not in _RESERVED)

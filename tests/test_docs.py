@@ -101,7 +101,7 @@ def mentioned_commands(doc: Path) -> Iterator[list[str]]:
     lines = re.findall(r"`([^`\n]+)`", text)
     lines += [line.strip().removeprefix("$ ") for line in text.splitlines() if line.startswith("    ")]
     for line in lines:
-        for part in map(str.strip, re.split(r"&&|;|\|\||\$\(|  +#", line)):
+        for part in map(str.strip, re.split(r"&&|;|\|\|?(?= )|\$\(|  +#", line)):
             if part != NO_COMMAND and re.match(r"(\w+=\S+ )*trueup(-agent)?( |$)", part):
                 # An apostrophe in a comment is no quote; what a shell would not take is split at spaces.
                 try:

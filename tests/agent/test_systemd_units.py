@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.keys import MasterKey
+from reconciler.settings import load_settings
+from tests.canaries import canary, may_hold
+
 UNITS = Path(__file__).parents[2] / "examples/systemd"
-MOST_EXPOSED = {"trueup-agent.service": 30, "trueup-reconcile.service": 20, "trueup-serve.service": 20}
+MOST_EXPOSED = {"trueup-agent.service": 30, "trueup-reconcile.service": 20, "trueup.service": 20}
 """Tenths of what `systemd-analyze security` calls exposure; 50 is "medium"."""
 
 pytestmark = pytest.mark.skipif(
@@ -44,6 +48,22 @@ def test_the_units_are_valid(units: Path) -> None:
 def test_the_services_are_locked_down(units: Path, name: str) -> None:
     done = analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSED[name]}", str(units / name))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+def test_the_primary_gets_its_secrets_as_credentials(tmp_path: Path) -> None:
+    """Of each pair of lines, those in comments too, the variable is a setting and its file a credential."""
+    text = re.sub(r"^#(\w+=)", r"\1", (UNITS / "trueup.service").read_text(), flags=re.M)
+    credentials = dict(re.findall(r"^LoadCredential=([^:\n]+):(/\S+)$", text, flags=re.M))
+    variables = dict(re.findall(r"^Environment=(\w+)=%d/(\S+)$", text, flags=re.M))
+    assert sorted(credentials) == sorted(variables.values())
+    key = MasterKey.generate().to_text()
+    for name in credentials:
+        may_hold(tmp_path / name).write_text(key if name == "master-key" else canary(name))
+    files = {name: str(tmp_path / file) for name, file in variables.items()}
+    settings = load_settings({"HOME": "/", **files})
+    assert settings.master_key is not None and settings.master_key.reveal() == key
+    assert settings.deploy_secret is not None and settings.deploy_secret.reveal() == canary("deploy-secret")
+    assert {"WEBHOOK_SECRET_FILE", "INFISICAL_WEBHOOK_SECRET_FILE", "TRUEUP_API_TOKENS_FILE"} <= set(files)
 
 
 def test_what_the_agent_may_do_is_what_it_needs() -> None:
