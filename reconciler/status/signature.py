@@ -42,7 +42,7 @@ def verify(commit: CommitObject, key: MasterKey, *, branch: str) -> None:
     what = f"the status branch {branch} at {commit.oid[:12]}"
     start_over = f"or start over by deleting the branch: `git push <repository> :refs/heads/{branch}`"
     mend = f"set the branch back to the last commit that trueup signed, {start_over}"
-    trailers = _trailers(commit.message)
+    trailers = trailers_of(commit.message)
     if trailers is None or len(commit.parents) > 1:
         raise KeyMismatch(f"{what} is not signed by trueup", hint=mend)
     fingerprint, signature = trailers
@@ -60,7 +60,7 @@ def verify(commit: CommitObject, key: MasterKey, *, branch: str) -> None:
         raise KeyMismatch(f"{what} carries a signature that does not fit its content", hint=mend) from None
 
 
-def _trailers(message: str) -> tuple[str, str] | None:
+def trailers_of(message: str) -> tuple[str, str] | None:
     """Fingerprint and signature from the last paragraph, if it holds each of them once."""
     paragraph = message.rstrip("\n").rpartition("\n\n")[2]
     lines = [line.partition(": ") for line in paragraph.split("\n")]
