@@ -14,6 +14,10 @@ __all__ = [
     "GitUnavailable",
     "JournalUnavailable",
     "KeyMismatch",
+    "LeaseHeld",
+    "LeaseLost",
+    "LeaseRewound",
+    "LeaseUnreadable",
     "LookFailed",
     "NotYetImplemented",
     "Problem",
@@ -124,6 +128,32 @@ class StatusContended(TrueupError):
 
     reason = "StatusContended"
     retryable = True
+
+
+class LeaseHeld(TrueupError):
+    """Another primary acts; this one did not."""
+
+    reason = "LeaseHeld"
+    retryable = True
+
+
+class LeaseLost(TrueupError):
+    """The lease is not surely ours, so nothing more is begun; what was under way was broken off."""
+
+    reason = "LeaseLost"
+    retryable = True
+
+
+class LeaseRewound(TrueupError):
+    """The lease was set back to an older one: whoever acts by it may have been succeeded already."""
+
+    reason = "LeaseRewound"
+
+
+class LeaseUnreadable(TrueupError):
+    """The lease is of a form that this version does not know. Never the same as none."""
+
+    reason = "LeaseUnreadable"
 
 
 class ControlUnreadable(TrueupError):

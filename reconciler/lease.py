@@ -6,7 +6,6 @@ first is always the longer time, so that a holder has stopped before anybody tak
 takes to answer (docs/high-availability.md has the figures).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -51,7 +50,12 @@ class Timing:
     @property
     def retry(self) -> float:
         """Between attempts, after one that failed."""
-        return self.renew / 5
+        return self.renew / 10
+
+    @property
+    def deadline(self) -> float:
+        """For one command of git: one that hangs must leave time for another attempt."""
+        return max(5.0, self.renew / 2)
 
     @property
     def sure(self) -> float:
@@ -67,6 +71,11 @@ class Timing:
     def expiry(self) -> float:
         """So long nobody must have seen it change before another one takes it."""
         return 3 * self.renew
+
+    @property
+    def patience(self) -> float:
+        """So long somebody who makes a single pass waits for a holder that seems to be dead."""
+        return 4 * self.renew
 
     @property
     def look(self) -> float:
@@ -166,10 +175,3 @@ class Tenure:
             and not lease.released
             and (lease.holder, lease.epoch) == (self.lease.holder, self.lease.epoch)
         )
-
-
-def said_of(lease: Lease | None) -> Mapping[str, str | int]:
-    """What a log line tells of a lease."""
-    if lease is None:
-        return {}
-    return {"holder": lease.host, "epoch": lease.epoch}

@@ -18,13 +18,11 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 
 from reconciler.errors import KeyMismatch, LeaseUnreadable
+from reconciler.git.objects import LEASE_REF
 from reconciler.keys import MasterKey
 from reconciler.lease import VERSION, Lease
 from reconciler.status.conditions import bounded
 from reconciler.status.signature import KEY_TRAILER, SIGNATURE_TRAILER, trailers_of
-
-LEASE_REF: Final = "refs/trueup/lease"
-"""No branch and no tag: a push to it starts no workflow and no webhook, and no clone has it."""
 
 MAX_SIZE: Final = 4096
 """Bytes of the commit; one has about 500."""
@@ -62,8 +60,9 @@ def parse(content: bytes, key: MasterKey) -> Lease:
     fingerprint, signature = trailers
     if fingerprint != key.signing_fingerprint:
         raise KeyMismatch(
-            f"the lease {LEASE_REF} was signed with another master key ({fingerprint[:16]}…, this one's signing"
-            f" key is {key.signing_fingerprint[:16]}…): another installation works with this repository",
+            f"the lease {LEASE_REF} was signed with another master key ({fingerprint[:16]}…, this one's"
+            f" signing key is {key.signing_fingerprint[:16]}…): another installation works with this"
+            " repository",
             hint=f"give both the same key (`trueup key show` tells keys apart); {_MEND}",
         )
     body = paragraphs[1]
@@ -77,7 +76,8 @@ def parse(content: bytes, key: MasterKey) -> Lease:
     try:
         lease = msgspec.json.decode(body.encode(), type=Lease)
     except msgspec.DecodeError as error:
-        raise LeaseUnreadable(f"the lease {LEASE_REF} cannot be read: {bounded(str(error))}", hint=_MEND) from None
+        problem = bounded(str(error))
+        raise LeaseUnreadable(f"the lease {LEASE_REF} cannot be read: {problem}", hint=_MEND) from None
     if lease.version != VERSION or lease.renew <= 0:
         raise LeaseUnreadable(
             f"the lease {LEASE_REF} is of version {lease.version}, and this trueup knows {VERSION}",

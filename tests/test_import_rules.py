@@ -43,6 +43,7 @@ PURE = (
     "reconciler.hashing",
     "reconciler.health_status",
     "reconciler.holds",
+    "reconciler.lease",
     "reconciler.notes",
     "reconciler.secret_fingerprints",
     "reconciler.secret_uses",

@@ -15,6 +15,7 @@ import trio
 from reconciler.errors import GitRefused, UnknownRevision
 from reconciler.git.failures import failure
 from reconciler.git.objects import (
+    LEASE_REF,
     MIRRORED,
     CommitObject,
     Refs,
@@ -24,7 +25,7 @@ from reconciler.git.objects import (
     parse_ls_remote,
 )
 from reconciler.git.process import GitOptions
-from reconciler.git.pushes import pushed
+from reconciler.git.pushes import push_arguments, pushed
 from reconciler.git.reading import MirrorReader
 from reconciler.git.trees import changed_tree, pack
 from reconciler.git.urls import check_ref, shown
@@ -56,6 +57,8 @@ class Mirror(MirrorReader):
         super().__init__(url, path, options or GitOptions(allow_local=allow_local, deadline=deadline))
         self.own_pushes: dict[str, str] = {}
         """The refs that `push` has set, and to what; whoever cares for a while of it clears it."""
+        self.lease: str | None = None
+        """The id of the lease as the last look at the remote found it; it is looked at in passing."""
 
     async def refresh(self) -> Refs:
         """What the remote has now, with all of it here; `rewound` names branches that lost commits.
@@ -121,18 +124,7 @@ class Mirror(MirrorReader):
             raise GitRefused(f"{shown(ref)!r} is not a full ref name", hint=f"write refs/heads/{shown(ref)}")
         if not is_oid(commit) or not (expected is None or is_oid(expected)):
             raise GitRefused("a push names whole object ids")
-        args = [
-            "push",
-            "--porcelain",
-            "--progress",
-            "--no-verify",
-            "--no-signed",
-            "--no-follow-tags",
-            f"--force-with-lease={ref}:{expected or ''}",
-            "--",
-            self.url,
-            f"{commit}:{ref}",
-        ]
+        args = push_arguments(self.url, ref, commit, expected=expected)
         # Under the lock, so that no fetch can record a newer value of the ref before ours is recorded.
         async with self.exclusive() as lock:
             if not self.is_there():
@@ -149,11 +141,13 @@ class Mirror(MirrorReader):
     async def remote_refs(self) -> dict[str, str]:
         """Full ref name to object id, of what is mirrored, as the remote has it now. Raises as `refresh`."""
         # The patterns thin out the answer here; the protocol cannot ask for three prefixes at once.
-        patterns = [f"{prefix}*" for prefix in MIRRORED]
+        patterns = [*(f"{prefix}*" for prefix in MIRRORED), LEASE_REF]
         result = await self.talk(["ls-remote", "--", self.url, *patterns])
         if result.code:
             raise failure(result.code, result.stderr, self.url)
-        return parse_ls_remote(result.stdout, self.url)
+        refs = parse_ls_remote(result.stdout, self.url, (*MIRRORED, LEASE_REF))
+        self.lease = refs.pop(LEASE_REF, None)
+        return refs
 
     async def _rewound(self, before: Refs | None, after: Refs) -> tuple[str, ...]:
         """Branches whose new commit does not contain the old one."""

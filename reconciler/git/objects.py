@@ -17,8 +17,12 @@ from reconciler.git.urls import shown
 
 HEADS: Final = "refs/heads/"
 TAGS: Final = "refs/tags/"
-MIRRORED: Final = (HEADS, TAGS, "refs/trueup/")
+MIRRORED: Final = (HEADS, TAGS)
 """Prefixes of the refs that a mirror keeps."""
+
+LEASE_REF: Final = "refs/trueup/lease"
+"""Who acts (`reconciler.lease`). It moves every few seconds, so no mirror keeps it: where nothing else moved,
+nothing is fetched. As it is no branch and no tag, a push to it starts no workflow and no webhook."""
 
 MAX_ENTRIES: Final = 1_000_000
 """Leaves of one tree; more is refused before they are taken apart."""
@@ -102,15 +106,15 @@ def text_of(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def parse_ls_remote(output: bytes, url: str) -> dict[str, str]:
-    """Full ref name to object id, of the mirrored refs alone, without peeled lines.
+def parse_ls_remote(output: bytes, url: str, wanted: tuple[str, ...] = MIRRORED) -> dict[str, str]:
+    """Full ref name to object id, of the refs with the `wanted` prefixes alone, without peeled lines.
 
     Raises GitRefused for a repository that uses SHA-256 object names.
     """
     refs: dict[str, str] = {}
     for line in text_of(output).split("\n"):
         oid, _, name = line.partition("\t")
-        if not name.startswith(MIRRORED) or name.endswith("^{}"):
+        if not name.startswith(wanted) or name.endswith("^{}"):
             continue
         if not is_oid(oid):
             raise GitRefused(f"{shown(url)} uses SHA-256 object names", hint="use a SHA-1 repository")

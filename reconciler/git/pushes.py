@@ -1,4 +1,6 @@
-"""What `git push --porcelain` says about one ref: done, lost to another writer, or refused. Pure.
+"""A push of one ref by compare-and-swap, and what git says of it: done, lost to another writer, or refused.
+
+Pure.
 
 Format: `git help push`, OUTPUT. A line reads `<flag> TAB <from>:<to> TAB <summary> (<reason>)`.
 """
@@ -17,6 +19,22 @@ _LOST = re.compile(
 )
 # A branch `a` and a branch `a/b` cannot both be; waiting does not help.
 _IN_THE_WAY = re.compile(r"'(refs/[^']+)' exists; cannot create|directory file conflict")
+
+
+def push_arguments(url: str, ref: str, oid: str, *, expected: str | None) -> list[str]:
+    """`git push` of an object to `ref`, if that still is at `expected` (None: if there is no such ref)."""
+    return [
+        "push",
+        "--porcelain",
+        "--progress",
+        "--no-verify",
+        "--no-signed",
+        "--no-follow-tags",
+        f"--force-with-lease={ref}:{expected or ''}",
+        "--",
+        url,
+        f"{oid}:{ref}",
+    ]
 
 
 def pushed(result: GitResult, url: str, ref: str) -> bool:

@@ -74,7 +74,7 @@ class MirrorReader(BareRepository):
         commit = refs.heads.get(revision) or refs.tags.get(revision)
         if commit is None and revision.startswith(TAGS):
             commit = refs.tags.get(revision.removeprefix(TAGS))
-        # Anything under refs/trueup/ may be of any kind, so git says which commit it is.
+        # A tag may be of anything, so git says which commit it is.
         candidate = refs.all.get(revision) or (revision if _SHORT_OID.fullmatch(revision) else None)
         if commit is None and candidate is not None:
             commit = await self.mended(lambda: self._commit_id(candidate))

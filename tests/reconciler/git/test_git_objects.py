@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from reconciler.errors import GitRefused
 from reconciler.git.failures import MirrorBroken
 from reconciler.git.objects import (
+    LEASE_REF,
     MAX_ENTRIES,
     TreeEntry,
     parse_commit,
@@ -234,7 +235,7 @@ def test_ls_remote_keeps_the_mirrored_refs_alone() -> None:
     assert parse_ls_remote(output, "u") == {
         "refs/heads/m\x85n": "a" * 40,
         "refs/tags/v1": "b" * 40,
-        "refs/trueup/lease": "e" * 40,
     }
+    assert parse_ls_remote(output, "u", (LEASE_REF,)) == {LEASE_REF: "e" * 40}
     with pytest.raises(GitRefused, match="SHA-256"):
         parse_ls_remote(f"{'a' * 64}\trefs/heads/main\n".encode(), "u")

@@ -109,7 +109,7 @@ async def test_a_pushed_ref_costs_no_fetch_afterwards(
     await mirror.refresh()
     commit = await commit_on(mirror, None, {"s": b"1"})
     assert await mirror.push(STATUS, commit, expected=None)
-    assert await mirror.push("refs/trueup/lease", commit, expected=None)
+    assert await mirror.push("refs/heads/other", commit, expected=None)
     expected = remote.refs()
     git_calls()
     assert (await mirror.refresh()).all == expected

@@ -6,8 +6,11 @@ import pytest
 
 from reconciler.errors import GitRefused, GitUnavailable, UnknownRevision
 from reconciler.git.mirror import Mirror
+from reconciler.git.objects import LEASE_REF
 from tests.gitrepo import EPOCH, Executable, GitRepo, Link, Submodule
 from tests.reconciler.git.conftest import Calls
+
+PULL = "refs/pull/1/head"
 
 
 def commands(calls: list[list[str]]) -> list[str]:
@@ -17,13 +20,14 @@ def commands(calls: list[list[str]]) -> list[str]:
 async def test_the_first_refresh_makes_a_whole_bare_mirror(remote: GitRepo, mirror: Mirror) -> None:
     first = remote.commit({"a": "1"})
     second = remote.commit({"a": "2"})
-    remote.commit({"lease": "1"}, branch="refs/trueup/lease", root=True)
-    remote.commit({"p": "1"}, branch="refs/pull/1/head", root=True)
+    lease = remote.commit({"lease": "1"}, branch=LEASE_REF, root=True)
+    remote.commit({"p": "1"}, branch=PULL, root=True)
     tag = remote.tag("v1", first)
     refs = await mirror.refresh()
     assert refs.heads == {"main": second}
     assert refs.tags == {"v1": first}
-    assert refs.all == {ref: oid for ref, oid in remote.refs().items() if not ref.startswith("refs/pull/")}
+    assert refs.all == {ref: oid for ref, oid in remote.refs().items() if ref not in (LEASE_REF, PULL)}
+    assert mirror.lease == lease
     assert refs.all["refs/tags/v1"] == tag
     here = GitRepo(mirror.path)
     assert here.log() == [second, first]
@@ -43,6 +47,20 @@ async def test_nothing_moved_costs_one_ls_remote(remote: GitRepo, mirror: Mirror
     again = Mirror(mirror.url, mirror.path, allow_local=True)
     assert await again.refresh() == before
     assert commands(git_calls()) == ["ls-remote", "for-each-ref"]
+
+
+async def test_a_lease_that_is_renewed_costs_no_fetch(
+    remote: GitRepo, mirror: Mirror, git_calls: Calls
+) -> None:
+    remote.commit({"a": "1"})
+    before = await mirror.refresh()
+    assert mirror.lease is None
+    for beat in ("1", "2"):
+        lease = remote.commit({"beat": beat}, branch=LEASE_REF, root=True)
+        git_calls()
+        assert await mirror.refresh() == before
+        assert commands(git_calls()) == ["ls-remote"]
+        assert mirror.lease == lease
 
 
 async def test_a_move_costs_one_fetch_and_brings_it(
@@ -192,7 +210,6 @@ async def test_revisions_are_found_by_branch_tag_ref_and_id(remote: GitRepo, mir
     second = remote.commit({"a": "2"})
     remote.tag("v1", first)
     remote.tag("main", first)  # a branch's name wins
-    lease = remote.commit({"l": "1"}, branch="refs/trueup/lease", root=True)
     await mirror.refresh()
     for revision, commit in {
         "main": second,
@@ -200,7 +217,6 @@ async def test_revisions_are_found_by_branch_tag_ref_and_id(remote: GitRepo, mir
         "refs/tags/v1": first,
         "refs/tags/main": first,
         "refs/heads/main": second,
-        "refs/trueup/lease": lease,
         first: first,
         first[:10]: first,
     }.items():

@@ -1,0 +1,376 @@
+"""Several primaries after one lease, in simulated time: never two act, and somebody soon does."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from reconciler.errors import GitUnavailable, LeaseHeld, LeaseLost, LeaseRewound
+from reconciler.lease import Lease, Timing
+from reconciler.lease_holder import HolderFile
+from reconciler.lease_keeper import Keeper, Role
+from reconciler.lease_ref import Found
+
+TIMING = Timing()
+GRACE = 6.0
+"""Seconds that a step takes to end that was told to."""
+
+
+@dataclass
+class Remote:
+    """The ref in a repository far away. Its ids are those of the content, as git's are."""
+
+    lease: Lease | None = None
+    acting: set[str] = field(default_factory=set)
+    acted: list[tuple[str, float]] = field(default_factory=list)
+
+    @property
+    def oid(self) -> str | None:
+        return None if self.lease is None else repr(self.lease)
+
+
+class Way:
+    """One primary's way to the ref: implements what `LeaseRef` has, with delays and faults."""
+
+    def __init__(self, remote: Remote, faults: Iterator[tuple[float, float, str]] | None = None) -> None:
+        self._remote = remote
+        self._faults = faults
+        self.newest = 0
+        self.cut = False
+
+    async def read(self) -> Found:
+        before, after, fault = self._fault()
+        await self._travel(before, fault == "lost")
+        found = Found(self._remote.oid, self._remote.lease)
+        await self._travel(after, fault in ("lost", "answer lost"))
+        if found.lease is not None:
+            if found.lease.epoch < self.newest:
+                raise LeaseRewound("set back")
+            self.newest = found.lease.epoch
+        return found
+
+    async def found(self, _oid: str | None) -> Found:
+        return await self.read()
+
+    async def put(self, lease: Lease, *, expected: str | None) -> str | None:
+        before, after, fault = self._fault()
+        await self._travel(before, fault == "lost")
+        won = self._remote.oid == expected or self._remote.lease == lease
+        if won:
+            self._remote.lease = lease
+        await self._travel(after, fault == "answer lost")
+        return repr(lease) if won else None
+
+    def _fault(self) -> tuple[float, float, str]:
+        return next(self._faults) if self._faults is not None else (0.1, 0.1, "")
+
+    async def _travel(self, seconds: float, lost: bool) -> None:
+        with trio.move_on_after(TIMING.deadline):
+            await trio.sleep(seconds)
+            if not lost and not self.cut:
+                return
+            await trio.sleep_forever()
+        raise GitUnavailable("no answer")
+
+
+def make(remote: Remote, directory: Path, name: str, **options: Any) -> Keeper:
+    (directory / name).mkdir(exist_ok=True)
+    way = options.pop("way", None) or Way(remote)
+    return Keeper(
+        way,
+        HolderFile.open(directory / name),
+        host=name,
+        timing=TIMING,
+        **({"clock": trio.current_time, "wall": lambda: 1000.0} | options),
+    )
+
+
+def in_simulated_time(main: Callable[[], Awaitable[None]]) -> None:
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def role(keeper: Keeper) -> Role:
+    return keeper.role
+
+
+async def act(keeper: Keeper, remote: Remote, name: str, seconds: float, grace: float = GRACE) -> None:
+    """A step of some length, which takes its time to end when it is broken off."""
+    async with keeper.acting():
+        assert not remote.acting, f"{name} begins while {remote.acting} is at work"
+        remote.acting.add(name)
+        remote.acted.append((name, trio.current_time()))
+        try:
+            await trio.sleep(seconds)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(grace)
+            remote.acting.discard(name)
+
+
+async def lead(keeper: Keeper, remote: Remote, name: str, steps: Iterator[float]) -> None:
+    """The life of a primary: it waits for the lease, acts, loses it, waits again."""
+    while True:
+        await keeper.stand_by()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.keep)
+            with suppress(LeaseLost):
+                while role(keeper) is not Role.STANDBY:
+                    await act(keeper, remote, name, next(steps))
+                    await trio.sleep(1)
+            while role(keeper) is not Role.STANDBY:
+                # It stays unsure until it knows: it may still be the holder.
+                await keeper.wait_change()
+                if role(keeper) is Role.LEADER:
+                    break
+            nursery.cancel_scope.cancel()
+
+
+SECONDS = st.floats(0, 9)
+FAULTS = st.sampled_from(["", "", "", "", "lost", "answer lost"])
+LENGTHS = st.floats(0, 60)
+CLOCKS = st.tuples(st.floats(0.98, 1.02), st.floats(0, 1e6))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), number=st.integers(2, 3))
+def test_never_do_two_act(data: st.DataObject, number: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever git takes, loses or says twice, however clocks run, whoever is killed and comes back."""
+    directory = tmp_path_factory.mktemp("lease")
+    faults = data.draw(st.lists(st.tuples(SECONDS, SECONDS, FAULTS), min_size=1, max_size=40))
+    lengths = data.draw(st.lists(LENGTHS, min_size=1, max_size=10))
+    clocks = data.draw(st.lists(CLOCKS, min_size=number, max_size=number))
+    lives = data.draw(st.lists(st.tuples(st.integers(0, number - 1), st.floats(1, 120)), max_size=6))
+
+    async def main() -> None:
+        remote = Remote()
+        scopes: dict[int, trio.CancelScope] = {}
+
+        def cycle(items: list[Any], start: int) -> Iterator[Any]:
+            at = start * 7
+            while True:
+                yield items[at % len(items)]
+                at += 1
+
+        async def primary(index: int, born: int) -> None:
+            rate, offset = clocks[index]
+            name = f"p{index}"
+            keeper = make(
+                remote,
+                directory,
+                name,
+                way=Way(remote, cycle(faults, index + born)),
+                clock=lambda: trio.current_time() * rate + offset,
+            )
+            with trio.CancelScope() as scopes[index]:
+                await lead(keeper, remote, name, cycle(lengths, index))
+
+        async with trio.open_nursery() as nursery:
+            for index in range(number):
+                nursery.start_soon(primary, index, 0)
+            for born, (index, at) in enumerate(lives, start=1):
+                await trio.sleep(at)
+                scopes[index].cancel()
+                await trio.sleep(GRACE + 1)
+                nursery.start_soon(primary, index, born)
+            await trio.sleep(200)
+            nursery.cancel_scope.cancel()
+
+    in_simulated_time(main)
+
+
+def test_the_second_takes_over_within_a_minute_of_the_firsts_death(tmp_path: Path) -> None:
+    async def main() -> None:
+        remote = Remote()
+        first, second = make(remote, tmp_path, "first"), make(remote, tmp_path, "second")
+        await first.stand_by()
+        assert (role(first), role(second), first.epoch) == (Role.LEADER, Role.STANDBY, 1000)
+        async with trio.open_nursery() as nursery, trio.open_nursery() as life:
+            life.start_soon(first.keep)
+            nursery.start_soon(second.stand_by)
+            await trio.sleep(500)
+            assert (role(first), role(second)) == (Role.LEADER, Role.STANDBY)
+            life.cancel_scope.cancel()
+            died = trio.current_time()
+            with trio.fail_after(60):
+                while role(second) is not Role.LEADER:
+                    await second.wait_change()
+            assert trio.current_time() - died <= 60
+            assert second.epoch == 1001
+            assert role(first) is Role.UNSURE
+            with pytest.raises(LeaseLost):
+                async with first.acting():
+                    raise AssertionError("it must not get here")
+
+    in_simulated_time(main)
+
+
+def test_a_clean_end_hands_over_at_once_and_back_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        remote = Remote()
+        first, second = make(remote, tmp_path, "first"), make(remote, tmp_path, "second")
+        await first.stand_by()
+        await first.release()
+        began = trio.current_time()
+        await second.stand_by()
+        assert trio.current_time() - began < 1
+        assert (second.epoch, second.succeeded_another) == (1001, True)
+        await second.release()
+        # The next process of the same directory: no agent has seen another since.
+        again = make(remote, tmp_path, "second")
+        await again.stand_by()
+        assert (again.epoch, again.succeeded_another) == (1001, False)
+
+    in_simulated_time(main)
+
+
+def test_a_successor_on_the_same_directory_does_not_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        remote = Remote()
+        await make(remote, tmp_path, "first").stand_by()
+        began = trio.current_time()
+        again = make(remote, tmp_path, "first")
+        await again.stand_by()
+        assert trio.current_time() - began < 1
+        assert again.epoch == 1000
+
+    in_simulated_time(main)
+
+
+def test_who_cannot_renew_stops_before_another_may_begin(tmp_path: Path) -> None:
+    async def main() -> None:
+        remote = Remote()
+        way = Way(remote)
+        first = make(remote, tmp_path, "first", way=way)
+        second = make(remote, tmp_path, "second")
+        await first.stand_by()
+        ended: list[float] = []
+
+        async def long_step() -> None:
+            with pytest.raises(LeaseLost, match="could not be renewed for 35 seconds"):
+                async with first.acting():
+                    try:
+                        await trio.sleep(3600)
+                    finally:
+                        ended.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.keep)
+            nursery.start_soon(second.stand_by)
+            nursery.start_soon(long_step)
+            await trio.sleep(100)
+            way.cut = True
+            cut = trio.current_time()
+            with trio.fail_after(60):
+                while role(second) is not Role.LEADER:
+                    await second.wait_change()
+            assert ended
+            assert ended[0] - cut <= TIMING.stop
+            assert trio.current_time() - ended[0] >= 10
+            assert role(first) is Role.UNSURE
+            # Once it sees git again, it knows.
+            way.cut = False
+            while role(first) is not Role.STANDBY:
+                await first.wait_change()
+            nursery.cancel_scope.cancel()
+
+    in_simulated_time(main)
+
+
+def test_a_short_outage_breaks_nothing_off(tmp_path: Path) -> None:
+    async def main() -> None:
+        remote = Remote()
+        way = Way(remote)
+        keeper = make(remote, tmp_path, "first", way=way)
+        await keeper.stand_by()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.keep)
+            async with keeper.acting():
+                await trio.sleep(14)
+                way.cut = True
+                await trio.sleep(10)
+                way.cut = False
+                await trio.sleep(600)
+            assert role(keeper) is Role.LEADER
+            nursery.cancel_scope.cancel()
+
+    in_simulated_time(main)
+
+
+def test_a_single_pass_takes_the_lease_when_it_is_to_be_had(tmp_path: Path) -> None:
+    async def main() -> None:
+        remote = Remote()
+        one = make(remote, tmp_path, "one")
+        assert not await one.claim(None)
+        await one.release()
+        # Nobody has acted since what it saw: its plan holds.
+        assert not await one.claim(remote.oid)
+        assert not await one.claim("whatever: it is ours already")
+        await one.release()
+        seen = remote.oid
+        other = make(remote, tmp_path, "other")
+        assert not await other.claim(seen)
+        await other.release()
+        assert await one.claim(seen)
+        assert one.epoch == 1002
+
+    in_simulated_time(main)
+
+
+def test_a_single_pass_says_who_leads_and_waits_for_one_that_seems_dead(tmp_path: Path) -> None:
+    async def main() -> None:
+        remote = Remote()
+        leader, one = make(remote, tmp_path, "leader"), make(remote, tmp_path, "one")
+        await leader.stand_by()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leader.keep)
+            with trio.fail_after(25), pytest.raises(LeaseHeld, match="the primary on leader acts"):
+                await one.claim(remote.oid)
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(60):
+            # The dead one may have acted after it was seen.
+            assert await one.claim(remote.oid)
+
+    in_simulated_time(main)
+
+
+def test_a_release_after_a_renewal_that_came_through_unheard(tmp_path: Path) -> None:
+    async def main() -> None:
+        remote = Remote()
+        way = Way(remote)
+        keeper = make(remote, tmp_path, "one", way=way)
+        await keeper.stand_by()
+        assert remote.lease is not None
+        # As by a push that was killed after the server had it.
+        heard = keeper._tenure
+        await keeper._renew()
+        keeper._tenure = heard
+        await keeper.release()
+        assert remote.lease.released
+
+    in_simulated_time(main)
+
+
+def test_a_deleted_lease_is_made_anew_above_every_epoch(tmp_path: Path) -> None:
+    async def main() -> None:
+        remote = Remote()
+        first, second = make(remote, tmp_path, "first"), make(remote, tmp_path, "second", wall=lambda: 5.0)
+        await first.stand_by()
+        remote.lease = None
+        await first._renew()
+        assert role(first) is Role.STANDBY
+        await first.stand_by()
+        assert first.epoch == 1001
+        await second.look(remote.oid)
+        remote.lease = None
+        await second.stand_by()
+        assert second.epoch == 1002
+
+    in_simulated_time(main)
