@@ -325,6 +325,18 @@ def secrets_audit(context: Context, name: str = "", limit: int = 50, output: str
 
 
 @task
+def token_new(context: Context, name: str, role: str = "read", expires: str = "") -> None:
+    """Make a token for the API, and print it once."""
+    trueup(context, "token", "new", name, "--role", role, *(["--expires", expires] if expires else []))
+
+
+@task
+def token_list(context: Context, output: str = "table") -> None:
+    """List the tokens of the API: names, roles, when they end."""
+    trueup(context, "token", "list", "--output", output)
+
+
+@task
 def node_list(context: Context, output: str = "table") -> None:
     """List the nodes of the spec and what the status files know of them."""
     trueup(context, "node", "list", "--output", output)

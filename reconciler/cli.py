@@ -19,6 +19,7 @@ from reconciler.cli_options import (
 )
 from reconciler.cli_releases import VERBS
 from reconciler.cli_secrets import secrets
+from reconciler.cli_tokens import token
 from reconciler.errors import SpecInvalid, TrueupError
 from reconciler.exit_codes import ExitCode
 
@@ -197,6 +198,7 @@ def key_show(settings: Any, reveal: bool) -> None:
 
 
 cli.add_command(secrets)
+cli.add_command(token)
 for verb in (*VERBS, *OPERATIONS):
     cli.add_command(verb)
 

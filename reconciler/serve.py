@@ -16,6 +16,7 @@ from reconciler.runner import Runner
 from reconciler.settings import Settings
 from reconciler.watchdog import keep_alive
 from reconciler.web.app import LOCAL_LIMITS, PUBLIC_LIMITS, local_app, public_app
+from reconciler.web.door import Door
 from reconciler.web.server import HttpServer
 from reconciler.web.sockets import address_of, listen_locally, listen_on, remove_socket
 
@@ -56,6 +57,7 @@ async def _heed(signals: AsyncIterator[int], stop: trio.Event, everything: trio.
 async def _serve(primary: Primary, stop: trio.Event) -> None:
     path = socket_path(primary.settings)
     runner = Runner(primary)
+    door = Door.of(primary.settings, primary.now)
     async with AsyncExitStack() as opened:
         local = await opened.enter_async_context(listen_locally(path))
         opened.callback(remove_socket, path)
@@ -63,7 +65,7 @@ async def _serve(primary: Primary, stop: trio.Event) -> None:
         for listener in public:
             await opened.enter_async_context(listener)
         async with trio.open_nursery() as serving, trio.open_nursery() as background:
-            serving.start_soon(HttpServer(public_app(runner), public, PUBLIC_LIMITS).run, stop)
+            serving.start_soon(HttpServer(public_app(runner, door), public, PUBLIC_LIMITS).run, stop)
             serving.start_soon(HttpServer(local_app(runner), [local], LOCAL_LIMITS).run, stop)
             background.start_soon(runner.keep_secrets_fresh)
             background.start_soon(runner.watch_agents)

@@ -10,14 +10,17 @@ from reconciler.errors import SettingsError
 from reconciler.secrets.values import Plain, Secret, is_text
 from reconciler.settings_values import (
     Address,
+    Network,
     parse_address,
     parse_command,
     parse_duration,
     parse_flag,
+    parse_hosts,
     parse_line,
     parse_log_format,
     parse_minutes,
     parse_name,
+    parse_networks,
     parse_on_disk,
     parse_path,
     parse_server,
@@ -93,7 +96,12 @@ class Settings:
     webhook_secret: Secret | None
     deploy_secret: Secret | None
     infisical_webhook_secret: Secret | None
+    http_hosts: frozenset[str]
+    """Names, besides loopback's, that requests to the HTTP address may be sent to."""
+    trusted_proxies: tuple[Network, ...]
+    """Whose `X-Forwarded-For` is believed."""
     api_tokens_file: Path | None
+    """None: the API is closed on the network."""
     infisical_enabled: bool
     infisical_sync_interval: float | None
     """None: each source's own `refresh_interval`; 0: never."""
@@ -232,6 +240,8 @@ def load_settings(
         webhook_secret=webhook_secret,
         deploy_secret=read.secret("DEPLOY_SECRET") or webhook_secret,
         infisical_webhook_secret=read.secret("INFISICAL_WEBHOOK_SECRET"),
+        http_hosts=read.value("TRUEUP_HTTP_HOSTS", parse_hosts, frozenset()),
+        trusted_proxies=read.value("TRUEUP_TRUSTED_PROXIES", parse_networks, ()),
         api_tokens_file=read.optional("TRUEUP_API_TOKENS_FILE", parse_path),
         infisical_enabled=read.value("INFISICAL_ENABLED", parse_flag, True),
         infisical_sync_interval=read.optional("INFISICAL_SYNC_INTERVAL_MINUTES", parse_minutes),

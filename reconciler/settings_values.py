@@ -6,6 +6,7 @@ Each function raises ValueError with what it accepts, for a message that begins 
 import re
 import shlex
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -15,9 +16,13 @@ from reconciler.spec.values import parse_duration as parse_any_duration
 MAX_DURATION = 1e12
 """Seconds; beyond it clocks lose their milliseconds."""
 
+Network = IPv4Network | IPv6Network
+
 _YES = frozenset({"1", "true", "yes", "on"})
 _NO = frozenset({"0", "false", "no", "off"})
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^:\[\]\s/]*)):(?P<port>[0-9]{1,5})")
+
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\]|[0-9a-f:]*:[0-9a-f:.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,22 @@ def parse_server(text: str) -> str:
     if not good:
         raise ValueError("a URL such as https://trueup.example, without credentials")
     return text.rstrip("/")
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Addresses and networks, with commas between."""
+    try:
+        return tuple(ip_network(word.strip()) for word in text.split(","))
+    except ValueError:
+        raise ValueError("addresses or networks with commas between, such as 10.0.0.7,fd00::/64") from None
+
+
+def parse_hosts(text: str) -> frozenset[str]:
+    """Names of hosts, with commas between, without a port."""
+    names = [word.strip().lower().removesuffix(".") for word in text.split(",")]
+    if not all(_HOST.fullmatch(name) for name in names):
+        raise ValueError("names of hosts with commas between, such as trueup.example, without a port")
+    return frozenset(name.removeprefix("[").removesuffix("]") for name in names)
 
 
 def parse_log_format(text: str) -> Literal["text", "json"]:

@@ -27,6 +27,7 @@ PURE = (
     "agent.wire.connection",
     "agent.wire.frames",
     "agent.wire.messages",
+    "reconciler.api_tokens",
     "reconciler.control.files",
     "reconciler.control.orders",
     "reconciler.control.records",
@@ -81,9 +82,11 @@ PURE = (
     "reconciler.status.conditions",
     "reconciler.status.documents",
     "reconciler.status.transitions",
+    "reconciler.web.addresses",
     "reconciler.web.deliveries",
     "reconciler.web.deploy_bodies",
     "reconciler.web.deploy_orders",
+    "reconciler.web.rates",
     "reconciler.target_work",
 )
 IMPURE_MODULES = frozenset({

@@ -215,9 +215,9 @@ async def test_the_local_socket(tmp_path: Path, double: InfisicalDouble) -> None
             assert (unknown.status_code, unknown.json()["success"]) == (404, False)
 
             # Nothing of this is open to the network.
-            assert (await primary.ask("GET", "/api/secrets")).status_code == 404
+            assert (await primary.ask("GET", "/api/secrets")).status_code == 403
             for route in ("/api/secrets/vault/sync", "/api/secrets/cache/clear", "/api/reconcile"):
-                assert (await primary.ask("POST", route)).status_code == 404
+                assert (await primary.ask("POST", route)).status_code == 403
             assert (await primary.ask("POST", "/webhook", content=b"{}")).status_code == 404
             assert (await primary.ask("GET", "/health")).json() == {"status": "ok", "ready": True}
             assert await primary.end(signal.SIGINT) == 0

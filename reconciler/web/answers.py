@@ -33,7 +33,9 @@ def refused(status: int, message: str, reason: str | None = None) -> JSONRespons
 async def http_error(_request: Request, error: Exception) -> JSONResponse:
     """No such path, or not with this method."""
     assert isinstance(error, HTTPException)
-    return refused(error.status_code, error.detail)
+    refusal = refused(error.status_code, error.detail)
+    refusal.headers.update(error.headers or {})
+    return refusal
 
 
 async def trueup_error(_request: Request, error: Exception) -> JSONResponse:

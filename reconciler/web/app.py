@@ -13,8 +13,10 @@ from reconciler.web import deploys, webhooks
 from reconciler.web.answers import answer, http_error, trueup_error
 from reconciler.web.apis import general, secrets
 from reconciler.web.callers import local_caller
-from reconciler.web.endpoints import AnyEndpoint, Identify, OpenEndpoint, routes_of
-from reconciler.web.guard import Limits
+from reconciler.web.door import Door
+from reconciler.web.endpoints import AnyEndpoint, Endpoint, Identify, OpenEndpoint, routes_of
+from reconciler.web.guard import App, Limits
+from reconciler.web.hosts import HostCheck
 from reconciler.web.openapi import openapi
 
 LOCAL_LIMITS: Final = Limits(deadline=240.0, max_requests=64)
@@ -28,12 +30,16 @@ def local_app(runner: Runner) -> Starlette:
     return _app([*_open(runner), *_api(runner)], local_caller)
 
 
-def public_app(runner: Runner) -> Starlette:
-    """For whoever reaches the address: nothing is open without a secret of its own, but `/health`."""
-    return _app(_open(runner), local_caller)
+def public_app(runner: Runner, door: Door | None = None) -> App:
+    """For whoever reaches the address: nothing is open without a token or a secret of its own, but what
+    says nothing. Without a door nobody gets into the API."""
+    opened = _open(runner)
+    signed = [each.path for each in opened if each.security is not None]
+    app = _app([*opened, *_api(runner)], door or Door(None, now=runner.primary.now))
+    return HostCheck(app, runner.primary.settings.http_hosts, ["/health", *signed])
 
 
-def _open(runner: Runner) -> list[AnyEndpoint]:
+def _open(runner: Runner) -> list[OpenEndpoint]:
     return [
         endpoint
         for endpoint in (*general.endpoints(runner), *webhooks.endpoints(runner), *deploys.endpoints(runner))
@@ -41,12 +47,12 @@ def _open(runner: Runner) -> list[AnyEndpoint]:
     ]
 
 
-def _api(runner: Runner) -> list[AnyEndpoint]:
+def _api(runner: Runner) -> list[Endpoint]:
     return [
         endpoint
         for subject in (general, secrets)
         for endpoint in subject.endpoints(runner)
-        if not isinstance(endpoint, OpenEndpoint)
+        if isinstance(endpoint, Endpoint)
     ]
 
 
@@ -66,7 +72,10 @@ def _app(endpoints: list[AnyEndpoint], identify: Identify) -> Starlette:
             answer=dict[str, Any],
         )
     )
-    return Starlette(
+    app = Starlette(
         routes=routes_of(described, identify),
         exception_handlers={HTTPException: http_error, TrueupError: trueup_error},
     )
+    # A path with one slash more is another path.
+    app.router.redirect_slashes = False
+    return app

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from reconciler.web.answers import encoded
 from reconciler.web.bodies import Bodies
+from reconciler.web.guard import TIME
 from reconciler.web.refusals import NotAllowed, RequestRefused
 
 MAX_BODY: Final = 1024 * 1024
@@ -106,6 +107,8 @@ class Endpoint:
     media: str = "application/json"
     refusals: Mapping[int, str] = field(default_factory=dict)
     """Statuses, beyond those that every endpoint may answer with, and when."""
+    deadline: float | None = None
+    """Seconds that it may take once it is known who asks; None: as long as any request there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,16 +136,24 @@ AnyEndpoint = Endpoint | OpenEndpoint
 
 
 def routes_of(endpoints: Iterable[AnyEndpoint], identify: Identify) -> list[Route]:
-    """The routes, those of one path together, so that another method of it is answered with 405."""
+    """The routes, those of one path as one, so that another method of it is answered with 405 and all that
+    there are."""
     bodies = Bodies(most=MAX_BODY)
-    return [
-        Route(
-            endpoint.path,
-            endpoint.handler if isinstance(endpoint, OpenEndpoint) else _checking(endpoint, identify, bodies),
-            methods=[endpoint.method],
+    by_path: dict[str, dict[str, Open]] = {}
+    for endpoint in endpoints:
+        known = by_path.setdefault(endpoint.path, {})
+        assert endpoint.method not in known, f"{endpoint.method} {endpoint.path} is declared twice"
+        known[endpoint.method] = (
+            endpoint.handler if isinstance(endpoint, OpenEndpoint) else _checking(endpoint, identify, bodies)
         )
-        for endpoint in endpoints
-    ]
+    return [Route(path, _by_method(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+
+
+def _by_method(handlers: Mapping[str, Open]) -> Open:
+    async def serve(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return serve
 
 
 def _checking(endpoint: Endpoint, identify: Identify, bodies: Bodies) -> Open:
@@ -150,6 +161,8 @@ def _checking(endpoint: Endpoint, identify: Identify, bodies: Bodies) -> Open:
         caller = await identify(request)
         if not caller.may(endpoint.role):
             raise NotAllowed(f"this needs a token with the role {endpoint.role}")
+        if endpoint.deadline is not None and TIME in request.scope:
+            request.scope[TIME].allow(endpoint.deadline)
         query = _query(request, endpoint.query)
         body = await _body(request, endpoint.body, bodies)
         answered = await endpoint.handler(Call(caller, query, body, request.path_params, request))

@@ -24,12 +24,28 @@ HEADERS: Final = [
 ]
 
 
+TIME: Final = "trueup.time"
+"""Where in a request's scope its `RequestTime` is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     deadline: float
     """Seconds for a whole request, its body included."""
     max_requests: int
     """At the same time; a further one is told to come again."""
+
+
+class RequestTime:
+    """How long one request may take. What is known to be worth it may take longer than others."""
+
+    def __init__(self, scope: trio.CancelScope, began: float) -> None:
+        self._scope = scope
+        self._began = began
+
+    def allow(self, seconds: float) -> None:
+        """At least so many seconds from its beginning on."""
+        self._scope.deadline = max(self._scope.deadline, self._began + seconds)
 
 
 class Guard:
@@ -62,6 +78,7 @@ class Guard:
         self._running += 1
         try:
             with trio.move_on_after(self._limits.deadline) as limit:
+                scope[TIME] = RequestTime(limit, trio.current_time())
                 await self._app(scope, receive, answer.send)
             if limit.cancelled_caught and not answer.started:
                 await answer.error(408, "the request took too long")

@@ -29,6 +29,7 @@ SCHEMES: Final[Mapping[str, Any]] = {
 EVERYWHERE: Final[Mapping[int, str]] = {
     400: "The request is not as it should be.",
     408: "It took too long.",
+    421: "The host that it names is not served here.",
     500: "A mistake in trueup; its log has a line on it.",
     503: "Too much at once, or not ready yet; try again in a moment.",
 }

@@ -67,6 +67,8 @@ def test_every_variable() -> None:
             "DEPLOY_SECRET": canary("deploy"),
             "INFISICAL_WEBHOOK_SECRET": canary("infisical-webhook"),
             "TRUEUP_API_TOKENS_FILE": "/srv/tokens",
+            "TRUEUP_HTTP_HOSTS": "Trueup.example., 10.0.0.5,[fd00::1]",
+            "TRUEUP_TRUSTED_PROXIES": "10.0.0.7, fd00::/64",
             "INFISICAL_ENABLED": "false",
             "INFISICAL_SYNC_INTERVAL_MINUTES": "5",
             "TRUEUP_SECRET_CACHE": "disk",
@@ -93,6 +95,8 @@ def test_every_variable() -> None:
     assert settings.deploy_secret == Secret(canary("deploy"))
     assert settings.infisical_webhook_secret == Secret(canary("infisical-webhook"))
     assert settings.api_tokens_file == Path("/srv/tokens")
+    assert settings.http_hosts == {"trueup.example", "10.0.0.5", "fd00::1"}
+    assert [str(each) for each in settings.trusted_proxies] == ["10.0.0.7/32", "fd00::/64"]
     assert not settings.infisical_enabled
     assert settings.infisical_sync_interval == 300.0
     assert settings.secret_cache_on_disk
@@ -258,6 +262,11 @@ def test_what_docker_is_told() -> None:
     ("name", "value", "words"),
     [
         ("TRUEUP_INTERVAL", "5", "a duration such as 60s"),
+        ("TRUEUP_HTTP_HOSTS", "trueup.example:443", "names of hosts with commas between"),
+        ("TRUEUP_HTTP_HOSTS", "https://trueup.example", "names of hosts with commas between"),
+        ("TRUEUP_HTTP_HOSTS", "a,,b", "names of hosts with commas between"),
+        ("TRUEUP_TRUSTED_PROXIES", "10.0.0.0/33", "addresses or networks with commas between"),
+        ("TRUEUP_TRUSTED_PROXIES", "proxy", "addresses or networks with commas between"),
         ("TRUEUP_INTERVAL", "0s", "a duration"),
         ("TRUEUP_INTERVAL", "-5m", "a duration"),
         ("TRUEUP_HTTP_ADDR", "localhost", "HOST:PORT"),

@@ -1,7 +1,7 @@
 """The API of the secret sources: what they serve, asking one anew, forgetting what was fetched."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from starlette.responses import Response
 
@@ -15,6 +15,9 @@ from reconciler.source_sync import changes, environments_of, why
 from reconciler.spec.model import Spec
 from reconciler.web.answers import answer, refused
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Done, Endpoint, Model, Nothing, Role
+
+SYNC_DEADLINE: Final = 200.0
+"""Seconds: a source may be slow, and so may its fallbacks."""
 
 
 class NoPassYet(TrueupError):
@@ -66,6 +69,7 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
             handler=api.sync,
             role=Role.OPERATE,
             answer=Synced,
+            deadline=SYNC_DEADLINE,
             refusals={
                 409: "The source is not enabled.",
                 501: "This kind of source is not built yet.",

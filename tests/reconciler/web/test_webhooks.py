@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import trio
@@ -32,7 +33,7 @@ async def test_a_workflow_that_ended_wakes_who_waits_for_its_export(tmp_path: Pa
     may_hold(tmp_path / "state/master.key")
     list(make_key(settings))
     async with open_primary(settings) as primary:
-        transport = httpx.ASGITransport(public_app(Runner(primary)))
+        transport = httpx.ASGITransport(cast(Any, public_app(Runner(primary))))
         async with httpx.AsyncClient(transport=transport, base_url="http://primary") as client:
 
             async def deliver(action: str) -> None:
