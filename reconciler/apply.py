@@ -33,6 +33,8 @@ class Outcome:
     reason: str = Reason.RECONCILIATION_SUCCEEDED
     message: str = ""
     details: Details = field(default_factory=dict)
+    output: str = ""
+    """A masked excerpt of what was printed, also where that failed."""
 
 
 class StepRecorder(Protocol):
@@ -120,7 +122,8 @@ async def _run_one(step: Step, executor: Executor, recorder: StepRecorder, on_ch
 
 async def _carry_out(step: Step, executor: Executor) -> Outcome:
     try:
-        return Outcome("succeeded", details=await executor(step))
+        details = await executor(step)
+        return Outcome("succeeded", details=details, output=str(details.get("output", "")))
     except (TrueupError, OSError) as error:
         # An OSError is the primary's own disk or network: this step could not run, the others may.
         return _not_done("failed", step, error)
@@ -133,6 +136,8 @@ async def _carry_out(step: Step, executor: Executor) -> Outcome:
 
 def _not_done(state: State, step: Step, error: TrueupError | OSError) -> Outcome:
     reason = error.reason if isinstance(error, TrueupError) else Reason.INTERNAL_ERROR
-    outcome = Outcome(state, reason, line_of(error), getattr(error, "details", {}))
+    outcome = Outcome(
+        state, reason, line_of(error), getattr(error, "details", {}), str(getattr(error, "output", ""))
+    )
     log.warning("step failed", resource=step.resource, reason=reason, error=outcome.message)
     return outcome

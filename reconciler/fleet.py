@@ -4,7 +4,7 @@ import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 import trio
@@ -15,7 +15,10 @@ from reconciler.deploy.request import NodeCommand
 from reconciler.desired import DesiredSync
 from reconciler.errors import StepFailed
 from reconciler.journal import Journal
+from reconciler.logs import printable
 from reconciler.observation import Unknown
+from reconciler.running import Running
+from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason, bounded
@@ -44,6 +47,8 @@ QUIET: Final = 2.0
 MAX_WARNINGS: Final = 50
 """Warnings of one target in its status file."""
 
+T = TypeVar("T")
+
 _REASON = re.compile(r"[A-Z][A-Za-z]{2,63}")
 
 
@@ -58,20 +63,38 @@ class TaskFailed(StepFailed):
         self._reason = report.reason if _REASON.fullmatch(report.reason) else unnamed
         self.details = report_details(report)
         self.output = report.after[-1].output if report.after else ""
+        self.report = report
 
     @property
     def reason(self) -> str:  # type: ignore[override]
         return self._reason
 
 
+def _nobody() -> None:
+    """For callers whom nobody watches."""
+
+
 class Fleet:
     """What a pass needs of the agents. Implements `observe.Agents`."""
 
-    def __init__(self, hub: Hub, journal: Journal, *, patience: float) -> None:
-        """`patience`: seconds to wait, once a pass, for agents that are not connected."""
+    def __init__(
+        self,
+        hub: Hub,
+        journal: Journal,
+        *,
+        patience: float,
+        running: Running | None = None,
+        tell: Callable[[], None] = _nobody,
+    ) -> None:
+        """`patience`: seconds to wait, once a pass, for agents that are not connected.
+
+        `running` is shown the attempts that are under way; `tell` is called whenever one begins or ends.
+        """
         self._hub = hub
         self._journal = journal
         self._patience = patience
+        self._running = Running() if running is None else running
+        self._tell = tell
 
     async def wait_connected(self, nodes: Iterable[str]) -> set[str]:
         wanted = set(nodes)
@@ -114,7 +137,9 @@ class Fleet:
             task = self._task(id, sync, source.tree, observe=False)
             return await self._ask(sync.target.node, task, source, unnamed=Reason.SYNC_FAILED)
 
-        return await self._attempts(sync.id, sync.target.node, retry, attempt)
+        return await self._attempts(
+            sync.id, sync.target.node, sync.project.id, retry, attempt, total_bytes=source.bytes
+        )
 
     async def run_command(self, run: NodeCommand) -> TaskReport:
         """Run an allowed command on a node, recorded and tried again as a sync is.
@@ -137,7 +162,7 @@ class Fleet:
             )
             return await self._ask(run.node, command, unnamed=Reason.DEPLOY_FAILED)
 
-        return await self._attempts(run.resource, run.node, run.retry, attempt)
+        return await self._attempts(run.resource, run.node, run.project, run.retry, attempt)
 
     async def remove(self, resource: str, *, node: str, target_path: str) -> TaskReport:
         """Remove what was placed for a sync target that the spec no longer has; see `agent.removal`.
@@ -146,37 +171,72 @@ class Fleet:
         Raises AgentUnreachable where the node is away, TaskFailed, AgentTooOld, JournalUnavailable.
         """
 
+        project = resource.split("/")[2]
+
         async def attempt(id: str) -> TaskReport:
-            removal = Removal(id=id, project=resource.split("/")[2], target_path=target_path)
+            removal = Removal(id=id, project=project, target_path=target_path)
             return await self._ask(node, removal, unnamed=Reason.PRUNE_FAILED)
 
-        return await self._attempts(resource, node, Retry(attempts=1), attempt)
+        return await self._attempts(resource, node, project, Retry(attempts=1), attempt)
 
     async def _attempts(
-        self, resource: str, node: str, retry: Retry, attempt: Callable[[str], Awaitable[TaskReport]]
+        self,
+        resource: str,
+        node: str,
+        project: str,
+        retry: Retry,
+        attempt: Callable[[str], Awaitable[TaskReport]],
+        *,
+        total_bytes: int = 0,
     ) -> TaskReport:
         task = uuid.uuid4().hex
-        record = trio.to_thread.run_sync
-        await record(self._journal.create_task, task, resource, node)
+        await self._record(self._journal.create_task, task, resource, node, project=project)
         delay = retry.backoff
         while True:
-            number = await record(self._journal.begin_attempt, task)
+            number = await self._record(self._journal.begin_attempt, task)
+            id = f"{task}-{number}"
             try:
-                report = await attempt(f"{task}-{number}")
+                with self._running.attempt(task, number, total_bytes, partial(self._hub.traffic, id)):
+                    report = await attempt(id)
             except TrueupError as error:
                 failed = partial(
-                    self._journal.end_attempt, task, number, reason=error.reason, message=str(error)
+                    self._end, task, number, error.reason, str(error), getattr(error, "report", None)
                 )
                 if number < retry.attempts and _may_pass(error):
-                    await record(partial(failed, state="RETRYING"))
+                    await self._record(failed, "RETRYING")
                     await trio.sleep(delay)
                     delay = min(delay * 2, retry.max_backoff)
                     if await self.wait_connected([node]):
                         continue
-                await record(partial(failed, state="FAILED"))
+                await self._record(failed, "FAILED")
                 raise
-            await record(self._journal.end_attempt, task, number, "SUCCESS")
+            await self._record(self._end, task, number, "", "", report, "SUCCESS")
             return report
+
+    def _end(
+        self,
+        task: str,
+        number: int,
+        reason: str,
+        message: str,
+        report: TaskReport | None,
+        state: Literal["SUCCESS", "FAILED", "RETRYING"],
+    ) -> None:
+        """Record how an attempt ended; in a worker thread."""
+        self._journal.end_attempt(
+            task,
+            number,
+            state,
+            reason,
+            message,
+            log=KNOWN.mask(log_of(report)) if report is not None else "",
+            details=report_details(report) if report is not None else {},
+        )
+
+    async def _record(self, write: Callable[..., T], *given: Any, **named: Any) -> T:
+        written = await trio.to_thread.run_sync(partial(write, *given, **named))
+        self._tell()
+        return written
 
     async def _ask(
         self, node: str, work: Work, source: TreeSource | None = None, *, unnamed: Reason
@@ -230,3 +290,15 @@ def report_details(report: TaskReport, unsent: Sequence[str] = ()) -> dict[str, 
         "warnings": [bounded(warning) for warning in (*unsent, *report.warnings)][:MAX_WARNINGS],
         "after": [f"{bounded(result.name)}: exit code {result.exit_code}" for result in report.after],
     }
+
+
+def log_of(report: TaskReport) -> str:
+    """What an agent told of a task, as the journal keeps it: its warnings, and what its commands printed."""
+    lines = [f"warning: {bounded(warning)}" for warning in report.warnings[:MAX_WARNINGS]]
+    for ran in report.after:
+        lines.append(f"$ {bounded(ran.name)}")
+        lines += [printable(line, keep="\t") for line in ran.output.splitlines()]
+        lines.append("timed out" if ran.timed_out else f"exit code {ran.exit_code}")
+    if report.state == "FAILED":
+        lines.append(f"{bounded(report.reason)}: {bounded(report.message)}")
+    return "\n".join(lines)

@@ -11,101 +11,12 @@ from typing import Any, Final
 import structlog
 
 from reconciler.errors import JournalUnavailable, SettingsError
+from reconciler.journal_migrations import MIGRATIONS
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 BUSY_TIMEOUT: Final = 10.0
 """Seconds that a write waits for another process, such as `trueup events`, to let go of the file."""
-
-MIGRATIONS: Final[Sequence[str]] = (
-    """
-    CREATE TABLE passes (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        spec_revision TEXT NOT NULL,
-        began_at TEXT NOT NULL,
-        ended_at TEXT NOT NULL DEFAULT '',
-        outcome TEXT NOT NULL DEFAULT ''
-    );
-    CREATE TABLE steps (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        pass_id INTEGER NOT NULL,
-        run TEXT NOT NULL,
-        resource TEXT NOT NULL,
-        action TEXT NOT NULL,
-        config_hash TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        revision TEXT NOT NULL,
-        inputs TEXT NOT NULL,
-        began_at TEXT NOT NULL,
-        ended_at TEXT NOT NULL DEFAULT '',
-        outcome TEXT NOT NULL DEFAULT '',
-        end_reason TEXT NOT NULL DEFAULT '',
-        message TEXT NOT NULL DEFAULT '',
-        result TEXT NOT NULL DEFAULT '{}',
-        published INTEGER NOT NULL DEFAULT 0
-    );
-    CREATE INDEX steps_by_resource ON steps (resource, id);
-    CREATE INDEX steps_by_pass ON steps (pass_id);
-    CREATE INDEX steps_unpublished ON steps (id) WHERE outcome = 'succeeded' AND published = 0;
-    CREATE INDEX steps_open ON steps (id) WHERE outcome = '';
-    CREATE TABLE tasks (
-        id TEXT NOT NULL UNIQUE,
-        run TEXT NOT NULL,
-        resource TEXT NOT NULL,
-        node TEXT NOT NULL,
-        state TEXT NOT NULL CHECK (state IN ('PENDING', 'RUNNING', 'SUCCESS', 'FAILED', 'RETRYING')),
-        created_at TEXT NOT NULL
-    );
-    CREATE TABLE attempts (
-        task TEXT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
-        number INTEGER NOT NULL,
-        began_at TEXT NOT NULL,
-        ended_at TEXT NOT NULL DEFAULT '',
-        state TEXT NOT NULL DEFAULT 'RUNNING',
-        reason TEXT NOT NULL DEFAULT '',
-        message TEXT NOT NULL DEFAULT '',
-        PRIMARY KEY (task, number)
-    ) WITHOUT ROWID;
-    CREATE TABLE events (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        at TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        resource TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        message TEXT NOT NULL
-    );
-    """,
-    """
-    CREATE TABLE secret_reads (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        at TEXT NOT NULL,
-        who TEXT NOT NULL,
-        purpose TEXT NOT NULL,
-        source TEXT NOT NULL,
-        environment TEXT NOT NULL,
-        keys TEXT NOT NULL,
-        served TEXT NOT NULL
-    );
-    """,
-    """
-    CREATE TABLE deploy_requests (
-        id TEXT NOT NULL UNIQUE,
-        nonce TEXT NOT NULL,
-        digest TEXT NOT NULL,
-        environment TEXT NOT NULL,
-        unit TEXT NOT NULL,
-        tag TEXT NOT NULL,
-        commit_id TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        decision INTEGER NOT NULL,
-        said_by TEXT NOT NULL,
-        at TEXT NOT NULL
-    );
-    CREATE UNIQUE INDEX deploy_requests_by_nonce ON deploy_requests (nonce) WHERE nonce != '';
-    """,
-)
-"""Statement n brings a file of version n to version n + 1. Published ones never change."""
-
 
 LATE: Final = 0.5
 """Seconds after which a write looks after its commit itself."""
@@ -124,7 +35,8 @@ class JournalFile:
 
     set_aside: Path | None = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """With `read_only` the file is not made, migrated or set aside; SettingsError for another version."""
         self._path = path
         self._lock = threading.Lock()
         self._entrance = threading.Lock()
@@ -132,10 +44,12 @@ class JournalFile:
         """Threads that want the lock in order to write."""
         self._group: _Group | None = None
         try:
-            self._connection = self._open()
+            self._connection = self._open_to_read() if read_only else self._open()
         except sqlite3.OperationalError as error:
             raise self._unavailable(error) from None
         except sqlite3.DatabaseError as error:
+            if read_only:  # a primary may be at work on it
+                raise self._unavailable(error) from None
             try:
                 self.set_aside = self._put_aside()
                 self._connection = self._open()
@@ -262,15 +176,37 @@ class JournalFile:
             raise
         return connection
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
+    def _open_to_read(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            if self._version(connection) < len(MIGRATIONS):
+                raise SettingsError(
+                    f"the journal {self._path} was written by an older trueup",
+                    hint="let this version of `trueup serve` or `trueup reconcile` work on it first",
+                )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _version(self, connection: sqlite3.Connection) -> int:
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
             raise SettingsError(
                 f"the journal {self._path} was written by a newer trueup",
                 hint="use that version, or move the file away to begin a new one",
             )
-        for migration in MIGRATIONS[version:]:
+        return version
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        for migration in MIGRATIONS[self._version(connection) :]:
             for statement in migration.split(";"):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

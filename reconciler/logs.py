@@ -6,9 +6,7 @@ Masking here is a last net. Code passes no secret to a log in the first place; v
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from secrets import token_hex
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -96,18 +94,6 @@ def configure_logging(
     root.setLevel({QUIET: logging.WARNING, NORMAL: logging.INFO}.get(max(QUIET, verbosity), logging.DEBUG))
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-@contextmanager
-def trace(**ids: str) -> Iterator[str]:
-    """Give every line logged inside, also by child tasks, these ids and a trace id; yields the latter.
-
-    An inner trace keeps the trace id of the outer one.
-    """
-    known = structlog.contextvars.get_contextvars().get("trace")
-    trace_id = str(known) if known is not None else token_hex(8)
-    with structlog.contextvars.bound_contextvars(trace=trace_id, **ids):
-        yield trace_id
 
 
 class _Redact:

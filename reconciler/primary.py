@@ -27,6 +27,7 @@ from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
 from reconciler.pairing import enrolments, with_pairing
 from reconciler.repositories import BranchFiles, Repositories
+from reconciler.running import Running
 from reconciler.secret_exports import SecretExports
 from reconciler.secret_targets import SecretTargets
 from reconciler.secrets.cache import SecretCache
@@ -109,6 +110,8 @@ class Primary:
     specs: SpecCache = field(default_factory=SpecCache)
     bulletin: Bulletin = field(default_factory=Bulletin)
     """Told whenever something is another than before that people may be looking at."""
+    running: Running = field(default_factory=Running)
+    """What agents are at right now."""
     calls: Calls = field(default_factory=Calls)
     """Everybody's "look now", for the waits of a pass."""
     arrivals: Arrivals = field(default_factory=Arrivals)
@@ -206,7 +209,9 @@ class Primary:
             self.hub = hub
         else:
             await self.hub.update(enrolments(spec, recorded))
-        return Fleet(self.hub, self.journal, patience=patience)
+        return Fleet(
+            self.hub, self.journal, patience=patience, running=self.running, tell=self.bulletin.tell
+        )
 
     async def _record_pairing(self, node: str, certificate: bytes, trust_on_first_use: bool) -> None:
         """Durable before the agent hears that it is paired: a successor must accept it too."""
@@ -219,6 +224,7 @@ class Primary:
         reason = Reason.TRUST_ON_FIRST_USE if trust_on_first_use else Reason.PAIRED
         with suppress(JournalUnavailable):  # history alone: the pairing stands
             await trio.to_thread.run_sync(self.journal.record_event, "paired", f"nodes/{node}", reason)
+        self.bulletin.tell()
 
 
 def open_repositories(settings: Settings) -> Repositories:

@@ -132,7 +132,9 @@ async def _one_pass(
     due, _ = checks_due(prepared.desired, prepared.recorded, busy)
     looked: dict[str, str | None] = {}
     # apply
-    recorder = await JournalRecorder.start(primary.journal, prepared.desired, primary.now)
+    recorder = await JournalRecorder.start(
+        primary.journal, prepared.desired, primary.now, primary.bulletin.tell
+    )
     releases = ReleaseSteps(
         spec,
         prepared.decided.decisions,

@@ -18,7 +18,6 @@ from agent.failures import single
 from reconciler.apply import Outcome
 from reconciler.errors import SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
-from reconciler.logs import trace
 from reconciler.mishaps import line_for_log, way_to
 from reconciler.pass_requests import PassRequest, request_for
 from reconciler.plan import Step
@@ -26,6 +25,7 @@ from reconciler.primary import Primary
 from reconciler.reconcile import Pass, reconcile
 from reconciler.status.conditions import Reason
 from reconciler.timetable import Timetable
+from reconciler.tracing import trace
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

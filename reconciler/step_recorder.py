@@ -18,11 +18,23 @@ from reconciler.secret_reads import ReadFor, SecretRead, reads_of
 from reconciler.status.transitions import Transition
 
 
+def _nobody() -> None:
+    """For callers whom nobody watches."""
+
+
 class JournalRecorder:
     """Implements `apply.StepRecorder` on a journal, and collects what the steps of a pass established."""
 
-    def __init__(self, journal: Journal, pass_id: int, desired: Desired, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        pass_id: int,
+        desired: Desired,
+        now: Callable[[], datetime],
+        tell: Callable[[], None] = _nobody,
+    ) -> None:
         self._journal = journal
+        self._tell = tell
         self._now = now
         self._pass = pass_id
         self._resources: dict[str, AnyDesired] = {resource.id: resource for resource in desired.resources}
@@ -37,14 +49,19 @@ class JournalRecorder:
 
     @classmethod
     async def start(
-        cls, journal: Journal, desired: Desired, now: Callable[[], datetime]
+        cls,
+        journal: Journal,
+        desired: Desired,
+        now: Callable[[], datetime],
+        tell: Callable[[], None] = _nobody,
     ) -> "JournalRecorder":
+        """`tell` is called whenever the journal has something new."""
         pass_id = await trio.to_thread.run_sync(journal.begin_pass, desired.spec_revision)
-        return cls(journal, pass_id, desired, now)
+        return cls(journal, pass_id, desired, now, tell)
 
     async def begin(self, step: Step) -> int:
         resource = self._resources.get(step.resource)
-        return await trio.to_thread.run_sync(
+        record = await trio.to_thread.run_sync(
             lambda: self._journal.begin_step(
                 self._pass,
                 step.resource,
@@ -56,6 +73,8 @@ class JournalRecorder:
                 reads=_reads(step, resource),
             )
         )
+        self._tell()
+        return record
 
     async def end(self, record: int, step: Step, outcome: Outcome) -> None:
         if outcome.state == "blocked":
@@ -72,8 +91,11 @@ class JournalRecorder:
             followers=self._followers.get(step.resource, ()),
         )
         await trio.to_thread.run_sync(
-            lambda: self._journal.end_step(record, state, outcome.reason, outcome.message, _own_part(result))
+            lambda: self._journal.end_step(
+                record, state, outcome.reason, outcome.message, _own_part(result), outcome.output
+            )
         )
+        self._tell()
         self._ended.append(record)
         if state == "succeeded":
             self.results.append(result)
@@ -90,6 +112,7 @@ class JournalRecorder:
                 self._journal.record_event, change.kind, change.resource, change.reason, change.message
             )
         await trio.to_thread.run_sync(self._journal.end_pass, self._pass, "failed" if failed else "succeeded")
+        self._tell()
 
 
 def _reads(step: Step, resource: AnyDesired | None) -> tuple[SecretRead, ...]:
@@ -118,6 +141,7 @@ _IN_COLUMNS = frozenset({"resource", "action", "at", "revision", "hash", "public
 def _own_part(result: StepResult) -> Mapping[str, Any]:
     """What of a result the journal has no column for."""
     builtins: dict[str, Any] = msgspec.to_builtins(result)
+    builtins["details"] = {name: value for name, value in result.details.items() if name != "output"}
     return {name: value for name, value in builtins.items() if name not in _IN_COLUMNS}
 
 

@@ -233,7 +233,7 @@ def check_journal(world: World) -> None:
     """Each target is one task that succeeded, and each host's pairing an event."""
     with Journal(world.state / "journal.sqlite") as journal:
         tasks = [(task.node, task.state, len(task.attempts)) for task in journal.tasks()]
-        events = [(event.kind, event.resource, event.reason) for event in journal.recent_events()]
+        events = [(event.kind, event.resource, event.reason) for event in journal.events()]
     assert sorted(tasks) == [("web-1", "SUCCESS", 1), ("web-2", "SUCCESS", 1)]
     assert sorted(events) == [("paired", f"nodes/{node}", "Paired") for node in ("web-1", "web-2")]
 

@@ -11,9 +11,12 @@ from structlog.testing import capture_logs
 from agent.wire.channel import Channel
 from agent.wire.messages import AfterResult, Command, Removal, TaskReport, Work
 from agent.workers import Runner
+from reconciler.bulletin import Bulletin
 from reconciler.deploy.request import NodeCommand
 from reconciler.fleet import MAX_WARNINGS, Fleet, TaskFailed, report_details
 from reconciler.journal import Journal
+from reconciler.running import Progress, Running
+from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason
@@ -55,13 +58,15 @@ async def serve(channel: Channel, source: TreeSource) -> TaskReport:
 
 
 @asynccontextmanager
-async def fleet(tmp_path: Path, runner: Runner | None) -> AsyncIterator[tuple[Fleet, Journal]]:
+async def fleet(
+    tmp_path: Path, runner: Runner | None, **options: Any
+) -> AsyncIterator[tuple[Fleet, Journal]]:
     """A fleet of one node, whose agent is connected unless there is none."""
     node = make_node(tmp_path)
     with Journal(tmp_path / "journal.sqlite") as journal:
         async with running_hub(tmp_path, [node.enrolment(paired=True)], serve=serve) as setup:
             node.memory.remember_server(setup.hub.fingerprint)
-            agents = Fleet(setup.hub, journal, patience=0.05)
+            agents = Fleet(setup.hub, journal, patience=0.05, **options)
             if runner is None:
                 yield agents, journal
                 return
@@ -236,3 +241,45 @@ async def test_an_older_agent_is_asked_nothing_that_it_does_not_know(
         # Its session stands, and it goes on doing what it knows.
         assert (await agents.look(SYNC, TREE)).observed == TREE
         assert [task.state for task in journal.tasks()] == ["FAILED", "FAILED"]
+
+
+async def test_what_commands_printed_is_in_the_log_of_the_attempt(tmp_path: Path, source: TreeSource) -> None:
+    known = canary("a-known-value")
+    KNOWN.learn([Secret(known)])
+    ran = AfterResult(name="restart", exit_code=3, output=f"starting\nbad password {known}\x1b[2J")
+    failed: dict[str, object] = {**FAILED, "reason": "CommandFailed", "message": "exit code 3", "after": (ran,)}
+    async with fleet(tmp_path, Script(failed)) as (agents, journal):
+        with pytest.raises(TaskFailed):
+            await agents.sync(SYNC, source, RETRY)
+        [listed] = journal.tasks()
+        task = journal.task(listed.id)
+    assert task is not None
+    assert task.project == "site"
+    assert task.attempts[0].log.splitlines() == [
+        "$ restart",
+        "starting",
+        "bad password ***\\x1b[2J",
+        "exit code 3",
+        "CommandFailed: exit code 3",
+    ]
+    assert task.attempts[0].details["files_written"] == 0
+
+
+async def test_how_far_an_attempt_is_can_be_seen_while_it_runs(tmp_path: Path, source: TreeSource) -> None:
+    running, told = Running(), Bulletin()
+    seen: list[Progress | None] = []
+
+    async def agent(task: Work, channel: Channel) -> TaskReport:
+        [record] = journal.tasks()
+        seen.append(running.progress(record.id))
+        return TaskReport(task=task.id, state="SUCCESS", established=TREE)
+
+    async with fleet(tmp_path, agent, running=running, tell=told.tell) as (agents, journal):
+        await agents.sync(SYNC, source, RETRY)
+        [record] = journal.tasks()
+    [progress] = seen
+    assert progress is not None
+    assert (progress.task, progress.attempt, progress.total_bytes) == (record.id, 1, source.bytes)
+    assert progress.sent_bytes > 0
+    assert running.progress(record.id) is None
+    assert told.version == 3

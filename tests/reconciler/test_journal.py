@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import journal as journal_module
-from reconciler import journal_file
+from reconciler import journal_file, journal_migrations, journal_records, journal_retention
 from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.hashing import Inputs
 from reconciler.journal import Journal
@@ -179,7 +178,7 @@ def test_an_older_file_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) 
     with Journal(path) as journal:
         begin(journal)
     added = "ALTER TABLE events ADD COLUMN extra TEXT NOT NULL DEFAULT 'x'"
-    newer = (*journal_file.MIGRATIONS, added)
+    newer = (*journal_migrations.MIGRATIONS, added)
     monkeypatch.setattr(journal_file, "MIGRATIONS", newer)
     for _ in range(2):
         with Journal(path) as journal:
@@ -261,14 +260,14 @@ def test_tasks_that_a_killed_process_left_are_failed(path: Path) -> None:
 def test_events_come_newest_first(journal: Journal) -> None:
     for number in range(5):
         journal.record_event("transition", "services/prod/web", "DeployFailed", f"number {number}")
-    assert [event.message for event in journal.recent_events(2)] == ["number 4", "number 3"]
+    assert [event.message for event in journal.events(2)] == ["number 4", "number 3"]
 
 
 def test_what_is_stored_is_bounded(journal: Journal) -> None:
     step = begin(journal)
     journal.end_step(step, "failed", "DeployFailed", "x" * 1_000_000, {"output": "y" * 1_000})
     (record,) = journal.steps()
-    assert len(record.message) == journal_module.MAX_MESSAGE
+    assert len(record.message) == journal_records.MAX_MESSAGE
     assert record.result == {"output": "y" * 1_000}
 
 
@@ -282,9 +281,9 @@ def test_a_result_too_large_to_keep_is_not_taken_for_an_empty_one(path: Path) ->
 def test_old_records_are_forgotten_but_never_the_last_of_a_resource(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "KEEP_PASSES", 3)
-    monkeypatch.setattr(journal_module, "KEEP_TASKS", 2)
-    monkeypatch.setattr(journal_module, "KEEP_EVENTS", 4)
+    monkeypatch.setattr(journal_retention, "KEEP_PASSES", 3)
+    monkeypatch.setattr(journal_retention, "KEEP_TASKS", 2)
+    monkeypatch.setattr(journal_retention, "KEEP_EVENTS", 4)
     waiting = begin(journal, "waiting")
     journal.end_step(waiting, "succeeded", "ReconciliationSucceeded")
     for number in range(10):
@@ -299,7 +298,7 @@ def test_old_records_are_forgotten_but_never_the_last_of_a_resource(
     assert journal.unpublished()[0].id == waiting
     assert [task.id for task in journal.tasks()] == ["t9", "t8"]
     assert journal._file.query("SELECT count(*) FROM attempts") == [(2,)]
-    assert len(journal.recent_events()) == 4
+    assert len(journal.events()) == 4
 
 
 def test_where_no_file_can_be_made_it_says_so(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import structlog
 import trio
 import trio.testing
 
-from reconciler.logs import NOISY, NORMAL, QUIET, VERBOSE, Mask, configure_logging, get_logger, trace
+from reconciler.logs import NOISY, NORMAL, QUIET, VERBOSE, Mask, configure_logging, get_logger
 from reconciler.secrets.mask import Masker
 from reconciler.secrets.values import Secret
+from reconciler.tracing import trace
 from tests.canaries import canary
 
 SECRET = canary("in-a-log")

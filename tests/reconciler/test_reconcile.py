@@ -162,7 +162,7 @@ async def test_transitions_are_events(installed: Installation) -> None:
     (installed.root / "broken").unlink()
     await installed.one_pass()
     with installed.journal() as journal:
-        events = [(event.kind, event.resource, event.reason) for event in reversed(journal.recent_events())]
+        events = [(event.kind, event.resource, event.reason) for event in reversed(journal.events())]
     assert events == [
         ("failed", WEB, "DeployFailed"),
         ("failed", "summary", "DependencyNotReady"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import journal_file, secret_reads
+from reconciler import journal_migrations, secret_reads
 from reconciler.journal import Journal
 from reconciler.secret_reads import CUT, ReadFor, SecretRead, reads_of
 from tests.canaries import canary
@@ -81,7 +81,7 @@ def test_a_list_without_end_is_cut_and_says_so(journal: Journal) -> None:
 def test_a_journal_from_before_gets_the_table(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     old = sqlite3.connect(path)
-    old.executescript(journal_file.MIGRATIONS[0])
+    old.executescript(journal_migrations.MIGRATIONS[0])
     old.execute("INSERT INTO events (at, kind, resource, reason, message) VALUES ('t', 'k', 'r', 'x', 'y')")
     old.execute("PRAGMA user_version = 1")
     old.commit()
@@ -89,4 +89,4 @@ def test_a_journal_from_before_gets_the_table(tmp_path: Path) -> None:
     with Journal(path) as journal:
         journal.record_secret_reads([read("local", "A")])
         assert journal.secret_reads.recent() == (read("local", "A"),)
-        assert len(journal.recent_events()) == 1
+        assert len(journal.events()) == 1
