@@ -22,7 +22,7 @@ import msgspec
 
 from agent.version import agent_version
 from reconciler.errors import SettingsError, TrueupError
-from reconciler.journal_file import MIGRATIONS
+from reconciler.journal_migrations import MIGRATIONS
 from reconciler.keys import MasterKey, read_key_file
 from reconciler.primary import KEY_FILE, LOCK_FILE, key_path, load_key, lock_state
 from reconciler.settings import Settings

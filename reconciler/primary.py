@@ -209,9 +209,7 @@ class Primary:
             self.hub = hub
         else:
             await self.hub.update(enrolments(spec, recorded))
-        return Fleet(
-            self.hub, self.journal, patience=patience, running=self.running, tell=self.bulletin.tell
-        )
+        return Fleet(self.hub, self.journal, patience=patience, running=self.running, tell=self.bulletin.tell)
 
     async def _record_pairing(self, node: str, certificate: bytes, trust_on_first_use: bool) -> None:
         """Durable before the agent hears that it is paired: a successor must accept it too."""

@@ -84,7 +84,7 @@ def test_a_backup_comes_back_and_holds_nothing_that_can_be_had_again(state: Sett
     assert stat.S_IMODE(other.state_dir.stat().st_mode) == 0o700
     assert stat.S_IMODE((other.state_dir / "journal.sqlite").stat().st_mode) == 0o600
     with Journal(other.state_dir / "journal.sqlite") as journal:
-        [event] = journal.recent_events()
+        [event] = journal.events()
         assert (event.kind, event.resource) == ("paired", "nodes/web-1")
         # What the status branch was not told then may be older than what it says now: it is done again.
         assert journal.unpublished() == ()

@@ -247,7 +247,7 @@ async def test_what_commands_printed_is_in_the_log_of_the_attempt(tmp_path: Path
     known = canary("a-known-value")
     KNOWN.learn([Secret(known)])
     ran = AfterResult(name="restart", exit_code=3, output=f"starting\nbad password {known}\x1b[2J")
-    failed: dict[str, object] = {**FAILED, "reason": "CommandFailed", "message": "exit code 3", "after": (ran,)}
+    failed = {**FAILED, "reason": "CommandFailed", "message": "exit code 3", "after": (ran,)}
     async with fleet(tmp_path, Script(failed)) as (agents, journal):
         with pytest.raises(TaskFailed):
             await agents.sync(SYNC, source, RETRY)
