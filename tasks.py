@@ -157,6 +157,20 @@ def bench(arguments: Sequence[str]) -> None:
     run(VENV / "bin/python", "-m", "tests.bench", *arguments)
 
 
+def docs(arguments: Sequence[str]) -> None:
+    """the documentation as a site in build/site, strictly; --serve shows it and follows your edits"""
+    ensure_environment("dev")
+    source = ROOT / "build/site-source"
+    source.mkdir(parents=True, exist_ok=True)
+    for name in ("README.md", "docs", "examples"):
+        (source / name).unlink(missing_ok=True)
+        (source / name).symlink_to(ROOT / name)
+    verb = ["serve", "--watch", ROOT / "docs"] if "--serve" in arguments else ["build"]
+    others = [argument for argument in arguments if argument != "--serve"]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # docs/decisions/0150 says what is made of that
+    run(VENV / "bin/mkdocs", *verb, "--strict", "--config-file", "docs/mkdocs.yml", *others, env=quiet)
+
+
 def lock(arguments: Sequence[str]) -> None:
     """pin the dependencies anew in requirements/; --upgrade takes the newest of each"""
     ensure_environment("dev")
@@ -178,7 +192,9 @@ def lock(arguments: Sequence[str]) -> None:
         run(VENV / "bin/uv", "pip", "compile", "pyproject.toml", *options, *fixed, output, *arguments)
 
 
-VERBS: tuple[Callable[[Sequence[str]], None], ...] = (demo, test, lint, types, agent_alone, ci, bench, lock)
+VERBS: tuple[Callable[[Sequence[str]], None], ...] = (
+    *(demo, test, lint, types, agent_alone, ci, bench, docs, lock),
+)
 
 
 def main(arguments: list[str]) -> int:

@@ -124,8 +124,8 @@ def _how_to_join(
         "",
         f"  {join}",
         "",
-        "run it while `trueup reconcile` runs here, as agents are listened to only then; with --wait SECONDS",
-        "it waits for the next pass. The token is shown only here; it pairs one host, within 24 hours",
+        "`trueup serve` listens for it once a pass has seen the node, `trueup reconcile` while it runs; with",
+        "--wait SECONDS it waits for that. The token is shown only here; it pairs one host, within 24 hours",
     ]
 
 
