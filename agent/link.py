@@ -67,6 +67,8 @@ class Link:
         # while that one is written. Control has one, so that `offer` finds room.
         self._outbox, self._queue = trio.open_memory_channel[list[Buffer]](backlog)
         self._sequence = 0
+        self._pongs: dict[int, trio.Event] = {}
+        """Those that somebody waits for, by the number of their ping."""
         self._last_heard = self._last_sent = self._progress = 0.0
         self._hearing = self._writing = self._ended = False
         self._lost: TrueupError | None = None
@@ -121,6 +123,21 @@ class Link:
             return False
         return True
 
+    async def ping(self) -> float:
+        """The seconds until the peer has answered a ping; deadlines are the caller's. Raises LinkLost."""
+        self._sequence += 1
+        number, heard = self._sequence, trio.Event()
+        self._pongs[number] = heard
+        began = trio.current_time()
+        try:
+            await self.send(Ping(sequence=number))
+            await heard.wait()
+        finally:
+            del self._pongs[number]
+        if self._ended:
+            raise LinkLost(str(self._lost or "the connection is closed"))
+        return trio.current_time() - began
+
     async def run(self, deliver: Deliver) -> None:
         """Carry messages until the link ends, and say why by raising LinkLost or RemoteProtocolError.
 
@@ -138,6 +155,8 @@ class Link:
             self._ended = True
             self._outbox.close()
             self._queue.close()
+            for heard in self._pongs.values():
+                heard.set()
             await self.aclose()
         raise self._lost or LinkLost("the connection was closed")
 
@@ -182,6 +201,8 @@ class Link:
                     self.offer(Pong(sequence=received.message.sequence))
                 elif not isinstance(received.message, Pong):
                     await deliver(received)
+                elif (heard := self._pongs.get(received.message.sequence)) is not None:
+                    heard.set()
             self._last_heard = trio.current_time()
 
     async def _write_all(self) -> None:

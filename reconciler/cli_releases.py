@@ -128,9 +128,13 @@ confirm_option = click.option(
 @output_option
 def promote(settings: Any, source: str, target: str, confirm: str | None, output: str, **asked: Any) -> None:
     """Have TO take what FROM runs, with the next number of its own."""
-    from reconciler.operations import promote as run
+    from reconciler.decisions import promote as run
+    from reconciler.operations import tell
 
-    run_async(lambda: run(settings, source, target, output, confirmed=confirm is not None, **asked))
+    confirmed = confirm is not None
+    run_async(
+        lambda: tell(settings, lambda desk: run(desk, source, target, confirmed=confirmed, **asked), output)
+    )
 
 
 @click.command()
@@ -143,9 +147,10 @@ def promote(settings: Any, source: str, target: str, confirm: str | None, output
 @output_option
 def release(settings: Any, environment: str, bump: str | None, output: str, **asked: Any) -> None:
     """Make the next release now, with a number that is asked for."""
-    from reconciler.operations import release as run
+    from reconciler.decisions import release as run
+    from reconciler.operations import tell
 
-    run_async(lambda: run(settings, environment, output, bump=bump or "", **asked))
+    run_async(lambda: tell(settings, lambda desk: run(desk, environment, bump=bump or "", **asked), output))
 
 
 @click.command()
@@ -160,8 +165,14 @@ def release(settings: Any, environment: str, bump: str | None, output: str, **as
 def hotfix(settings: Any, environment: str, confirm: str | None, output: str, **asked: Any) -> None:
     """Begin a branch at what ENV runs; with --confirm deploy, have ENV alone take its tip."""
     from reconciler.hotfix import hotfix as run
+    from reconciler.operations import open_desk, show_hotfix
 
-    run_async(lambda: run(settings, environment, output, confirmed=confirm is not None, **asked))
+    async def made() -> None:
+        desk = await open_desk(settings)
+        begun = await run(desk, environment, confirmed=confirm is not None, **asked)
+        await show_hotfix(settings, begun, output)
+
+    run_async(made)
 
 
 @click.command()
@@ -173,9 +184,10 @@ def hotfix(settings: Any, environment: str, confirm: str | None, output: str, **
 @output_option
 def rollback(settings: Any, environment: str, output: str, **asked: Any) -> None:
     """Return to an earlier release of a unit, and hold it there."""
-    from reconciler.operations import rollback as run
+    from reconciler.decisions import rollback as run
+    from reconciler.operations import tell
 
-    run_async(lambda: run(settings, environment, output, **asked))
+    run_async(lambda: tell(settings, lambda desk: run(desk, environment, **asked), output))
 
 
 @click.command()
@@ -187,9 +199,10 @@ def rollback(settings: Any, environment: str, output: str, **asked: Any) -> None
 @output_option
 def approve(settings: Any, environment: str, output: str, **asked: Any) -> None:
     """Let a release into an environment that asks for approval."""
-    from reconciler.operations import approve as run
+    from reconciler.decisions import approve as run
+    from reconciler.operations import tell
 
-    run_async(lambda: run(settings, environment, output, **asked))
+    run_async(lambda: tell(settings, lambda desk: run(desk, environment, **asked), output))
 
 
 VERBS = (

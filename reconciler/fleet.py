@@ -113,6 +113,12 @@ class Fleet:
         return self._hub.knows(node)
 
     def why_not_connected(self, node: str) -> Unknown:
+        if not self._hub.knows(node):
+            return Unknown(
+                Reason.REVOKED,
+                f"{node} was revoked, so its agent may not connect; "
+                f"`trueup node rotate-token {node}` gives it another token",
+            )
         if not self._hub.is_paired(node):
             return Unknown(
                 Reason.AWAITING_PAIRING,

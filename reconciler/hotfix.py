@@ -2,17 +2,12 @@
 
 from dataclasses import dataclass
 
-import click
-
-from reconciler.console import print_document
 from reconciler.control.records import Record
 from reconciler.control.requests import Asked, pending_request
 from reconciler.control.situation import DecisionRefused, Situation, told, unknown
+from reconciler.decisions import Decided, Desk, ask
 from reconciler.errors import TrueupError
 from reconciler.git.mirror import Mirror
-from reconciler.git.urls import shown
-from reconciler.operations import Desk, ask, open_desk
-from reconciler.settings import Settings
 from reconciler.spec.model import Unit
 from reconciler.status.documents import Release
 
@@ -34,24 +29,31 @@ class Target:
         return f"{self.release.tag}, which {self.environment} runs of {self.unit.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A fix that was begun, and what to do next. `refusal`: why its branch could not be made from here."""
+
+    target: Target
+    created: bool
+    refusal: str
+    commands: tuple[str, ...]
+
+
 async def hotfix(
-    settings: Settings,
+    desk: Desk,
     environment: str,
-    output: str,
     *,
     unit: str | None,
     fix_branch: str | None,
     tag: str | None,
     reason: str,
     confirmed: bool,
-) -> None:
+) -> Decided | Begun:
     """Make the branch, or record its tip (or the commit of a tag) where that is confirmed."""
-    desk = await open_desk(settings)
     target = await _target(desk, environment, unit, fix_branch)
     refs = await target.mirror.refs()
     if tag is None and not confirmed and refs.heads.get(target.branch) in (None, target.release.commit):
-        await _begin(target, output, there=target.branch in refs.heads)
-        return
+        return await _begin(target, there=target.branch in refs.heads)
     if tag is not None:
         if tag not in refs.tags:
             raise unknown(f"tag in {target.unit.repository}", tag, refs.tags)
@@ -64,7 +66,7 @@ async def hotfix(
             )
         commit, name = refs.heads[target.branch], f"the branch {target.branch}"
     await _require_descent(target, commit, name)
-    await ask(desk, lambda at: _asked(at, target, commit, tag or "", reason), output, confirmed=confirmed)
+    return await ask(desk, lambda at: _asked(at, target, commit, tag or "", reason), confirmed=confirmed)
 
 
 def _asked(at: Situation, target: Target, commit: str, tag: str, reason: str) -> Asked:
@@ -111,7 +113,7 @@ async def _require_descent(target: Target, commit: str, name: str) -> None:
         )
 
 
-async def _begin(target: Target, output: str, *, there: bool) -> None:
+async def _begin(target: Target, *, there: bool) -> Begun:
     """Make the branch at the remote where that is allowed; say what to do next."""
     commit, branch = target.release.commit, target.branch
     ref, refusal = f"refs/heads/{branch}", ""
@@ -130,15 +132,4 @@ async def _begin(target: Target, output: str, *, there: bool) -> None:
         f"git push origin {branch}",
         f"trueup hotfix {target.environment} --unit {target.unit.name}{named} --confirm deploy",
     ]
-    if output != "table":
-        made = {"branch": branch, "commit": commit, "created": not there and not refusal, "reason": refusal}
-        print_document({"version": 1, **made, "commands": commands}, output)
-        return
-    if refusal:
-        click.echo(f"the branch {branch} could not be made from here: {refusal}")
-    else:
-        state = "is there already, at" if there else "begins at"
-        click.echo(f"the branch {branch} {state} {commit[:12]}: {target.runs}")
-    click.echo(f"next, in a clone of {shown(target.mirror.url)}:")
-    for command in commands:
-        click.echo(f"  {command}")
+    return Begun(target, not there and not refusal, refusal, tuple(commands))

@@ -7,16 +7,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent import tls
+from reconciler.control.state import ControlState
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import ConditionType, Reason, set_condition, whole_second
 from reconciler.status.documents import NodeStatus, Recorded
 from reconciler.sync.enrolment import Enrolment
 
 
-def enrolments(spec: Spec, recorded: Recorded) -> list[Enrolment]:
-    """The nodes of the spec, each with the certificate that it paired with."""
+def enrolments(spec: Spec, recorded: Recorded, control: ControlState) -> list[Enrolment]:
+    """The nodes of the spec that are not revoked, each with the certificate that it paired with."""
     found: list[Enrolment] = []
     for name, node in spec.nodes.items():
+        if control.revocation_of(name, node.token_key) is not None:
+            continue
         status = recorded.nodes.get(f"nodes/{name}")
         found.append(
             Enrolment(

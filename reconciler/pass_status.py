@@ -9,6 +9,7 @@ from datetime import datetime
 import msgspec
 
 from reconciler.apply import Outcome
+from reconciler.control.situation import told
 from reconciler.control.state import ControlState
 from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredTarget
 from reconciler.environment_status import EnvironmentFacts, environments_after
@@ -269,7 +270,9 @@ def _nodes(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocum
         if status.token_key != node.token_key:
             status = msgspec.structs.replace(status, token_key=node.token_key, token_since=whole_second(now))
         ready: tuple[ConditionStatus, str, str] | None = None
-        if not status.certificate:
+        if (by := facts.control.revocation_of(name, node.token_key)) is not None:
+            ready = ("False", Reason.REVOKED, f"its token was taken back {told(by)}")
+        elif not status.certificate:
             ready = ("False", Reason.AWAITING_PAIRING, "its `trueup-agent join` has not been run")
         elif name in facts.connected:
             ready = ("True", Reason.PAIRED, "")

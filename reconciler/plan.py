@@ -56,7 +56,7 @@ STAGE = {
 }
 """Breaks ties between steps that do not depend on each other."""
 
-UNREACHABLE = frozenset({Reason.AGENT_UNREACHABLE, Reason.AWAITING_PAIRING})
+UNREACHABLE = frozenset({Reason.AGENT_UNREACHABLE, Reason.AWAITING_PAIRING, Reason.REVOKED})
 """Reasons that say that a host is away, and nothing else."""
 
 

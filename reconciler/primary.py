@@ -15,6 +15,7 @@ import trio
 from reconciler.bulletin import Bulletin
 from reconciler.control.branch import ControlBranch
 from reconciler.deploy.context import RunContext, sweep_homes
+from reconciler.enrolling import enrol, enrolled
 from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.fleet import Fleet
 from reconciler.git.checkout import sweep
@@ -25,7 +26,7 @@ from reconciler.github_reports import GithubReports
 from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
-from reconciler.pairing import enrolments, with_pairing
+from reconciler.pairing import with_pairing
 from reconciler.repositories import BranchFiles, Repositories
 from reconciler.running import Running
 from reconciler.secret_exports import SecretExports
@@ -120,6 +121,8 @@ class Primary:
     """What the last pass found."""
     hub: Hub | None = None
     """The agents' end, from the first pass on whose spec has nodes."""
+    enrolling: trio.Lock = field(default_factory=trio.Lock)
+    """Held while who may connect is looked up and told to the hub, so that nothing older comes later."""
     _pace: Pace = field(default_factory=Pace)
     _store: tuple[str, SecretStore] | None = None
     """With the digest of the sources that it was made from."""
@@ -195,30 +198,30 @@ class Primary:
         """The agents that this spec and the status branch know, the listener started; None without nodes."""
         if not spec.nodes:
             return None
-        # Read anew: a pairing since the pass began must not be undone by what the pass knew then.
-        recorded = await self.status.read()
         if self.hub is None:
-            hub = Hub(
-                address=self.settings.tcp_addr,
-                key=self.key.tls_key,
-                tls_dir=self.settings.tls_dir,
-                enrolments=enrolments(spec, recorded),
-                on_paired=self._record_pairing,
-            )
-            await self._nursery.start(_keep_open, hub)
-            self.hub = hub
+            async with self.enrolling:
+                hub = Hub(
+                    address=self.settings.tcp_addr,
+                    key=self.key.tls_key,
+                    tls_dir=self.settings.tls_dir,
+                    enrolments=await enrolled(self),
+                    on_paired=self._record_pairing,
+                )
+                await self._nursery.start(_keep_open, hub)
+                self.hub = hub
         else:
-            await self.hub.update(enrolments(spec, recorded))
+            await enrol(self)
         return Fleet(self.hub, self.journal, patience=patience, running=self.running, tell=self.bulletin.tell)
 
     async def _record_pairing(self, node: str, certificate: bytes, trust_on_first_use: bool) -> None:
         """Durable before the agent hears that it is paired: a successor must accept it too."""
-        await self.status.publish(
-            lambda recorded: with_pairing(
-                recorded, node, certificate, trust_on_first_use=trust_on_first_use, now=self.now()
-            ),
-            f"Pair {node}",
-        )
+        async with self.enrolling:  # who has read the status before must not undo it afterwards
+            await self.status.publish(
+                lambda recorded: with_pairing(
+                    recorded, node, certificate, trust_on_first_use=trust_on_first_use, now=self.now()
+                ),
+                f"Pair {node}",
+            )
         reason = Reason.TRUST_ON_FIRST_USE if trust_on_first_use else Reason.PAIRED
         with suppress(JournalUnavailable):  # history alone: the pairing stands
             await trio.to_thread.run_sync(self.journal.record_event, "paired", f"nodes/{node}", reason)

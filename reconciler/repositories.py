@@ -47,6 +47,12 @@ class Repositories:
         for mirror in self._mirrors.values():
             mirror.own_pushes.clear()
 
+    def anew(self) -> "Repositories":
+        """The same mirrors, looked at again: for whoever must not go by what a pass saw at its start."""
+        other = Repositories(self._directory, self._options)
+        other._mirrors, other._commits, other.signatures = self._mirrors, self._commits, self.signatures
+        return other
+
     def seen(self, url: str) -> Mapping[str, str] | None:
         """All refs of a repository as this pass found them; None where it did not look, or could not."""
         look = self._looks.get(url)

@@ -8,11 +8,16 @@ from datetime import timedelta
 
 from reconciler.control.records import Record
 from reconciler.control.situation import DecisionRefused, Situation, told, unknown
-from reconciler.control.state import covering
+from reconciler.control.state import NODES, covering
 from reconciler.identity import project_id
 from reconciler.status.conditions import whole_second
 
-_PLURALS = {"environment": "environments", "service": "services", "project": "projects"}
+_PLURALS = {
+    "environment": "environments",
+    "service": "services",
+    "project": "projects",
+    "node": "nodes",
+}
 
 
 def hold(at: Situation, environment: str, unit: str | None, reason: str) -> Record:
@@ -84,7 +89,10 @@ def suspend(at: Situation, resource: str, reason: str) -> Record:
 
 
 def resume(at: Situation, resource: str, reason: str) -> Record:
-    name = _known(resource, {*suspendable(at), *at.control.suspended})
+    revoked = {f"{NODES}{node}" for node, _ in at.control.revoked}
+    name = _known(resource, {*suspendable(at), *at.control.suspended, *revoked})
+    if name in revoked:
+        return at.decide("resume", resource=name, reason=reason)
     below = any(name in covering(each) for each in at.control.suspended)
     if at.control.suspension_of(name) is None and not below:
         in_spec = name in _suspended_in_spec(at)
@@ -93,6 +101,19 @@ def resume(at: Situation, resource: str, reason: str) -> Record:
             hint="take `suspend: true` out of the spec" if in_spec else None,
         )
     return at.decide("resume", resource=name, reason=reason)
+
+
+def revoke(at: Situation, node: str, reason: str) -> Record:
+    """Takes a node's token back, and with it the certificate that was paired by it."""
+    if node not in at.spec.nodes:
+        raise unknown("node", node, at.spec.nodes)
+    token_key = at.spec.nodes[node].token_key
+    if (by := at.control.revocation_of(node, token_key)) is not None:
+        raise DecisionRefused(
+            f"{node} is revoked already, {told(by)}",
+            hint=f"`trueup node rotate-token {node}` gives it another token",
+        )
+    return at.decide("revoke", resource=f"{NODES}{node}", token_key=token_key, reason=reason)
 
 
 def _known(resource: str, names: Iterable[str]) -> str:

@@ -56,6 +56,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     """release: which number is raised."""
     drop_hotfix: bool = False
     """promote: also where the commits of a hotfix would be lost."""
+    token_key: str = ""
+    """revoke: the public half of the token that is taken back; empty: whatever token the node has."""
     until: Moment | None = None
     """override: when closed windows count again."""
 

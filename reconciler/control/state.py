@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from reconciler.control.records import REQUESTS, Record
+
+NODES: Final = "nodes/"
 
 Scope = tuple[str, str]
 """(environment, unit); an empty unit stands for all of them."""
@@ -26,6 +29,8 @@ class ControlState:
     """By environment, the newest; whether its time is over is for the reader to say."""
     approvals: Mapping[tuple[str, str, str], Record] = field(default_factory=dict)
     """By (environment, unit, commit)."""
+    revoked: Mapping[tuple[str, str], Record] = field(default_factory=dict)
+    """By node and the public half of its token; an empty half stands for whatever token it has."""
     requests: Mapping[Scope, Record] = field(default_factory=dict)
     """By (environment, unit), the newest that asks for another release."""
 
@@ -63,6 +68,10 @@ class ControlState:
         ended = max((self.resumed.get(name, 0) for name in names), default=0)
         return found if found is not None and found.number > ended else None
 
+    def revocation_of(self, node: str, token_key: str) -> Record | None:
+        """The record that takes a node's token back. A new token is another one, and counts again."""
+        return self.revoked.get((node, token_key)) or self.revoked.get((node, ""))
+
     def suspends(self, resource: str) -> bool:
         """Whether a service or sync target is suspended: itself, its environment or its node."""
         kind, *rest = resource.split("/")
@@ -94,6 +103,7 @@ def fold(records: Iterable[Record]) -> ControlState:
     lifted: dict[Scope, int] = {}
     overrides: dict[str, Record] = {}
     approvals: dict[tuple[str, str, str], Record] = {}
+    revoked: dict[tuple[str, str], Record] = {}
     requests: dict[Scope, Record] = {}
     for record in sorted(records, key=lambda each: each.number):
         last = record.number
@@ -107,6 +117,8 @@ def fold(records: Iterable[Record]) -> ControlState:
                 suspended[record.resource] = record
             case "resume":
                 resumed[record.resource] = record.number
+                for token in [each for each in revoked if f"{NODES}{each[0]}" == record.resource]:
+                    del revoked[token]
                 for name in list(suspended):
                     if record.resource in covering(name):
                         del suspended[name]
@@ -122,10 +134,12 @@ def fold(records: Iterable[Record]) -> ControlState:
             case "approve":
                 approvals[record.environment, record.unit, record.commit] = record
             case "revoke":
-                pass  # of a node's certificate: nothing that a release depends on
+                revoked[record.resource.removeprefix(NODES), record.token_key] = record
         if record.kind in REQUESTS:
             requests[scope] = record
             if record.kind != "rollback":  # a person who asks for a release means it to be taken
                 lifted[scope] = record.number
                 holds.pop(scope, None)
-    return ControlState(last, frozen, suspended, resumed, holds, lifted, overrides, approvals, requests)
+    return ControlState(
+        last, frozen, suspended, resumed, holds, lifted, overrides, approvals, revoked, requests
+    )

@@ -115,6 +115,7 @@ class Reason(StrEnum):
     OBSERVATION_FAILED = "ObservationFailed"
     DRIFT_DETECTED = "DriftDetected"
     # nodes and sync
+    REVOKED = "Revoked"
     AGENT_UNREACHABLE = "AgentUnreachable"
     SYNC_DEGRADED = "SyncDegraded"
     SYNC_FAILED = "SyncFailed"

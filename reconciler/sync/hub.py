@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import tls
 from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
-from agent.routing import TaskChannel, Traffic
+from agent.link import LinkLost
+from agent.routing import Session, TaskChannel, Traffic
 from agent.wire.channel import Channel
 from agent.wire.frames import CONTROL_LIMIT
 from agent.wire.messages import COMMANDS_SINCE, Cancel, Task, TaskReport, Work
@@ -25,7 +26,7 @@ from reconciler.errors import StepFailed
 from reconciler.settings_values import Address
 from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.listener import Listener, open_listeners
-from reconciler.sync.reception import OnPaired, Reception
+from reconciler.sync.reception import OnPaired, Peer, Reception
 from reconciler.sync.serving import TreeSource, serve_task
 from reconciler.sync.watch import SILENCE, AgentUnreachable, Watched
 
@@ -33,6 +34,9 @@ __all__ = ["LONGEST", "AgentUnreachable", "Hub", "Serve"]
 
 LONGEST = 24 * 3600.0
 """Seconds that a task may take in all: an agent that always gets on must not hold up a pass for ever."""
+
+PING_DEADLINE: Final = 10.0
+"""Seconds that an agent has to answer a ping."""
 
 _KEPT_TRAFFIC = 1000
 
@@ -143,6 +147,24 @@ class Hub:
     def connected(self) -> frozenset[str]:
         return frozenset(self._reception.sessions)
 
+    def peer(self, node: str) -> Peer | None:
+        """Who is at the other end of a node's session; None while it is not connected."""
+        return self._reception.peers[node] if node in self._reception.sessions else None
+
+    async def ping(self, node: str) -> float:
+        """The seconds that a message to a node's agent and its answer take, over the connection that its
+        tasks use. Raises AgentUnreachable if it is not connected, or does not answer in time."""
+        session = self._session(node)
+        with trio.move_on_after(PING_DEADLINE):
+            try:
+                return await session.control.ping()
+            except LinkLost as error:
+                raise AgentUnreachable(f"the agent of the node {node} went away: {error}") from None
+        raise AgentUnreachable(
+            f"the agent of the node {node} is connected and did not answer within {PING_DEADLINE:g} seconds",
+            hint="look at its log; a host that is overloaded or a network that drops packets looks like this",
+        )
+
     async def wait_change(self) -> None:
         """Until the next time that a node connects or disconnects."""
         await self._reception.wait_change()
@@ -165,12 +187,7 @@ class Hub:
         connected, goes away, stops getting on or takes longer than a day, and StepFailed if the task is
         too large to be sent; AgentTooOld, before anything is sent, if it would not know the message.
         """
-        session = self._reception.sessions.get(node)
-        if session is None:
-            raise AgentUnreachable(
-                f"the agent of the node {node} is not connected",
-                hint="look at `trueup-agent status` on that host",
-            )
+        session = self._session(node)
         if not isinstance(task, Task) and session.protocol < COMMANDS_SINCE:
             raise AgentTooOld(
                 f"the agent of the node {node} is too old to run commands or to remove what it placed",
@@ -204,6 +221,15 @@ class Hub:
             session.close(channel)
             if not finished:
                 session.control.offer(Cancel(task=task.id, reason="the primary gave the task up"))
+
+    def _session(self, node: str) -> Session:
+        session = self._reception.sessions.get(node)
+        if session is None:
+            raise AgentUnreachable(
+                f"the agent of the node {node} is not connected",
+                hint="look at `trueup-agent status` on that host",
+            )
+        return session
 
     def traffic(self, task: str) -> Traffic:
         """Bytes on the wire of a task, also after its end (of the last 1,000); zeros if unknown."""

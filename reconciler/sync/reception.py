@@ -32,6 +32,16 @@ _REVOKED = "the node was removed or changed"
 _log = logging.getLogger("trueup.sync")
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What an agent has said of itself, and where it comes from. `since` is of the event loop's clock."""
+
+    agent_version: str
+    protocol: int
+    address: str
+    since: float
+
+
 @dataclass(eq=False)
 class _Opening:
     """A session whose control connection stands and whose bulk connection is awaited."""
@@ -40,6 +50,7 @@ class _Opening:
     rights: tuple[str | None, ...] | None
     control: Link
     protocol: int
+    agent_version: str
     bulk: Link | None = None
     ready: trio.Event = field(default_factory=trio.Event)
     """The bulk connection stands, or the session shall not be."""
@@ -52,6 +63,8 @@ class Reception:
         self.epoch = epoch
         self.roster = Roster()
         self.sessions: dict[str, Session] = {}
+        self.peers: dict[str, Peer] = {}
+        """Who is at the other end of each session."""
         self._tls_dir = tls_dir
         self._on_paired = on_paired
         self._contexts: dict[Phase, SSLContext] = {}
@@ -165,7 +178,8 @@ class Reception:
         link = caller.link
         control = Link(link.stream, link.connection, timing=CONTROL_TIMING, backlog=CONTROL_BACKLOG)
         protocol = shared_protocol(hello.protocols) or 0
-        opening = _Opening(hello.node, _rights(self.roster.by_node.get(hello.node)), control, protocol)
+        rights = _rights(self.roster.by_node.get(hello.node))
+        opening = _Opening(hello.node, rights, control, protocol, hello.agent_version)
         self._openings[session] = opening
         try:
             await control.write(self._accepted(hello, session))
@@ -202,6 +216,9 @@ class Reception:
             session = Session(Role.PRIMARY, opening.control, opening.bulk, protocol=opening.protocol)
             older = self.sessions.get(node)
             self.sessions[node] = session
+            self.peers[node] = Peer(
+                opening.agent_version, opening.protocol, caller.peer, trio.current_time()
+            )
             if older is not None:
                 older.end(LinkLost("the agent connected again"))
             self._changed()

@@ -132,7 +132,7 @@ async def test_a_node_that_is_away(tmp_path: Path, source: TreeSource) -> None:
         assert await agents.wait_connected(["web-1"]) == set()
         assert await agents.wait_connected([]) == set()
         assert agents.why_not_connected("web-1").reason == Reason.AGENT_UNREACHABLE
-        assert agents.why_not_connected("stranger").reason == Reason.AWAITING_PAIRING
+        assert agents.why_not_connected("stranger").reason == Reason.REVOKED
         with pytest.raises(AgentUnreachable):
             await agents.sync(SYNC, source, RETRY)
         assert attempts(journal)[1:] == ("FAILED", [(1, "FAILED", "AgentUnreachable")])

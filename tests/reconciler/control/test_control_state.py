@@ -146,3 +146,16 @@ def test_the_newest_override_counts_and_the_newest_number_is_known() -> None:
     opened = [record("override", environment="production", reason=why) for why in ("first", "second")]
     found = state(*opened, record("revoke", resource="nodes/web-1"))
     assert (found.overrides["production"].reason, found.last) == ("second", 3)
+
+
+def test_a_revocation_is_of_one_token_until_it_is_taken_back() -> None:
+    def revoke(token_key: str = "") -> Record:
+        return record("revoke", resource="nodes/web-1", token_key=token_key)
+
+    found = state(revoke("ed25519:A"))
+    assert found.revocation_of("web-1", "ed25519:A") is not None
+    assert found.revocation_of("web-1", "ed25519:B") is None
+    assert found.revocation_of("web-2", "ed25519:A") is None
+    assert state(revoke()).revocation_of("web-1", "ed25519:B") is not None
+    resumed = state(revoke(), revoke("ed25519:A"), record("resume", resource="nodes/web-1"))
+    assert resumed.revocation_of("web-1", "ed25519:A") is None

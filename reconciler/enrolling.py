@@ -1,0 +1,38 @@
+"""Who may connect, as git has it at this moment: for passes, and at once for whoever has just changed it."""
+
+from typing import TYPE_CHECKING
+
+from reconciler.control.state import fold
+from reconciler.pairing import enrolments
+from reconciler.pass_status import last_good_spec
+from reconciler.spec_source import read_spec
+from reconciler.status.documents import SUMMARY_ID, Summary
+from reconciler.sync.enrolment import Enrolment
+
+if TYPE_CHECKING:
+    from reconciler.primary import Primary
+
+
+async def enrolled(primary: "Primary") -> list[Enrolment]:
+    """From the tip of the spec, the status files and operators' records, as the mirrors have them now.
+
+    Not from what a pass has read when it began: a node that was revoked since would be let in again.
+    """
+    settings = primary.settings
+    recorded = await primary.status.read()
+    known = recorded.summary or Summary(id=SUMMARY_ID)
+    records = await primary.operators.read(seen=known.control, commit=known.control_commit)
+    spec = await read_spec(
+        primary.repositories.mirror(settings.require_spec_repo()),
+        settings.spec_branch,
+        last_good=last_good_spec(recorded),
+        cache=primary.specs,
+    )
+    return enrolments(spec.spec, recorded, fold(records))
+
+
+async def enrol(primary: "Primary") -> None:
+    """Let exactly those agents connect; others that are connected are disconnected before this returns."""
+    async with primary.enrolling:
+        if primary.hub is not None:
+            await primary.hub.update(await enrolled(primary))
