@@ -65,7 +65,7 @@ async def _serve(primary: Primary, stop: trio.Event) -> None:
         for listener in public:
             await opened.enter_async_context(listener)
         async with trio.open_nursery() as serving, trio.open_nursery() as background:
-            serving.start_soon(HttpServer(public_app(runner, door), public, PUBLIC_LIMITS).run, stop)
+            serving.start_soon(HttpServer(public_app(runner, door, stop), public, PUBLIC_LIMITS).run, stop)
             serving.start_soon(HttpServer(local_app(runner), [local], LOCAL_LIMITS).run, stop)
             background.start_soon(runner.keep_secrets_fresh)
             background.start_soon(runner.watch_agents)

@@ -86,6 +86,9 @@ PURE = (
     "reconciler.web.deliveries",
     "reconciler.web.deploy_bodies",
     "reconciler.web.deploy_orders",
+    "reconciler.web.page.model",
+    "reconciler.web.page.origin",
+    "reconciler.web.page.view",
     "reconciler.web.rates",
     "reconciler.target_work",
 )
@@ -116,7 +119,7 @@ MAY_READ_THE_ENVIRONMENT = {
 # Slow to import, or not needed by most verbs: `trueup --help` must not pay for them.
 HEAVY = (
     *("boto3", "git", "httpx", "hypercorn", "hypothesis", "infisical_sdk", "invoke", "jinja2"),
-    *("jsonschema", "requests", "rich", "starlette"),
+    *("jsonschema", "markupsafe", "requests", "rich", "starlette"),
 )
 
 

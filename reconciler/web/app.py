@@ -1,11 +1,14 @@
 """Which paths are served where: everything on the local socket, little on the open address."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
+import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from reconciler.errors import TrueupError
 from reconciler.runner import Runner
@@ -18,6 +21,7 @@ from reconciler.web.endpoints import AnyEndpoint, Endpoint, Identify, OpenEndpoi
 from reconciler.web.guard import App, Limits
 from reconciler.web.hosts import HostCheck
 from reconciler.web.openapi import openapi
+from reconciler.web.page.site import Site
 
 LOCAL_LIMITS: Final = Limits(deadline=240.0, max_requests=64)
 """A request may have to wait for a secret source and its fallbacks."""
@@ -30,12 +34,15 @@ def local_app(runner: Runner) -> Starlette:
     return _app([*_open(runner), *_api(runner)], local_caller)
 
 
-def public_app(runner: Runner, door: Door | None = None) -> App:
+def public_app(runner: Runner, door: Door | None = None, stop: trio.Event | None = None) -> App:
     """For whoever reaches the address: nothing is open without a token or a secret of its own, but what
-    says nothing. Without a door nobody gets into the API."""
-    opened = _open(runner)
+    says nothing. Without a door nobody gets into the API or the page. What goes on for long, such as the
+    page's events, ends with `stop`."""
+    opened, api = _open(runner), _api(runner)
     signed = [each.path for each in opened if each.security is not None]
-    app = _app([*opened, *_api(runner)], door or Door(None, now=runner.primary.now))
+    door = door or Door(None, now=runner.primary.now)
+    site = Site(runner, door, api, stop or trio.Event())
+    app = _app([*opened, *api, *site.endpoints()], door, site.routes())
     return HostCheck(app, runner.primary.settings.http_hosts, ["/health", *signed])
 
 
@@ -56,7 +63,8 @@ def _api(runner: Runner) -> list[Endpoint]:
     ]
 
 
-def _app(endpoints: list[AnyEndpoint], identify: Identify) -> Starlette:
+def _app(endpoints: list[AnyEndpoint], identify: Identify, more: Sequence[Route] = ()) -> Starlette:
+    """`more`: paths that are not described to others."""
     described = [*endpoints]
 
     async def describe(_request: Request) -> Response:
@@ -73,7 +81,7 @@ def _app(endpoints: list[AnyEndpoint], identify: Identify) -> Starlette:
         )
     )
     app = Starlette(
-        routes=routes_of(described, identify),
+        routes=[*routes_of(described, identify), *more],
         exception_handlers={HTTPException: http_error, TrueupError: trueup_error},
     )
     # A path with one slash more is another path.

@@ -62,17 +62,17 @@ class Guard:
             # Nothing here is a WebSocket: closed before it was accepted, it is a 403.
             await send({"type": "websocket.close"})
             return
-        answer = _Answer(send)
+        answer, heard = _Answer(send), _Heard(receive)
         try:
             if not scope["http_version"].startswith("1"):
                 await answer.error(505, "HTTP/1.1 is spoken here")
             elif self._running >= self._limits.max_requests:
                 await answer.error(503, "too many requests at once; try again in a moment")
             else:
-                await self._run(scope, receive, answer)
+                await self._run(scope, heard, answer)
         finally:
             # Hypercorn waits for somebody to take what a client still sends, for ever, also after the end.
-            self._draining.start_soon(_drain, receive)
+            self._draining.start_soon(_drain, heard)
 
     async def _run(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         self._running += 1
@@ -106,6 +106,22 @@ class _Answer:
         headers = [*HEADERS, (b"content-length", str(len(body)).encode())]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
+
+
+class _Heard:
+    """What a client sends. Hypercorn says once that it is gone: whoever asks later is told again."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone: Message | None = None
+
+    async def __call__(self) -> Message:
+        if self._gone is not None:
+            return self._gone
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._gone = message
+        return message
 
 
 async def _drain(receive: Receive) -> None:

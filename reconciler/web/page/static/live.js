@@ -1,0 +1,98 @@
+// Keeps the page as the server has it: sections that changed come as events, ready-made.
+"use strict";
+
+const FIRST_RETRY = 2000;
+const LONGEST_RETRY = 60000;
+let retry = FIRST_RETRY;
+
+function clock() {
+  // Times are told from now, in words; the exact one is in the title.
+  const words = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+  const sizes = [["day", 86400], ["hour", 3600], ["minute", 60]];
+  for (const time of document.querySelectorAll("time[datetime]")) {
+    const moment = Date.parse(time.dateTime);
+    if (Number.isNaN(moment)) continue;
+    const seconds = (moment - Date.now()) / 1000;
+    const [unit, size] = sizes.find(([, each]) => Math.abs(seconds) >= each) || ["second", 1];
+    const text = unit === "second" ? "just now" : words.format(Math.round(seconds / size), unit);
+    if (!time.title) time.title = time.textContent;
+    if (time.textContent !== text) time.textContent = text;
+  }
+}
+
+function carry(before, after) {
+  // What the person has opened, typed or focused stays so.
+  for (const old of before.querySelectorAll("details[id]")) {
+    const now = after.querySelector(`details[id="${CSS.escape(old.id)}"]`);
+    if (now) now.open = old.open;
+  }
+  for (const old of before.querySelectorAll("input[id], select[id], textarea[id]")) {
+    const now = after.querySelector(`[id="${CSS.escape(old.id)}"]`);
+    if (!now) continue;
+    if (old.type === "checkbox") now.checked = old.checked;
+    else if (old.tagName !== "SELECT" || [...now.options].some((each) => each.value === old.value)) now.value = old.value;
+  }
+}
+
+function place(element, root) {
+  // Where an element without an id is: its own name and the ones above it.
+  if (element.id) return (within) => within.querySelector(`[id="${CSS.escape(element.id)}"]`);
+  const kin = [...root.querySelectorAll(element.tagName)];
+  const label = (each) => each.getAttribute("aria-label") || each.textContent;
+  const same = kin.filter((each) => label(each) === label(element));
+  const index = same.indexOf(element);
+  return (within) => [...within.querySelectorAll(element.tagName)].filter((each) => label(each) === label(element))[index];
+}
+
+function swap(html) {
+  const after = new DOMParser().parseFromString(html, "text/html").querySelector("section[id]");
+  const before = after && document.getElementById(after.id);
+  if (!before || before.dataset.digest === after.dataset.digest) return;
+  carry(before, after);
+  const focused = before.contains(document.activeElement) ? document.activeElement : null;
+  const find = focused && place(focused, before);
+  const selection = focused && "selectionStart" in focused ? [focused.selectionStart, focused.selectionEnd] : null;
+  before.replaceWith(after);
+  const again = find && find(after);
+  if (again) {
+    again.focus({ preventScroll: true });
+    if (selection && selection[0] !== null) again.setSelectionRange(...selection);
+  }
+  after.classList.add("changed");
+  clock();
+}
+
+function tell(text, away) {
+  const live = document.getElementById("live");
+  live.hidden = false;
+  live.textContent = text;
+  live.classList.toggle("away", away);
+}
+
+function listen() {
+  const stream = new EventSource("/page/stream");
+  stream.addEventListener("open", () => {
+    retry = FIRST_RETRY;
+    tell("live", false);
+  });
+  stream.addEventListener("section", (event) => {
+    const said = document.getElementById("headline")?.textContent;
+    swap(JSON.parse(event.data));
+    const now = document.getElementById("headline")?.textContent;
+    if (said !== now) document.getElementById("told").textContent = now;
+  });
+  stream.addEventListener("login", () => {
+    stream.close();
+    location.reload();
+  });
+  stream.addEventListener("error", () => {
+    tell("reconnecting", true);
+    if (stream.readyState !== EventSource.CLOSED) return;
+    setTimeout(listen, retry * (0.5 + Math.random()));
+    retry = Math.min(2 * retry, LONGEST_RETRY);
+  });
+}
+
+clock();
+setInterval(clock, 20000);
+listen();

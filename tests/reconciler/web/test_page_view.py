@@ -1,0 +1,181 @@
+"""The page as data and as HTML: what it says of a small world, of nothing at all, and of hostile names."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.spec.model import Spec
+from reconciler.status.documents import Recorded
+from reconciler.web.page.facts import Facts, Setup
+from reconciler.web.page.render import SLOT, TITLES, render, sections
+from reconciler.web.page.view import page_of
+from tests.reconciler.web.page_facts import facts
+
+GOLDEN = Path(__file__).parent / "page.golden.json"
+ALL = frozenset(
+    {
+        *("reconcile", "freeze", "unfreeze", "approve", "hold", "unhold", "promote", "rollback"),
+        *("test", "rotate", "repair", "revoke", "run", "retry", "sync", "clear", "node-form", "project-form"),
+    }
+)
+"""Everything that the templates have a button for."""
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(1)>",
+    "javascript:alert(1)",
+    "</title></textarea></style></section><svg/onload=alert(1)>",
+    "' autofocus onfocus=alert(1) x='",
+    "{{ 7 * 7 }}{% raw %}",
+    "\u2028\u0000\u202e&lt;b&gt;",
+)
+
+
+class Elements(HTMLParser):
+    """Tags and attributes of HTML; its shape, without what it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, tuple[str, ...]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, tuple(name for name, _ in attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parsed(html: str) -> Elements:
+    elements = Elements()
+    elements.feed(html)
+    elements.close()
+    return elements
+
+
+def html_of(given: Facts, allowed: frozenset[str] = ALL) -> str:
+    return "\n".join(section.html for section in sections(page_of(given), allowed))
+
+
+def test_the_view_of_a_small_world() -> None:
+    shown = json.loads(msgspec.json.encode(page_of(facts())))
+    if not GOLDEN.exists():
+        GOLDEN.write_text(json.dumps(shown, indent=1, ensure_ascii=False) + "\n")
+        pytest.fail(f"{GOLDEN.name} was written; read it and commit it")
+    assert shown == json.loads(GOLDEN.read_text()), f"if this is meant, remove {GOLDEN.name} and run again"
+
+
+def test_a_new_user_is_told_what_to_do() -> None:
+    def titles(given: Facts) -> list[str]:
+        return [step.title for step in page_of(given).overview.steps]
+
+    webhook = "Let GitHub tell of a push"
+    assert titles(Facts()) == ["Wait for the first pass", webhook]
+    broken = Facts(passed=True, error="no branch main", setup=Setup(webhook=True))
+    assert titles(broken) == ["Give it a spec"]
+    assert page_of(broken).overview.headline.text == "No pass can be made"
+    empty = Facts(passed=True, spec=Spec(version=1), setup=Setup(webhook=True))
+    assert titles(empty) == ["Describe an environment and a service", "Add a node"]
+    full = facts()
+    assert titles(full) == []
+    unpaired = msgspec.structs.replace(full.recorded, nodes={})
+    assert [step.title for step in page_of(_with(full, unpaired)).overview.steps] == ["Let a node join"]
+    # Each of them is a whole page all the same.
+    for each in (Facts(), broken, empty, full):
+        ids = [section.id for section in sections(page_of(each), ALL)]
+        assert ids == list(TITLES)
+
+
+def _with(given: Facts, recorded: Recorded) -> Facts:
+    return replace(given, recorded=recorded)
+
+
+def test_buttons_are_there_for_those_who_may_press_them() -> None:
+    reading, operating = html_of(facts(), frozenset()), html_of(facts(), ALL)
+    assert "<form" not in reading
+    assert "<button" not in reading
+    assert SLOT not in reading
+    shape = parsed(operating).found
+    forms = sum(tag == "form" for tag, _ in shape)
+    assert forms > 10
+    # Each form has the token of the session, and every field that a person fills in has a name of its own.
+    assert operating.count(f'name="csrf" value="{SLOT}"') == forms
+    section = sections(page_of(facts()), ALL)[1]
+    assert SLOT not in section.for_session("token-of-one")
+    ids = [part.split('"')[0] for part in operating.split(' id="')[1:]]
+    assert len(ids) == len(set(ids))
+
+
+def test_only_what_changed_has_another_digest() -> None:
+    before = {section.id: section.digest for section in sections(page_of(facts()), ALL)}
+    again = {section.id: section.digest for section in sections(page_of(facts()), ALL)}
+    assert before == again
+    after = {section.id: section.digest for section in sections(page_of(replace(facts(), events=())), ALL)}
+    assert [id for id in TITLES if after[id] != before[id]] == ["events"]
+
+
+def hostile_names(values: Iterator[str]) -> Callable[[str], str]:
+    known: dict[str, str] = {}
+
+    def name(word: str) -> str:
+        if word not in known:
+            # No slash and no @: ids and revisions are split there.
+            known[word] = f"{word}{next(values)}".replace("/", "\u2215").replace("@", "\uff20")
+        return known[word]
+
+    return name
+
+
+def endless(values: tuple[str, ...]) -> Iterator[str]:
+    while True:
+        yield from values
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_names_are_text_and_nothing_else(hostile: str) -> None:
+    harmless = parsed(html_of(facts()))
+    attacked = parsed(html_of(facts(hostile_names(endless((hostile,))))))
+    assert attacked.found == harmless.found
+    assert hostile.replace("/", "\u2215").replace("@", "\uff20").replace("\0", "\ufffd") in "".join(
+        attacked.text
+    ).replace("\0", "\ufffd")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=12))
+def test_any_names_leave_the_shape_of_the_page(values: list[str]) -> None:
+    harmless = parsed(html_of(facts()))
+    attacked = parsed(html_of(facts(hostile_names(endless(tuple(values))))))
+    assert attacked.found == harmless.found
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_the_other_pages_escape_too(hostile: str) -> None:
+    pages = {
+        "login.html": {"closed": "", "command": "", "error": "x"},
+        "refused.html": {"message": "x"},
+        "once.html": {"title": "x", "message": "x", "secret": "x", "back": "#nodes"},
+    }
+    for template, context in pages.items():
+        attacked = render(template, **{key: value.replace("x", hostile) for key, value in context.items()})
+        assert parsed(attacked).found == parsed(render(template, **context)).found
+
+
+def test_templates_and_static_files_are_packed() -> None:
+    """What a wheel takes is what setuptools is told: every file beside the code of the page."""
+    root = Path(__file__).parents[3]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    directory = root / "reconciler/web/page"
+    packed = {path for pattern in patterns["reconciler.web.page"] for path in directory.glob(pattern)}
+    there = {path for path in directory.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert packed == there
