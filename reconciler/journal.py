@@ -32,6 +32,7 @@ from reconciler.journal_records import (
 )
 from reconciler.journal_steps import PassesAndSteps
 from reconciler.journal_tasks import Tasks
+from reconciler.kept_deliveries import Deliveries
 from reconciler.secret_reads import SecretRead, SecretReads
 
 __all__ = [
@@ -64,6 +65,7 @@ class Journal(PassesAndSteps, Tasks, Events):
         super().__init__(JournalFile(path, read_only=read_only), uuid.uuid4().hex, now)
         self.secret_reads = SecretReads(self._file, self._time)
         self.deploy_requests = DeployRequests(self._file, self._time)
+        self.deliveries = Deliveries(self._file, self._time)
 
     @property
     def set_aside(self) -> Path | None:

@@ -103,5 +103,20 @@ MIGRATIONS: Final[Sequence[str]] = (
         WHERE resource LIKE 'projects/%/%/%/%';
     UPDATE tasks SET project = substr(project, 1, instr(project, '/') - 1) WHERE project != '';
     """,
+    """
+    CREATE TABLE deliveries (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        digest TEXT NOT NULL UNIQUE,
+        sender TEXT NOT NULL,
+        delivery TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        said TEXT NOT NULL,
+        trace TEXT NOT NULL,
+        at TEXT NOT NULL,
+        acted_at TEXT NOT NULL DEFAULT '',
+        repeats INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX deliveries_open ON deliveries (id) WHERE acted_at = '';
+    """,
 )
 """Statement n brings a file of version n to version n + 1. Published ones never change."""

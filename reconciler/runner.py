@@ -18,6 +18,7 @@ from agent.failures import single
 from reconciler.apply import Outcome
 from reconciler.errors import SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
+from reconciler.inbox import Inbox
 from reconciler.mishaps import line_for_log, way_to
 from reconciler.pass_requests import PassRequest, request_for
 from reconciler.plan import Step
@@ -51,6 +52,7 @@ class Runner:
     def __init__(self, primary: Primary, *, draw: Callable[[], float] = random.random) -> None:
         self.primary = primary
         self.last: LastPass | None = None
+        self.inbox = Inbox(primary, self.ask)
         self._timetable = Timetable(interval=primary.settings.interval, draw=draw)
         self._asked = trio.Event()
         self._passed = trio.Event()
@@ -100,6 +102,10 @@ class Runner:
     async def keep_secrets_fresh(self) -> NoReturn:
         """Fetch secrets ahead of need, for ever, and ask for a pass where that brought other values."""
         await lasting("refreshing secrets", lambda: self.primary.keep_secrets_fresh(self._secret_changed))
+
+    async def act_on_deliveries(self) -> NoReturn:
+        """Act on what webhooks delivered, for ever, what a killed primary left included."""
+        await lasting("acting on deliveries", self.inbox.run)
 
     async def watch_agents(self) -> None:
         """Ask for a pass when a node comes that the last pass missed."""

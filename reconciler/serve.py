@@ -69,6 +69,7 @@ async def _serve(primary: Primary, stop: trio.Event) -> None:
             serving.start_soon(HttpServer(local_app(runner), [local], LOCAL_LIMITS).run, stop)
             background.start_soon(runner.keep_secrets_fresh)
             background.start_soon(runner.watch_agents)
+            background.start_soon(runner.act_on_deliveries)
             background.start_soon(keep_alive, primary.settings)
             log.info("serving", http=", ".join(str(address_of(one)) for one in public), socket=path)
             notify("READY=1")

@@ -36,6 +36,9 @@ class Bodies:
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
         """The whole body, which counts until the block ends. Raises BodyRefused."""
+        if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            # What is small here might be large once it is unpacked.
+            raise BodyRefused(415, "a body is taken as it is, without a content encoding")
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._most:
             raise self._too_large()

@@ -6,7 +6,7 @@ Nothing of a body is looked at before its signature was found right over the raw
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -15,11 +15,13 @@ import msgspec
 from reconciler.errors import TrueupError
 from reconciler.secrets.values import Secret
 from reconciler.spec.secret_model import InfisicalSettings, SecretSource
+from reconciler.status.conditions import bounded
 
 MAX_AGE_MS: Final = 5 * 60 * 1000
 """How far Infisical's time of sending may be from ours: an old delivery does nothing a second time."""
 
 _INFISICAL = re.compile(rb"t=([0-9]{1,16});([0-9a-f]{64})")
+_COMMIT = re.compile(r"[0-9a-f]{40,64}")
 _GITHUB = re.compile(rb"sha256=([0-9a-f]{64})")
 
 Body = TypeVar("Body")
@@ -59,6 +61,8 @@ class Pushed:
 
     repository: str
     ref: str
+    commit: str = ""
+    """Where it is now; empty where it was deleted, or that is not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,11 @@ class Acknowledged:
 
 
 Delivery = SecretsModified | RotationFailed | Pushed | WorkflowCompleted | Acknowledged
+
+FORMS: Final[Mapping[str, type[Delivery]]] = {
+    form.__name__: form for form in (SecretsModified, RotationFailed, Pushed, WorkflowCompleted, Acknowledged)
+}
+"""By name, as deliveries are kept: a later version knows these names too."""
 
 
 class _Project(msgspec.Struct):
@@ -98,6 +107,7 @@ class _Repository(msgspec.Struct):
 class _GitHubBody(msgspec.Struct):
     repository: _Repository | None = None
     ref: str = ""
+    after: str = ""
     action: str = ""
 
 
@@ -123,12 +133,14 @@ def read_infisical(signatures: Sequence[bytes], body: bytes, secret: Secret, *, 
 def read_github(signatures: Sequence[bytes], event: str, body: bytes, secret: Secret) -> Delivery:
     """`signatures`: all headers `X-Hub-Signature-256`; `event`: `X-GitHub-Event`. Raises DeliveryRefused."""
     check_github_signature(signatures, body, secret)
-    if event not in ("push", "workflow_run"):
-        return Acknowledged(event)
+    if event not in ("push", "workflow_run", "ping"):
+        return Acknowledged(bounded(event, 100))
+    # That of a ping too: at its set-up a webhook should tell that it has the wrong content type.
     content = _decode(body, _GitHubBody)
     repository = content.repository.full_name if content.repository is not None else ""
     if event == "push":
-        return Pushed(repository, content.ref)
+        commit = content.after if _COMMIT.fullmatch(content.after) and content.after.strip("0") else ""
+        return Pushed(bounded(repository, 300), bounded(content.ref, 300), commit)
     return WorkflowCompleted(repository) if content.action == "completed" else Acknowledged(event)
 
 

@@ -1,0 +1,43 @@
+"""Deliveries as GitHub makes them: its published example payloads for our repositories, signed."""
+
+import hashlib
+import hmac
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PAYLOADS = Path(__file__).parent / "contracts" / "github_webhooks"
+
+
+def payload(name: str, **changed: Any) -> bytes:
+    """An example as the body that GitHub would send; `repository` gives its full name."""
+    content: dict[str, Any] = json.loads((PAYLOADS / f"{name}.json").read_text())
+    if (full_name := changed.pop("repository", None)) is not None:
+        content["repository"] |= {"full_name": full_name, "name": full_name.rpartition("/")[2]}
+    return json.dumps(content | changed).encode()
+
+
+def headers_of(body: bytes, secret: str, event: str, delivery: str | None = None) -> dict[str, str]:
+    """What GitHub sends with it."""
+    return {
+        "User-Agent": "GitHub-Hookshot/044aadd",
+        "Content-Type": "application/json",
+        "X-GitHub-Event": event,
+        "X-GitHub-Delivery": delivery or str(uuid.uuid4()),
+        "X-Hub-Signature-256": f"sha256={signature(body, secret)}",
+    }
+
+
+def signature(body: bytes, secret: str) -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def pushed(
+    full_name: str, secret: str, *, ref: str = "refs/heads/main", after: str = "1" * 40, **more: Any
+) -> Mapping[str, Any]:
+    """Options of a request that tells of a push."""
+    example = "push_tag" if ref.startswith("refs/tags/") else "push"
+    body = payload(example, repository=full_name, ref=ref, after=after, **more)
+    return {"content": body, "headers": headers_of(body, secret, "push")}
