@@ -36,10 +36,12 @@ INBOX_LIMIT = {Role.AGENT: 64 * 1024 * 1024, Role.PRIMARY: 16 * 1024 * 1024}
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of frames, their lengths included, that one task sent and received on both connections."""
+    """What one task sent and received on both connections: bytes of frames, their lengths included."""
 
     sent: int = 0
     received: int = 0
+    blocks: int = 0
+    """Blocks that were asked for."""
 
 
 def task_of(message: AnyMessage) -> str | None:
@@ -100,6 +102,8 @@ class TaskChannel:
 
     def put(self, received: Received) -> None:
         self.traffic.received += received.size
+        if isinstance(received.message, BlockRequest):
+            self.traffic.blocks += len(received.message.blocks)
         if self._ended is None:
             self._inbox.append(received)
             self._waiting += received.size

@@ -135,21 +135,15 @@ async def _take_over(
     )
 
 
-async def rollback(
-    desk: Desk, environment: str, *, unit: str | None, to: str | None, reason: str
-) -> Decided:
+async def rollback(desk: Desk, environment: str, *, unit: str | None, to: str | None, reason: str) -> Decided:
     return await ask(desk, lambda at: requests.rollback(at, environment, unit, to, reason=reason))
 
 
-async def approve(
-    desk: Desk, environment: str, *, unit: str | None, tag: str | None, reason: str
-) -> Decided:
+async def approve(desk: Desk, environment: str, *, unit: str | None, tag: str | None, reason: str) -> Decided:
     return await ask(desk, lambda at: requests.approve(at, environment, unit, tag, reason=reason))
 
 
-async def ask(
-    desk: Desk, make: Callable[[Situation], requests.Asked], *, confirmed: bool = True
-) -> Decided:
+async def ask(desk: Desk, make: Callable[[Situation], requests.Asked], *, confirmed: bool = True) -> Decided:
     """Judge and record what asks for another release; what is not confirmed is told and refused."""
     asked = make(desk.situation)
     expected = await outlooks(desk.situation, desk.repositories, desk.records, asked.records)

@@ -16,6 +16,8 @@ from reconciler.desired import DesiredSync
 from reconciler.errors import StepFailed
 from reconciler.journal import Journal
 from reconciler.logs import printable
+from reconciler.metrics.declared import ATTEMPTS_AGAIN, BLOCKS, SYNC_BYTES, TASKS
+from reconciler.metrics.registry import Metrics
 from reconciler.observation import Unknown
 from reconciler.running import Running
 from reconciler.secrets.known import KNOWN
@@ -84,6 +86,7 @@ class Fleet:
         *,
         patience: float,
         running: Running | None = None,
+        metrics: Metrics | None = None,
         tell: Callable[[], None] = _nobody,
     ) -> None:
         """`patience`: seconds to wait, once a pass, for agents that are not connected.
@@ -94,6 +97,7 @@ class Fleet:
         self._journal = journal
         self._patience = patience
         self._running = Running() if running is None else running
+        self._metrics = Metrics() if metrics is None else metrics
         self._tell = tell
 
     async def wait_connected(self, nodes: Iterable[str]) -> set[str]:
@@ -205,18 +209,22 @@ class Fleet:
                 with self._running.attempt(task, number, total_bytes, partial(self._hub.traffic, id)):
                     report = await attempt(id)
             except TrueupError as error:
+                self._metrics.count(BLOCKS, self._hub.traffic(id).blocks)
                 failed = partial(
                     self._end, task, number, error.reason, str(error), getattr(error, "report", None)
                 )
                 if number < retry.attempts and _may_pass(error):
                     await self._record(failed, "RETRYING")
+                    self._metrics.count(ATTEMPTS_AGAIN)
                     await trio.sleep(delay)
                     delay = min(delay * 2, retry.max_backoff)
                     if await self.wait_connected([node]):
                         continue
                 await self._record(failed, "FAILED")
+                self._metrics.count(TASKS, state="FAILED")
                 raise
             await self._record(self._end, task, number, "", "", report, "SUCCESS")
+            self._count(report, id)
             return report
 
     def _end(
@@ -238,6 +246,12 @@ class Fleet:
             log=KNOWN.mask(log_of(report)) if report is not None else "",
             details=report_details(report) if report is not None else {},
         )
+
+    def _count(self, report: TaskReport, attempt: str) -> None:
+        self._metrics.count(TASKS, state="SUCCESS")
+        self._metrics.count(BLOCKS, self._hub.traffic(attempt).blocks)
+        self._metrics.count(SYNC_BYTES, report.bytes_received, how="received")
+        self._metrics.count(SYNC_BYTES, report.bytes_reused, how="reused")
 
     async def _record(self, write: Callable[..., T], *given: Any, **named: Any) -> T:
         written = await trio.to_thread.run_sync(partial(write, *given, **named))

@@ -26,6 +26,7 @@ from reconciler.github_reports import GithubReports
 from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
+from reconciler.metrics.registry import Metrics
 from reconciler.pairing import with_pairing
 from reconciler.repositories import BranchFiles, Repositories
 from reconciler.running import Running
@@ -111,6 +112,7 @@ class Primary:
     specs: SpecCache = field(default_factory=SpecCache)
     bulletin: Bulletin = field(default_factory=Bulletin)
     """Told whenever something is another than before that people may be looking at."""
+    metrics: Metrics = field(default_factory=Metrics)
     running: Running = field(default_factory=Running)
     """What agents are at right now."""
     calls: Calls = field(default_factory=Calls)
@@ -211,7 +213,14 @@ class Primary:
                 self.hub = hub
         else:
             await enrol(self)
-        return Fleet(self.hub, self.journal, patience=patience, running=self.running, tell=self.bulletin.tell)
+        return Fleet(
+            self.hub,
+            self.journal,
+            patience=patience,
+            running=self.running,
+            metrics=self.metrics,
+            tell=self.bulletin.tell,
+        )
 
     async def _record_pairing(self, node: str, certificate: bytes, trust_on_first_use: bool) -> None:
         """Durable before the agent hears that it is paired: a successor must accept it too."""

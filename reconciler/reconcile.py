@@ -22,6 +22,7 @@ from reconciler.gather import gather_facts, releases_of
 from reconciler.health import HealthChecks
 from reconciler.health_status import checks_due, notes_of_health
 from reconciler.holds import active_holds, with_untold_failures
+from reconciler.metrics.slots import counted
 from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
 from reconciler.observe import observe
@@ -133,7 +134,7 @@ async def _one_pass(
     looked: dict[str, str | None] = {}
     # apply
     recorder = await JournalRecorder.start(
-        primary.journal, prepared.desired, primary.now, primary.bulletin.tell
+        primary.journal, prepared.desired, primary.now, primary.bulletin.tell, primary.metrics
     )
     releases = ReleaseSteps(
         spec,
@@ -168,7 +169,7 @@ async def _one_pass(
                 prepared.plan,
                 steps.executors(),
                 recorder,
-                slot=steps.slot,
+                slot=counted(steps.slot, primary.metrics),
                 on_change=on_change,
             )
     # status

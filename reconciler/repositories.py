@@ -24,10 +24,18 @@ CheckBranch = Callable[[Repository, str, str], Awaitable[None]]
 """Given a repository, a branch and the commit at its tip, raises where nothing of it may be used."""
 
 
+def _nobody() -> None:
+    """For callers who count nothing."""
+
+
 class Repositories:
     """Mirrors by URL. `begin_pass` makes the next `refresh` of each URL look again."""
 
-    def __init__(self, directory: Path, options: GitOptions) -> None:
+    def __init__(
+        self, directory: Path, options: GitOptions, on_failure: Callable[[], None] = _nobody
+    ) -> None:
+        """`on_failure` is told once a pass of each URL that could not be looked at."""
+        self.on_failure = on_failure
         self._directory = directory
         self._options = options
         self._mirrors: dict[str, Mirror] = {}
@@ -86,6 +94,7 @@ class Repositories:
                     look.refs = await mirror.refresh()
                 except Exception as error:
                     look.error = error
+                    self.on_failure()
                     raise
                 for branch in look.refs.rewound:
                     log.warning("a branch lost commits: it was force-pushed", url=shown(url), branch=branch)

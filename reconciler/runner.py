@@ -19,6 +19,7 @@ from reconciler.apply import Outcome
 from reconciler.errors import SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
 from reconciler.inbox import Inbox
+from reconciler.metrics.declared import LAST_GOOD_PASS, PASS_DURATION, PASSES
 from reconciler.mishaps import line_for_log, way_to
 from reconciler.pass_requests import PassRequest, request_for
 from reconciler.plan import Step
@@ -60,6 +61,11 @@ class Runner:
         self._problems: tuple[str, ...] = ()
         self._findings: dict[str, str] = {}
         """What was told of resources that are not in order, by resource."""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a pass is asked for that has not begun."""
+        return self._timetable.is_asked
 
     def ask(
         self,
@@ -120,8 +126,10 @@ class Runner:
     async def _make_pass(self, patience: float) -> None:
         """One pass, whatever becomes of it."""
         request = self._timetable.take(trio.current_time())
+        began = trio.current_time()
         with trace():
             error = await self._try(patience, request)
+        self.primary.metrics.observe(PASS_DURATION, trio.current_time() - began)
         self._passed.set()
         self._passed = trio.Event()
         if error is None:
@@ -149,6 +157,9 @@ class Runner:
             if any(outcome.reason == Reason.SUPERSEDED for outcome in done.outcomes.values()):
                 self.ask("a wait for health was overtaken")
         self.last = LastPass(self.primary.now(), code, error)
+        self.primary.metrics.count(PASSES, outcome=code.name.lower())
+        if code is ExitCode.DONE:
+            self.primary.metrics.set(LAST_GOOD_PASS, self.last.ended_at.timestamp())
         self.primary.bulletin.tell()
         return error
 

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import structlog
@@ -11,6 +12,7 @@ import trio
 from agent.status import notify
 from reconciler.hardening import forbid_core_dumps
 from reconciler.live import socket_path
+from reconciler.metrics.declared import FETCH_FAILURES
 from reconciler.primary import Primary, open_primary
 from reconciler.runner import Runner
 from reconciler.settings import Settings
@@ -56,6 +58,8 @@ async def _heed(signals: AsyncIterator[int], stop: trio.Event, everything: trio.
 
 async def _serve(primary: Primary, stop: trio.Event) -> None:
     path = socket_path(primary.settings)
+    primary.metrics.open()
+    primary.repositories.on_failure = partial(primary.metrics.count, FETCH_FAILURES)
     runner = Runner(primary)
     door = Door.of(primary.settings, primary.now)
     async with AsyncExitStack() as opened:
@@ -64,9 +68,11 @@ async def _serve(primary: Primary, stop: trio.Event) -> None:
         public = await listen_on(primary.settings.http_addr)
         for listener in public:
             await opened.enter_async_context(listener)
+        at_address = HttpServer(public_app(runner, door, stop), public, PUBLIC_LIMITS, primary.metrics)
+        at_socket = HttpServer(local_app(runner), [local], LOCAL_LIMITS, primary.metrics)
         async with trio.open_nursery() as serving, trio.open_nursery() as background:
-            serving.start_soon(HttpServer(public_app(runner, door, stop), public, PUBLIC_LIMITS).run, stop)
-            serving.start_soon(HttpServer(local_app(runner), [local], LOCAL_LIMITS).run, stop)
+            serving.start_soon(at_address.run, stop)
+            serving.start_soon(at_socket.run, stop)
             background.start_soon(runner.keep_secrets_fresh)
             background.start_soon(runner.watch_agents)
             background.start_soon(runner.act_on_deliveries)

@@ -100,6 +100,8 @@ class Settings:
     """Names, besides loopback's, that requests to the HTTP address may be sent to."""
     trusted_proxies: tuple[Network, ...]
     """Whose `X-Forwarded-For` is believed."""
+    metrics_open: bool
+    """Whether `/metrics` needs no token."""
     api_tokens_file: Path | None
     """None: the API is closed on the network."""
     infisical_enabled: bool
@@ -242,6 +244,7 @@ def load_settings(
         infisical_webhook_secret=read.secret("INFISICAL_WEBHOOK_SECRET"),
         http_hosts=read.value("TRUEUP_HTTP_HOSTS", parse_hosts, frozenset()),
         trusted_proxies=read.value("TRUEUP_TRUSTED_PROXIES", parse_networks, ()),
+        metrics_open=read.value("TRUEUP_METRICS_OPEN", parse_flag, False),
         api_tokens_file=read.optional("TRUEUP_API_TOKENS_FILE", parse_path),
         infisical_enabled=read.value("INFISICAL_ENABLED", parse_flag, True),
         infisical_sync_interval=read.optional("INFISICAL_SYNC_INTERVAL_MINUTES", parse_minutes),

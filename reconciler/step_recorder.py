@@ -12,6 +12,8 @@ from reconciler.apply import Outcome
 from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredSync, DesiredTarget, Revision
 from reconciler.hashing import Inputs
 from reconciler.journal import Journal, StepRecord
+from reconciler.metrics.declared import STEP_DURATION, STEPS
+from reconciler.metrics.registry import Metrics
 from reconciler.plan import ADOPTED, Action, Step
 from reconciler.recording import StepResult, step_result
 from reconciler.secret_reads import ReadFor, SecretRead, reads_of
@@ -32,7 +34,10 @@ class JournalRecorder:
         desired: Desired,
         now: Callable[[], datetime],
         tell: Callable[[], None] = _nobody,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = Metrics() if metrics is None else metrics
+        self._began: dict[int, float] = {}
         self._journal = journal
         self._tell = tell
         self._now = now
@@ -54,10 +59,11 @@ class JournalRecorder:
         desired: Desired,
         now: Callable[[], datetime],
         tell: Callable[[], None] = _nobody,
+        metrics: Metrics | None = None,
     ) -> "JournalRecorder":
         """`tell` is called whenever the journal has something new."""
         pass_id = await trio.to_thread.run_sync(journal.begin_pass, desired.spec_revision)
-        return cls(journal, pass_id, desired, now, tell)
+        return cls(journal, pass_id, desired, now, tell, metrics)
 
     async def begin(self, step: Step) -> int:
         resource = self._resources.get(step.resource)
@@ -73,13 +79,17 @@ class JournalRecorder:
                 reads=_reads(step, resource),
             )
         )
+        self._began[record] = trio.current_time()
         self._tell()
         return record
 
     async def end(self, record: int, step: Step, outcome: Outcome) -> None:
         if outcome.state == "blocked":
             return
-        state = outcome.state
+        state, action = outcome.state, step.action.value
+        self._metrics.count(STEPS, action=action, outcome=state)
+        if (began := self._began.pop(record, None)) is not None:
+            self._metrics.observe(STEP_DURATION, trio.current_time() - began, action=action)
         resource = self._resources.get(step.resource)
         if resource is not None:
             resource = replace(resource, revision=self.revision_of(resource))

@@ -216,9 +216,7 @@ class Reception:
             session = Session(Role.PRIMARY, opening.control, opening.bulk, protocol=opening.protocol)
             older = self.sessions.get(node)
             self.sessions[node] = session
-            self.peers[node] = Peer(
-                opening.agent_version, opening.protocol, caller.peer, trio.current_time()
-            )
+            self.peers[node] = Peer(opening.agent_version, opening.protocol, caller.peer, trio.current_time())
             if older is not None:
                 older.end(LinkLost("the agent connected again"))
             self._changed()

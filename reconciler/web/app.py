@@ -14,7 +14,7 @@ from reconciler.errors import TrueupError
 from reconciler.runner import Runner
 from reconciler.web import deploys, webhooks
 from reconciler.web.answers import answer, http_error, trueup_error
-from reconciler.web.apis import general, secrets
+from reconciler.web.apis import general, metrics, secrets
 from reconciler.web.callers import local_caller
 from reconciler.web.door import Door
 from reconciler.web.endpoints import AnyEndpoint, Endpoint, Identify, OpenEndpoint, routes_of
@@ -49,7 +49,8 @@ def public_app(runner: Runner, door: Door | None = None, stop: trio.Event | None
 def _open(runner: Runner) -> list[OpenEndpoint]:
     return [
         endpoint
-        for endpoint in (*general.endpoints(runner), *webhooks.endpoints(runner), *deploys.endpoints(runner))
+        for subject in (general, metrics, webhooks, deploys)
+        for endpoint in subject.endpoints(runner)
         if isinstance(endpoint, OpenEndpoint)
     ]
 
@@ -57,7 +58,7 @@ def _open(runner: Runner) -> list[OpenEndpoint]:
 def _api(runner: Runner) -> list[Endpoint]:
     return [
         endpoint
-        for subject in (general, secrets)
+        for subject in (general, metrics, secrets)
         for endpoint in subject.endpoints(runner)
         if isinstance(endpoint, Endpoint)
     ]

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from reconciler.web.answers import encoded
 from reconciler.web.bodies import Bodies
 from reconciler.web.guard import TIME
+from reconciler.web.observed import ROUTE
 from reconciler.web.refusals import NotAllowed, RequestRefused
 
 MAX_BODY: Final = 1024 * 1024
@@ -146,11 +147,14 @@ def routes_of(endpoints: Iterable[AnyEndpoint], identify: Identify) -> list[Rout
         known[endpoint.method] = (
             endpoint.handler if isinstance(endpoint, OpenEndpoint) else _checking(endpoint, identify, bodies)
         )
-    return [Route(path, _by_method(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    return [
+        Route(path, _by_method(path, handlers), methods=list(handlers)) for path, handlers in by_path.items()
+    ]
 
 
-def _by_method(handlers: Mapping[str, Open]) -> Open:
+def _by_method(path: str, handlers: Mapping[str, Open]) -> Open:
     async def serve(request: Request) -> Response:
+        request.scope[ROUTE] = path
         return await handlers["GET" if request.method == "HEAD" else request.method](request)
 
     return serve

@@ -18,8 +18,10 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
+from reconciler.metrics.registry import Metrics
 from reconciler.mishaps import line_for_log, way_to
 from reconciler.web.guard import App, Guard, Limits
+from reconciler.web.observed import Observed
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +50,15 @@ GRACE: Final = 5.0
 class HttpServer:
     """Serves one app on some listeners, which it closes at its end."""
 
-    def __init__(self, app: App, listeners: list[trio.SocketListener], limits: Limits) -> None:
+    def __init__(
+        self,
+        app: App,
+        listeners: list[trio.SocketListener],
+        limits: Limits,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._app = app
+        self._metrics = Metrics() if metrics is None else metrics
         self._listeners = listeners
         self._limits = limits
         self._open = 0
@@ -63,7 +72,7 @@ class HttpServer:
     async def run(self, stop: trio.Event) -> None:
         """Serve until `stop` is set, and then finish the answers that are under way."""
         async with trio.open_nursery() as draining, trio.open_nursery() as connections:
-            app = ASGIWrapper(Guard(self._app, self._limits, draining))
+            app = ASGIWrapper(Observed(Guard(self._app, self._limits, draining), self._metrics))
             try:
                 async with trio.open_nursery() as accepting:
                     serve = partial(

@@ -7,6 +7,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from reconciler.metrics.declared import DELIVERIES
 from reconciler.runner import Runner
 from reconciler.settings import Settings
 from reconciler.tracing import trace
@@ -52,12 +53,17 @@ class Webhooks:
 
     async def receive(self, request: Request) -> JSONResponse:
         """Answered once it cannot be lost: a primary that dies now acts on it at its next start."""
-        sender, read = _reader(request, self._runner.primary.settings)
-        async with self._bodies.read(request) as body:
-            said = read(body)
-            delivery_id = request.headers.get(DELIVERY, "")
-            with trace(sender=sender, delivery=delivery_id) as trace_id:
-                is_new = await self._runner.inbox.take(sender, delivery_id, said, body, trace_id)
+        outcome = "refused"
+        try:
+            sender, read = _reader(request, self._runner.primary.settings)
+            async with self._bodies.read(request) as body:
+                said = read(body)
+                delivery_id = request.headers.get(DELIVERY, "")
+                with trace(sender=sender, delivery=delivery_id) as trace_id:
+                    is_new = await self._runner.inbox.take(sender, delivery_id, said, body, trace_id)
+            outcome = "accepted" if is_new else "repeated"
+        finally:
+            self._runner.primary.metrics.count(DELIVERIES, sender=_sender(request), outcome=outcome)
         return done("accepted" if is_new else "the same was accepted before", 202)
 
 
@@ -81,6 +87,13 @@ def _reader(request: Request, settings: Settings) -> tuple[str, Callable[[bytes]
         event = request.headers.get("x-github-event", "")
         return "github", lambda body: read_github(github, event, body, of_github)
     raise DeliveryRefused(401, f"one signature is needed, {INFISICAL} or {GITHUB}")
+
+
+def _sender(request: Request) -> str:
+    """Who a delivery seems to be from."""
+    if _values(request, GITHUB):
+        return "github"
+    return "infisical" if _values(request, INFISICAL) else "unknown"
 
 
 def _values(request: Request, name: str) -> list[bytes]:

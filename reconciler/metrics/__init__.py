@@ -1,0 +1,1 @@
+"""What a running primary can be watched by: counters and gauges in Prometheus' form."""
