@@ -41,7 +41,7 @@ def public_app(runner: Runner, door: Door | None = None, stop: trio.Event | None
     opened, api = _open(runner), _api(runner)
     signed = [each.path for each in opened if each.security is not None]
     door = door or Door(None, now=runner.primary.now)
-    site = Site(runner, door, api, stop or trio.Event())
+    site = Site(runner, door, api, trio.Event() if stop is None else stop)
     app = _app([*opened, *api, *site.endpoints()], door, site.routes())
     return HostCheck(app, runner.primary.settings.http_hosts, ["/health", *signed])
 
