@@ -11,6 +11,14 @@ IDENTITY: Final = re.compile(r"([^<>\n\0]+) <([^<>\n\0]+)>.*")
 """`Name <address>`, and what git writes after it."""
 
 
+def person(name: str) -> str:
+    """`Name <address>` for somebody who is known by that, or by a plain name."""
+    if (found := IDENTITY.fullmatch(name)) is not None:
+        return f"{found[1]} <{found[2]}>"
+    clean = " ".join(re.sub(r"[^\w .@+-]", " ", name).split())[:100] or "somebody"
+    return f"{clean} <{clean.replace(' ', '.')}@localhost>"
+
+
 def whoami() -> str:
     """`Name <email>` as commits made here carry it; the account where git knows nobody."""
     import git

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from reconciler.control.state import fold
 from reconciler.pairing import enrolments
 from reconciler.pass_status import last_good_spec
+from reconciler.spec.model import Spec
 from reconciler.spec_source import read_spec
 from reconciler.status.documents import SUMMARY_ID, Summary
 from reconciler.sync.enrolment import Enrolment
@@ -18,17 +19,22 @@ async def enrolled(primary: "Primary") -> list[Enrolment]:
 
     Not from what a pass has read when it began: a node that was revoked since would be let in again.
     """
-    settings = primary.settings
     recorded = await primary.status.read()
     known = recorded.summary or Summary(id=SUMMARY_ID)
     records = await primary.operators.read(seen=known.control, commit=known.control_commit)
-    spec = await read_spec(
+    return enrolments(await newest_spec(primary), recorded, fold(records))
+
+
+async def newest_spec(primary: "Primary") -> Spec:
+    """What the spec says at its tip, as the mirror has it now, or said when it last could be used."""
+    settings = primary.settings
+    found = await read_spec(
         primary.repositories.mirror(settings.require_spec_repo()),
         settings.spec_branch,
-        last_good=last_good_spec(recorded),
+        last_good=last_good_spec(await primary.status.read()),
         cache=primary.specs,
     )
-    return enrolments(spec.spec, recorded, fold(records))
+    return found.spec
 
 
 async def enrol(primary: "Primary") -> None:

@@ -21,6 +21,7 @@ from reconciler.web.deliveries import (
     FORMS,
     Acknowledged,
     Delivery,
+    PassAsked,
     Pushed,
     RotationFailed,
     SecretsModified,
@@ -51,7 +52,12 @@ COME_AGAIN: Final = 30
 
 class Ask(Protocol):
     def __call__(
-        self, why: str, *, resources: Collection[str] = (), environments: Collection[str] = ()
+        self,
+        why: str,
+        *,
+        resources: Collection[str] = (),
+        environments: Collection[str] = (),
+        forced: Collection[str] = (),
     ) -> None: ...
 
 
@@ -164,6 +170,8 @@ class Inbox:
                 self._ask(f"a workflow of {repository} ended")
             case Acknowledged(event):
                 log.info("webhook", event_name=event)
+            case PassAsked(why, resources, environments, forced):
+                self._ask(why, resources=resources, environments=environments, forced=forced)
             case _:
                 assert_never(said)
         self._acted.add(kept.id)

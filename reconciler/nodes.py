@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from agent.address import Address
 from agent.node_token import NodeToken
 from reconciler import spec_edit
 from reconciler.console import print_document, print_nodes
 from reconciler.errors import GitRefused, GitUnavailable, SettingsError, TrueupError
 from reconciler.git.urls import check_url
+from reconciler.joining import addresses, join_command
 from reconciler.keys import MasterKey
 from reconciler.pairing import without_pairing
 from reconciler.primary import load_key, open_primary, open_repositories, read_status
@@ -50,7 +50,7 @@ async def add_node(
     could not be pushed; then nothing has changed.
     """
     key = load_key(settings)
-    _addresses(primaries)  # before anything is committed
+    addresses(primaries)  # before anything is committed
     token, fields = NodeToken.generate(), NodeFields(labels=_labels(labels))
     spec_edit.check_new_node(name, token.public_text, fields)
     if dry_run:
@@ -69,7 +69,7 @@ async def rotate_token(settings: Settings, name: str, *, primaries: Sequence[str
     returned, whatever fails after that: it stands nowhere else.
     """
     key = load_key(settings)
-    _addresses(primaries)  # before anything is committed
+    addresses(primaries)  # before anything is committed
     token = NodeToken.generate()
     commit = await _commit_spec(settings, spec_edit.rotate_token(name, token.public_text))
     lines = [f"committed a new token for {name} to the spec: {commit[:12]}"]
@@ -109,16 +109,8 @@ async def _forget_certificate(settings: Settings, name: str) -> tuple[bool, str 
 def _how_to_join(
     settings: Settings, key: MasterKey, name: str, token: NodeToken, primaries: Sequence[str]
 ) -> list[str]:
-    addresses = _addresses(primaries) or [f"{_this_host()}:{settings.tcp_addr.port}"]
-    join = " ".join(
-        [
-            "trueup-agent join",
-            *(f"--primary {address}" for address in addresses),
-            f"--node {name}",
-            f"--token {token.to_text()}",
-            f"--pin {key.tls_fingerprint}",
-        ]
-    )
+    reached = addresses(primaries) or [f"{_this_host()}:{settings.tcp_addr.port}"]
+    join = join_command(name, token, key.tls_fingerprint, reached)
     return [
         "on the host, with --root for each directory that may be written and --allow for each command:",
         "",
@@ -159,11 +151,6 @@ def _labels(pairs: Sequence[str]) -> Mapping[str, str]:
             raise SettingsError(f"--label {pair!r} is not accepted; give KEY=VALUE")
         labels[key] = value
     return labels
-
-
-def _addresses(primaries: Sequence[str]) -> list[str]:
-    """As a join command takes them; SettingsError for what is no address."""
-    return [str(Address.parse(primary)) for primary in primaries]
 
 
 async def _commit_spec(settings: Settings, edit: Edit) -> str:

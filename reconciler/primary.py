@@ -42,6 +42,7 @@ from reconciler.secrets.store import SecretStore
 from reconciler.settings import Settings
 from reconciler.spec.model import SecretSource, Spec
 from reconciler.spec_source import SpecCache
+from reconciler.spec_write import SpecWriter
 from reconciler.status.branch import StatusBranch
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import Recorded
@@ -101,6 +102,8 @@ class Primary:
     status: StatusBranch
     operators: ControlBranch
     """Their decisions."""
+    spec_writer: SpecWriter
+    """Changes of the spec that are made for them."""
     journal: Journal
     run_context: RunContext
     now: Callable[[], datetime]
@@ -291,6 +294,7 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
                 repositories=repositories,
                 status=StatusBranch(status_mirror, key),
                 operators=ControlBranch(repositories.mirror(url)),
+                spec_writer=SpecWriter(repositories.mirror(url), settings.spec_branch),
                 journal=journal,
                 run_context=RunContext.of(settings),
                 now=utc_now,

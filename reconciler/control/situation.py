@@ -19,6 +19,10 @@ class DecisionRefused(TrueupError):
     reason = "DecisionRefused"
 
 
+class UnknownName(DecisionRefused):
+    """A decision about something that is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
     """One look at everything, for one operator."""
@@ -86,11 +90,11 @@ class Situation:
         return units[0]
 
 
-def unknown(what: str, name: str, known: Collection[str]) -> DecisionRefused:
+def unknown(what: str, name: str, known: Collection[str]) -> UnknownName:
     """The refusal of a name that nothing has."""
     near = difflib.get_close_matches(name, list(known), 1)
     listed = ", ".join(sorted(known)[:12])
-    return DecisionRefused(
+    return UnknownName(
         f"there is no {what} {name!r}",
         hint=f"did you mean {near[0]}?" if near else f"there is {listed}" if listed else "the spec has none",
     )

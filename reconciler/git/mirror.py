@@ -72,7 +72,7 @@ class Mirror(MirrorReader):
             return before
         async with self.exclusive() as lock:
             await self.catch_up(lock)
-            self._known = None
+            self._forget_refs()
         after = await self.refs()
         return replace(after, rewound=await self._rewound(before, after))
 
@@ -133,9 +133,11 @@ class Mirror(MirrorReader):
             if not pushed(result, self.url, ref):
                 return False
             self.own_pushes[ref] = commit
-            self._known = None
-            if ref.startswith(MIRRORED):
-                await self.write(["update-ref", ref, commit], lock)
+            try:
+                if ref.startswith(MIRRORED):
+                    await self.write(["update-ref", ref, commit], lock)
+            finally:
+                self._forget_refs()
         return True
 
     async def remote_refs(self) -> dict[str, str]:

@@ -54,6 +54,8 @@ class MirrorReader(BareRepository):
     def __init__(self, url: str, path: Path, options: GitOptions) -> None:
         super().__init__(url, path, options)
         self._known: tuple[Refs, tuple[Tag, ...]] | None = None
+        self._moved = 0
+        """Counts the changes of refs: what was read while one was under way is not kept."""
         self._trees: OrderedDict[str, tuple[TreeEntry, ...]] = OrderedDict()
         self._listing = trio.Lock()
 
@@ -188,13 +190,21 @@ class MirrorReader(BareRepository):
                     return await look()
                 except MirrorBroken:
                     await self.rebuild(lock)
-                    self._known = None
+                    self._forget_refs()
         return await look()
 
     async def _refs_and_tags(self) -> tuple[Refs, tuple[Tag, ...]]:
-        if self._known is None:
-            self._known = await self.mended(self._load_refs)
+        while self._known is None:
+            moved = self._moved
+            loaded = await self.mended(self._load_refs)
+            if moved == self._moved:
+                self._known = loaded
         return self._known
+
+    def _forget_refs(self) -> None:
+        """To be called once refs have changed on the disk."""
+        self._known = None
+        self._moved += 1
 
     async def _load_refs(self) -> tuple[Refs, tuple[Tag, ...]]:
         output = await self.look(["for-each-ref", f"--format={REF_FORMAT}", *MIRRORED])

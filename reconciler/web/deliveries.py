@@ -79,10 +79,21 @@ class Acknowledged:
     event: str
 
 
-Delivery = SecretsModified | RotationFailed | Pushed | WorkflowCompleted | Acknowledged
+@dataclass(frozen=True, slots=True)
+class PassAsked:
+    """Somebody asked for a pass; see `Runner.ask`."""
+
+    why: str
+    resources: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
+    forced: tuple[str, ...] = ()
+
+
+Delivery = SecretsModified | RotationFailed | Pushed | WorkflowCompleted | Acknowledged | PassAsked
 
 FORMS: Final[Mapping[str, type[Delivery]]] = {
-    form.__name__: form for form in (SecretsModified, RotationFailed, Pushed, WorkflowCompleted, Acknowledged)
+    form.__name__: form
+    for form in (SecretsModified, RotationFailed, Pushed, WorkflowCompleted, Acknowledged, PassAsked)
 }
 """By name, as deliveries are kept: a later version knows these names too."""
 

@@ -61,12 +61,7 @@ def read_deploy(signatures: Sequence[bytes], body: bytes, secret: Secret, *, now
         content = msgspec.json.decode(body, type=DeployBody)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DeliveryRefused(400, f"the body is not a request for a deploy: {bounded(str(error))}") from None
-    if bool(content.nonce) != (content.requested_at is not None):
-        raise DeliveryRefused(400, "requested_at and nonce belong together: send both, or neither")
-    if content.nonce and not _NONCE.fullmatch(content.nonce):
-        raise DeliveryRefused(400, "a nonce has 8 to 200 letters, digits or ._:/+=-")
-    if content.requested_at is not None and not _is_now(content.requested_at, now):
-        raise DeliveryRefused(401, "requested_at is not within 5 minutes of our time")
+    check_once(content.requested_at, content.nonce, now)
     if content.rollback and not content.nonce:
         raise DeliveryRefused(
             400, "a rollback needs requested_at and nonce, or it would count each time it is sent"
@@ -80,6 +75,16 @@ def read_deploy(signatures: Sequence[bytes], body: bytes, secret: Secret, *, now
         digest=hashlib.sha256(body).hexdigest(),
         nonce=content.nonce,
     )
+
+
+def check_once(requested_at: datetime | int | None, nonce: str, now: datetime) -> None:
+    """Raises DeliveryRefused unless there are a time of now and a nonce, or neither."""
+    if bool(nonce) != (requested_at is not None):
+        raise DeliveryRefused(400, "requested_at and nonce belong together: send both, or neither")
+    if nonce and not _NONCE.fullmatch(nonce):
+        raise DeliveryRefused(400, "a nonce has 8 to 200 letters, digits or ._:/+=-")
+    if requested_at is not None and not _is_now(requested_at, now):
+        raise DeliveryRefused(401, "requested_at is not within 5 minutes of our time")
 
 
 def _is_now(said: datetime | int, now: datetime) -> bool:

@@ -1,0 +1,135 @@
+"""What a running primary does to nodes: a commit or a record in somebody's name, and its effect at once."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from agent.node_token import NodeToken
+from reconciler import spec_edit
+from reconciler.control import orders
+from reconciler.control.branch import Appended
+from reconciler.decisions import record
+from reconciler.desk import open_desk
+from reconciler.enrolling import enrol
+from reconciler.errors import TrueupError
+from reconciler.joining import addresses, join_command
+from reconciler.pairing import without_pairing
+from reconciler.runner import Runner
+from reconciler.spec_edit import Edit, EditRefused, NodeFields
+from reconciler.spec_write import Written
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+EFFECT_DEADLINE = 30.0
+"""Seconds that a change which is in git already has to become known here, whoever asked being gone or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A change that gave a node a token. `join` holds its private half, which stands nowhere else; empty
+    where nothing was done."""
+
+    written: Written
+    join: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """For whom a change is made, and how. See `SpecWriter.write`."""
+
+    author: str
+    expected: str | None = None
+    dry_run: bool = False
+
+
+class NodeWork:
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._primary = runner.primary
+
+    async def create(self, node: str, fields: NodeFields, primaries: Sequence[str], how: How) -> NewToken:
+        token, reached = NodeToken.generate(), self._addresses(primaries)
+        spec_edit.check_new_node(node, token.public_text, fields)
+        written = await self._write(spec_edit.add_node(node, token.public_text, fields), how)
+        if how.dry_run:
+            return NewToken(written)
+        await self._take_effect(f"the node {node} was added")
+        return self._with_join(written, node, token, reached)
+
+    async def change(self, node: str, fields: NodeFields, how: How) -> Written:
+        return await self._change(spec_edit.change_node(node, fields), f"the node {node} was changed", how)
+
+    async def remove(self, node: str, how: How) -> Written:
+        return await self._change(spec_edit.remove_node(node), f"the node {node} was removed", how)
+
+    async def rotate(self, node: str, primaries: Sequence[str], how: How) -> NewToken:
+        token, reached = NodeToken.generate(), self._addresses(primaries)
+        written = await self._write(spec_edit.rotate_token(node, token.public_text), how)
+        if how.dry_run:
+            return NewToken(written)
+        try:
+            await self._forget(node)  # a new token, a new certificate
+        except TrueupError as error:
+            # The token is in the spec, and stands nowhere else than in this answer.
+            log.error("the old certificate is still recorded; repair the node", node=node, error=str(error))
+        await self._take_effect(f"the node {node} has another token")
+        return self._with_join(written, node, token, reached)
+
+    async def repair(self, node: str) -> str:
+        """Forget the certificate that the node paired with; the commit of the status branch, if one was made.
+
+        Raises EditRefused for a node that never paired.
+        """
+        known, commit = await self._forget(node)
+        if not known:
+            raise EditRefused(f"{node} has never paired", hint="see `trueup node list`")
+        await self._take_effect(f"the node {node} may pair again")
+        return commit or ""
+
+    async def revoke(self, node: str, reason: str, author: str) -> Appended:
+        """Take the node's token back, over the spec. Raises DecisionRefused, and as the branch does."""
+        desk = await open_desk(self._primary, author)
+        decided = await record(desk, lambda at: [orders.revoke(at, node, reason)])
+        await self._take_effect(f"the node {node} was revoked")
+        return decided.appended
+
+    # --- inside --------------------------------------------------------------------------------
+
+    async def _change(self, edit: Edit, why: str, how: How) -> Written:
+        written = await self._write(edit, how)
+        if not how.dry_run:
+            await self._take_effect(why)
+        return written
+
+    async def _write(self, edit: Edit, how: How) -> Written:
+        return await self._primary.spec_writer.write(
+            edit, author=how.author, expected=how.expected, dry_run=how.dry_run
+        )
+
+    async def _forget(self, node: str) -> tuple[bool, str | None]:
+        """Whether the status files know the node, and the commit that forgets its certificate."""
+        primary = self._primary
+        settings = primary.settings
+        await primary.repositories.mirror(settings.status_repo or settings.require_spec_repo()).refresh()
+        known = f"nodes/{node}" in (await primary.status.read()).nodes
+        return known, await primary.status.publish(
+            lambda recorded: without_pairing(recorded, node, now=primary.now()), f"Let {node} pair again"
+        )
+
+    async def _take_effect(self, why: str) -> None:
+        """Connections that have no right any more end here; the pass that is asked for does the rest."""
+        try:
+            with trio.CancelScope(shield=True), trio.move_on_after(EFFECT_DEADLINE):
+                await enrol(self._primary)
+        finally:
+            self._runner.ask(why)
+
+    def _addresses(self, primaries: Sequence[str]) -> list[str]:
+        port = self._primary.settings.tcp_addr.port
+        return addresses(primaries) or [f"{socket.getfqdn()}:{port}"]
+
+    def _with_join(self, written: Written, node: str, token: NodeToken, primaries: Sequence[str]) -> NewToken:
+        return NewToken(written, join_command(node, token, self._primary.key.tls_fingerprint, primaries))
