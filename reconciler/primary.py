@@ -26,6 +26,7 @@ from reconciler.github_reports import GithubReports
 from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
+from reconciler.looked import Looked
 from reconciler.metrics.registry import Metrics
 from reconciler.pairing import with_pairing
 from reconciler.repositories import BranchFiles, Repositories
@@ -124,6 +125,8 @@ class Primary:
     """Who waits for secrets that another repository exports; told by webhooks."""
     spec: Spec | None = None
     """What the last pass found."""
+    looked: Looked | None = None
+    """What it found besides; None: there was none yet."""
     hub: Hub | None = None
     """The agents' end, from the first pass on whose spec has nodes."""
     enrolling: trio.Lock = field(default_factory=trio.Lock)

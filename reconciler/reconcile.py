@@ -22,6 +22,7 @@ from reconciler.gather import gather_facts, releases_of
 from reconciler.health import HealthChecks
 from reconciler.health_status import checks_due, notes_of_health
 from reconciler.holds import active_holds, with_untold_failures
+from reconciler.looked import Looked
 from reconciler.metrics.slots import counted
 from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
@@ -125,6 +126,15 @@ async def _one_pass(
     for note in primary.new_notes(prepared.notes):
         log.info(f"note: {note}")
     on_plan(prepared.plan)
+    primary.looked = Looked(
+        primary.now(),
+        prepared.spec.spec,
+        prepared.plan,
+        prepared.spec.problems,
+        prepared.notes,
+        prepared.control,
+    )
+    primary.bulletin.tell()
     spec = prepared.spec.spec
     spec_url, spec_branch = primary.settings.require_spec_repo(), primary.settings.spec_branch
     newer = Newer(spec, spec_url, spec_branch, primary.repositories, primary.calls)

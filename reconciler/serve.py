@@ -69,7 +69,7 @@ async def _serve(primary: Primary, stop: trio.Event) -> None:
         for listener in public:
             await opened.enter_async_context(listener)
         at_address = HttpServer(public_app(runner, door, stop), public, PUBLIC_LIMITS, primary.metrics)
-        at_socket = HttpServer(local_app(runner), [local], LOCAL_LIMITS, primary.metrics)
+        at_socket = HttpServer(local_app(runner, stop), [local], LOCAL_LIMITS, primary.metrics)
         async with trio.open_nursery() as serving, trio.open_nursery() as background:
             serving.start_soon(at_address.run, stop)
             serving.start_soon(at_socket.run, stop)

@@ -66,6 +66,11 @@ class StatusBranch:
         """
         return (await self._load()).recorded
 
+    @property
+    def known(self) -> Recorded:
+        """What was last read or published here; it waits for nothing."""
+        return self._tip.recorded
+
     async def publish(self, change: Callable[[Recorded], Recorded], message: str) -> str | None:
         """Records what `change` makes of what is recorded; the id of the commit, None if nothing changed.
 

@@ -14,7 +14,22 @@ from reconciler.errors import TrueupError
 from reconciler.runner import Runner
 from reconciler.web import deploys, manual_sync, webhooks
 from reconciler.web.answers import answer, http_error, trueup_error
-from reconciler.web.apis import decisions, general, metrics, node_writes, project_writes, secrets
+from reconciler.web.apis import (
+    decisions,
+    environments,
+    events,
+    general,
+    history,
+    metrics,
+    node_writes,
+    nodes,
+    plan,
+    project_writes,
+    projects,
+    secrets,
+    services,
+    tasks,
+)
 from reconciler.web.callers import local_caller
 from reconciler.web.door import Door
 from reconciler.web.endpoints import AnyEndpoint, Endpoint, Identify, OpenEndpoint, routes_of
@@ -26,42 +41,41 @@ from reconciler.web.page.site import Site
 LOCAL_LIMITS: Final = Limits(deadline=240.0, max_requests=64)
 """A request may have to wait for a secret source and its fallbacks."""
 
+SUBJECTS: Final = (
+    *(general, metrics, webhooks, deploys),
+    *(environments, history, services, plan),
+    *(nodes, projects, tasks, secrets),
+    *(decisions, node_writes, project_writes),
+)
+"""Each declares its endpoints."""
+
 PUBLIC_LIMITS: Final = Limits(deadline=30.0, max_requests=256)
 
 
-def local_app(runner: Runner) -> Starlette:
+def local_app(runner: Runner, stop: trio.Event | None = None) -> Starlette:
     """For the owner of the state directory, who may do everything."""
-    return _app([*_open(runner, local_caller), *_api(runner)], local_caller)
+    return _app(_declared(runner, trio.Event() if stop is None else stop, local_caller), local_caller)
 
 
 def public_app(runner: Runner, door: Door | None = None, stop: trio.Event | None = None) -> App:
     """For whoever reaches the address: nothing is open without a token or a secret of its own, but what
     says nothing. Without a door nobody gets into the API or the page. What goes on for long, such as the
     page's events, ends with `stop`."""
+    stop = trio.Event() if stop is None else stop
     door = door or Door(None, now=runner.primary.now)
-    opened, api = _open(runner, door), _api(runner)
-    signed = [each.path for each in opened if each.security is not None]
-    site = Site(runner, door, api, trio.Event() if stop is None else stop)
-    app = _app([*opened, *api, *site.endpoints()], door, site.routes())
+    declared = _declared(runner, stop, door)
+    signed = [each.path for each in declared if isinstance(each, OpenEndpoint) and each.security is not None]
+    api = [each for each in declared if isinstance(each, Endpoint)]
+    site = Site(runner, door, api, stop)
+    app = _app([*declared, *site.endpoints()], door, site.routes())
     return HostCheck(app, runner.primary.settings.http_hosts, ["/health", *signed])
 
 
-def _open(runner: Runner, identify: Identify) -> list[OpenEndpoint]:
-    found = [each for subject in (general, metrics, webhooks, deploys) for each in subject.endpoints(runner)]
-    return [
-        endpoint
-        for endpoint in (*found, *manual_sync.endpoints(runner, identify))
-        if isinstance(endpoint, OpenEndpoint)
-    ]
-
-
-def _api(runner: Runner) -> list[Endpoint]:
-    return [
-        endpoint
-        for subject in (general, metrics, secrets, node_writes, project_writes, decisions)
-        for endpoint in subject.endpoints(runner)
-        if isinstance(endpoint, Endpoint)
-    ]
+def _declared(runner: Runner, stop: trio.Event, identify: Identify) -> list[AnyEndpoint]:
+    """Answers that go on end with `stop`."""
+    declared = [endpoint for subject in SUBJECTS for endpoint in subject.endpoints(runner)]
+    declared += manual_sync.endpoints(runner, identify)
+    return [*declared, *events.endpoints(runner, stop)]
 
 
 def _app(endpoints: list[AnyEndpoint], identify: Identify, more: Sequence[Route] = ()) -> Starlette:

@@ -63,7 +63,7 @@ class Door:
         self._now = now
         self._clock = clock
         self._wrong_of_one = Rates(burst=10, every=6.0)
-        self._wrong_of_all = Rates(burst=200, every=0.5)
+        self._wrong_of_all = Rates(burst=500, every=0.25)
         self._requests = Rates(burst=600, every=1 / 30)
 
     @classmethod

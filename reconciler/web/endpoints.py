@@ -6,6 +6,7 @@ So a route without a rule for who may use it cannot be written, and `/openapi.js
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -81,6 +82,8 @@ class Call(Generic[Query, Body]):
     path: Mapping[str, str]
     """What the braces of the path stand for."""
     request: Request
+    again: Callable[[], Awaitable[Caller]] | None = None
+    """Asks once more who it is, for an answer that goes on: raises where their token was taken back."""
 
 
 Identify = Callable[[Request], Awaitable[Caller]]
@@ -108,6 +111,10 @@ class Endpoint:
     media: str = "application/json"
     refusals: Mapping[int, str] = field(default_factory=dict)
     """Statuses, beyond those that every endpoint may answer with, and when."""
+    also: Mapping[str, str] = field(default_factory=dict)
+    """Other media types that it answers with where Accept asks for them, and what they hold."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that it reads, and what they say."""
     deadline: float | None = None
     """Seconds that it may take once it is known who asks; None: as long as any request there."""
 
@@ -169,7 +176,9 @@ def _checking(endpoint: Endpoint, identify: Identify, bodies: Bodies) -> Open:
             request.scope[TIME].allow(endpoint.deadline)
         query = _query(request, endpoint.query)
         body = await _body(request, endpoint.body, bodies)
-        answered = await endpoint.handler(Call(caller, query, body, request.path_params, request))
+        answered = await endpoint.handler(
+            Call(caller, query, body, request.path_params, request, partial(identify, request))
+        )
         if isinstance(answered, Response):
             return answered
         return encoded(answered, endpoint.status)

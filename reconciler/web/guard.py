@@ -39,13 +39,25 @@ class Limits:
 class RequestTime:
     """How long one request may take. What is known to be worth it may take longer than others."""
 
-    def __init__(self, scope: trio.CancelScope, began: float) -> None:
+    def __init__(self, scope: trio.CancelScope, leave: Callable[[], None]) -> None:
+        """`leave`: it is no longer one of the requests that there may be at once."""
         self._scope = scope
-        self._began = began
+        self._began = trio.current_time()
+        self._leave: Callable[[], None] | None = leave
 
     def allow(self, seconds: float) -> None:
         """At least so many seconds from its beginning on."""
         self._scope.deadline = max(self._scope.deadline, self._began + seconds)
+
+    def stream(self, seconds: float) -> None:
+        """The same, for an answer that goes on: how many of these there may be is bounded elsewhere."""
+        self.allow(seconds)
+        self.end()
+
+    def end(self) -> None:
+        if self._leave is not None:
+            self._leave()
+        self._leave = None
 
 
 class Guard:
@@ -76,9 +88,10 @@ class Guard:
 
     async def _run(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         self._running += 1
+        limit = trio.CancelScope(deadline=trio.current_time() + self._limits.deadline)
+        scope[TIME] = time = RequestTime(limit, self._leave)
         try:
-            with trio.move_on_after(self._limits.deadline) as limit:
-                scope[TIME] = RequestTime(limit, trio.current_time())
+            with limit:
                 await self._app(scope, receive, answer.send)
             if limit.cancelled_caught and not answer.started:
                 await answer.error(408, "the request took too long")
@@ -89,7 +102,10 @@ class Guard:
             if not answer.started:
                 await answer.error(500, "internal error; the log of trueup serve has a line on it")
         finally:
-            self._running -= 1
+            time.end()
+
+    def _leave(self) -> None:
+        self._running -= 1
 
 
 class _Answer:

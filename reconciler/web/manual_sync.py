@@ -17,7 +17,7 @@ from reconciler.runner import Runner
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import bounded
 from reconciler.web.answers import encoded
-from reconciler.web.apis.secrets import NoPassYet
+from reconciler.web.apis.known import NoPassYet
 from reconciler.web.asked_passes import ask_durably
 from reconciler.web.bodies import Bodies
 from reconciler.web.deliveries import DeliveryRefused, PassAsked, check_github_signature

@@ -88,7 +88,16 @@ def _operation(endpoint: AnyEndpoint, schemas: Mapping[str, Any]) -> dict[str, A
     refusals = dict(EVERYWHERE)
     if isinstance(endpoint, Endpoint):
         operation["security"] = [{"token": []}]
+        operation["x-role"] = endpoint.role.value
         operation["parameters"] += _query_parameters(endpoint, schemas)
+        operation["parameters"] += [
+            {"name": name, "in": "header", "description": what, "schema": {"type": "string"}}
+            for name, what in endpoint.headers.items()
+        ]
+        operation["responses"][str(endpoint.status)]["content"] |= {
+            media: {"schema": {"type": "string", "description": what}}
+            for media, what in endpoint.also.items()
+        }
         refusals |= CHECKED
     else:
         operation["security"] = [{endpoint.security: []}] if endpoint.security is not None else []

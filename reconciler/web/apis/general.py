@@ -4,22 +4,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from reconciler.runner import Runner
-from reconciler.web.answers import encoded
+from reconciler.web.answers import encoded, refused
 from reconciler.web.endpoints import AnyEndpoint, Call, Done, Endpoint, Model, Nothing, OpenEndpoint, Role
 
 
 class Health(Model, frozen=True):
-    """`ready`: the last pass could be made."""
+    """`live`: it answers. `ready`: the last pass could be made."""
 
     status: str
+    live: bool
     ready: bool
 
 
 def endpoints(runner: Runner) -> list[AnyEndpoint]:
     async def health(_request: Request) -> Response:
         # Nothing of what a pass found: anybody may ask.
-        last = runner.last
-        return encoded(Health(status="ok", ready=last is not None and last.error is None))
+        return encoded(Health(status="ok", live=True, ready=is_ready()))
+
+    async def ready(request: Request) -> Response:
+        if is_ready():
+            return await health(request)
+        return refused(503, "no pass could be made yet, or the last one could not", "NotReady")
+
+    def is_ready() -> bool:
+        return runner.last is not None and runner.last.error is None
 
     async def reconcile(_call: Call[Nothing, Nothing]) -> Done:
         runner.ask("request")
@@ -33,6 +41,23 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
             tag="general",
             handler=health,
             answer=Health,
+        ),
+        OpenEndpoint(
+            method="GET",
+            path="/health/live",
+            summary="Whether it is alive: it answers",
+            tag="general",
+            handler=health,
+            answer=Health,
+        ),
+        OpenEndpoint(
+            method="GET",
+            path="/health/ready",
+            summary="Whether the last pass could be made, as the status of the answer",
+            tag="general",
+            handler=ready,
+            answer=Health,
+            refusals={503: "Not ready."},
         ),
         Endpoint(
             method="POST",

@@ -10,7 +10,7 @@ from reconciler import spec_edit
 from reconciler.identity import project_id
 from reconciler.runner import Runner
 from reconciler.spec.model import Project
-from reconciler.web.apis.secrets import NoPassYet
+from reconciler.web.apis.known import NoPassYet
 from reconciler.web.apis.writing import REFUSALS, TIME, Writing, Wrote, how, judged, wrote
 from reconciler.web.asked_passes import ask_durably
 from reconciler.web.deliveries import PassAsked

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from reconciler.errors import NotYetImplemented, TrueupError
+from reconciler.errors import NotYetImplemented
 from reconciler.runner import Runner
 from reconciler.secret_uses import asked_environments, uses_of
 from reconciler.secrets.freshness import SourceState
@@ -14,17 +14,11 @@ from reconciler.secrets_report import sources_document
 from reconciler.source_sync import changes, environments_of, why
 from reconciler.spec.model import Spec
 from reconciler.web.answers import answer, refused
+from reconciler.web.apis.known import NoPassYet
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Done, Endpoint, Model, Nothing, Role
 
 SYNC_DEADLINE: Final = 200.0
 """Seconds: a source may be slow, and so may its fallbacks."""
-
-
-class NoPassYet(TrueupError):
-    """The spec is not known yet."""
-
-    reason = "NoPassYet"
-    retryable = True
 
 
 class Which(Asked, frozen=True):

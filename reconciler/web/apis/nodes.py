@@ -1,0 +1,193 @@
+"""The nodes: pairing, who is connected now, what was synced there last, and what drifted."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from reconciler.runner import Runner
+from reconciler.spec.model import Node
+from reconciler.status.conditions import Condition, ConditionType, Reason, condition_status, find_condition
+from reconciler.status.documents import NodeStatus, SyncStatus
+from reconciler.web.apis.known import (
+    ConditionView,
+    Known,
+    Limit,
+    NotFound,
+    Page,
+    Paged,
+    Readiness,
+    conditions_of,
+    known,
+    page_of,
+    readiness_of,
+)
+from reconciler.web.apis.services import Change, changes_of
+from reconciler.web.endpoints import AnyEndpoint, Call, Endpoint, Model, Nothing, Role
+
+Health = Literal["unpaired", "away", "degraded", "healthy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent that is connected."""
+
+    protocol: int
+    version: str
+    address: str
+
+
+class Pairing(Model, frozen=True):
+    """`pinned`: the agent knew the primary before it paired."""
+
+    paired: bool
+    fingerprint: str
+    paired_at: datetime | None
+    pinned: bool
+
+
+class LastSync(Model, frozen=True):
+    """The newest outcome of a target there that differed from the one before."""
+
+    target: str
+    change: Change
+
+
+class Drift(Model, frozen=True):
+    """A target that is not as trueup left it."""
+
+    target: str
+    message: str
+
+
+class NodeView(Model, frozen=True):
+    name: str
+    title: str
+    labels: dict[str, str]
+    health: Health
+    """`degraded`: it is connected, and a target there is not in order."""
+    ready: Readiness
+    conditions: tuple[ConditionView, ...]
+    pairing: Pairing
+    connected: bool
+    """Now."""
+    protocol: int | None
+    agent_version: str
+    """Of the agent that is connected, or was when it was last recorded."""
+    address: str
+    """Where it comes from; empty while it is away."""
+    targets: int
+    last_sync: LastSync | None
+    drift: tuple[Drift, ...]
+    suspended: bool
+
+
+class Nodes(Page, frozen=True):
+    nodes: tuple[NodeView, ...]
+
+
+class NodesQuery(Paged, frozen=True, kw_only=True):
+    limit: Limit = 100
+
+
+def endpoints(runner: Runner) -> list[AnyEndpoint]:
+    async def listed(call: Call[NodesQuery, Nothing]) -> Nodes:
+        seen = known(runner)
+        names, following = page_of(sorted(seen.spec.nodes), call.query)
+        views = tuple(node_view(seen, seen.spec.nodes[name], agent_of(runner, name)) for name in names)
+        return Nodes(nodes=views, next=following)
+
+    async def one(call: Call[Nothing, Nothing]) -> NodeView:
+        seen, name = known(runner), call.path["name"]
+        if name not in seen.spec.nodes:
+            raise NotFound(f"Node {name}")
+        return node_view(seen, seen.spec.nodes[name], agent_of(runner, name))
+
+    return [
+        Endpoint(
+            method="GET",
+            path="/api/sync/nodes",
+            summary="The nodes: pairing, connection, last sync, drift",
+            tag="nodes",
+            handler=listed,
+            role=Role.READ,
+            query=NodesQuery,
+            answer=Nodes,
+        ),
+        Endpoint(
+            method="GET",
+            path="/api/sync/nodes/{name}",
+            summary="One node",
+            tag="nodes",
+            handler=one,
+            role=Role.READ,
+            answer=NodeView,
+        ),
+    ]
+
+
+def agent_of(runner: Runner, node: str) -> Agent | None:
+    hub = runner.primary.hub
+    peer = hub.peer(node) if hub is not None else None
+    return None if peer is None else Agent(peer.protocol, peer.agent_version, peer.address)
+
+
+def node_view(known: Known, node: Node, agent: Agent | None) -> NodeView:
+    status = known.recorded.nodes.get(f"nodes/{node.id}") or NodeStatus(id=f"nodes/{node.id}")
+    syncs = [each for each in known.recorded.syncs.values() if each.node == node.id]
+    return NodeView(
+        name=node.id,
+        title=node.name,
+        labels=node.labels,
+        health=_health(status, syncs, agent),
+        ready=readiness_of(status.conditions),
+        conditions=conditions_of(status.conditions),
+        pairing=Pairing(
+            paired=bool(status.certificate),
+            fingerprint=status.fingerprint,
+            paired_at=status.paired_at,
+            pinned=bool(status.certificate) and not status.trust_on_first_use,
+        ),
+        connected=agent is not None,
+        protocol=agent.protocol if agent is not None else None,
+        agent_version=agent.version if agent is not None else status.agent_version,
+        address=agent.address if agent is not None else "",
+        targets=len(syncs),
+        last_sync=_last_sync(syncs),
+        drift=tuple(_drift(known, syncs)),
+        suspended=known.control.suspension_of(f"nodes/{node.id}") is not None,
+    )
+
+
+def _health(status: NodeStatus, syncs: Iterable[SyncStatus], agent: Agent | None) -> Health:
+    if not status.certificate:
+        return "unpaired"
+    if agent is None:
+        return "away"
+    bad = any(condition_status(each.conditions, ConditionType.READY) == "False" for each in syncs)
+    return "degraded" if bad else "healthy"
+
+
+def _last_sync(syncs: Iterable[SyncStatus]) -> LastSync | None:
+    changes = [(each.history[0].at, each) for each in syncs if each.history]
+    if not changes:
+        return None
+    _, newest = max(changes, key=lambda each: each[0])
+    return LastSync(target=newest.id, change=changes_of(newest.history)[0])
+
+
+def _drift(known: Known, syncs: Iterable[SyncStatus]) -> Iterable[Drift]:
+    for sync in syncs:
+        finding = known.findings.get(sync.id)
+        if finding is not None and finding.reason == Reason.DRIFT_DETECTED:
+            yield Drift(target=sync.id, message=finding.message)
+        elif (condition := _drift_condition(sync.conditions)) is not None:
+            yield Drift(target=sync.id, message=condition.message)
+
+
+def _drift_condition(conditions: tuple[Condition, ...]) -> Condition | None:
+    found = find_condition(conditions, ConditionType.DRIFT_FREE)
+    if found is not None and found.status == "False":
+        return found
+    ready = find_condition(conditions, ConditionType.READY)
+    return ready if ready is not None and ready.reason == Reason.DRIFT_DETECTED else None

@@ -1,0 +1,109 @@
+"""Answers that go on: server-sent events, few at a time, each with an end."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from reconciler.bulletin import Bulletin
+from reconciler.web.guard import TIME
+from reconciler.web.refusals import RequestRefused
+
+LASTS: Final = 300.0
+"""Seconds of one stream; then it ends, and whoever listens begins another one where it left off."""
+
+HEARTBEAT: Final = 15.0
+"""Seconds after which something is sent in any case: a proxy keeps the connection, and who is gone shows."""
+
+SPACING: Final = 0.2
+"""Seconds between two looks of one stream, however much changes."""
+
+MAX_STREAMS: Final = 64
+MAX_OF_ONE: Final = 8
+
+BEAT: Final = b": still here\n\n"
+RETRY: Final = b"retry: 2000\n\n"
+
+Tell = Callable[[bytes], Awaitable[None]]
+
+
+class Streams:
+    """How many there are, in all and of each caller."""
+
+    def __init__(self, *, most: int = MAX_STREAMS, of_one: int = MAX_OF_ONE) -> None:
+        self._most = most
+        self._of_one = of_one
+        self._open: Counter[Hashable] = Counter()
+
+    @contextmanager
+    def one(self, key: Hashable) -> Iterator[None]:
+        """For as long as a stream goes on."""
+        self._open[key] += 1
+        try:
+            yield
+        finally:
+            self._open[key] -= 1
+            self._open += Counter()  # without those that are over
+
+    def require_room(self, key: Hashable) -> None:
+        """Raises RequestRefused where there are too many."""
+        if self._open.total() >= self._most or self._open[key] >= self._of_one:
+            raise RequestRefused(429, "too many streams at once", headers={"Retry-After": "15"})
+
+
+class EventStream(Response):
+    """An answer that goes on as long as `run` does and somebody listens."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, request: Request, run: Callable[[Tell], Awaitable[None]], headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(None, headers=headers)
+        self._run = run
+        del self.headers["content-length"]
+        if TIME in request.scope:
+            request.scope[TIME].stream(LASTS + HEARTBEAT + 30)
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+            await self._run(partial(_send, send))
+            nursery.cancel_scope.cancel()
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _send(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _until_gone(receive: Receive, everything: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    everything.cancel()
+
+
+async def wait_news(bulletin: Bulletin, version: int, stop: trio.Event) -> None:
+    """Until something changed since `version`, it is time for a heartbeat, or `stop` is set."""
+    async with trio.open_nursery() as nursery:
+
+        async def end_with(wait: Callable[[], Awaitable[object]]) -> None:
+            await wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(end_with, stop.wait)
+        nursery.start_soon(end_with, partial(_newer, bulletin, version))
+        await trio.sleep(HEARTBEAT)
+        nursery.cancel_scope.cancel()
+
+
+async def _newer(bulletin: Bulletin, version: int) -> None:
+    await trio.sleep(SPACING)
+    await bulletin.wait_newer(version)
