@@ -4,6 +4,8 @@ from collections.abc import Collection
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from reconciler.status.conditions import Reason
+
 if TYPE_CHECKING:
     from reconciler.errors import Problem
     from reconciler.plan import Plan
@@ -32,5 +34,8 @@ def pass_exit_code(done: "Pass") -> ExitCode:
     if done.problems:
         return ExitCode.SPEC_INVALID
     failed = any(outcome.state != "succeeded" for outcome in done.outcomes.values())
-    not_in_order = any(finding.unknown or finding.blocks for finding in done.plan.findings)
+    not_in_order = any(
+        finding.unknown or (finding.blocks and finding.reason != Reason.PROGRESSING)
+        for finding in done.plan.findings
+    )
     return ExitCode.PARTLY_APPLIED if failed or not_in_order or done.returned else ExitCode.DONE

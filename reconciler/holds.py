@@ -1,7 +1,7 @@
 """The hold of an environment whose service failed when only its secrets had changed. Pure.
 
 A release is not at fault where a new password fails, so its tag stays, and no other one is taken until the
-service runs again: a new release on top would hide what broke. The service is tried again in each pass.
+service runs again: a new release on top would hide what broke. The service is tried again by itself.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -112,7 +112,7 @@ def hold_message(environment: str, holds: Sequence[Hold], waiting: Mapping[str, 
     waits = "".join(f"; {tag} of {unit} waits" for unit, tag in sorted(waiting.items()))
     return (
         f"{failed} when only secrets had changed, so {environment} stays at its releases{waits}; mend the "
-        "secret: the deploy is tried again in every pass, and the hold ends once it succeeds, or once the "
+        "secret: the deploy is tried again by itself, and the hold ends once it succeeds, or once the "
         "service leaves the spec"
     )
 

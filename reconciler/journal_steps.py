@@ -1,7 +1,7 @@
 """The journal's passes and steps. Methods block, and raise JournalUnavailable."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -121,20 +121,19 @@ class PassesAndSteps(Tables):
                 ),
             )
 
-    def interrupted(self) -> tuple[StepRecord, ...]:
-        """Steps that another process began and never ended, or that failed and that the status branch does
-        not tell yet, unless their resource succeeded since.
+    def interrupted(self, under_way: Collection[int] = ()) -> tuple[StepRecord, ...]:
+        """Steps that were begun, never ended and are not `under_way` now, or that failed and that the status
+        branch does not tell yet, unless their resource succeeded since.
 
         Nothing is known of what they established, whatever a status file says: they are to be done again.
         """
         rows = self._file.query(
             f"SELECT {_STEP} FROM steps AS s WHERE"  # noqa: S608
-            " (outcome = '' AND run <> ? OR outcome = 'failed' AND published = 0) AND NOT EXISTS"
+            " (outcome = '' OR outcome = 'failed' AND published = 0) AND NOT EXISTS"
             " (SELECT 1 FROM steps AS later WHERE later.resource = s.resource AND later.id > s.id"
-            " AND later.outcome = 'succeeded') ORDER BY id",
-            (self._run,),
+            " AND later.outcome = 'succeeded') ORDER BY id"
         )
-        return tuple(_step(row) for row in rows)
+        return tuple(step for step in map(_step, rows) if step.id not in under_way)
 
     def unpublished(self) -> tuple[StepRecord, ...]:
         """Steps that succeeded and that the status branch does not tell yet, in the order they began."""

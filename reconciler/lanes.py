@@ -79,7 +79,7 @@ class Lane:
     """At most `places` steps side by side, and those that hang besides."""
 
     def __init__(self, places: int) -> None:
-        self._places = places
+        self.places = places
         self._normal: set[_Running] = set()
         self._slow = 0
         self._waiting: list[_Waiter] = []
@@ -134,7 +134,7 @@ class Lane:
     def _admit(self) -> None:
         """Let in whom there is room for; the first of those who are left looks again when to wake up."""
         now = trio.current_time()
-        while self._waiting and (len(self._normal) < self._places or self._make_room(now)):
+        while self._waiting and (len(self._normal) < self.places or self._make_room(now)):
             waiter = heapq.heappop(self._waiting)
             waiter.running = _Running(now, waiter.lengths)
             self._normal.add(waiter.running)
@@ -143,7 +143,7 @@ class Lane:
             self._waiting[0].woken.set()
 
     def _make_room(self, now: float) -> bool:
-        if self._slow >= SLOW_PLACES * self._places:
+        if self._slow >= SLOW_PLACES * self.places:
             return False
         longest = min(self._normal, key=lambda running: running.overdue_at)
         if longest.overdue_at > now:
@@ -155,6 +155,25 @@ class Lane:
         return True
 
     def _next_overdue(self) -> float:
-        if self._slow >= SLOW_PLACES * self._places:
+        if self._slow >= SLOW_PLACES * self.places:
             return inf
         return min(running.overdue_at for running in self._normal)
+
+
+class Lanes:
+    """The limits of a primary. They hold over all passes: steps of several may run side by side."""
+
+    def __init__(self) -> None:
+        self.tasks = Lane(1)
+        self.others = Lane(1)
+        self._projects: dict[str, trio.CapacityLimiter] = {}
+
+    def set(self, *, tasks: int, others: int) -> None:
+        """What the spec says now; what runs already goes on."""
+        self.tasks.places, self.others.places = tasks, others
+
+    def project(self, id: str, places: int) -> trio.CapacityLimiter:
+        """The limit of targets of one project."""
+        limiter = self._projects.setdefault(id, trio.CapacityLimiter(places))
+        limiter.total_tokens = places
+        return limiter

@@ -92,11 +92,13 @@ async def observe(
     secret_targets: SecretTargets,
     secret_exports: SecretExports,
     interrupted: Collection[str] = (),
+    under_way: Collection[str] = (),
     look_at_service: LookAtService = as_recorded,
 ) -> Observed:
     """Services by their record and what their driver sees, sync targets by asking their agents.
 
-    `interrupted` names resources whose step was begun and never ended. Without `agents`, as for a plan
+    `interrupted` names resources whose step was begun and never ended, and `under_way` those whose step runs
+    at this moment: there is nothing to see of them. Without `agents`, as for a plan
     made on a laptop, sync targets too are taken as recorded. Secret targets are asked always.
     """
     found: dict[str, Observation] = {}
@@ -115,16 +117,17 @@ async def observe(
     async with trio.open_nursery() as nursery:
         for name, secrets in desired.targets().items():
             found[name] = recorded_observation(recorded.targets.get(name), interrupted=name in interrupted)
-            if secrets.setback is None:
+            if secrets.setback is None and name not in under_way:
                 nursery.start_soon(ask_target, secrets)
         for name, service in desired.services().items():
             status = recorded.services.get(name)
             found[name] = recorded_observation(status, interrupted=name in interrupted)
             # After a failure or an interruption nobody's look counts: it is done again.
-            if service.setback is None and (status is None or isinstance(found[name], Present)):
+            asks = service.setback is None and name not in under_way
+            if asks and (status is None or isinstance(found[name], Present)):
                 nursery.start_soon(ask_driver, service, status)
         # Neither waits for the other.
-        return await _observe_syncs(desired, recorded, agents, found, interrupted)
+        return await _observe_syncs(desired, recorded, agents, found, interrupted, under_way)
 
 
 async def _observe_syncs(
@@ -133,13 +136,14 @@ async def _observe_syncs(
     agents: Agents | None,
     found: dict[str, Observation],
     interrupted: Collection[str],
+    under_way: Collection[str],
 ) -> Observed:
     """Sync targets, into `found`."""
     for target in desired.syncs():
         found[target] = recorded_observation(recorded.syncs.get(target), interrupted=target in interrupted)
     if agents is None:
         return Observed(found)
-    to_ask = [sync for sync in desired.syncs().values() if sync.setback is None]
+    to_ask = [each for each in desired.syncs().values() if each.setback is None and each.id not in under_way]
     asked = {sync.target.node for sync in to_ask}
     connected = await agents.wait_connected(asked)
     limiter = trio.CapacityLimiter(MAX_PARALLEL_LOOKS)

@@ -28,6 +28,7 @@ from reconciler.status.conditions import (
     ConditionType,
     Reason,
     condition_status,
+    remove_condition,
     set_condition,
     whole_second,
 )
@@ -68,6 +69,8 @@ class PassFacts:
     sources: Mapping[str, Freshness]
     left: frozenset[str] = frozenset()
     """Resources that are not in order and to which nothing was to be done: they stay as they are recorded."""
+    under_way: Mapping[str, str] = field(default_factory=dict)
+    """Those of them whose step goes on, and what it does."""
     control: ControlState = field(default_factory=ControlState)
     control_commit: str = ""
     fingerprints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -113,6 +116,7 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
         if resource.id not in facts.left
     ]
     documents = _with_health(documents, facts, deploying, now)
+    documents += _left(recorded, facts, now)
     documents += _nodes(recorded, facts, now)
     documents += with_sources(recorded, facts.spec, facts.sources, facts.fingerprints, now)
     documents += _frozen(recorded, facts, now)
@@ -174,21 +178,11 @@ def _resource_status(
     deploying: bool,
     now: datetime,
 ) -> ServiceStatus | SyncStatus | TargetStatus:
-    status: ServiceStatus | SyncStatus | TargetStatus
-    if isinstance(resource, DesiredService):
-        status = recorded.services.get(resource.id) or ServiceStatus(id=resource.id)
-    elif isinstance(resource, DesiredTarget):
-        status = recorded.targets.get(resource.id) or TargetStatus(id=resource.id)
+    status = _document_of(recorded, resource)
+    if isinstance(resource, DesiredTarget) and isinstance(status, TargetStatus):
         status = msgspec.structs.replace(status, target_kind=resource.target.kind)
         if outcome is not None and outcome.state == "failed" and "names" in outcome.details:
             status = partly_pushed(status, resource, outcome.details)
-    else:
-        status = recorded.syncs.get(resource.id) or SyncStatus(
-            id=resource.id,
-            node=resource.target.node,
-            target_path=resource.target.target_path,
-            strategy=resource.target.strategy,
-        )
     revision = str(resource.revision or "")
     changes: dict[str, object] = {"observed_generation": generation(resource)}
     if outcome is not None and outcome.state == "failed":
@@ -220,11 +214,47 @@ def _resource_status(
         now=now,
         observed_generation=str(changes["observed_generation"]),
     )
+    if any(condition.type == ConditionType.RECONCILING for condition in conditions):
+        conditions = remove_condition(conditions, ConditionType.RECONCILING)
     stalled: ConditionStatus = "True" if reason in STALLED else "False"
     changes["conditions"] = set_condition(
         conditions, ConditionType.STALLED, stalled, reason, message, now=now
     )
     return msgspec.structs.replace(status, **changes)
+
+
+def _document_of(recorded: Recorded, resource: AnyDesired) -> ServiceStatus | SyncStatus | TargetStatus:
+    """What is recorded of it, or a first record."""
+    if isinstance(resource, DesiredService):
+        return recorded.services.get(resource.id) or ServiceStatus(id=resource.id)
+    if isinstance(resource, DesiredTarget):
+        return recorded.targets.get(resource.id) or TargetStatus(id=resource.id)
+    return recorded.syncs.get(resource.id) or SyncStatus(
+        id=resource.id,
+        node=resource.target.node,
+        target_path=resource.target.target_path,
+        strategy=resource.target.strategy,
+    )
+
+
+def _left(recorded: Recorded, facts: PassFacts, now: datetime) -> list[AnyDocument]:
+    """What is left as it was says only whether its step goes on: its end will say how it is."""
+    documents: list[AnyDocument] = []
+    for resource in facts.desired.resources if facts.left else ():
+        doing = facts.under_way.get(resource.id)
+        if doing is None and (resource.id not in facts.left or recorded.get(resource.id) is None):
+            continue
+        status = _document_of(recorded, resource)
+        conditions = set_condition(
+            status.conditions,
+            ConditionType.RECONCILING,
+            "False" if doing is None else "True",
+            Reason.PROGRESSING,
+            doing or "",
+            now=now,
+        )
+        documents.append(msgspec.structs.replace(status, conditions=conditions))
+    return documents
 
 
 NUMBER = re.compile(r"[0-9]+")
@@ -316,13 +346,19 @@ def _summary(recorded: Recorded, facts: PassFacts, refused: Finding | None, now:
 def _counts(recorded: Recorded) -> dict[str, ReadinessCounts]:
     tally: dict[str, Counter[str]] = {}
     for document in recorded.documents():
-        if document.id != SUMMARY_ID:
+        if document.id != SUMMARY_ID and not _is_first(document):
             kind = document.id.partition("/")[0]
             tally.setdefault(kind, Counter())[condition_status(document.conditions, ConditionType.READY)] += 1
     return {
         kind: ReadinessCounts(ready=count["True"], not_ready=count["False"], unknown=count["Unknown"])
         for kind, count in sorted(tally.items())
     }
+
+
+def _is_first(document: AnyDocument) -> bool:
+    """Whether it is being brought about for the first time: nothing is wrong, and nothing is there yet."""
+    types = {condition.type for condition in document.conditions}
+    return ConditionType.RECONCILING in types and ConditionType.READY not in types
 
 
 def last_good_spec(recorded: Recorded) -> str | None:

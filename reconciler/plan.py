@@ -114,6 +114,7 @@ def make_plan(
     gates: Gates | None = None,
     removable: Removable | None = None,
     force_prune: bool = False,
+    under_way: Mapping[str, "Finding"] | None = None,
 ) -> Plan:
     """Compare what is wanted with what was found, of which `observed` says something for every resource.
 
@@ -121,15 +122,20 @@ def make_plan(
     removed, as far as they are `removable`, or forgotten, except the `frozen` ones, whose spec is wrong at
     the moment. The `forced` ones get a step even if nothing changed, the `adopted` ones of those that are due
     are marked and not deployed. `releases` are the steps that give units another release: what is deployed of
-    those units waits for them. `gates` say what may not happen now.
+    those units waits for them. `gates` say what may not happen now. Nothing is done to what is `under_way`;
+    `reconciler.around` has what waits for that.
     """
     gates = gates or Gates()
-    steps: list[Step] = list(releases)
+    under_way = under_way or {}
+    steps: list[Step] = [step for step in releases if step.resource not in under_way]
     findings: list[Finding] = [
         Finding(id, reason, why, blocks=reason not in MEANT) for id, (reason, why) in gates.told.items()
     ]
-    released = {step.resource for step in steps}
+    findings += under_way.values()
+    released = {step.resource for step in steps} | under_way.keys()
     for resource in desired.resources:
+        if resource.id in under_way:
+            continue
         found = observed[resource.id]
         outcome = _compare(resource, found)
         if resource.id in forced and _can_be_forced(resource, found) and not _acts(outcome):
@@ -147,15 +153,17 @@ def make_plan(
         elif outcome is not None:
             findings.append(outcome)
     findings += [Finding(id, setback.reason, setback.message) for id, setback in desired.unbuilt.items()]
-    steps += _builds(desired, steps)
+    steps += [build for build in _builds(desired, steps) if build.resource not in under_way]
     steps = _with_dependencies(desired, steps, findings)
-    pruned = judge(desired, recorded, removable or Removable(), frozen=frozen, force=force_prune)
+    pruned = judge(
+        desired, recorded, removable or Removable(), frozen={*frozen, *under_way}, force=force_prune
+    )
     if pruned.refused:
         findings.append(Finding("summary", Reason.PRUNE_REFUSED, pruned.refused))
     for leaving in pruned.leaving:
         closed = gates.closed.get(leaving.resource.split("/")[1]) if leaving.removed else None
         if closed is None:
-            steps.append(_leave(leaving, steps))
+            steps.append(_leave(leaving, steps, under_way))
         else:
             message = f"{closed}; waits: {leaving.reason}"
             findings.append(Finding(leaving.resource, Reason.WINDOW_CLOSED, message, blocks=False))
@@ -168,7 +176,7 @@ def make_plan(
     return Plan(desired.spec_revision, _ordered(steps), tuple(findings))
 
 
-def _leave(leaving: Leaving, steps: Iterable[Step]) -> Step:
+def _leave(leaving: Leaving, steps: Iterable[Step], under_way: Collection[str]) -> Step:
     """Nothing is taken away of an environment in which what is there to stay could not be brought about."""
     if not leaving.removed:
         return Step(leaving.resource, Action.FORGET, leaving.reason)
@@ -178,7 +186,10 @@ def _leave(leaving: Leaving, steps: Iterable[Step]) -> Step:
         for step in steps
         if step.action in (Action.SYNC, Action.DEPLOY) and step.resource.split("/")[1] == environment
     )
-    return Step(leaving.resource, Action.REMOVE, leaving.reason, depends_on=(*first, *leaving.after))
+    running = (id for id in under_way if id.partition("/")[0] in ("services", "projects"))
+    waits = (id for id in running if id.split("/")[1] == environment)
+    depends_on = (*first, *waits, *leaving.after)
+    return Step(leaving.resource, Action.REMOVE, leaving.reason, depends_on=depends_on)
 
 
 def _gated(gates: Gates, resource: DesiredResource, found: Observation, step: Step) -> Step | Finding:

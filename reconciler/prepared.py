@@ -1,9 +1,11 @@
 """What a pass knows before it changes anything, and what it has to write down afterwards."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from reconciler.apply import Outcome
+from reconciler.apply import Application, Outcome
+from reconciler.around import finding_under_way
+from reconciler.carried import Carried, End
 from reconciler.control.state import ControlState
 from reconciler.desired import Desired, Facts
 from reconciler.fleet import Fleet
@@ -11,11 +13,12 @@ from reconciler.holds import with_untold_failures
 from reconciler.journal import StepRecord
 from reconciler.observe import Observed
 from reconciler.pass_status import PassFacts
-from reconciler.plan import Action, Plan
+from reconciler.plan import Action, Plan, Step
 from reconciler.primary import Primary
 from reconciler.recording import moved, with_replayed
 from reconciler.release.look import Decided
 from reconciler.release_steps import ReleaseSteps
+from reconciler.scope import left_alone
 from reconciler.secret_fingerprints import source_fingerprints
 from reconciler.spec.model import Move
 from reconciler.spec_source import SpecAt
@@ -43,6 +46,10 @@ class Prepared:
     fleet: Fleet | None = None
     notes: tuple[str, ...] = ()
     """What is valid and worth a look."""
+    carried: Carried = field(default_factory=Carried)
+    """From earlier passes of this process."""
+    held: Mapping[str, Step] = field(default_factory=dict)
+    """Steps that failed and whose time has not come, by resource."""
     left: frozenset[str] = frozenset()
     """Resources that are not in order and stay as they are recorded, as this pass does nothing to them."""
 
@@ -76,22 +83,29 @@ def left_anywhere(untold: Iterable[StepRecord]) -> set[str]:
 def facts_of_pass(
     primary: Primary,
     prepared: Prepared,
+    application: Application,
     outcomes: Mapping[str, Outcome],
+    told: Mapping[str, End],
     releases: ReleaseSteps,
     looked: Mapping[str, str | None],
 ) -> PassFacts:
+    """`outcomes` are those of this pass as far as it got, `told` those of earlier ones."""
     spec = prepared.spec
     store = primary.secret_store(spec.spec)
+    under_way = {**prepared.carried.under_way, **application.left}
+    dropped = left_alone(prepared.desired, {*application.dropped, *under_way})
+    every = {**{id: end.outcome for id, end in told.items()}, **outcomes}
     return PassFacts(
         spec=spec.spec,
         spec_commit=spec.commit,
         head_commit=spec.head_commit,
         problems=spec.problems,
         is_frozen=spec.is_frozen,
-        desired=releases.as_released(prepared.desired, outcomes),
-        plan=prepared.plan,
-        left=prepared.left,
-        outcomes=outcomes,
+        desired=releases.as_released(prepared.desired, every),
+        plan=replace(prepared.plan, steps=(*prepared.plan.steps, *(end.step for end in told.values()))),
+        left=(prepared.left | dropped) - told.keys(),
+        under_way={id: finding_under_way(step, id).message for id, step in under_way.items()},
+        outcomes=every,
         decisions=prepared.decided.decisions,
         control=prepared.control,
         control_commit=prepared.control_commit,

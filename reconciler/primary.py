@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from reconciler.github_reports import GithubReports
 from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
+from reconciler.lanes import Lanes
 from reconciler.looked import Looked
 from reconciler.metrics.registry import Metrics
 from reconciler.pairing import with_pairing
@@ -113,6 +114,8 @@ class Primary:
     _secret_cache: SecretCache
     _nursery: trio.Nursery
     """Of whoever opened the primary: what is started in it outlives the pass that needed it first."""
+    lanes: Lanes = field(default_factory=Lanes)
+    """How many steps run side by side."""
     specs: SpecCache = field(default_factory=SpecCache)
     bulletin: Bulletin = field(default_factory=Bulletin)
     """Told whenever something is another than before that people may be looking at."""
@@ -142,6 +145,10 @@ class Primary:
     @property
     def checkouts(self) -> Path:
         return self.settings.state_dir / "checkouts"
+
+    def in_background(self, task: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Start something that outlives the pass, and must not raise."""
+        self._nursery.start_soon(task, *arguments)
 
     def secret_sources(self, spec: Spec) -> dict[str, SecretSource]:
         """The sources of a spec as this machine's settings leave them."""

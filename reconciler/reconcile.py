@@ -11,7 +11,9 @@ from functools import partial
 import structlog
 import trio
 
-from reconciler.apply import OnChange, Outcome, apply_plan
+from reconciler.apply import OnChange, Outcome
+from reconciler.around import around, finding_under_way
+from reconciler.carried import Carried, ends_to_tell
 from reconciler.control.state import fold
 from reconciler.deploy.looking import looking
 from reconciler.deploy.removal import removable
@@ -19,17 +21,16 @@ from reconciler.desired import make_desired
 from reconciler.environment_status import returned_to
 from reconciler.errors import Problem
 from reconciler.gather import gather_facts, releases_of
-from reconciler.health import HealthChecks
-from reconciler.health_status import checks_due, notes_of_health
+from reconciler.health_status import notes_of_health
 from reconciler.holds import active_holds, with_untold_failures
 from reconciler.looked import Looked
-from reconciler.metrics.slots import counted
 from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
 from reconciler.observe import observe
+from reconciler.ongoing import Ongoing
 from reconciler.pass_requests import EVERYTHING, PassRequest
 from reconciler.pass_status import last_good_spec, with_pass
-from reconciler.plan import Plan, make_plan
+from reconciler.plan import Plan, Step, make_plan
 from reconciler.prepared import (
     Prepared,
     commit_message,
@@ -39,22 +40,19 @@ from reconciler.prepared import (
     left_anywhere,
 )
 from reconciler.primary import Primary
-from reconciler.recording import with_replayed, with_results
+from reconciler.recording import moved, with_replayed, with_results
 from reconciler.release.facts import Common
 from reconciler.release.look import decide_releases
 from reconciler.release.planning import gates_of, release_steps, spec_revisions
-from reconciler.release_steps import ReleaseSteps
-from reconciler.scope import meant, scope_of, within
+from reconciler.scope import left_alone, meant, scope_of, within
 from reconciler.spec_source import read_spec, with_releases
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import SUMMARY_ID, Recorded, Summary
 from reconciler.status.transitions import Transition, transitions
 from reconciler.step_recorder import JournalRecorder, result_of
-from reconciler.steps import Steps
-from reconciler.superseded import Newer
-from reconciler.sync.sources import ProjectSources
 from reconciler.verification import Verification
 from reconciler.views import view_repositories
+from reconciler.work import Work
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -75,6 +73,8 @@ class Pass:
     """In words, the units that went back to an earlier release because another one failed."""
     left: frozenset[str] = frozenset()
     """Resources that are not in order and stay as they were: nothing was to be done to them in this pass."""
+    let_go: bool = False
+    """Another pass was due: what it had not begun is for that one, and what it had begun goes on."""
     before_return: "Pass | None" = None
     """The pass in which it failed; this one is what followed."""
 
@@ -89,15 +89,19 @@ async def reconcile(
     force_prune: bool = False,
     on_plan: Callable[[Plan], None] = lambda _plan: None,
     on_change: OnChange = lambda _step, _outcome: None,
+    ongoing: Ongoing | None = None,
 ) -> Pass:
     """One whole pass: look, plan, apply, and write back what happened.
 
     Where that recorded the way back from a release that failed, a second one follows at once and takes it.
-    `patience`: seconds to wait for agents. `request`: what of the plan is applied. Raises SpecInvalid,
-    GitUnavailable or KeyMismatch if there is nothing to work with, and SettingsError where `forced` or
-    `adopted` name what is not there; what goes wrong with one resource is in the result.
+    `patience`: seconds to wait for agents. `request`: what of the plan is applied. With `ongoing`, of a
+    running primary, what failed is tried again in its own time, and steps may go on after the pass. Raises
+    SpecInvalid, GitUnavailable or KeyMismatch if there is nothing to work with, and SettingsError where
+    `forced` or `adopted` name what is not there; what goes wrong with one resource is in the result.
     """
-    one = partial(_one_pass, primary, patience=patience, on_plan=on_plan, on_change=on_change)
+    one = partial(
+        _one_pass, primary, patience=patience, on_plan=on_plan, on_change=on_change, ongoing=ongoing
+    )
     done = await one(request=request, forced=forced, adopted=adopted, force_prune=force_prune)
     if not done.returned:
         return done
@@ -119,9 +123,16 @@ async def _one_pass(
     force_prune: bool,
     on_plan: Callable[[Plan], None],
     on_change: OnChange,
+    ongoing: Ongoing | None,
 ) -> Pass:
     prepared = await prepare(
-        primary, patience=patience, request=request, forced=forced, adopted=adopted, force_prune=force_prune
+        primary,
+        patience=patience,
+        request=request,
+        forced=forced,
+        adopted=adopted,
+        force_prune=force_prune,
+        ongoing=ongoing,
     )
     for note in primary.new_notes(prepared.notes):
         log.info(f"note: {note}")
@@ -136,69 +147,39 @@ async def _one_pass(
     )
     primary.bulletin.tell()
     spec = prepared.spec.spec
-    spec_url, spec_branch = primary.settings.require_spec_repo(), primary.settings.spec_branch
-    newer = Newer(spec, spec_url, spec_branch, primary.repositories, primary.calls)
-    health = HealthChecks(spec, newer, primary.repositories, primary.checkouts, primary.run_context)
-    busy = (*deploying(prepared.plan), *prepared.left)
-    due, _ = checks_due(prepared.desired, prepared.recorded, busy)
-    looked: dict[str, str | None] = {}
     # apply
     recorder = await JournalRecorder.start(
         primary.journal, prepared.desired, primary.now, primary.bulletin.tell, primary.metrics
     )
-    releases = ReleaseSteps(
-        spec,
-        prepared.decided.decisions,
-        prepared.decided.facts,
-        repositories=primary.repositories,
-        verification=Verification(primary.repositories, primary.settings),
-        spec_branch=prepared.spec.branch,
-        now=primary.now,
-        signing_key=primary.settings.signing_key_file,
-    )
-    recorder.revision_of = releases.revision_of
-    async with ProjectSources(spec, primary.repositories, primary.checkouts, primary.run_context) as sources:
-        steps = Steps(
-            spec,
-            prepared.desired,
-            repositories=primary.repositories,
-            sources=sources,
-            releases=releases,
-            fleet=prepared.fleet,
-            secret_targets=primary.secret_targets(spec),
-            secret_exports=primary.secret_exports(spec),
-            recorded=prepared.recorded,
-            observed=prepared.observed.resources,
-            health=health,
-            checkouts=primary.checkouts,
-            context=primary.run_context,
-        )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(health.look, due, looked)
-            outcomes = await apply_plan(
-                prepared.plan,
-                steps.executors(),
-                recorder,
-                slot=counted(steps.slot, primary.metrics),
-                on_change=on_change,
-            )
+    work = Work(primary, prepared, recorder, on_change=on_change, ongoing=ongoing)
+    await work.run()
     # status
     replayed = [result_of(record) for record in prepared.replayed]
-    happened = facts_of_pass(primary, prepared, outcomes, releases, looked)
+    outcomes = dict(work.application.outcomes)
+    results = recorder.results(outcomes)
+    told_now = ends_to_tell(
+        prepared.carried, prepared.plan, prepared.desired, outcomes, prepared.left, prepared.held
+    )
+    happened = facts_of_pass(
+        primary, prepared, work.application, outcomes, told_now, work.releases, work.looked
+    )
     told: list[Transition] = []
     returned: list[str] = []
 
     def changed(recorded: Recorded) -> Recorded:
         known = with_replayed(recorded, replayed, spec.moved)
         known = with_untold_failures(known, prepared.untold)
-        known = with_results(known, recorder.results)
+        known = with_results(known, results)
         after = with_pass(known, happened, primary.now())
         told[:] = transitions(recorded, after)
         returned[:] = returned_to(known, after)
         return after
 
     commit = await primary.status.publish(changed, commit_message(prepared, outcomes))
-    await recorder.finish(outcomes.values(), prepared.replayed, told)
+    replayed_too = (record.id for record in prepared.replayed)
+    await recorder.finish(outcomes, (*replayed_too, *(end.record for end in told_now.values())), told)
+    if ongoing is not None:
+        ongoing.settle(prepared.carried, {*outcomes, *told_now}, happened.left)
     await primary.github_reports(spec).tell(spec, primary.status)
     for change in told:
         if change.kind == "degraded" and change.reason == Reason.HEALTH_CHECK_FAILED:
@@ -212,7 +193,8 @@ async def _one_pass(
         prepared.notes,
         away,
         tuple(returned),
-        left=prepared.left,
+        left=happened.left,
+        let_go=work.was_let_go,
     )
 
 
@@ -224,11 +206,13 @@ async def prepare(
     forced: Collection[str] = (),
     adopted: Collection[str] = (),
     force_prune: bool = False,
+    ongoing: Ongoing | None = None,
 ) -> Prepared:
     """Look at everything and plan; nothing is changed. The plan is what of it the request concerns.
 
     Without `patience` agents are not asked: what was recorded of their hosts is taken for what is there.
     """
+    carried = ongoing.carried() if ongoing is not None else Carried()
     # git
     repositories, settings = primary.repositories, primary.settings
     repositories.begin_pass()
@@ -238,7 +222,7 @@ async def prepare(
         await repositories.refresh(settings.status_repo)
     replayed = primary.journal.unpublished()
     # What another process began and has not ended is interrupted only if it is not at work right now.
-    interrupted = primary.journal.interrupted() if primary.alone else ()
+    interrupted = primary.journal.interrupted(carried.records) if primary.alone else ()
     published = await primary.status.read()
     # load
     spec = await read_spec(
@@ -279,6 +263,8 @@ async def prepare(
     check_named("--adopt", adopted, desired)
     forced = {*forced, *meant(request.forced, desired)}
     notes = tuple(notes_of_pass(spec.spec, desired, recorded))
+    moves = spec.spec.moved
+    carried = replace(carried, under_way={moved(id, moves): step for id, step in carried.under_way.items()})
     # observe
     fleet = None
     if patience is not None:
@@ -290,6 +276,7 @@ async def prepare(
         secret_targets=primary.secret_targets(spec.spec),
         secret_exports=primary.secret_exports(spec.spec),
         interrupted=left_anywhere(untold),
+        under_way=carried.under_way,
         look_at_service=looking(
             primary.run_context,
             here=patience is not None,
@@ -298,6 +285,7 @@ async def prepare(
     )
     # plan
     ids = recorded.ids() - {SUMMARY_ID}
+    places = removable(desired, recorded)
     plan = make_plan(
         desired,
         observed.resources,
@@ -306,12 +294,20 @@ async def prepare(
         frozen=[id for id in ids if spec.is_frozen(id) or control.suspends(id)],
         forced=forced,
         adopted=adopted,
-        removable=removable(desired, recorded),
+        removable=places,
         force_prune=force_prune,
         releases=release_steps(decided.decisions),
         gates=gates_of(spec.spec, decided.decisions, recorded, common),
+        under_way={id: finding_under_way(step, id) for id, step in carried.under_way.items()},
     )
+    plan, waiting = around(plan, carried.under_way, places)
+    held: Mapping[str, Step] = {}
+    if ongoing is not None:
+        plan, held = ongoing.without_failing(plan, meant(request.named, desired), carried, primary.now())
     plan, left = within(plan, scope_of(request, spec.spec, desired), desired)
+    if ongoing is not None:
+        ongoing.back_off.try_again({step.resource for step in plan.steps})
+    left = left_alone(desired, {*left, *waiting, *held, *carried.under_way})
     notes += tuple(notes_of_health(desired, recorded, (*deploying(plan), *left)))
     return Prepared(
         spec,
@@ -327,5 +323,7 @@ async def prepare(
         untold,
         fleet,
         notes,
+        carried,
+        held,
         left,
     )

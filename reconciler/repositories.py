@@ -52,8 +52,6 @@ class Repositories:
 
     def begin_pass(self) -> None:
         self._looks.clear()
-        for mirror in self._mirrors.values():
-            mirror.own_pushes.clear()
 
     def anew(self) -> "Repositories":
         """The same mirrors, looked at again: for whoever must not go by what a pass saw at its start."""
@@ -67,7 +65,7 @@ class Repositories:
         return look.refs.all if look is not None and look.refs is not None else None
 
     def pushed(self, url: str) -> Mapping[str, str]:
-        """The refs that were set from here since the pass began, and to what."""
+        """The refs that this process set, and to what: a wait of an earlier pass may come upon them."""
         return self.mirror(url).own_pushes
 
     async def ask(self, url: str) -> Mapping[str, str]:

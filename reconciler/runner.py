@@ -16,17 +16,19 @@ import trio
 from agent.backoff import Backoff
 from agent.failures import single
 from reconciler.apply import Outcome
+from reconciler.back_off import FIRST, LONGEST, BackOff
 from reconciler.errors import SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
 from reconciler.inbox import Inbox
 from reconciler.metrics.declared import LAST_GOOD_PASS, PASS_DURATION, PASSES
 from reconciler.mishaps import line_for_log, way_to
+from reconciler.ongoing import Ongoing
 from reconciler.pass_requests import PassRequest, request_for
 from reconciler.plan import Step
 from reconciler.primary import Primary
 from reconciler.reconcile import Pass, reconcile
 from reconciler.status.conditions import Reason
-from reconciler.timetable import Timetable
+from reconciler.timetable import FIRST_BACKOFF, Timetable
 from reconciler.tracing import trace
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -35,6 +37,10 @@ START_PATIENCE: Final = 10.0
 PATIENCE: Final = 2.0
 """Seconds to wait for agents that are away. After a start all of them are, and most come within seconds; one
 that comes later asks for a pass itself."""
+
+
+OF_STEPS: Final = frozenset({Reason.PROGRESSING, Reason.BACKING_OFF})
+"""Reasons of findings that tell of no trouble of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,15 @@ class Runner:
         self.primary = primary
         self.last: LastPass | None = None
         self.inbox = Inbox(primary, self.ask)
-        self._timetable = Timetable(interval=primary.settings.interval, draw=draw)
+        interval = primary.settings.interval
+        backoff = Backoff(first=min(FIRST_BACKOFF, interval), longest=interval, draw=draw)
+        self._timetable = Timetable(interval=interval, draw=draw, backoff=backoff)
+        self._ongoing = Ongoing(
+            BackOff(lambda: Backoff(first=FIRST, longest=max(interval, LONGEST), draw=draw)),
+            wait_due=self._wait_due,
+            applies=lambda: self._timetable.applies(trio.current_time()),
+            told=self._step_ended,
+        )
         self._asked = trio.Event()
         self._passed = trio.Event()
         self._away: frozenset[str] = frozenset()
@@ -89,8 +103,9 @@ class Runner:
         self._asked.set()
 
     async def run(self, stop: trio.Event) -> None:
-        """Make passes until `stop` is set; the one that is under way then is finished."""
+        """Make passes until `stop` is set. Then nothing begins any more, and what runs is waited for."""
         patience = START_PATIENCE
+        self._ongoing.stop = stop
         while not stop.is_set():
             await self._make_pass(patience)
             patience = PATIENCE
@@ -98,9 +113,11 @@ class Runner:
                 nursery.start_soon(_then, stop.wait, nursery.cancel_scope.cancel)
                 await self._wait_due()
                 nursery.cancel_scope.cancel()
+        self._ongoing.let_go_for_good()
+        await self._ongoing.wait_idle()
 
     async def _wait_due(self) -> None:
-        while (due := self._timetable.due_at()) > trio.current_time():
+        while (due := self._timetable.due_at(self._ongoing.back_off.retry_at())) > trio.current_time():
             self._asked = trio.Event()
             with trio.move_on_at(due):
                 await self._asked.wait()
@@ -125,32 +142,31 @@ class Runner:
 
     async def _make_pass(self, patience: float) -> None:
         """One pass, whatever becomes of it."""
-        request = self._timetable.take(trio.current_time())
+        request = self._timetable.take(trio.current_time(), self._ongoing.back_off.retry_at())
         began = trio.current_time()
         with trace():
-            error = await self._try(patience, request)
+            await self._try(patience, request)
         self.primary.metrics.observe(PASS_DURATION, trio.current_time() - began)
         self._passed.set()
         self._passed = trio.Event()
-        if error is None:
-            self._timetable.ended(request, trio.current_time())
-        else:
-            pause = self._timetable.failed(request, trio.current_time())
-            log.error("no pass could be made", error=error, again_in=f"{pause:.0f}s")
         self._welcome()
 
-    async def _try(self, patience: float, request: PassRequest) -> str | None:
-        """None, or in one line why no pass could be made."""
+    async def _try(self, patience: float, request: PassRequest) -> None:
         code: ExitCode = ExitCode.FAILED
         error: str | None = None
         try:
-            done = await reconcile(self.primary, patience=patience, request=request, on_change=_tell_step)
+            done = await reconcile(
+                self.primary, patience=patience, request=request, on_change=_tell_step, ongoing=self._ongoing
+            )
         except Exception as raised:
             cause = single(raised) if isinstance(raised, BaseExceptionGroup) else raised
             error = line_for_log(raised)
             code = ExitCode.SPEC_INVALID if isinstance(cause, SpecInvalid) else code
             log.debug("the way to where the pass broke off", calls=way_to(raised))
+            pause = self._timetable.failed(request, trio.current_time())
+            log.error("no pass could be made", error=error, again_in=f"{pause:.0f}s")
         else:
+            self._timetable.ended(request, trio.current_time(), let_go=done.let_go)
             code = pass_exit_code(done)
             self._away = done.away
             self._tell_pass(done)
@@ -161,7 +177,6 @@ class Runner:
         if code is ExitCode.DONE:
             self.primary.metrics.set(LAST_GOOD_PASS, self.last.ended_at.timestamp())
         self.primary.bulletin.tell()
-        return error
 
     def _tell_pass(self, done: Pass) -> None:
         problems = tuple(map(str, done.problems))
@@ -169,20 +184,27 @@ class Runner:
             for problem in problems:
                 log.warning("the spec has an error", problem=problem)
             self._problems = problems
-        findings = {finding.resource: finding.reason for finding in done.plan.findings}
-        for finding in done.plan.findings:
+        # What runs or is tried again is told by its own steps.
+        findings = {each.resource: each for each in done.plan.findings if each.reason not in OF_STEPS}
+        for finding in findings.values():
             if self._findings.get(finding.resource) != finding.reason:
                 log.warning(
                     "not in order", resource=finding.resource, reason=finding.reason, why=finding.message
                 )
         for resource in self._findings.keys() - findings.keys() - done.outcomes.keys() - done.left:
             log.info("in order again", resource=resource)
-        self._findings = {id: self._findings[id] for id in self._findings.keys() & done.left} | findings
+        left = {id: self._findings[id] for id in self._findings.keys() & done.left}
+        self._findings = left | {id: finding.reason for id, finding in findings.items()}
         if done.outcomes or done.status_commit is not None:
             succeeded = sum(outcome.state == "succeeded" for outcome in done.outcomes.values())
             log.info("pass ended", applied=succeeded, not_applied=len(done.outcomes) - succeeded)
         else:
             log.debug("pass ended; nothing to do")
+
+    def _step_ended(self, resource: str, late: bool) -> None:
+        if late:
+            self.ask(f"{resource} ended")
+        self._asked.set()
 
     def _welcome(self) -> None:
         hub = self.primary.hub

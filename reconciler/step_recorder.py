@@ -1,6 +1,6 @@
 """The journal's part in a pass: each step's start before it acts, its end before anything builds on it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -49,8 +49,8 @@ class JournalRecorder:
         for service in desired.services().values():
             for sync in service.follows:
                 self._followers.setdefault(sync, []).append(service.id)
-        self._ended: list[int] = []
-        self.results: list[StepResult] = []
+        self._ended: list[tuple[str, int]] = []
+        self._results: list[StepResult] = []
 
     @classmethod
     async def start(
@@ -106,16 +106,20 @@ class JournalRecorder:
             )
         )
         self._tell()
-        self._ended.append(record)
+        self._ended.append((step.resource, record))
         if state == "succeeded":
-            self.results.append(result)
+            self._results.append(result)
+
+    def results(self, resources: Collection[str]) -> list[StepResult]:
+        """What the steps of these resources established, in the order in which they succeeded."""
+        return [result for result in self._results if result.resource in resources]
 
     async def finish(
-        self, outcomes: Iterable[Outcome], replayed: Iterable[StepRecord], changes: Iterable[Transition]
+        self, outcomes: Mapping[str, Outcome], others: Iterable[int], changes: Iterable[Transition]
     ) -> None:
-        """The status branch tells everything now, what an earlier pass left untold included."""
-        failed = any(outcome.state != "succeeded" for outcome in outcomes)
-        told = [*self._ended, *(record.id for record in replayed)]
+        """The status branch tells these outcomes now, and what `others` of earlier passes left untold."""
+        failed = any(outcome.state != "succeeded" for outcome in outcomes.values())
+        told = [*(record for resource, record in self._ended if resource in outcomes), *others]
         await trio.to_thread.run_sync(self._journal.mark_published, told)
         for change in changes:
             await trio.to_thread.run_sync(

@@ -16,7 +16,7 @@ from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
 from reconciler.git.checkout import checkout
 from reconciler.health import HealthChecks
-from reconciler.lanes import Lane
+from reconciler.lanes import Lanes
 from reconciler.observation import Absent, Observation
 from reconciler.plan import ADOPTED, FORCED, Action, Step
 from reconciler.release_steps import ReleaseSteps
@@ -51,6 +51,7 @@ class Steps:
         health: HealthChecks,
         checkouts: Path,
         context: RunContext,
+        lanes: Lanes,
     ) -> None:
         self._spec = spec
         self._services = desired.services()
@@ -69,8 +70,8 @@ class Steps:
         self._context = context
         self._projects = {build: sync for sync, build in desired.builds.items()}
         self._by_kind: dict[str, dict[str, dict[str, str]]] | None = None
-        self._tasks = Lane(spec.limits.max_parallel_tasks)
-        self._others = Lane(spec.limits.max_parallel_steps)
+        self._lanes = lanes
+        lanes.set(tasks=spec.limits.max_parallel_tasks, others=spec.limits.max_parallel_steps)
         self._timed_out = {
             status.id
             for status in (*recorded.services.values(), *recorded.syncs.values(), *recorded.targets.values())
@@ -102,14 +103,13 @@ class Steps:
         """
         last = step.resource in self._timed_out
         if step.action is Action.SYNC:
-            async with (
-                self._sources.limit(self._syncs[step.resource].project),
-                self._tasks.place(step.action, last=last),
-            ):
+            project = self._syncs[step.resource].project
+            limit = self._lanes.project(project.id, max(1, project.sync.max_parallel_nodes))
+            async with limit, self._lanes.tasks.place(step.action, last=last):
                 yield
         else:
             waits = step.action in (Action.PUSH, Action.EXPORT) or step.resource in self._recorded.syncs
-            lane = self._tasks if waits else self._others
+            lane = self._lanes.tasks if waits else self._lanes.others
             async with lane.place(step.action, last=last):
                 yield
 

@@ -74,7 +74,7 @@ class _Asked:
 
 
 class Newer:
-    """Looks for news since a pass began; one look at a repository serves all who wait."""
+    """Made by a pass that has looked: what is news since. One look at a repository serves all who wait."""
 
     def __init__(self, spec: Spec, spec_url: str, spec_branch: str, remotes: Remotes, calls: Calls) -> None:
         self._spec = spec
@@ -83,6 +83,9 @@ class Newer:
         self._remotes = remotes
         self._calls = calls
         self._asked: dict[str, _Asked] = {}
+        # A step may go on while later passes look, and what they see is news to it.
+        urls = {spec_url, *(repository.url for repository in spec.repositories.values())}
+        self._seen = {url: remotes.seen(url) for url in urls}
 
     async def wait(self, service: Service) -> str:
         """Until something moved that may concern this service; says what it was."""
@@ -115,7 +118,7 @@ class Newer:
         return watched
 
     async def _look(self, url: str, wanted: "Watched", calls: int) -> str | None:
-        before = self._remotes.seen(url)
+        before = self._seen.get(url)
         if before is None:
             return None
         try:

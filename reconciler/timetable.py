@@ -5,10 +5,12 @@ They are those of a monotonic clock: when somebody sets the machine's clock, not
 
 from collections.abc import Callable
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from agent.backoff import Backoff
 from reconciler.pass_requests import EVERYTHING, NOTHING, PassRequest
+
+if TYPE_CHECKING:
+    from agent.backoff import Backoff
 
 JITTER: Final = 0.1
 """Share of the interval by which a pass may come earlier or later: primaries spread out."""
@@ -27,12 +29,12 @@ FIRST_BACKOFF: Final = 5.0
 
 
 class Timetable:
-    """`draw` gives numbers from 0 to 1."""
+    """`draw` gives numbers from 0 to 1, `backoff` the pauses while no pass can be made."""
 
-    def __init__(self, *, interval: float, draw: Callable[[], float]) -> None:
+    def __init__(self, *, interval: float, draw: Callable[[], float], backoff: "Backoff") -> None:
         self._interval = interval
         self._draw = draw
-        self._backoff = Backoff(first=min(FIRST_BACKOFF, interval), longest=interval, draw=draw)
+        self._backoff = backoff
         self._wanted = NOTHING
         self._first = self._last = inf
         """When the first and the last of those asked whose requests no pass has taken yet."""
@@ -65,18 +67,26 @@ class Timetable:
         if min(self._everything_at, retry_at) <= now or not self.is_asked:
             request |= EVERYTHING
         self._wanted, self._first, self._last = NOTHING, inf, inf
+        if request.everything:
+            self._everything_at = self._next_interval(now)
         return request
 
     def applies(self, now: float) -> None:
         """The pass has looked, and begins to apply: another one may be due before it has ended."""
         self._earliest = now + SPACING
 
-    def ended(self, request: PassRequest, now: float) -> None:
-        """A pass was made. One that concerned a part only does not put off the next one over everything."""
+    def ended(self, request: PassRequest, now: float, *, let_go: bool = False) -> None:
+        """A pass was made. One that concerned a part only does not put off the next one over everything.
+
+        `let_go`: another one was due before it had begun all its steps, which is for that one to do.
+        """
         self._backoff.reset()
+        if let_go:
+            self._wanted |= request
         if request.everything:
-            self._everything_at = now + self._interval * (1 + JITTER * (2 * self._draw() - 1))
-        self._earliest = now + SPACING
+            self._everything_at = self._next_interval(now)
+        if not let_go:
+            self._earliest = now + SPACING
 
     def failed(self, request: PassRequest, now: float) -> float:
         """No pass could be made: the next one is asked the same. Gives the seconds until then."""
@@ -85,3 +95,6 @@ class Timetable:
         self._everything_at = now + pause
         self._earliest = now + min(SPACING, pause)
         return pause
+
+    def _next_interval(self, now: float) -> float:
+        return now + self._interval * (1 + JITTER * (2 * self._draw() - 1))

@@ -28,6 +28,9 @@ PURE = (
     "agent.wire.frames",
     "agent.wire.messages",
     "reconciler.api_tokens",
+    "reconciler.around",
+    "reconciler.back_off",
+    "reconciler.carried",
     "reconciler.control.files",
     "reconciler.control.orders",
     "reconciler.control.records",
@@ -91,6 +94,7 @@ PURE = (
     "reconciler.web.page.view",
     "reconciler.web.rates",
     "reconciler.target_work",
+    "reconciler.timetable",
 )
 IMPURE_MODULES = frozenset({
     *("asyncio", "fcntl", "glob", "http", "io", "logging", "mmap", "multiprocessing", "random", "secrets"),

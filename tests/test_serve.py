@@ -288,7 +288,7 @@ async def test_errors_of_a_pass_are_one_line_and_the_loop_goes_on(
         async with serving(world) as primary:
             line = await primary.said("no pass could be made")
             assert line["error"].startswith("trueup.yaml:") and "\n" not in line["error"]
-            assert (await primary.ask("GET", "/health")).json() == {"status": "ok", "ready": False}
+            assert (await primary.ask("GET", "/health")).json() == HEALTHY | {"ready": False}
             early = await primary.ask_locally("GET", "/api/secrets")
             assert (early.status_code, early.json()["reason"]) == (503, "NoPassYet")
             world.commit_spec(good.decode())
@@ -349,7 +349,7 @@ def core_limit_of(pid: int) -> str:
     return next(line for line in lines if line.startswith("Max core file size")).split()[4]
 
 
-async def test_a_burst_of_requests_makes_one_more_pass(tmp_path: Path, double: InfisicalDouble) -> None:
+async def test_a_burst_of_requests_makes_few_passes(tmp_path: Path, double: InfisicalDouble) -> None:
     async with make_world(tmp_path) as (world, _):
         fill(world, double)
         held = world.deployed / "hold-database"
@@ -358,16 +358,18 @@ async def test_a_burst_of_requests_makes_one_more_pass(tmp_path: Path, double: I
             running = await reader_of(held)
             for _ in range(100):
                 assert (await primary.ask_locally("POST", "/api/reconcile")).status_code == 202
-            # The pass that is under way has looked at git already; the one that was asked for will see this.
+            # The pass that is under way has looked at git already; a later one will see this.
             world.app.commit({"api/compose.yaml": "two\n"})
             world.app.tag("v1.1.0")
             held.unlink()
             os.close(running)
-            first = await primary.said("pass ended")
-            await applied(primary, "api", primary.lines.index(first) + 1)
+            await primary.said("pass ended")
+            await primary.until(lambda: {} if deploys(world, "api")[1:] else None, "the second release")
             assert await primary.end() == 0
         with closing(sqlite3.connect(world.state / "journal.sqlite")) as journal:
-            assert journal.execute("SELECT count(*) FROM passes").fetchone() == (2,)
+            # The first, one for all who asked, and one for the end of a step, if nobody waited for that.
+            [passes] = journal.execute("SELECT count(*) FROM passes").fetchone()
+        assert passes in (2, 3)
 
 
 SYNCED = """\

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     # progress and success
     PROGRESSING = "Progressing"
     PROGRESSING_WITH_RETRY = "ProgressingWithRetry"
+    BACKING_OFF = "BackingOff"
     RECONCILIATION_SUCCEEDED = "ReconciliationSucceeded"
     INTERRUPTED = "Interrupted"
     SUPERSEDED = "Superseded"

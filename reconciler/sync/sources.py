@@ -21,7 +21,7 @@ from reconciler.git.checkout import checkout
 from reconciler.identity import project_id
 from reconciler.repositories import Repositories
 from reconciler.secrets.mask import Masker
-from reconciler.spec.model import Project, Spec
+from reconciler.spec.model import Spec
 from reconciler.sync.serving import TreeSource
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -38,7 +38,6 @@ class ProjectSources:
         self._checkouts = checkouts
         self._context = context
         self._stack = AsyncExitStack()
-        self._limits: dict[str, trio.CapacityLimiter] = {}
         self._locks: dict[tuple[str, str], trio.Lock] = {}
         self._directories: dict[tuple[str, str], Path] = {}
         self._trees: dict[TreeKey, TreeSource] = {}
@@ -51,12 +50,6 @@ class ProjectSources:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
-
-    def limit(self, project: Project) -> trio.CapacityLimiter:
-        """At most `sync.max_parallel_nodes` targets of a project at a time."""
-        return self._limits.setdefault(
-            project.id, trio.CapacityLimiter(max(1, project.sync.max_parallel_nodes))
-        )
 
     async def build(self, sync: DesiredSync) -> Details:
         """Run the project's build in its checkout."""

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from reconciler.apply import Details, Outcome, apply_plan
+from reconciler.apply import Application, Details, Outcome, apply_plan
 from reconciler.errors import JournalUnavailable, StepFailed
 from reconciler.plan import Action, Finding, Plan, Step
 from reconciler.status.conditions import Reason
@@ -187,3 +187,84 @@ async def test_a_journal_that_cannot_be_written_fails_the_step_and_not_the_pass(
     assert sorted(world) == acted
     assert (outcomes["a"].state, outcomes["a"].reason) == (state, "JournalUnavailable")
     assert (outcomes["b"].state, outcomes["c"].state) == ("blocked", "succeeded")
+
+
+class Held:
+    """Executors whose steps go on until they are let."""
+
+    def __init__(self, *steps: Step, parallel: int = 8) -> None:
+        self.go = {each.resource: trio.Event() for each in steps}
+        self.begun: list[str] = []
+        self.ended: list[str] = []
+        self.limiter = trio.CapacityLimiter(parallel)
+        self.application = Application(
+            Plan("r", steps, ()),
+            Record(),
+            on_end=lambda step, _outcome, _record: self.ended.append(step.resource),
+        )
+
+    async def run(self) -> None:
+        async def hold(step: Step) -> Details:
+            self.begun.append(step.resource)
+            await self.go[step.resource].wait()
+            return {}
+
+        await self.application.run(
+            dict.fromkeys((Action.DEPLOY, Action.BUILD, Action.SYNC), hold),
+            lambda _step: self.limiter,
+        )
+
+
+async def test_what_has_begun_goes_on_when_it_is_let_go(autojump_clock: trio.testing.MockClock) -> None:
+    held = Held(step("a"), step("b"), step("c"), step("d", "a"), parallel=2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(held.run)
+        await trio.testing.wait_all_tasks_blocked()
+        begun = set(held.begun)
+        assert len(begun) == 2
+        held.application.let_go()
+        assert held.application.left.keys() == begun
+        for event in held.go.values():
+            event.set()
+    assert set(held.begun) == set(held.ended) == begun
+    assert held.application.outcomes.keys() == begun
+    assert held.application.dropped == {"a", "b", "c", "d"} - begun
+    assert held.limiter.borrowed_tokens == 0
+    held.application.let_go()
+    assert held.application.left == {}
+
+
+async def test_what_needs_a_build_that_has_begun_goes_on_too(autojump_clock: trio.testing.MockClock) -> None:
+    """Nobody else could use what it made."""
+    build = replace(step("build"), action=Action.BUILD)
+    first, second = (replace(step(name, "build"), action=Action.SYNC) for name in ("s1", "s2"))
+    other = replace(step("s3", "build", "slow"), action=Action.SYNC)
+    held = Held(build, first, second, step("slow"), other, step("web", "s1"), parallel=2)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(held.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert set(held.begun) == {"build", "slow"}
+        held.application.let_go()
+        assert held.application.left.keys() == {"build", "slow", "s1", "s2", "s3"}
+        assert held.application.dropped == {"web"}
+        for event in held.go.values():
+            event.set()
+    assert set(held.ended) == {"build", "slow", "s1", "s2", "s3"}
+
+
+async def test_at_the_end_not_even_that_begins(autojump_clock: trio.testing.MockClock) -> None:
+    build = replace(step("build"), action=Action.BUILD)
+    held = Held(build, replace(step("s1", "build"), action=Action.SYNC))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(held.run)
+        await trio.testing.wait_all_tasks_blocked()
+        held.application.let_go(for_good=True)
+        held.go["build"].set()
+    assert held.ended == ["build"]
+
+
+async def test_a_plan_that_is_let_go_before_it_begins_does_nothing() -> None:
+    held = Held(step("a"), step("b", "a"))
+    held.application.let_go()
+    await held.run()
+    assert (held.begun, held.application.outcomes) == ([], {})

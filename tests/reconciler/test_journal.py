@@ -80,24 +80,25 @@ def test_a_step_ends_once(journal: Journal) -> None:
     assert [record.outcome for record in journal.steps()] == ["succeeded"]
 
 
-def test_interrupted_are_those_of_a_process_that_is_gone(path: Path) -> None:
+def test_interrupted_are_those_that_nobody_is_at(path: Path) -> None:
     with Journal(path) as first:
         done, gone = begin(first, "done"), begin(first, "gone")
         first.end_step(done, "succeeded", "ReconciliationSucceeded")
-        assert first.interrupted() == ()
+        assert first.interrupted([gone]) == ()
+        assert [record.id for record in first.interrupted()] == [gone]
     with Journal(path) as second:
         running = begin(second, "running")
-        assert [record.id for record in second.interrupted()] == [gone]
+        assert [record.id for record in second.interrupted([running])] == [gone]
         # Another failure leaves open what the interrupted one did; only success settles it.
         again = begin(second, "gone")
         second.end_step(again, "failed", "DeployFailed")
-        assert [record.id for record in second.interrupted()] == [gone, again]
+        assert [record.id for record in second.interrupted([running])] == [gone, again]
         # Once the status branch tells of a failure, it is known there.
         second.mark_published([again])
-        assert [record.id for record in second.interrupted()] == [gone]
+        assert [record.id for record in second.interrupted([running])] == [gone]
         again = begin(second, "gone")
         second.end_step(again, "succeeded", "ReconciliationSucceeded")
-        assert second.interrupted() == ()
+        assert second.interrupted([running]) == ()
         second.end_step(running, "cancelled", "Superseded")
     with Journal(path) as third:
         assert third.interrupted() == ()

@@ -13,6 +13,7 @@ from reconciler.git.process import GitOptions
 from reconciler.github.export import Arrivals
 from reconciler.github.pace import Pace
 from reconciler.health import HealthChecks
+from reconciler.lanes import Lanes
 from reconciler.observation import Absent
 from reconciler.plan import Action, Step, make_plan
 from reconciler.release_steps import ReleaseSteps
@@ -90,6 +91,7 @@ def made_steps(
         ),
         checkouts=where,
         context=context,
+        lanes=Lanes(),
     )
 
 

@@ -2,17 +2,23 @@
 
 import pytest
 
+from agent.backoff import Backoff
 from reconciler.pass_requests import EVERYTHING, PassRequest, request_for
-from reconciler.timetable import LONGEST_BURST, QUIET, SPACING, Timetable
+from reconciler.timetable import FIRST_BACKOFF, LONGEST_BURST, QUIET, SPACING, Timetable
 
 INTERVAL = 300.0
 WEB = request_for(["services/web"])
 API = request_for(["services/api"])
 
 
+def made(draw: float = 0.5) -> Timetable:
+    backoff = Backoff(first=FIRST_BACKOFF, longest=INTERVAL, draw=lambda: draw)
+    return Timetable(interval=INTERVAL, draw=lambda: draw, backoff=backoff)
+
+
 def ended_at(now: float, *, draw: float = 0.5) -> Timetable:
     """After its first pass over everything."""
-    timetable = Timetable(interval=INTERVAL, draw=lambda: draw)
+    timetable = made(draw)
     assert timetable.due_at() < now
     assert timetable.take(now) == EVERYTHING
     timetable.ended(EVERYTHING, now)
@@ -22,6 +28,17 @@ def ended_at(now: float, *, draw: float = 0.5) -> Timetable:
 @pytest.mark.parametrize(("draw", "due"), [(0.0, 270.0), (0.5, 300.0), (1.0, 330.0)])
 def test_the_interval_has_jitter(draw: float, due: float) -> None:
     assert ended_at(1000.0, draw=draw).due_at() == pytest.approx(1000.0 + due)
+
+
+def test_a_pass_that_lasts_is_overtaken_by_the_next_interval_only() -> None:
+    timetable = made()
+    timetable.take(1000.0)
+    timetable.applies(1001.0)
+    assert timetable.due_at() == 1000.0 + INTERVAL
+    request = timetable.take(1300.0)
+    timetable.ended(request, 1300.5, let_go=True)
+    timetable.ask(WEB, 1301.0)
+    assert timetable.take(1301.0) == EVERYTHING | WEB, "what it had not begun is for this one"
 
 
 def test_who_asks_while_nothing_goes_on_is_served_at_once() -> None:
