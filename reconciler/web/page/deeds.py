@@ -14,9 +14,15 @@ from starlette.responses import Response
 
 from reconciler.web.endpoints import Call, Caller, Endpoint
 from reconciler.web.guard import TIME
+from reconciler.web.page.changes import ADD, SETTINGS
 from reconciler.web.refusals import NotAllowed, RequestRefused
 
 Form = Mapping[str, str]
+Place = tuple[str, str]
+"""Method and path of an endpoint."""
+
+DEED_TIME: Final = 200.0
+"""Seconds that a button may take: it may wait for a remote, or a secret source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +40,48 @@ class Deed:
     """The field whose value has to be typed once more."""
 
 
-NAME: Final = {"name": "name"}
+_NAME: Final = {"name": "name"}
+_ENV: Final = {"env": "name"}
+
+
+def _decision(verb: str, *body: str, confirmed_by: str = "", **renamed: str) -> Deed:
+    fields = {name: name for name in body} | renamed
+    return Deed(
+        "POST",
+        f"/api/environments/{{env}}/{verb}",
+        "environments",
+        _ENV,
+        body=fields,
+        confirmed_by=confirmed_by,
+    )
+
+
+def _node(verb: str, **body: str) -> Deed:
+    return Deed("POST", f"/api/sync/nodes/{{name}}/{verb}", "nodes", _NAME, body=body)
+
 
 DEEDS: Final[Mapping[str, Deed]] = {
     "reconcile": Deed("POST", "/api/reconcile", "overview"),
-    "sync": Deed("POST", "/api/secrets/{name}/sync", "sources", NAME),
+    "freeze": Deed("POST", "/api/freeze", "overview", body={"reason": "reason"}),
+    "unfreeze": Deed("POST", "/api/unfreeze", "overview"),
+    "approve": _decision("approve", "unit", "tag"),
+    "hold": _decision("hold", "unit", "reason"),
+    "unhold": _decision("unhold", "unit"),
+    "promote": _decision("promote", "unit", "tag", confirmed_by="name", **{"from": "source"}),
+    "rollback": _decision("rollback", "unit", "reason", to="tag"),
+    "test": _node("test"),
+    "rotate": _node("rotate-token"),
+    "repair": _node("repair"),
+    "revoke": _node("revoke", reason="reason"),
+    "run": Deed("POST", "/api/sync/projects/{name}/run", "projects", _NAME),
+    "retry": Deed("POST", "/api/sync/tasks/{id}/retry", "tasks", {"id": "id"}),
+    "sync": Deed("POST", "/api/secrets/{name}/sync", "sources", _NAME),
     "clear": Deed("POST", "/api/secrets/cache/clear", "sources", query={"source": "source"}),
 }
+
+
+FORMS: Final[Mapping[str, Place]] = {"node-form": ADD, "project-form": SETTINGS}
+"""Forms that have a page of their own, by what they ask the API for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,55 +94,42 @@ class Did:
 
 
 class Doing:
-    """The deeds that an API allows."""
+    """What the page may have done by an API."""
 
     def __init__(self, api: Iterable[Endpoint]) -> None:
-        by_place = {(each.method, each.path): each for each in api}
-        self._endpoints = {
-            name: by_place[deed.method, deed.at]
-            for name, deed in DEEDS.items()
-            if (deed.method, deed.at) in by_place
-        }
+        self._api = {(each.method, each.path): each for each in api}
+        places = {**{name: (deed.method, deed.at) for name, deed in DEEDS.items()}, **FORMS}
+        self._known = {name: self._api[place] for name, place in places.items()}
 
     def open_to(self, caller: Caller) -> frozenset[str]:
-        return frozenset(name for name, each in self._endpoints.items() if caller.may(each.role))
+        """The names of the buttons and forms that somebody may use."""
+        return frozenset(name for name, each in self._known.items() if caller.may(each.role))
 
     async def do(self, name: str, form: Form, caller: Caller, request: Request) -> Did:
         """Raises NotAllowed, RequestRefused and what the API refuses with."""
-        deed, endpoint = DEEDS.get(name), self._endpoints.get(name)
-        if deed is None or endpoint is None:
+        deed = DEEDS.get(name)
+        if deed is None:
             raise RequestRefused(404, "there is no such button")
-        if not caller.may(endpoint.role):
+        body: dict[str, Any] = dict(_named(deed.body, form))
+        if deed.confirmed_by:
+            if form.get("confirm", "").strip() != form.get(deed.confirmed_by):
+                raise RequestRefused(400, f"not done: to confirm it, type {form.get(deed.confirmed_by, '')}")
+            body["confirm"] = "deploy"
+        call: Call[Any, Any] = Call(caller, _named(deed.query, form), body, _named(deed.path, form), request)
+        return await self.call((deed.method, deed.at), call)
+
+    async def call(self, place: Place, call: Call[Any, Any]) -> Did:
+        """What an endpoint of the API does, the role judged, a query and a body checked in the same way."""
+        endpoint = self._api[place]
+        if not call.caller.may(endpoint.role):
             raise NotAllowed(f"this needs a token with the role {endpoint.role}")
-        if deed.confirmed_by and form.get("confirm", "").strip() != form.get(deed.confirmed_by):
-            raise RequestRefused(400, f"to confirm it, type {form.get(deed.confirmed_by, '')}")
-        return await run(
-            endpoint,
-            caller,
-            request,
-            path=_named(deed.path, form),
-            query=_named(deed.query, form),
-            body=_named(deed.body, form),
-        )
-
-
-async def run(
-    endpoint: Endpoint,
-    caller: Caller,
-    request: Request,
-    *,
-    path: Mapping[str, str] = {},
-    query: Mapping[str, Any] = {},
-    body: Mapping[str, Any] = {},
-) -> Did:
-    """Calls what an endpoint of the API calls, with a query and a body checked in the same way."""
-    try:
-        asked = msgspec.convert(dict(query), endpoint.query, strict=False)
-        given = msgspec.convert(dict(body), endpoint.body, strict=False)
-    except msgspec.ValidationError as error:
-        raise RequestRefused(400, f"the form is not as it should be: {error}") from None
-    answered = await endpoint.handler(Call(caller, asked, given, path, request))
-    return _did(answered)
+        try:
+            query = msgspec.convert(dict(call.query), endpoint.query, strict=False)
+            body = msgspec.convert(dict(call.body), endpoint.body, strict=False)
+        except msgspec.ValidationError as error:
+            raise RequestRefused(400, f"the form is not as it should be: {error}") from None
+        checked = Call(call.caller, query, body, call.path, call.request)
+        return _did(await endpoint.handler(checked))
 
 
 def _did(answered: msgspec.Struct | Response) -> Did:
@@ -119,7 +147,7 @@ def _named(names: Mapping[str, str], form: Form) -> dict[str, str]:
     return {theirs: form[ours] for theirs, ours in names.items() if form.get(ours)}
 
 
-def allow_time(request: Request, seconds: float) -> None:
+def allow_time(request: Request, seconds: float = DEED_TIME) -> None:
     """Let a request take longer than others do."""
     if TIME in request.scope:
         request.scope[TIME].allow(seconds)

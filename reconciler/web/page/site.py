@@ -5,39 +5,33 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Final
-from urllib.parse import parse_qsl
 
 import structlog
 import trio
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from reconciler.api_tokens import digest_of
 from reconciler.errors import TrueupError
 from reconciler.runner import Runner
 from reconciler.token_file import TokensUnusable
-from reconciler.web.bodies import Bodies
 from reconciler.web.door import Door
 from reconciler.web.endpoints import AnyEndpoint, Endpoint, OpenEndpoint
 from reconciler.web.page.deeds import DEEDS, Did, Doing, allow_time
+from reconciler.web.page.editing import Editing
+from reconciler.web.page.gate import Gate, back, html, shown_once
 from reconciler.web.page.look import Looking
-from reconciler.web.page.origin import HEADERS, cookie_header, cookie_of, is_own, is_secure, same
+from reconciler.web.page.origin import HEADERS, cookie_header, cookie_of, is_secure
 from reconciler.web.page.render import TITLES, render
 from reconciler.web.page.sessions import LONGEST, Session, Sessions
 from reconciler.web.page.stream import LASTS, LOGIN, EventStream, Streams, Tell, watch
-from reconciler.web.refusals import NotAllowed, NotAuthenticated, RequestRefused
+from reconciler.web.refusals import RequestRefused
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-MAX_FORM: Final = 256 * 1024
-MAX_FIELDS: Final = 200
-
-DEED_TIME: Final = 200.0
-"""Seconds that a button may take: it may wait for a remote, or a secret source."""
 
 MEDIA: Final[Mapping[str, str]] = {
     "style.css": "text/css; charset=utf-8",
@@ -54,10 +48,10 @@ class Site:
         self._door = door
         self._doing = Doing(api)
         self._stop = stop
-        self._sessions = Sessions(door.known)
+        self._gate = Gate(Sessions(door.known))
+        self._editing = Editing(runner, self._gate, self._doing)
         self._looking = Looking(runner)
         self._streams = Streams()
-        self._bodies = Bodies(most=MAX_FORM)
 
     def endpoints(self) -> list[AnyEndpoint]:
         """What is described to others: the page itself. The paths below it are its own affair."""
@@ -78,6 +72,9 @@ class Site:
             Route("/page/login", _guarded(self.login), methods=["POST"]),
             Route("/page/logout", _guarded(self.logout), methods=["POST"]),
             Route("/page/do", _guarded(self.do), methods=["POST"]),
+            Route("/page/node", _guarded(self._editing.node), methods=["GET"]),
+            Route("/page/project", _guarded(self._editing.project), methods=["GET"]),
+            Route("/page/change", _guarded(self._editing.change), methods=["POST"]),
             Route("/page/stream", _guarded(self.stream), methods=["GET"]),
             Route("/page/{name}", _guarded(_static), methods=["GET"]),
         ]
@@ -85,12 +82,12 @@ class Site:
     # --- who ---------------------------------------------------------------------------------------
 
     async def page(self, request: Request) -> Response:
-        session = self._session(request)
+        session = self._gate.session(request)
         if session is None:
             return self._login_page()
         # Whoever has just pressed a button sees what came of it.
         sections = await self._looking.sections(self._deeds(session), anew=True)
-        return _html(
+        return html(
             render(
                 "page.html",
                 titles=TITLES,
@@ -103,7 +100,7 @@ class Site:
         )
 
     async def login(self, request: Request) -> Response:
-        form = await self._form(request)
+        form = await self._gate.form(request)
         presented = form.get("token", "").strip()
         try:
             caller = self._door.judge(request, presented.encode())
@@ -111,17 +108,17 @@ class Site:
             refusal = self._login_page(str(error), error.status)
             refusal.headers.update({k: v for k, v in error.headers.items() if k == "Retry-After"})
             return refusal
-        self._sessions.end(cookie_of(request.cookies))
-        cookie = self._sessions.begin(caller, digest_of(presented))
+        self._gate.sessions.end(cookie_of(request.cookies))
+        cookie = self._gate.sessions.begin(caller, digest_of(presented))
         log.info("logged in to the page", who=caller.name)
-        answer = _back()
+        answer = back()
         answer.headers["Set-Cookie"] = cookie_header(cookie, secure=_secure(request), lasts=LONGEST)
         return answer
 
     async def logout(self, request: Request) -> Response:
-        await self._own_form(request)
-        self._sessions.end(cookie_of(request.cookies))
-        answer = _back()
+        await self._gate.own_form(request)
+        self._gate.sessions.end(cookie_of(request.cookies))
+        answer = back()
         answer.headers["Set-Cookie"] = cookie_header("", secure=_secure(request), lasts=0)
         return answer
 
@@ -137,10 +134,7 @@ class Site:
                     closed, command = "This makes one.", "trueup token new NAME --role operate"
             except TokensUnusable:
                 closed = "The file of tokens cannot be used; the log of trueup serve says why."
-        return _html(render("login.html", closed=closed, command=command, error=error), status)
-
-    def _session(self, request: Request, *, use: bool = True) -> Session | None:
-        return self._sessions.find(cookie_of(request.cookies), use=use)
+        return html(render("login.html", closed=closed, command=command, error=error), status)
 
     def _deeds(self, session: Session) -> frozenset[str]:
         return self._doing.open_to(session.caller)
@@ -149,8 +143,8 @@ class Site:
 
     async def do(self, request: Request) -> Response:
         """One button; the next page says what came of it."""
-        session, form = await self._own_form(request)
-        allow_time(request, DEED_TIME)
+        session, form = await self._gate.own_form(request)
+        allow_time(request)
         name = form.get("do", "")
         try:
             did = await self._doing.do(name, form, session.caller, request)
@@ -158,11 +152,13 @@ class Site:
             did = Did(False, str(error), {})
         log.info("a button was pressed", button=name, who=session.caller.name, done=did.success)
         section = DEEDS[name].section if name in DEEDS else "overview"
+        if join := did.told.get("join"):
+            return shown_once(did.message, str(join), section)
         session.say(did.message, "good" if did.success else "bad")
-        return _back(f"#{section}")
+        return back(f"#{section}")
 
     async def stream(self, request: Request) -> Response:
-        session = self._session(request, use=False)
+        session = self._gate.session(request, use=False)
         headers = {**HEADERS, "X-Accel-Buffering": "no"}
         if session is None:
             return Response(LOGIN, headers=headers, media_type="text/event-stream")
@@ -176,41 +172,12 @@ class Site:
                 tell,
                 bulletin=self._runner.primary.bulletin,
                 sections=lambda mine: self._looking.sections(self._deeds(mine)),
-                session=lambda: self._session(request, use=False),
+                session=lambda: self._gate.session(request, use=False),
                 stop=self._stop,
                 busy=lambda: len(self._runner.primary.running) > 0,
             )
 
         return EventStream(run, headers, ended=lambda: self._streams.leave(session))
-
-    # --- forms -------------------------------------------------------------------------------------
-
-    async def _own_form(self, request: Request) -> tuple[Session, Mapping[str, str]]:
-        """A form of our own page, by whoever is logged in. Raises NotAuthenticated, NotAllowed."""
-        session = self._session(request)
-        if session is None:
-            raise NotAuthenticated("nobody is logged in; load the page again")
-        form = await self._form(request)
-        if not same(form.get("csrf", ""), session.csrf):
-            raise NotAllowed("the form is not of this session; load the page again")
-        return session, form
-
-    async def _form(self, request: Request) -> Mapping[str, str]:
-        """The fields of a form that our own page sent. Raises NotAllowed, RequestRefused."""
-        if not is_own(request.headers):
-            raise NotAllowed("only forms of this page itself are taken")
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media != "application/x-www-form-urlencoded":
-            raise RequestRefused(415, "a form is application/x-www-form-urlencoded")
-        async with self._bodies.read(request) as body:
-            try:
-                return dict(
-                    parse_qsl(
-                        body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"
-                    )
-                )
-            except ValueError:  # too many fields, or no UTF-8
-                raise RequestRefused(400, "the form is not as it should be") from None
 
 
 def _guarded(handler: Handler) -> Handler:
@@ -221,7 +188,7 @@ def _guarded(handler: Handler) -> Handler:
             answered = await handler(request)
         except TrueupError as error:
             status = getattr(error, "status", 503 if error.retryable else 502)
-            answered = _html(render("refused.html", message=str(error)), status)
+            answered = html(render("refused.html", message=str(error)), status)
             answered.headers.update(getattr(error, "headers", {}))
         for name, value in HEADERS.items():
             answered.headers.setdefault(name, value)
@@ -234,7 +201,7 @@ async def _static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in MEDIA:
         raise RequestRefused(404, "there is no such page")
-    content, tag = _file(name)
+    content, tag = static_file(name)
     headers = {"Cache-Control": "no-cache", "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
@@ -242,18 +209,10 @@ async def _static(request: Request) -> Response:
 
 
 @cache
-def _file(name: str) -> tuple[bytes, str]:
+def static_file(name: str) -> tuple[bytes, str]:
     content = resources.files("reconciler.web.page").joinpath("static", name).read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def _secure(request: Request) -> bool:
     return is_secure(request.headers, request.url.scheme)
-
-
-def _html(text: str, status: int = 200) -> Response:
-    return Response(text, status, media_type="text/html")
-
-
-def _back(fragment: str = "") -> Response:
-    return RedirectResponse(f"/{fragment}", 303)

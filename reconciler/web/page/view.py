@@ -76,6 +76,8 @@ def _headline(facts: Facts, error: str, failing: int, busy: int, waiting: int) -
         return Badge("The first pass is under way", Tone.BUSY)
     if failing:
         return Badge(f"{failing} not in order", Tone.BAD)
+    if facts.recorded.summary is not None and facts.recorded.summary.problems:
+        return Badge("The spec has errors", Tone.BAD)
     if facts.control.frozen is not None:
         return Badge("Frozen", Tone.WAIT)
     if busy:
@@ -108,7 +110,7 @@ def _next_steps(facts: Facts) -> Iterable[NextStep]:
             yield NextStep(
                 "Let a node join",
                 "The spec names nodes, and none of them has paired. Run the join command that was printed"
-                " when the node was added, on its host; `rotate token` below makes a new one.",
+                " when the node was added, on its host; a new token for it makes a new one.",
                 "trueup-agent join --primary HOST:9001 --node NAME --token … --pin … --root /srv",
             )
     if not facts.setup.webhook:

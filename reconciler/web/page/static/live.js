@@ -34,14 +34,19 @@ function carry(before, after) {
   }
 }
 
-function place(element, root) {
-  // Where an element without an id is: its own name and the ones above it.
-  if (element.id) return (within) => within.querySelector(`[id="${CSS.escape(element.id)}"]`);
-  const kin = [...root.querySelectorAll(element.tagName)];
-  const label = (each) => each.getAttribute("aria-label") || each.textContent;
-  const same = kin.filter((each) => label(each) === label(element));
+function place(element, section) {
+  // Finds the same element in another version of the section: by its name inside what bears an id around it.
+  const around = element.closest("[id]");
+  const label = (each) => each.getAttribute("aria-label") || each.name || each.textContent;
+  const kin = (root) => [...root.querySelectorAll(element.tagName)];
+  const inner = kin(around).indexOf(element);
+  const same = kin(section).filter((each) => label(each) === label(element));
   const index = same.indexOf(element);
-  return (within) => [...within.querySelectorAll(element.tagName)].filter((each) => label(each) === label(element))[index];
+  return (after) => {
+    if (around === section) return kin(after).filter((each) => label(each) === label(element))[index];
+    const found = after.querySelector(`[id="${CSS.escape(around.id)}"]`);
+    return found && (around === element ? found : kin(found)[inner]);
+  };
 }
 
 function swap(html) {
