@@ -156,6 +156,7 @@ class _Trying:
             self.who_may_only_read,
             self.who_operates,
             self.who_decides,
+            self.who_changes_the_spec,
             self.without_scripts,
             self.from_elsewhere,
             self.a_token_is_taken_back,
@@ -324,6 +325,61 @@ class _Trying:
         files = self.world.spec.files("refs/heads/trueup/control")
         return [files[path].decode() for path in sorted(files)]
 
+    def who_changes_the_spec(self) -> None:
+        """Forms show the commit first; what is shown is what is made."""
+        with self.surfing.person() as context:
+            watched = self.surfing.watched(context, self.origin)
+            page, spec = watched.page, self.world.spec
+            page.goto(self.origin)
+            log_in(page, self.operator)
+
+            page.get_by_role("link", name="Add a node…").click()
+            page.get_by_label("Name in the spec").fill("web-9")
+            page.get_by_label("Labels").fill("group=web\nnote=" + EVIL)
+            before = spec.log("main")
+            page.get_by_role("button", name="Show the commit…").click()
+            shown = page.locator("main").inner_text()
+            assert "olga" in shown
+            assert "web-9" in page.locator("pre.diff").inner_text()
+            watched.shoot("commit")
+            assert spec.log("main") == before
+            page.get_by_role("button", name="Commit").click()
+            join = page.locator("pre.secret").inner_text()
+            assert re.search(r"trueup-agent join .*--node web-9 --token \S+ --pin [0-9a-f]{64}", join)
+            self.tokens.append(re.search(r"--token (\S+)", join).group(1))  # type: ignore[union-attr]
+            watched.shoot("join")
+            assert len(spec.log("main")) == len(before) + 1
+            assert "web-9" in spec.files("main")["trueup.yaml"].decode()
+            page.get_by_role("link", name="Back to the page").click()
+            assert "trueup-agent join " + "--primary" not in page.locator("#nodes").inner_text()
+            page.get_by_role("article", name="node web-9").wait_for()  # by itself
+
+            page.get_by_role("link", name="Sync settings of site").click()
+            page.get_by_label("On drift").select_option("report")
+            page.get_by_label("Leave out, one pattern a line").fill("*.log\n  node_modules/**  ")
+            page.get_by_role("button", name="Show the commit…").click()
+            diff = page.locator("pre.diff").inner_text()
+            assert "on_drift" in diff
+            assert "node_modules/**" in diff
+            # Somebody else was faster: what is shown would not be what is made.
+            self.world.commit_spec(spec.files("main")["trueup.yaml"].decode() + "# another line\n")
+            page.get_by_role("button", name="Commit").click()
+            page.get_by_role("alert").wait_for()
+            assert "on_drift" not in spec.files("main")["trueup.yaml"].decode()
+            page.goto(f"{self.origin}/page/project?name=site")
+            page.get_by_label("On drift").select_option("report")
+            page.get_by_role("button", name="Show the commit…").click()
+            page.get_by_role("button", name="Commit").click()
+            page.locator("#headline").wait_for()
+            assert "on_drift: report" in spec.files("main")["trueup.yaml"].decode()
+
+            page.goto(f"{self.origin}/page/node?name=web-9")
+            page.get_by_role("button", name="Show the commit that removes it…").click()
+            page.get_by_role("button", name="Commit").click()
+            page.locator("#headline").wait_for()
+            assert "web-9" not in spec.files("main")["trueup.yaml"].decode()
+            assert [each for each in watched.wrong if "409" not in each] == []
+
     def without_scripts(self) -> None:
         with self.surfing.person(scripts=False) as context:
             page = context.new_page()
@@ -333,7 +389,7 @@ class _Trying:
             told = len(self.primary.lines)
             page.get_by_role("button", name="Look now").click()
             assert "A pass was asked for" in notice(page)
-            trio.from_thread.run(self.said, "a pass was asked for", told)
+            trio.from_thread.run(self.said, "a button was pressed", told)
 
     async def said(self, event: str, after: int) -> None:
         await self.primary.said(event, after=after)
