@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from agent.failures import line_of, single
-from reconciler.errors import JournalUnavailable, TrueupError
+from reconciler.errors import JournalUnavailable, LeaseLost, TrueupError
 from reconciler.plan import UNREACHABLE, Action, Plan, Step
 from reconciler.status.conditions import Reason
 
@@ -188,6 +188,9 @@ async def _carry_out(step: Step, executor: Executor) -> Outcome:
     try:
         details = await executor(step)
         return Outcome("succeeded", details=details, output=str(details.get("output", "")))
+    except LeaseLost as error:
+        # It was broken off: as after a kill, nobody knows how far it got, and it is no failure of its own.
+        return _not_done("blocked", step, error)
     except (TrueupError, OSError) as error:
         # An OSError is the primary's own disk or network: this step could not run, the others may.
         return _not_done("failed", step, error)

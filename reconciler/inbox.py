@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from reconciler.errors import JournalUnavailable
+from reconciler.git.objects import LEASE_REF
 from reconciler.kept_deliveries import KeptDelivery, digest_of
 from reconciler.mishaps import line_for_log
 from reconciler.primary import Primary
@@ -163,7 +164,7 @@ class Inbox:
                 )
             case Pushed(repository, ref):
                 # Our own push, mostly; acting on it, a pass that records something would follow itself.
-                if ref != OWN_REF:
+                if ref != OWN_REF and ref != LEASE_REF:
                     self._ask(f"push to {ref} of {repository}", resources=self._named(repository))
             case WorkflowCompleted(repository):
                 self._primary.arrivals.tell(repository)

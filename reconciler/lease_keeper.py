@@ -14,7 +14,7 @@ from typing import Protocol
 
 import trio
 
-from reconciler.errors import LeaseHeld, LeaseLost, TrueupError
+from reconciler.errors import LeaseHeld, LeaseLost, SettingsError, TrueupError
 from reconciler.lease import Lease, Take, Tenure, Timing, Watch, judge, released, renewed, watched
 from reconciler.lease_holder import HolderFile
 from reconciler.lease_ref import Found
@@ -64,6 +64,8 @@ class Keeper:
         """Whatever stood there last."""
         self.succeeded_another = False
         """Whether somebody else has held it since this state directory did: it may have acted since."""
+        self.on_recovered: Callable[[], None] = lambda: None
+        """Told when it is renewed again after that had failed."""
         self._place = place
         self._memory = memory
         self._host = host
@@ -108,7 +110,7 @@ class Keeper:
                 watch, wait = await self._attempt(watch)
                 if wait is None:
                     return
-                waits = f"standby: {self._holder()} leads"
+                waits = f"standby: {self.leader} leads"
             except TrueupError as error:
                 waits, wait = f"standby: cannot look at the lease: {error}", self.timing.look
             if waits != told:
@@ -135,7 +137,7 @@ class Keeper:
                 alive = watch.oid != first.oid
                 if alive or self._clock() - began > self.timing.patience:
                     raise LeaseHeld(
-                        f"{self._holder()} acts on this repository now; nothing was done here",
+                        f"{self.leader} acts on this repository now; nothing was done here",
                         hint="let it make the pass (`trueup serve` makes passes by itself), or stop it first",
                     )
                 await trio.sleep(min(wait, self.timing.look))
@@ -166,7 +168,7 @@ class Keeper:
         self.succeeded_another = before != self._memory.holder
         self._tenure = Tenure(verdict.lease, oid, now)
         self.seen = verdict.lease
-        self._memory.remember(oid, verdict.lease.epoch)
+        self._remember(oid, verdict.lease)
         log.info("leading since epoch %d", verdict.lease.epoch)
         self._changed()
         return watch, None
@@ -175,7 +177,15 @@ class Keeper:
         """Whether nobody else can be acting for as long as exactly this lease stands there."""
         return lease is None or lease.released or lease.holder == self._memory.holder
 
-    def _holder(self) -> str:
+    def _remember(self, oid: str, lease: Lease) -> None:
+        try:
+            self._memory.remember(oid, lease.epoch)
+        except SettingsError as error:
+            log.warning("the next process here may have to wait for the lease: %s", error)
+
+    @property
+    def leader(self) -> str:
+        """Who leads, in words."""
         return f"the primary on {self.seen.host}" if self.seen is not None else "another primary"
 
     # --- keeping -------------------------------------------------------------------------------
@@ -196,6 +206,7 @@ class Keeper:
                     await trio.sleep(self.timing.retry)
             if told and self._tenure is not None:
                 log.info("the lease is renewed again")
+                self.on_recovered()
                 told = ""
 
     async def _renew(self) -> None:
@@ -213,7 +224,7 @@ class Keeper:
             self._tenure = Tenure(found.lease, found.oid, tenure.since)
             return
         self.seen = found.lease
-        self._lose(f"{self._holder()} has taken the lease" if found.lease else "the lease was deleted")
+        self._lose(f"{self.leader} has taken the lease" if found.lease else "the lease was deleted")
 
     def _set(self, tenure: Tenure) -> None:
         self._tenure = tenure
@@ -243,7 +254,7 @@ class Keeper:
                 lease = released(found.lease)
                 oid = await self._place.put(lease, expected=found.oid)
             if oid is not None:
-                self._memory.remember(oid, lease.epoch)
+                self._remember(oid, lease)
         except TrueupError as error:
             log.warning("the lease could not be released, so the next primary waits: %s", error)
         self._changed()
@@ -281,7 +292,7 @@ class Keeper:
 
     def _lost(self) -> LeaseLost:
         if self._tenure is None:
-            return LeaseLost("this primary does not lead", hint=f"{self._holder()} does")
+            return LeaseLost("this primary does not lead", hint=f"{self.leader} does")
         return LeaseLost(
             f"the lease could not be renewed for {self._clock() - self._tenure.since:.0f} seconds",
             hint="see that the repository of the status branch can be reached and written",

@@ -26,8 +26,12 @@ from reconciler.github_reports import GithubReports
 from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
+<<<<<<< HEAD
 from reconciler.lanes import Lanes
 from reconciler.looked import Looked
+=======
+from reconciler.leading import Leadership, open_keeper
+>>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
 from reconciler.metrics.registry import Metrics
 from reconciler.pairing import with_pairing
 from reconciler.repositories import BranchFiles, Repositories
@@ -128,8 +132,13 @@ class Primary:
     """Who waits for secrets that another repository exports; told by webhooks."""
     spec: Spec | None = None
     """What the last pass found."""
+<<<<<<< HEAD
     looked: Looked | None = None
     """What it found besides; None: there was none yet."""
+=======
+    leadership: Leadership | None = None
+    """None where nothing is changed: then no lease is needed."""
+>>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
     hub: Hub | None = None
     """The agents' end, from the first pass on whose spec has nodes."""
     enrolling: trio.Lock = field(default_factory=trio.Lock)
@@ -221,9 +230,12 @@ class Primary:
                     tls_dir=self.settings.tls_dir,
                     enrolments=await enrolled(self),
                     on_paired=self._record_pairing,
+                    epoch=await self.leadership.epoch() if self.leadership is not None else 0,
                 )
                 await self._nursery.start(_keep_open, hub)
                 self.hub = hub
+            if self.leadership is not None:
+                self.leadership.on_epoch = hub.show_epoch
         else:
             await enrol(self)
         return Fleet(
@@ -278,11 +290,14 @@ async def read_status(settings: Settings, repositories: Repositories) -> Recorde
 
 
 @asynccontextmanager
-async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIterator[Primary]:
+async def open_primary(
+    settings: Settings, *, exclusive: bool = True, standing: bool = False
+) -> AsyncIterator[Primary]:
     """A primary on the settings' state directory.
 
-    With `exclusive`, as for a pass that changes something, no second one may run on that directory.
-    Raises SettingsError if one does, or if there is no master key.
+    With `exclusive`, as for a pass that changes something, no second one may run on that directory; whoever
+    asks for it `standing` sees to the lease, which a single pass takes by itself. Raises SettingsError if
+    one runs, or if there is no master key.
     """
     url = settings.require_spec_repo()
     key = load_key(settings)
@@ -316,7 +331,15 @@ async def open_primary(settings: Settings, *, exclusive: bool = True) -> AsyncIt
                 await trio.to_thread.run_sync(journal.fail_interrupted_tasks)
                 await sweep(primary.checkouts)
                 await trio.to_thread.run_sync(sweep_homes, primary.run_context)
-            yield primary
+                lease = open_keeper(settings, status_mirror, key)
+                leads = primary.leadership = Leadership(lease, status_mirror, nursery, standing=standing)
+                primary.status.permit = leads.acting
+            try:
+                yield primary
+            finally:
+                # Whoever used the primary has ended all that acted.
+                if primary.leadership is not None:
+                    await primary.leadership.release()
 
 
 @contextmanager

@@ -40,6 +40,7 @@ class Repositories:
         self._options = options
         self._mirrors: dict[str, Mirror] = {}
         self._looks: dict[str, _Look] = {}
+        self._offline = False
         self._commits: OrderedDict[str, CommitPaths] = OrderedDict()
         self.signatures = Signatures()
 
@@ -50,7 +51,9 @@ class Repositories:
             self._mirrors[url] = Mirror(url, self._directory / f"{name}.git", options=self._options)
         return self._mirrors[url]
 
-    def begin_pass(self) -> None:
+    def begin_pass(self, *, offline: bool = False) -> None:
+        """`offline`: what the mirrors have is taken for what is there, and nothing is asked."""
+        self._offline = offline
         self._looks.clear()
 
     def anew(self) -> "Repositories":
@@ -89,7 +92,7 @@ class Repositories:
                 raise look.error
             if look.refs is None:
                 try:
-                    look.refs = await mirror.refresh()
+                    look.refs = await (mirror.refs() if self._offline else mirror.refresh())
                 except Exception as error:
                     look.error = error
                     self.on_failure()

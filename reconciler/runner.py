@@ -19,6 +19,7 @@ from reconciler.apply import Outcome
 from reconciler.back_off import FIRST, LONGEST, BackOff
 from reconciler.errors import SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
+from reconciler.healing import heal
 from reconciler.inbox import Inbox
 from reconciler.metrics.declared import LAST_GOOD_PASS, PASS_DURATION, PASSES
 from reconciler.mishaps import line_for_log, way_to
@@ -110,7 +111,7 @@ class Runner:
             await self._make_pass(patience)
             patience = PATIENCE
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_then, stop.wait, nursery.cancel_scope.cancel)
+                nursery.start_soon(then, stop.wait, nursery.cancel_scope.cancel)
                 await self._wait_due()
                 nursery.cancel_scope.cancel()
         self._ongoing.let_go_for_good()
@@ -155,9 +156,17 @@ class Runner:
         code: ExitCode = ExitCode.FAILED
         error: str | None = None
         try:
+<<<<<<< HEAD
             done = await reconcile(
                 self.primary, patience=patience, request=request, on_change=_tell_step, ongoing=self._ongoing
             )
+=======
+            leadership = self.primary.leadership
+            if leadership is not None and leadership.is_unsure:
+                done = await heal(self.primary, patience=patience, on_change=_tell_step)
+            else:
+                done = await reconcile(self.primary, patience=patience, request=request, on_change=_tell_step)
+>>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
         except Exception as raised:
             cause = single(raised) if isinstance(raised, BaseExceptionGroup) else raised
             error = line_for_log(raised)
@@ -232,7 +241,8 @@ async def lasting(what: str, run: Callable[[], Awaitable[object]]) -> NoReturn:
         await trio.sleep(backoff.next())
 
 
-async def _then(wait: Callable[[], Awaitable[None]], act: Callable[[], None]) -> None:
+async def then(wait: Callable[[], Awaitable[None]], act: Callable[[], None]) -> None:
+    """Do something once something else has happened."""
     await wait()
     act()
 

@@ -14,13 +14,14 @@ from reconciler.hardening import forbid_core_dumps
 from reconciler.live import socket_path
 from reconciler.metrics.declared import FETCH_FAILURES
 from reconciler.primary import Primary, open_primary
-from reconciler.runner import Runner
+from reconciler.runner import Runner, then
 from reconciler.settings import Settings
 from reconciler.watchdog import keep_alive
 from reconciler.web.app import LOCAL_LIMITS, PUBLIC_LIMITS, local_app, public_app
 from reconciler.web.door import Door
 from reconciler.web.server import HttpServer
 from reconciler.web.sockets import address_of, listen_locally, listen_on, remove_socket
+from reconciler.web.standby import StandbyGate
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -40,8 +41,10 @@ async def serve(settings: Settings) -> None:
         async with trio.open_nursery() as nursery:
             stop = trio.Event()
             nursery.start_soon(_heed, signals, stop, nursery.cancel_scope)
-            async with open_primary(settings) as primary:
-                await _serve(primary, stop)
+            while not stop.is_set():
+                # Who has lost the lease begins anew, from what is recorded by then.
+                async with open_primary(settings, standing=True) as primary:
+                    await _serve(primary, stop)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
@@ -57,27 +60,48 @@ async def _heed(signals: AsyncIterator[int], stop: trio.Event, everything: trio.
 
 
 async def _serve(primary: Primary, stop: trio.Event) -> None:
+    """Stand by until the lease is ours; then make passes until `stop` is set, or the lease is lost."""
+    assert primary.leadership is not None
+    lease = primary.leadership.lease
     path = socket_path(primary.settings)
     primary.metrics.open()
     primary.repositories.on_failure = partial(primary.metrics.count, FETCH_FAILURES)
     runner = Runner(primary)
     door = Door.of(primary.settings, primary.now)
+    ended = trio.Event()
     async with AsyncExitStack() as opened:
         local = await opened.enter_async_context(listen_locally(path))
         opened.callback(remove_socket, path)
         public = await listen_on(primary.settings.http_addr)
         for listener in public:
             await opened.enter_async_context(listener)
+<<<<<<< HEAD
         at_address = HttpServer(public_app(runner, door, stop), public, PUBLIC_LIMITS, primary.metrics)
         at_socket = HttpServer(local_app(runner, stop), [local], LOCAL_LIMITS, primary.metrics)
+=======
+        at_address = StandbyGate(public_app(runner, door, ended), lease)
+        at_socket = StandbyGate(local_app(runner), lease)
+        servers = (
+            HttpServer(at_address, public, PUBLIC_LIMITS, primary.metrics),
+            HttpServer(at_socket, [local], LOCAL_LIMITS, primary.metrics),
+        )
+>>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
         async with trio.open_nursery() as serving, trio.open_nursery() as background:
-            serving.start_soon(at_address.run, stop)
-            serving.start_soon(at_socket.run, stop)
+            for server in servers:
+                serving.start_soon(server.run, ended)
+            background.start_soon(then, stop.wait, ended.set)
             background.start_soon(runner.keep_secrets_fresh)
             background.start_soon(runner.watch_agents)
             background.start_soon(runner.act_on_deliveries)
             background.start_soon(keep_alive, primary.settings)
             log.info("serving", http=", ".join(str(address_of(one)) for one in public), socket=path)
             notify("READY=1")
-            await runner.run(stop)
+            async with trio.open_nursery() as standing_by:
+                standing_by.start_soon(then, stop.wait, standing_by.cancel_scope.cancel)
+                await lease.stand_by()
+                standing_by.cancel_scope.cancel()
+            if not stop.is_set():
+                lease.on_recovered = lambda: runner.ask("the lease is renewed again")
+                background.start_soon(then, lease.keep, ended.set)
+                await runner.run(ended)
             background.cancel_scope.cancel()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from reconciler.errors import SettingsError
+from reconciler.lease import RENEW
 from reconciler.secrets.values import Plain, Secret, is_text
 from reconciler.settings_values import (
     Address,
@@ -87,6 +88,8 @@ class Settings:
     """The ssh key that signs the tags trueup makes; None: they are not signed."""
     master_key: Secret | None
     interval: float
+    lease_renew: float
+    """Seconds between renewals of the lease, from which all its other times follow."""
     http_addr: Address
     tcp_addr: Address
     tls_dir: Path
@@ -234,6 +237,7 @@ def load_settings(
         signing_key_file=read.optional("TRUEUP_SIGNING_KEY_FILE", parse_path),
         master_key=read.secret("TRUEUP_MASTER_KEY"),
         interval=read.value("TRUEUP_INTERVAL", parse_duration, 300.0),
+        lease_renew=read.value("TRUEUP_LEASE_RENEW", parse_duration, RENEW),
         http_addr=read.value("TRUEUP_HTTP_ADDR", parse_address, Address("127.0.0.1", 9000)),
         tcp_addr=read.value("SYNC_TCP_ADDR", parse_address, Address(None, 9001)),
         tls_dir=read.value("SYNC_TLS_DIR", parse_path, state_dir / "sync_tls"),

@@ -67,7 +67,7 @@ def deploy(c):
         log.write(os.environ["TRUEUP_TAG"] + "\\n")
 """
 
-HEALTHY = {"status": "ok", "live": True, "ready": True}
+HEALTHY = {"status": "ok", "live": True, "ready": True, "role": "leader"}
 
 DAY = "24h"
 """An interval after which no test is still there."""

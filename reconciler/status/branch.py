@@ -7,6 +7,7 @@ change anew to what the winner wrote.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,6 +58,8 @@ class StatusBranch:
         self._tip = _Tip(None, None, Recorded())
         self._parsed: dict[str, tuple[str, AnyDocument]] = {}
         self._publishing = trio.Lock()
+        self.permit: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
+        """Entered to write: raises where nothing may be recorded now."""
 
     async def read(self) -> Recorded:
         """Everything recorded, as the mirror's last refresh or our last push left it; no network.
@@ -89,17 +92,18 @@ class StatusBranch:
                 changes = await trio.to_thread.run_sync(render_changes, tip.recorded, after)
                 if not changes:
                     return None
-                tree = await self._mirror.write_tree(tip.commit, changes)
-                if tree == tip.tree:
-                    return None
-                commit = await self._mirror.write_commit(
-                    tree,
-                    [] if tip.commit is None else [tip.commit],
-                    signed_message(_bounded_lines(message), self._key, tree=tree, parent=tip.commit),
-                )
-                if await self._mirror.push(self._ref, commit, expected=tip.commit):
-                    self._tip = _Tip(commit, tree, after)
-                    return commit
+                async with self.permit():
+                    tree = await self._mirror.write_tree(tip.commit, changes)
+                    if tree == tip.tree:
+                        return None
+                    commit = await self._mirror.write_commit(
+                        tree,
+                        [] if tip.commit is None else [tip.commit],
+                        signed_message(_bounded_lines(message), self._key, tree=tree, parent=tip.commit),
+                    )
+                    if await self._mirror.push(self._ref, commit, expected=tip.commit):
+                        self._tip = _Tip(commit, tree, after)
+                        return commit
         raise StatusContended(
             f"other writers were faster {MAX_TRIES} times in a row at the status branch {self._branch}",
             hint="the next pass records what is still due; see that one primary only writes there",

@@ -135,6 +135,10 @@ class Hub:
         """
         await self._reception.update(enrolments)
 
+    def show_epoch(self, epoch: int) -> None:
+        """Show agents another epoch from now on; those that are connected have to come again to see it."""
+        self._reception.show_epoch(epoch)
+
     def is_paired(self, node: str) -> bool:
         """Whether a certificate is enrolled for a node."""
         enrolment = self._reception.roster.by_node.get(node)

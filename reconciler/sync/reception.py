@@ -103,6 +103,20 @@ class Reception:
                     tls.pairing_server_context, self._tls_dir
                 )
 
+    def show_epoch(self, epoch: int) -> None:
+        """See `Hub.show_epoch`."""
+        if epoch == self.epoch:
+            return
+        self.epoch = epoch
+        newer = LinkLost("the primary has taken the lease; connect again")
+        for node, session in list(self.sessions.items()):
+            del self.sessions[node]
+            session.end(newer)
+            self._close_openings(node)
+        for opening in list(self._openings.values()):
+            self._close_openings(opening.node)
+        self._changed()
+
     async def judge(self, caller: Caller) -> Continue | None:
         """Answer a caller's first message; what is left to do on its connection, or None."""
         if isinstance(caller.message, PairRequest):

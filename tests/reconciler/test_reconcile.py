@@ -89,10 +89,10 @@ class Installation:
         return Journal(self.settings.state_dir / "journal.sqlite")
 
     def refuse_pushes(self) -> Callable[[], None]:
-        """A hook that refuses all pushes to the spec repository; returns what takes it away."""
-        hook = self.spec.path / "hooks" / "pre-receive"
+        """A hook that refuses all pushes to branches of the spec repository; returns what takes it away."""
+        hook = self.spec.path / "hooks" / "update"
         hook.parent.mkdir(exist_ok=True)
-        hook.write_text("#!/bin/sh\nexit 1\n")
+        hook.write_text('#!/bin/sh\ncase "$1" in refs/heads/*) exit 1;; esac\n')
         hook.chmod(0o755)
         return hook.unlink
 

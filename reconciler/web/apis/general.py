@@ -3,23 +3,26 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from reconciler.lease_keeper import Role as LeaseRole
 from reconciler.runner import Runner
 from reconciler.web.answers import encoded, refused
 from reconciler.web.endpoints import AnyEndpoint, Call, Done, Endpoint, Model, Nothing, OpenEndpoint, Role
 
 
 class Health(Model, frozen=True):
-    """`live`: it answers. `ready`: the last pass could be made."""
+    """`live`: it answers. `ready`: it leads, and the last pass could be made. `role`: `leader`, `standby`, or
+    `unsure` for a leader that could not renew its lease."""
 
     status: str
     live: bool
     ready: bool
+    role: str
 
 
 def endpoints(runner: Runner) -> list[AnyEndpoint]:
     async def health(_request: Request) -> Response:
         # Nothing of what a pass found: anybody may ask.
-        return encoded(Health(status="ok", live=True, ready=is_ready()))
+        return encoded(Health(status="ok", live=True, ready=is_ready(), role=role()))
 
     async def ready(request: Request) -> Response:
         if is_ready():
@@ -27,7 +30,11 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
         return refused(503, "no pass could be made yet, or the last one could not", "NotReady")
 
     def is_ready() -> bool:
-        return runner.last is not None and runner.last.error is None
+        return role() is LeaseRole.LEADER and runner.last is not None and runner.last.error is None
+
+    def role() -> LeaseRole:
+        leadership = runner.primary.leadership
+        return leadership.lease.role if leadership is not None else LeaseRole.STANDBY
 
     async def reconcile(_call: Call[Nothing, Nothing]) -> Done:
         runner.ask("request")
