@@ -26,12 +26,9 @@ from reconciler.github_reports import GithubReports
 from reconciler.hashing import digest
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey, read_key_file
-<<<<<<< HEAD
 from reconciler.lanes import Lanes
-from reconciler.looked import Looked
-=======
 from reconciler.leading import Leadership, open_keeper
->>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
+from reconciler.looked import Looked
 from reconciler.metrics.registry import Metrics
 from reconciler.pairing import with_pairing
 from reconciler.repositories import BranchFiles, Repositories
@@ -132,13 +129,10 @@ class Primary:
     """Who waits for secrets that another repository exports; told by webhooks."""
     spec: Spec | None = None
     """What the last pass found."""
-<<<<<<< HEAD
     looked: Looked | None = None
     """What it found besides; None: there was none yet."""
-=======
     leadership: Leadership | None = None
     """None where nothing is changed: then no lease is needed."""
->>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
     hub: Hub | None = None
     """The agents' end, from the first pass on whose spec has nodes."""
     enrolling: trio.Lock = field(default_factory=trio.Lock)

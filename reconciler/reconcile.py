@@ -145,6 +145,7 @@ async def _one_pass(
             forced=forced,
             adopted=adopted,
             force_prune=force_prune,
+            ongoing=ongoing,
         )
     for note in primary.new_notes(prepared.notes):
         log.info(f"note: {note}")
@@ -163,47 +164,8 @@ async def _one_pass(
     recorder = await JournalRecorder.start(
         primary.journal, prepared.desired, primary.now, primary.bulletin.tell, primary.metrics
     )
-<<<<<<< HEAD
     work = Work(primary, prepared, recorder, on_change=on_change, ongoing=ongoing)
     await work.run()
-=======
-    releases = ReleaseSteps(
-        spec,
-        prepared.decided.decisions,
-        prepared.decided.facts,
-        repositories=primary.repositories,
-        verification=Verification(primary.repositories, primary.settings),
-        spec_branch=prepared.spec.branch,
-        now=primary.now,
-        signing_key=primary.settings.signing_key_file,
-    )
-    recorder.revision_of = releases.revision_of
-    async with ProjectSources(spec, primary.repositories, primary.checkouts, primary.run_context) as sources:
-        steps = Steps(
-            spec,
-            prepared.desired,
-            repositories=primary.repositories,
-            sources=sources,
-            releases=releases,
-            fleet=prepared.fleet,
-            secret_targets=primary.secret_targets(spec),
-            secret_exports=primary.secret_exports(spec),
-            recorded=prepared.recorded,
-            observed=prepared.observed.resources,
-            health=health,
-            checkouts=primary.checkouts,
-            context=primary.run_context,
-        )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(health.look, due, looked)
-            outcomes = await apply_plan(
-                prepared.plan,
-                leadership.guarding(steps.executors()),
-                recorder,
-                slot=counted(steps.slot, primary.metrics),
-                on_change=on_change,
-            )
->>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
     # status
     replayed = [result_of(record) for record in prepared.replayed]
     outcomes = dict(work.application.outcomes)
@@ -257,11 +219,8 @@ async def prepare(
     forced: Collection[str] = (),
     adopted: Collection[str] = (),
     force_prune: bool = False,
-<<<<<<< HEAD
     ongoing: Ongoing | None = None,
-=======
     offline: bool = False,
->>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
 ) -> Prepared:
     """Look at everything and plan; nothing is changed. The plan is what of it the request concerns.
 

@@ -156,17 +156,19 @@ class Runner:
         code: ExitCode = ExitCode.FAILED
         error: str | None = None
         try:
-<<<<<<< HEAD
-            done = await reconcile(
-                self.primary, patience=patience, request=request, on_change=_tell_step, ongoing=self._ongoing
-            )
-=======
             leadership = self.primary.leadership
             if leadership is not None and leadership.is_unsure:
-                done = await heal(self.primary, patience=patience, on_change=_tell_step)
+                done = await heal(
+                    self.primary, patience=patience, on_change=_tell_step, ongoing=self._ongoing
+                )
             else:
-                done = await reconcile(self.primary, patience=patience, request=request, on_change=_tell_step)
->>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
+                done = await reconcile(
+                    self.primary,
+                    patience=patience,
+                    request=request,
+                    on_change=_tell_step,
+                    ongoing=self._ongoing,
+                )
         except Exception as raised:
             cause = single(raised) if isinstance(raised, BaseExceptionGroup) else raised
             error = line_for_log(raised)

@@ -75,17 +75,12 @@ async def _serve(primary: Primary, stop: trio.Event) -> None:
         public = await listen_on(primary.settings.http_addr)
         for listener in public:
             await opened.enter_async_context(listener)
-<<<<<<< HEAD
-        at_address = HttpServer(public_app(runner, door, stop), public, PUBLIC_LIMITS, primary.metrics)
-        at_socket = HttpServer(local_app(runner, stop), [local], LOCAL_LIMITS, primary.metrics)
-=======
         at_address = StandbyGate(public_app(runner, door, ended), lease)
-        at_socket = StandbyGate(local_app(runner), lease)
+        at_socket = StandbyGate(local_app(runner, ended), lease)
         servers = (
             HttpServer(at_address, public, PUBLIC_LIMITS, primary.metrics),
             HttpServer(at_socket, [local], LOCAL_LIMITS, primary.metrics),
         )
->>>>>>> 5cfdce2 (Let one primary at a time act, and others stand by)
         async with trio.open_nursery() as serving, trio.open_nursery() as background:
             for server in servers:
                 serving.start_soon(server.run, ended)

@@ -107,7 +107,9 @@ class Work:
                 context=primary.run_context,
                 lanes=primary.lanes,
             )
-            await self.application.run(steps.executors(), counted(steps.slot, primary.metrics))
+            assert primary.leadership is not None  # a pass is made by who has the state directory to itself
+            executors = primary.leadership.guarding(steps.executors())
+            await self.application.run(executors, counted(steps.slot, primary.metrics))
 
     async def _apply_until_due(self, ongoing: Ongoing) -> None:
         ongoing.applies()
