@@ -46,33 +46,44 @@ class TLSStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytearray:
         """All that has arrived, up to `max_bytes`; empty at the end, whether it was announced or not."""
-        buffer = bytearray(max_bytes or _RECEIVE)
-        view = memoryview(buffer)
-        size = 0
-        waited = False
         await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
         while True:
-            try:
-                while size < len(buffer):
-                    got = self._ssl.read(len(buffer) - size, view[size:])  # into the view, gives a count
-                    if not got:
-                        break
-                    size += int(got)
-            except ssl.SSLWantReadError:
-                if not size:
-                    await self._fill()
-                    waited = True
-                    continue
-            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                pass
-            except ssl.SSLError as error:
-                if not size:
-                    raise trio.BrokenResourceError("the TLS connection broke") from error
-            break
-        view.release()
-        del buffer[size:]
+            # Only once there is something: thousands of connections that wait must cost no memory.
+            while not (self._incoming.pending or self._incoming.eof or self._ssl.pending()):
+                await self._fill()
+                waited = True
+            data = self._decrypt(max_bytes or _RECEIVE)
+            if data is not None:
+                break
+            await self._fill()
+            waited = True
         if not waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+    def _decrypt(self, most: int) -> bytearray | None:
+        """What has arrived; empty at the end, None if it is less than a record."""
+        buffer = bytearray(most)
+        view = memoryview(buffer)
+        size = 0
+        try:
+            while size < most:
+                got = self._ssl.read(most - size, view[size:])  # into the view, gives a count
+                if not got:
+                    break
+                size += int(got)
+        except ssl.SSLWantReadError:
+            if not size:
+                return None
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            pass
+        except ssl.SSLError as error:
+            if not size:
+                raise trio.BrokenResourceError("the TLS connection broke") from error
+        finally:
+            view.release()
+        del buffer[size:]
         return buffer
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

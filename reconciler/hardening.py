@@ -1,4 +1,4 @@
-"""Keeps what a process has in memory out of core dumps, and out of reach of other processes of its user."""
+"""What a primary asks of the kernel for itself: no core dumps, nobody in its memory, room for connections."""
 
 import ctypes
 import os
@@ -21,3 +21,9 @@ def forbid_core_dumps() -> None:
     if libc.prctl(_PR_SET_DUMPABLE, *(ctypes.c_ulong(0),) * 4) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def allow_open_files() -> None:
+    """As many open files as the system allows: each agent takes two, and a usual limit is 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

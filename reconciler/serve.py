@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from agent.status import notify
-from reconciler.hardening import forbid_core_dumps
+from reconciler.hardening import allow_open_files, forbid_core_dumps
 from reconciler.live import socket_path
 from reconciler.metrics.declared import FETCH_FAILURES
 from reconciler.primary import Primary, open_primary
@@ -37,6 +37,7 @@ async def serve(settings: Settings) -> None:
     be had.
     """
     forbid_core_dumps()
+    allow_open_files()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             stop = trio.Event()

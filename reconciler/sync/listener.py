@@ -18,9 +18,14 @@ from agent.tlsstream import TLSStream
 from agent.wire.connection import Connection, Phase, Role
 from agent.wire.messages import AnyMessage, HelloAck, PairAck
 from reconciler.settings_values import Address
+from reconciler.sync.places import NoPlace, Places
 
 MAX_UNAUTHENTICATED = 64
-"""Connections that may be waiting to prove who they are; a further one is closed at once."""
+"""Connections that may be proving who they are; a further one waits until one of them has."""
+
+MAX_WAITING = 1024
+"""Connections for which nothing was done yet. When all agents come at once, as after an outage, each is
+served as soon as it can be, rather than closed and gone for half a minute."""
 
 _LINGER = 1.0
 """Seconds that a refused peer has to read why, before the connection is torn down under it."""
@@ -58,26 +63,27 @@ class Listener:
     def __init__(self, contexts: Contexts, judge: Judge) -> None:
         self._contexts = contexts
         self._judge = judge
-        self._unauthenticated = 0
+        self._places = Places(MAX_UNAUTHENTICATED, waiting=MAX_WAITING)
 
     @property
     def unauthenticated(self) -> int:
-        return self._unauthenticated
+        return self._places.taken
 
     async def serve(self, transport: trio.SocketStream) -> None:
         """One connection from accept to end; closes it, and raises nothing because of the peer."""
         peer = _peer(transport)
-        if self._unauthenticated >= MAX_UNAUTHENTICATED:
-            _log.warning("closed a connection from %s: too many are waiting to prove who they are", peer)
-            await transport.aclose()
-            return
-        self._unauthenticated += 1
         proceed = None
+        met = False
         try:
             with trio.move_on_after(HANDSHAKE_DEADLINE) as deadline:
-                proceed = await self._meet(transport, peer)
+                async with self._places.take():
+                    met = True
+                    proceed = await self._meet(transport, peer)
             if deadline.cancelled_caught:
-                _log.warning("closed a connection from %s: no valid hello within 10 seconds", peer)
+                why = "no valid hello within 10 seconds" if met else "too many others came as well"
+                _log.warning("closed a connection from %s: %s", peer, why)
+        except NoPlace:
+            _log.warning("closed a connection from %s: too many others came as well", peer)
         except LinkLost as error:
             _log.info("lost a connection from %s: %s", peer, error)
         except ProtocolError as error:
@@ -86,7 +92,6 @@ class Listener:
             # A mistake of ours in serving one peer must not close the door for all.
             _log.exception("closed a connection from %s because of a mistake in trueup", peer)
         finally:
-            self._unauthenticated -= 1
             if proceed is None:
                 await trio.aclose_forcefully(transport)
         if proceed is None:

@@ -18,13 +18,14 @@ from pathlib import Path
 from tests.bench import trees
 from tests.bench.blocksync import BlockSync, block_sync
 from tests.bench.deploys import bench_deploys
+from tests.bench.fleets import bench_fleet
 from tests.bench.passes import bench_pass
 from tests.bench.report import MIB, Measurement, machine, print_table, write_json
 from tests.bench.rsync import PeerMissing, RsyncOverSsh, rsync_over_ssh
 from tests.bench.secrets import bench_secrets
 
 OURS, PEER = "trueup", "rsync over ssh"
-WORKS = ("large", "small", "pass", "secrets", "deploys")
+WORKS = ("large", "small", "pass", "secrets", "deploys", "fleet")
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,10 @@ def main() -> int:
             services = 200 if options.quick else 1_000
             print(f"deploys of {services} services", file=sys.stderr, flush=True)
             measured += bench_deploys(where / "deploys", services=services, runs=max(runs, 2))
+        if "fleet" in options.only:
+            agents, returning = (200, 100) if options.quick else (2_000, 1_000)
+            print(f"{agents:,} idle agents", file=sys.stderr, flush=True)
+            measured += bench_fleet(where / "fleet", agents=agents, returning=returning, rest=30.0)
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(
         f"durability of trueup's writes: {options.durability}; medians of {runs} runs; ratio: {PEER} is 1\n"
