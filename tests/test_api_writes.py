@@ -229,7 +229,7 @@ async def test_projects_are_run_and_retried_and_decisions_recorded(tmp_path: Pat
         assert (closed[0], "no windows" in closed[1]) == (409, True)
         assert (await it.refused("POST", "/api/environments/staging/override", {"for": "x", "reason": "x"}))[
             0
-        ] == 400
+        ] == 422
         await it.done("POST", "/api/resources/project/site/suspend", {}, 202)
         await it.done("POST", "/api/resources/projects/site/resume", {}, 202)
         await it.done("POST", "/api/freeze", {"reason": "stop"}, 202)

@@ -224,7 +224,7 @@ async def _override(desk: Desk, call: Call[Nothing, Opening]) -> Decided:
     try:
         seconds = parse_duration(body.duration)
     except ValueError as error:
-        raise RequestRefused(400, f"`for`: {body.duration!r} is not accepted; give {error}") from None
+        raise RequestRefused(422, f"`for`: {body.duration!r} is not accepted; give {error}") from None
     return await record(desk, lambda at: [orders.override(at, env, seconds, body.reason)])
 
 

@@ -29,6 +29,7 @@ REFUSALS: Final[Mapping[int, str]] = {
 DECISION_REFUSALS: Final[Mapping[int, str]] = {
     404: "There is nothing of that name.",
     409: "It cannot be, or would change nothing; the message says why.",
+    422: "A value is of the right form, and will not do.",
     503: "The repository cannot be reached, or others keep deciding; try again in a moment.",
 }
 
