@@ -3,8 +3,20 @@
 import datetime
 import json
 import logging
+import re
 import sys
+from contextvars import ContextVar
 from typing import Literal, TextIO
+
+TRACE: ContextVar[str] = ContextVar("trace", default="")
+"""The id under which the primary's log has what is done here; of the task that is under way."""
+
+_TRACE = re.compile(r"[0-9a-f]{32}")
+
+
+def bind_trace(trace: str) -> None:
+    """Let every line of this task of trio have it; what is no trace id is left out."""
+    TRACE.set(trace if _TRACE.fullmatch(trace) else "")
 
 
 def setup_logs(log_format: Literal["text", "json"], stream: TextIO | None = None) -> None:
@@ -59,4 +71,5 @@ def _time(record: logging.LogRecord) -> str:
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     fields: object = getattr(record, "fields", None)
-    return fields if isinstance(fields, dict) else {}
+    found = dict(fields) if isinstance(fields, dict) else {}
+    return found | {"trace": trace} if (trace := TRACE.get()) else found

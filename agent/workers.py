@@ -9,6 +9,7 @@ import trio
 
 from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
 from agent.failures import code_of, line_of
+from agent.logs import bind_trace
 from agent.pulse import Pulse
 from agent.routing import Session, TaskChannel
 from agent.status import Board
@@ -83,6 +84,7 @@ class Workers:
         scope: trio.CancelScope,
         key: tuple[int, str],
     ) -> None:
+        bind_trace(task.trace)
         reasons = self._scopes[key][1]
         report = None
         try:

@@ -18,6 +18,7 @@ from reconciler.kept_deliveries import KeptDelivery, digest_of
 from reconciler.mishaps import line_for_log
 from reconciler.primary import Primary
 from reconciler.status.branch import DEFAULT_BRANCH
+from reconciler.tracing import trace
 from reconciler.web.deliveries import (
     FORMS,
     Acknowledged,
@@ -155,6 +156,12 @@ class Inbox:
             self._act(kept, said)
 
     def _act(self, kept: KeptDelivery, said: Delivery) -> None:
+        with trace(kept.trace or None, delivery=kept.delivery):
+            self._follow(said)
+        self._acted.add(kept.id)
+        self._news.set()
+
+    def _follow(self, said: Delivery) -> None:
         match said:
             case SecretsModified():
                 self._forget(said)
@@ -175,8 +182,6 @@ class Inbox:
                 self._ask(why, resources=resources, environments=environments, forced=forced)
             case _:
                 assert_never(said)
-        self._acted.add(kept.id)
-        self._news.set()
 
     def _named(self, full_name: str) -> list[str]:
         """What a pass has to look at after something happened in a repository; none: everything."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,6 +15,7 @@ from reconciler.logs import printable
 from reconciler.settings import Settings
 from reconciler.spec.addresses import secret_host_fault
 from reconciler.status.conditions import bounded
+from reconciler.tracing import current_trace, new_trace
 
 SOCKET_NAME: Final = "trueup.sock"
 MAX_SOCKET_PATH: Final = 107
@@ -93,6 +95,7 @@ async def request(
             f"no running primary at {address}", hint="check TRUEUP_SERVER, and that `trueup serve` runs there"
         )
     # Nothing of this machine's own proxies and .netrc: the token is for the primary alone.
+    headers["traceparent"] = f"00-{current_trace() or new_trace()}-{secrets.token_hex(8)}-01"
     client = httpx.AsyncClient(transport=transport, base_url=base, headers=headers, trust_env=False)
     del headers  # The token is in no frame that an error goes through; the errors below are chained to none.
     try:

@@ -11,6 +11,9 @@ from typing import Final
 MAX_NAMES: Final = 1000
 """Names that one request may hold; beyond, it asks for everything."""
 
+MAX_TRACES: Final = 20
+"""Of many who ask for one pass, those whose trace ids are kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class PassRequest:
@@ -24,6 +27,8 @@ class PassRequest:
     environments: frozenset[str] = frozenset()
     forced: frozenset[str] = frozenset()
     """Those that get a step even if nothing changed."""
+    traces: tuple[str, ...] = ()
+    """The trace ids of those who asked, the first one first; the pass bears that of the first."""
 
     def __or__(self, other: "PassRequest") -> "PassRequest":
         """Both at once. What is asked by name is known also where everything is looked at."""
@@ -31,7 +36,8 @@ class PassRequest:
         everything = self.everything or other.everything
         if len(resources) + len(environments) > MAX_NAMES:
             everything, resources, environments = True, frozenset(), frozenset()
-        return PassRequest(everything, resources, environments, self.forced | other.forced)
+        traces = tuple(dict.fromkeys((*self.traces, *other.traces)))[:MAX_TRACES]
+        return PassRequest(everything, resources, environments, self.forced | other.forced, traces)
 
     @property
     def named(self) -> frozenset[str]:
@@ -43,8 +49,14 @@ EVERYTHING: Final = PassRequest()
 
 
 def request_for(
-    resources: Collection[str] = (), environments: Collection[str] = (), forced: Collection[str] = ()
+    resources: Collection[str] = (),
+    environments: Collection[str] = (),
+    forced: Collection[str] = (),
+    trace: str = "",
 ) -> PassRequest:
     """Nothing named: everything."""
     everything = not (resources or environments or forced)
-    return NOTHING | PassRequest(everything, frozenset(resources), frozenset(environments), frozenset(forced))
+    traces = (trace,) if trace else ()
+    return NOTHING | PassRequest(
+        everything, frozenset(resources), frozenset(environments), frozenset(forced), traces
+    )

@@ -51,6 +51,7 @@ from reconciler.status.conditions import Reason
 from reconciler.status.documents import Recorded
 from reconciler.superseded import Calls
 from reconciler.sync.hub import Hub
+from reconciler.tracing import forget_trace
 from reconciler.verification import Verification
 
 KEY_FILE = "master.key"
@@ -368,6 +369,7 @@ async def _background() -> AsyncIterator[trio.Nursery]:
 
 
 async def _keep_open(hub: Hub, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    forget_trace()  # the pass that needed it first started it
     async with hub:
         task_status.started()
         await trio.sleep_forever()

@@ -50,6 +50,7 @@ from reconciler.status.conditions import Reason
 from reconciler.status.documents import SUMMARY_ID, Recorded, Summary
 from reconciler.status.transitions import Transition, transitions
 from reconciler.step_recorder import JournalRecorder, result_of
+from reconciler.tracing import traced
 from reconciler.verification import Verification
 from reconciler.views import view_repositories
 from reconciler.work import Work
@@ -79,6 +80,7 @@ class Pass:
     """The pass in which it failed; this one is what followed."""
 
 
+@traced
 async def reconcile(
     primary: Primary,
     *,

@@ -30,7 +30,7 @@ from reconciler.primary import Primary
 from reconciler.reconcile import Pass, reconcile
 from reconciler.status.conditions import Reason
 from reconciler.timetable import FIRST_BACKOFF, Timetable
-from reconciler.tracing import trace
+from reconciler.tracing import new_trace, trace
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -98,9 +98,12 @@ class Runner:
         changed. May be called often: requests that no pass has taken yet become one.
         """
         self.primary.calls.call()
-        if not self._timetable.is_asked:
-            log.info("a pass was asked for", why=why)
-        self._timetable.ask(request_for(resources, environments, forced), trio.current_time())
+        with trace() as trace_id:
+            if not self._timetable.is_asked:
+                log.info("a pass was asked for", why=why)
+            else:
+                log.debug("a pass was asked for that is about to come", why=why)
+        self._timetable.ask(request_for(resources, environments, forced, trace_id), trio.current_time())
         self._asked.set()
 
     async def run(self, stop: trio.Event) -> None:
@@ -145,7 +148,9 @@ class Runner:
         """One pass, whatever becomes of it."""
         request = self._timetable.take(trio.current_time(), self._ongoing.back_off.retry_at())
         began = trio.current_time()
-        with trace():
+        with trace(request.traces[0] if request.traces else new_trace(), causes=request.traces):
+            if len(request.traces) > 1:
+                log.info("a pass for several who asked", traces=list(request.traces))
             await self._try(patience, request)
         self.primary.metrics.observe(PASS_DURATION, trio.current_time() - began)
         self._passed.set()

@@ -5,16 +5,17 @@ form of a trace id in W3C's Trace Context.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
 from secrets import token_hex
-from typing import Final
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 
-MAX_CAUSES: Final = 20
-"""Of many requests that one pass serves, those whose ids are kept."""
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
 _CAUSES: ContextVar[tuple[str, ...]] = ContextVar("causes", default=())
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -49,6 +50,12 @@ def current_causes() -> tuple[str, ...]:
     return _CAUSES.get() or ((current_trace(),) if current_trace() else ())
 
 
+def forget_trace() -> None:
+    """For what is started by a request, or in a pass, and outlives it."""
+    structlog.contextvars.clear_contextvars()
+    _CAUSES.set(())
+
+
 @contextmanager
 def trace(id: str | None = None, *, causes: Iterable[str] = (), **fields: str) -> Iterator[str]:
     """Give every line logged inside, also by child tasks, a trace id and these fields; yields the former.
@@ -57,7 +64,7 @@ def trace(id: str | None = None, *, causes: Iterable[str] = (), **fields: str) -
     answers, where there are several.
     """
     trace_id = id or current_trace() or new_trace()
-    ids = tuple(dict.fromkeys(causes))[:MAX_CAUSES]
+    ids = tuple(dict.fromkeys(causes))
     token = _CAUSES.set(ids) if ids or id is not None else None
     try:
         with structlog.contextvars.bound_contextvars(trace=trace_id, **fields):
@@ -65,3 +72,14 @@ def trace(id: str | None = None, *, causes: Iterable[str] = (), **fields: str) -
     finally:
         if token is not None:
             _CAUSES.reset(token)
+
+
+def traced(run: Callable[Given, Coroutine[Any, Any, Answer]]) -> Callable[Given, Coroutine[Any, Any, Answer]]:
+    """A coroutine function that has a trace whoever calls it: the caller's, or one of its own."""
+
+    @wraps(run)
+    async def within(*given: Given.args, **named: Given.kwargs) -> Answer:
+        with trace():
+            return await run(*given, **named)
+
+    return within

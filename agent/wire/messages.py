@@ -120,6 +120,8 @@ class Task(Message, frozen=True, kw_only=True, tag="task"):
     on_local_edit: Literal["overwrite", "keep", "backup"] = "overwrite"
     durability: Literal["none", "commit", "paced"] = "commit"
     after: tuple[str, ...] = ()
+    trace: str = ""
+    """The trace id of what the task follows from, for the log; empty from a primary that tells none."""
 
 
 class Command(Message, frozen=True, kw_only=True, tag="command"):
@@ -138,6 +140,7 @@ class Command(Message, frozen=True, kw_only=True, tag="command"):
     """The names of those whose values are hidden in the output."""
     timeout: float = 600.0
     """Seconds; the agent's own limit may be shorter."""
+    trace: str = ""
 
     def __repr__(self) -> str:
         return f"Command(id={self.id!r}, command={self.command!r}, environment=***)"
@@ -153,6 +156,7 @@ class Removal(Message, frozen=True, kw_only=True, tag="removal"):
     id: str
     project: str
     target_path: str
+    trace: str = ""
 
 
 Work = Task | Command | Removal

@@ -21,6 +21,7 @@ from reconciler.status.conditions import bounded
 from reconciler.status.documents import AnyDocument, Recorded
 from reconciler.status.files import MAX_FILE, MAX_FILES, parse_document, render_changes
 from reconciler.status.signature import signed_message, verify
+from reconciler.tracing import current_causes
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -99,7 +100,13 @@ class StatusBranch:
                     commit = await self._mirror.write_commit(
                         tree,
                         [] if tip.commit is None else [tip.commit],
-                        signed_message(_bounded_lines(message), self._key, tree=tree, parent=tip.commit),
+                        signed_message(
+                            _bounded_lines(message),
+                            self._key,
+                            tree=tree,
+                            parent=tip.commit,
+                            traces=current_causes(),
+                        ),
                     )
                     if await self._mirror.push(self._ref, commit, expected=tip.commit):
                         self._tip = _Tip(commit, tree, after)

@@ -1,9 +1,11 @@
 """The signature of a status commit: who wrote a tree, and after which commit. Pure.
 
-The last paragraph of the message holds two trailers:
+The last paragraph of the message holds trailers:
 
     Trueup-Key: <SHA-256 of the signing key's SPKI, lower-case hex>
     Trueup-Signature: <base64 of Ed25519 over the statement>
+
+and before them `Trueup-Trace` with the id of each request that it follows from.
 
 The statement is three lines, each ended by a line feed: `trueup status v1`, the tree's id, the parent's
 id (an empty line for the first commit). docs/status.md shows how to verify one by hand.
@@ -11,6 +13,7 @@ id (an empty line for the first commit). docs/status.md shows how to verify one 
 
 import base64
 import binascii
+from collections.abc import Iterable
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -22,6 +25,7 @@ from reconciler.keys import MasterKey
 LABEL: Final = "trueup status v1"
 KEY_TRAILER: Final = "Trueup-Key"
 SIGNATURE_TRAILER: Final = "Trueup-Signature"
+TRACE_TRAILER: Final = "Trueup-Trace"
 
 
 def statement(tree: str, parent: str | None) -> bytes:
@@ -29,12 +33,14 @@ def statement(tree: str, parent: str | None) -> bytes:
     return f"{LABEL}\n{tree}\n{parent or ''}\n".encode("ascii")
 
 
-def signed_message(message: str, key: MasterKey, *, tree: str, parent: str | None) -> str:
-    """A commit message with the trailers put behind it."""
+def signed_message(
+    message: str, key: MasterKey, *, tree: str, parent: str | None, traces: Iterable[str] = ()
+) -> str:
+    """A commit message with the trailers put behind it. Who may write them says what caused it: unsigned."""
+    told = "".join(f"{TRACE_TRAILER}: {trace}\n" for trace in traces)
     signature = base64.b64encode(key.signing_key.sign(statement(tree, parent))).decode("ascii")
-    return (
-        f"{message.strip()}\n\n{KEY_TRAILER}: {key.signing_fingerprint}\n{SIGNATURE_TRAILER}: {signature}\n"
-    )
+    proven = f"{KEY_TRAILER}: {key.signing_fingerprint}\n{SIGNATURE_TRAILER}: {signature}\n"
+    return f"{message.strip()}\n\n{told}{proven}"
 
 
 def verify(commit: CommitObject, key: MasterKey, *, branch: str) -> None:

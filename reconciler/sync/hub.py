@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -29,6 +30,7 @@ from reconciler.sync.listener import Listener, open_listeners
 from reconciler.sync.reception import OnPaired, Peer, Reception
 from reconciler.sync.serving import TreeSource, serve_task
 from reconciler.sync.watch import SILENCE, AgentUnreachable, Watched
+from reconciler.tracing import current_trace
 
 __all__ = ["LONGEST", "AgentUnreachable", "Hub", "Serve"]
 
@@ -197,6 +199,7 @@ class Hub:
                 f"the agent of the node {node} is too old to run commands or to remove what it placed",
                 hint="update trueup on that host and restart its agent",
             )
+        task = msgspec.structs.replace(task, trace=current_trace())
         channel = session.open(task.id)
         self._traffic[task.id] = channel.traffic
         while len(self._traffic) > _KEPT_TRAFFIC:
