@@ -60,6 +60,7 @@ def rows(world: World, query: str) -> list[Any]:
 async def test_one_delivery_is_followed_to_the_host(tmp_path: Path) -> None:
     secret = canary("github-webhook-secret-of-a-trace")
     async with make_world(tmp_path) as (world, relay):
+        world.commit_spec("version: 1\n")
         world.app.commit({"site/index.html": "one"})
         host = await world.add_host("web-1", relay.address)
         nodes = world.spec.files("refs/heads/main")["trueup.yaml"].decode().partition("nodes:\n")[2]
@@ -101,7 +102,7 @@ async def check_status_and_journal(world: World, trace: str) -> None:
 
 
 async def check_metrics(primary: Serving) -> None:
-    assert (await primary.ask("GET", "/metrics")).status_code == 401
+    assert (await primary.ask("GET", "/metrics")).status_code == 403
     answered = await primary.ask_locally("GET", "/metrics")
     assert answered.headers["content-type"].startswith("text/plain; version=0.0.4")
     found = series(answered.text)
