@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -269,6 +269,17 @@ def load_settings(
 def process_environ() -> Mapping[str, str]:
     """The variables of this process, as they change: for a library's caller who names no others."""
     return os.environ
+
+
+def with_secrets_read_again(settings: Settings) -> Settings:
+    """With the secrets of webhooks and deploys as their files have them now. Raises SettingsError."""
+    webhook = read_secret(settings.environ, "WEBHOOK_SECRET")
+    return replace(
+        settings,
+        webhook_secret=webhook,
+        deploy_secret=read_secret(settings.environ, "DEPLOY_SECRET") or webhook,
+        infisical_webhook_secret=read_secret(settings.environ, "INFISICAL_WEBHOOK_SECRET"),
+    )
 
 
 def read_secret(environ: Mapping[str, str], name: str) -> Secret | None:

@@ -88,12 +88,14 @@ async def api_world(root: Path) -> AsyncIterator[ApiWorld]:
         env_file.write_text(f"DB_PASSWORD={canary('api-db-password')}\n")
         env_file.chmod(0o600)
         tokens = root / "tokens"
+        webhook_secret = may_hold(root / "webhook-secret")
+        webhook_secret.write_text(canary("api-webhook-secret"))
         world.environment |= {
             "TRUEUP_INTERVAL": "24h",
             "TRUEUP_API_TOKENS_FILE": str(tokens),
             "TRUEUP_HTTP_HOSTS": "trueup.example",
             "TRUEUP_TRUSTED_PROXIES": "127.0.0.1",
-            "WEBHOOK_SECRET": canary("api-webhook-secret"),
+            "WEBHOOK_SECRET_FILE": str(webhook_secret),
         }
         made = {}
         for name, *options in (

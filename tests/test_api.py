@@ -1,6 +1,9 @@
 """The API of a running primary over the network: what its reading routes say, to whom, and as it happens."""
 
+import hashlib
+import hmac
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -28,6 +31,7 @@ async def test_the_api_of_a_running_primary(tmp_path: Path) -> None:
         await check_who_may(api)
         await check_commands(api)
         await check_events(api)
+        await check_read_again(api)
         await check_description(api, tmp_path / "schemathesis.toml")
         assert await api.primary.end() == 0
 
@@ -191,6 +195,18 @@ async def check_commands(api: ApiWorld) -> None:
         ("reader", "read", False),
         ("expired", "operate", True),
     }
+
+
+async def check_read_again(api: ApiWorld) -> None:
+    """SIGHUP: secrets are those that their files hold now."""
+    (api.world.root / "webhook-secret").write_text(canary("next-webhook-secret"))
+    api.primary.process.send_signal(signal.SIGHUP)
+    await api.primary.said("files with secrets were read again")
+    for name, status in (("api-webhook-secret", 401), ("next-webhook-secret", 202)):
+        digest = hmac.new(canary(name).encode(), b"{}", hashlib.sha256).hexdigest()
+        headers = {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Event": "ping"}
+        answered = await api.primary.ask("POST", "/webhook", headers=headers, content=b"{}")
+        assert answered.status_code == status
 
 
 async def check_events(api: ApiWorld) -> None:
