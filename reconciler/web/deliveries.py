@@ -201,7 +201,7 @@ def _is_signed(claimed: bytes, body: bytes, secret: Secret) -> bool:
 def _decode(body: bytes, form: type[Body]) -> Body:
     try:
         return msgspec.json.decode(body, type=form)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise DeliveryRefused(
             400, "the body is not the JSON of such an event; set the content type to application/json"
         ) from None

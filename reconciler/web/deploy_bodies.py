@@ -59,7 +59,7 @@ def read_deploy(signatures: Sequence[bytes], body: bytes, secret: Secret, *, now
     check_github_signature(signatures, body, secret)
     try:
         content = msgspec.json.decode(body, type=DeployBody)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DeliveryRefused(400, f"the body is not a request for a deploy: {bounded(str(error))}") from None
     check_once(content.requested_at, content.nonce, now)
     if content.rollback and not content.nonce:

@@ -24,6 +24,9 @@ HEADERS: Final = [
 ]
 
 
+HEALTH: Final = "/health"
+"""Answered at once, however many requests wait for the rest of a body."""
+
 TIME: Final = "trueup.time"
 """Where in a request's scope its `RequestTime` is."""
 
@@ -78,7 +81,7 @@ class Guard:
         try:
             if not scope["http_version"].startswith("1"):
                 await answer.error(505, "HTTP/1.1 is spoken here")
-            elif self._running >= self._limits.max_requests:
+            elif self._running >= self._limits.max_requests and scope["path"] != HEALTH:
                 await answer.error(503, "too many requests at once; try again in a moment")
             else:
                 await self._run(scope, heard, answer)
