@@ -1,5 +1,7 @@
 """Deliveries of webhooks: kept before they are answered, acted on once, in whatever process and number."""
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from trio.testing import MockClock
 from reconciler import inbox
 from tests.canaries import canary
 from tests.delivering import Delivering, Place, delivering
-from tests.github_deliveries import headers_of, payload, pushed
+from tests.github_deliveries import headers_of, payload, pushed, signature
 
 REPLAYS = 1000
 
@@ -134,3 +136,26 @@ async def test_who_delivers_too_much_is_told_when_to_come_again(
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         mock_clock.jump(1)
         assert (await it.deliver(pushed("org/spec", secret, after="2" * 40))).status_code == 202
+
+
+async def test_what_a_killed_primary_took_is_acted_on_at_the_next_start(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    """Also what can be acted on only once a pass has read which secret sources there are."""
+    there, secret = place(tmp_path, INFISICAL_WEBHOOK_SECRET=canary("infisical")), canary("webhook")
+    now = time.time_ns() // 1_000_000
+    project = {"workspaceId": "p", "environment": "dev", "secretPath": "/"}
+    body = json.dumps({"event": "secrets.modified", "project": project, "timestamp": now}).encode()
+    signed = {"x-infisical-signature": f"t={now};{signature(body, canary('infisical'))}"}
+    async with delivering(there, passes=False) as it:
+        assert (await it.deliver({"content": body, "headers": signed})).status_code == 202
+        assert (await it.deliver(pushed("org/spec", secret))).status_code == 202
+        assert [kept.kind for kept in it.primary.journal.deliveries.open()] == ["SecretsModified", "Pushed"]
+    async with delivering(there) as it:
+        await it.passes_reach(1)
+        mock_clock.jump(60)
+        await it.passes_reach(2)
+        while it.primary.journal.deliveries.open():
+            mock_clock.jump(2)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert all(kept.acted_at for kept in it.primary.journal.deliveries.newest())
