@@ -122,6 +122,7 @@ async def check_metrics(primary: Serving) -> None:
     assert value("trueup_webhook_deliveries_total", sender="github", outcome="accepted") == 1
     assert value("trueup_http_requests_total", route="/webhook", method="POST", status="2xx") == 1
     assert value("trueup_http_requests_total", route="/metrics", method="GET", status="4xx") == 1
+    assert value("trueup_lease_held") == 1
     assert value("trueup_last_pass_timestamp_seconds") > 1e9
     assert value("process_open_fds") > 0
 

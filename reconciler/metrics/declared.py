@@ -118,7 +118,7 @@ REQUEST_DURATION: Final = Metric(
     REQUEST_SECONDS,
 )
 
-# --- secrets, lease, notifications
+# --- secrets and the lease
 SECRET_AGE: Final = _gauge(
     "trueup_secret_source_age_seconds", "Age of the values that a source serves.", "source"
 )
@@ -130,10 +130,6 @@ SECRET_STATE: Final = _gauge(
 )
 LEASE_HELD: Final = _gauge("trueup_lease_held", "1 while this primary may act, 0 while it is a standby.")
 LEASE_EPOCH: Final = _gauge("trueup_lease_epoch", "The fencing epoch that agents are shown.")
-NOTIFICATIONS: Final = _counter(
-    "trueup_notifications_total", "Messages to a channel: `sent`, `retried` or `given_up`.", "outcome"
-)
-NOTIFICATIONS_WAITING: Final = _gauge("trueup_notifications_waiting", "Messages that are still to be sent.")
 
 # --- the process
 BUILD: Final = _gauge("trueup_build_info", "1, with the version of trueup.", "version")

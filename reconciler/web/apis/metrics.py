@@ -5,7 +5,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from reconciler.errors import TrueupError
-from reconciler.metrics.declared import LAST_PASS, PASS_REQUESTED, TASKS_RUNNING
+from reconciler.lease_keeper import Role as LeaseRole
+from reconciler.metrics.declared import LAST_PASS, LEASE_EPOCH, LEASE_HELD, PASS_REQUESTED, TASKS_RUNNING
 from reconciler.metrics.registry import CONTENT_TYPE
 from reconciler.metrics.state import gauges_of_agents, gauges_of_sources, gauges_of_status
 from reconciler.runner import Runner
@@ -60,6 +61,10 @@ async def _answer(runner: Runner) -> Response:
         gauges |= gauges_of_sources(primary.secret_store(primary.spec).freshness(), primary.now())
     for metric, series in gauges.items():
         metrics.replace(metric, series)
+    if primary.leadership is not None:
+        lease = primary.leadership.lease
+        metrics.set(LEASE_HELD, lease.role is LeaseRole.LEADER)
+        metrics.set(LEASE_EPOCH, lease.epoch)
     metrics.set(TASKS_RUNNING, len(primary.running))
     metrics.set(PASS_REQUESTED, runner.is_asked)
     if runner.last is not None:
