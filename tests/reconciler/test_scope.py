@@ -107,7 +107,6 @@ def applied(request: PassRequest) -> set[str]:
         (request_for(["services/nothing"]), set()),
         (request_for(["services/web"], ["production"], ["services/staging/db"]), {DB, *PRODUCTION}),
     ],
-    ids=str,
 )
 def test_what_a_request_concerns(request_: PassRequest, expected: set[str]) -> None:
     assert applied(request_) == expected
