@@ -7,6 +7,10 @@ from typing import Final
 DEADLINE: Final = 10
 """Seconds that git may take to say it."""
 
+ACTOR: Final = "x-trueup-actor"
+"""The header in which our own commands say for whom they ask: `Name <address>`, as git has it,
+percent-encoded."""
+
 IDENTITY: Final = re.compile(r"([^<>\n\0]+) <([^<>\n\0]+)>.*")
 """`Name <address>`, and what git writes after it."""
 

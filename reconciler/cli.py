@@ -236,7 +236,7 @@ def node_add(
 @primaries_option
 def node_rotate_token(settings: Any, name: str, primaries: tuple[str, ...]) -> None:
     """Give a node a new token in the spec, and print the command to join with it."""
-    from reconciler.nodes import rotate_token
+    from reconciler.live_nodes import rotate_token
 
     for line in run_async(lambda: rotate_token(settings, name, primaries=primaries)):
         click.echo(line)
@@ -247,10 +247,33 @@ def node_rotate_token(settings: Any, name: str, primaries: tuple[str, ...]) -> N
 @with_settings
 def node_repair(settings: Any, name: str) -> None:
     """Forget the certificate of a node, so that its host can join again with its token."""
-    from reconciler.nodes import repair_node
+    from reconciler.live_nodes import repair
 
-    for line in run_async(lambda: repair_node(settings, name)):
+    for line in run_async(lambda: repair(settings, name)):
         click.echo(line)
+
+
+@node.command("revoke")
+@click.argument("name")
+@with_settings
+@click.option("--reason", default="", metavar="TEXT", help="Why, for people.")
+def node_revoke(settings: Any, name: str, reason: str) -> None:
+    """Take a node's token back: its agent is disconnected, whatever the spec says."""
+    from reconciler.live_nodes import revoke
+
+    for line in run_async(lambda: revoke(settings, name, reason)):
+        click.echo(line)
+
+
+@node.command("test")
+@click.argument("name")
+@with_settings
+@output_option
+def node_test(settings: Any, name: str, output: str) -> None:
+    """Ask a running primary whether a node's agent is connected, and how fast it answers."""
+    from reconciler.live_nodes import test
+
+    leave(run_async(lambda: test(settings, name, output)))
 
 
 @node.command("list")

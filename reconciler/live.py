@@ -6,9 +6,11 @@ import secrets
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import trio
 
+from reconciler.actor import ACTOR, whoami
 from reconciler.bounded import read_at_most
 from reconciler.errors import SettingsError, TrueupError
 from reconciler.logs import printable
@@ -47,9 +49,13 @@ class PrimaryRefused(TrueupError):
 
     reason = "PrimaryRefused"
 
-    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int, hint: str | None = None, document: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.document = dict(document or {})
+        """All of the answer."""
 
 
 def socket_path(settings: Settings) -> str:
@@ -70,9 +76,12 @@ async def request(
     path: str,
     *,
     params: Mapping[str, str] | None = None,
+    body: Mapping[str, Any] | None = None,
     deadline: float = DEADLINE,
 ) -> Any:
     """One request to the running primary, such as `POST /api/secrets/cache/clear`; gives its document.
+
+    What comes of it is recorded under the operator's own name, or, elsewhere, under that of the token.
 
     Raises NoPrimary where none runs, PrimaryRefused with the primary's own words for an error that it
     answers, PrimaryUnreachable, and SettingsError for an address that no token may be sent to.
@@ -82,7 +91,7 @@ async def request(
     if settings.server is None:
         address = socket_path(settings)
         transport = httpx.AsyncHTTPTransport(uds=address)
-        base, headers = "http://primary", {}
+        base, headers = "http://primary", {ACTOR: quote(whoami(), safe=" <>@")} if method != "GET" else {}
         absent: TrueupError = NoPrimary(
             f"no running primary at {address}",
             hint="start `trueup serve`, or name one elsewhere with TRUEUP_SERVER and TRUEUP_TOKEN",
@@ -102,7 +111,9 @@ async def request(
         with trio.fail_after(deadline):
             async with client:
                 timeout = httpx.Timeout(deadline, connect=CONNECT_DEADLINE)
-                async with client.stream(method, path, params=params, timeout=timeout) as answer:
+                async with client.stream(
+                    method, path, params=params, json=body, timeout=timeout
+                ) as answer:
                     status, content = answer.status_code, await read_at_most(answer, MAX_ANSWER)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         failure = absent
@@ -125,13 +136,18 @@ async def request(
 
 
 async def request_if_running(
-    settings: Settings, method: str, path: str, *, params: Mapping[str, str] | None = None
+    settings: Settings,
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, str] | None = None,
+    body: Mapping[str, Any] | None = None,
 ) -> Any:
     """As `request`; None where nothing runs on this state directory. One named elsewhere has to be there."""
     if settings.server is None and not settings.has_state(SOCKET_NAME):
         return None
     try:
-        return await request(settings, method, path, params=params)
+        return await request(settings, method, path, params=params, body=body)
     except NoPrimary:
         if settings.server is not None:
             raise
@@ -167,7 +183,7 @@ def _judged(status: int, content: bytes, address: str) -> Any:
         return document
     said = document.get("message") if isinstance(document, dict) else None
     if isinstance(said, str) and said:
-        raise PrimaryRefused(bounded(printable(said)), status=status)
+        raise PrimaryRefused(bounded(printable(said)), status=status, document=document)
     if status == 401:
         raise PrimaryRefused(
             f"the primary at {address} does not accept TRUEUP_TOKEN",

@@ -19,7 +19,7 @@ from reconciler.joining import addresses, join_command
 from reconciler.pairing import without_pairing
 from reconciler.runner import Runner
 from reconciler.spec_edit import Edit, EditRefused, NodeFields
-from reconciler.spec_write import Written
+from reconciler.spec_write import BranchProtected, Written
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -53,11 +53,12 @@ class NodeWork:
     async def create(self, node: str, fields: NodeFields, primaries: Sequence[str], how: How) -> NewToken:
         token, reached = NodeToken.generate(), self._addresses(primaries)
         spec_edit.check_new_node(node, token.public_text, fields)
-        written = await self._write(spec_edit.add_node(node, token.public_text, fields), how)
+        edit, join = spec_edit.add_node(node, token.public_text, fields), self._join(node, token, reached)
+        written = await self._write(edit, how, join)
         if how.dry_run:
             return NewToken(written)
         await self._take_effect(f"the node {node} was added")
-        return self._with_join(written, node, token, reached)
+        return NewToken(written, join)
 
     async def change(self, node: str, fields: NodeFields, how: How) -> Written:
         return await self._change(spec_edit.change_node(node, fields), f"the node {node} was changed", how)
@@ -67,7 +68,8 @@ class NodeWork:
 
     async def rotate(self, node: str, primaries: Sequence[str], how: How) -> NewToken:
         token, reached = NodeToken.generate(), self._addresses(primaries)
-        written = await self._write(spec_edit.rotate_token(node, token.public_text), how)
+        join = self._join(node, token, reached)
+        written = await self._write(spec_edit.rotate_token(node, token.public_text), how, join)
         if how.dry_run:
             return NewToken(written)
         try:
@@ -76,7 +78,7 @@ class NodeWork:
             # The token is in the spec, and stands nowhere else than in this answer.
             log.error("the old certificate is still recorded; repair the node", node=node, error=str(error))
         await self._take_effect(f"the node {node} has another token")
-        return self._with_join(written, node, token, reached)
+        return NewToken(written, join)
 
     async def repair(self, node: str) -> str:
         """Forget the certificate that the node paired with; the commit of the status branch, if one was made.
@@ -104,10 +106,14 @@ class NodeWork:
             await self._take_effect(why)
         return written
 
-    async def _write(self, edit: Edit, how: How) -> Written:
-        return await self._primary.spec_writer.write(
-            edit, author=how.author, expected=how.expected, dry_run=how.dry_run
-        )
+    async def _write(self, edit: Edit, how: How, join: str = "") -> Written:
+        try:
+            return await self._primary.spec_writer.write(
+                edit, author=how.author, expected=how.expected, dry_run=how.dry_run
+            )
+        except BranchProtected as error:
+            error.join = join
+            raise
 
     async def _forget(self, node: str) -> tuple[bool, str | None]:
         """Whether the status files know the node, and the commit that forgets its certificate."""
@@ -131,5 +137,5 @@ class NodeWork:
         port = self._primary.settings.tcp_addr.port
         return addresses(primaries) or [f"{socket.getfqdn()}:{port}"]
 
-    def _with_join(self, written: Written, node: str, token: NodeToken, primaries: Sequence[str]) -> NewToken:
-        return NewToken(written, join_command(node, token, self._primary.key.tls_fingerprint, primaries))
+    def _join(self, node: str, token: NodeToken, primaries: Sequence[str]) -> str:
+        return join_command(node, token, self._primary.key.tls_fingerprint, primaries)

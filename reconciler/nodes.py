@@ -110,7 +110,11 @@ def _how_to_join(
     settings: Settings, key: MasterKey, name: str, token: NodeToken, primaries: Sequence[str]
 ) -> list[str]:
     reached = addresses(primaries) or [f"{_this_host()}:{settings.tcp_addr.port}"]
-    join = join_command(name, token, key.tls_fingerprint, reached)
+    return how_to_join(join_command(name, token, key.tls_fingerprint, reached))
+
+
+def how_to_join(join: str) -> list[str]:
+    """What an operator does with a join command."""
     return [
         "on the host, with --root for each directory that may be written and --allow for each command:",
         "",

@@ -39,6 +39,8 @@ class BranchProtected(EditRefused):
     def __init__(self, message: str, written: "Written") -> None:
         super().__init__(message, hint="put the lines into a pull request")
         self.written = written
+        self.join = ""
+        """Where the lines give a node a token: the command to join with it, which is told only here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.gitrepo import GitRepo
 from tests.operators import REF, records
 from tests.serving import Serving, serving
 from tests.world import Host, World, make_world
@@ -31,6 +32,9 @@ projects:
       retry: {{attempts: 1}}  # once
       nodes: [{{node_id: web-1, target_path: "{target}"}}]
 """
+
+BERND = "Bernd Ö <bernd@example.org>"
+"""Whoever runs the commands, as their git knows them."""
 
 ANNA = {"X-Trueup-Actor": "Anna Example <anna@example.org>"}
 
@@ -97,10 +101,22 @@ class Case:
             return journal.execute("SELECT id, state FROM tasks ORDER BY rowid DESC").fetchall()
 
 
+def protect(spec: GitRepo) -> None:
+    """Nobody may push to the spec's branch."""
+    hook = spec.path / "hooks" / "update"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text('#!/bin/sh\n[ "$1" = refs/heads/main ] && echo protected >&2 && exit 1\nexit 0\n')
+    hook.chmod(0o755)
+
+
 @asynccontextmanager
 async def case(tmp_path: Path) -> AsyncIterator[Case]:
     async with make_world(tmp_path) as (world, relay):
-        world.environment["TRUEUP_INTERVAL"] = "24h"
+        world.environment |= {
+            "TRUEUP_INTERVAL": "24h",
+            "GIT_AUTHOR_NAME": BERND.partition(" <")[0],
+            "GIT_AUTHOR_EMAIL": BERND.partition("<")[2].rstrip(">"),
+        }
         world.app.commit({"site/index.html": "hello\n"})
         target = tmp_path / "hosts" / "web-1" / "srv" / "site"
         world.commit_spec(SPEC.format(app=world.app.url, target=target))
@@ -146,13 +162,18 @@ async def test_a_node_is_changed_tested_revoked_and_given_another_token(tmp_path
         assert wrong[0] == 422
 
         # A record takes its token back, over the spec; another one gives it back.
-        revoked = await it.done("POST", "/api/sync/nodes/web-1/revoke", {"reason": "stolen"})
+        ran = await it.world.trueup("node", "test", "web-1")
+        assert "the agent of web-1 answered in" in ran.stdout
+        ran = await it.world.trueup("node", "revoke", "web-1", "--reason", "stolen")
+        assert ran.stdout.startswith("recorded 1: revoke nodes/web-1")
         away = await it.tested()
         assert (away["success"], away["connected"]) == (False, False)
         assert "web-1 is revoked" in away["message"]
         [record] = records(it.world.spec)
-        assert (record.number, record.kind, record.resource) == (revoked["decision"], "revoke", "nodes/web-1")
-        assert (record.by, record.reason) == ("Anna Example <anna@example.org>", "stolen")
+        assert (record.number, record.kind, record.resource) == (1, "revoke", "nodes/web-1")
+        assert (record.by, record.reason) == (BERND, "stolen")
+        ran = await it.world.trueup("node", "test", "web-1", "-o", "json", expect=1)
+        assert (ran.document["success"], ran.document["message"]) == (False, away["message"])
         assert record.token_key == it.spec()["nodes"]["web-1"]["token_key"]
         again = await it.refused("POST", "/api/sync/nodes/web-1/revoke", {})
         assert (again[0], "is revoked already" in again[1]) == (409, True)
@@ -177,7 +198,7 @@ async def test_a_node_is_changed_tested_revoked_and_given_another_token(tmp_path
         away = await it.tested()
         assert (away["connected"], "has never paired" in away["message"]) == (False, True)
 
-        # A node that comes and goes.
+        # A node that comes and goes, and comes no more once the branch is protected.
         made = await it.done("POST", "/api/sync/nodes", {"node": "web-2", "labels": {"group": "db"}}, 201)
         assert "trueup-agent join" in made["join"]
         assert (await it.refused("POST", "/api/sync/nodes", {"node": "web-2"}))[0] == 409
@@ -185,6 +206,18 @@ async def test_a_node_is_changed_tested_revoked_and_given_another_token(tmp_path
         assert "has never paired" in (await it.tested("web-2"))["message"]
         await it.done("DELETE", "/api/sync/nodes/web-2")
         assert it.spec()["nodes"].keys() == {"web-1"}
+        protect(it.world.spec)
+        answered = await it.ask("POST", "/api/sync/nodes", {"node": "web-3"})
+        told = answered.json()
+        assert (answered.status_code, told["reason"]) == (409, "BranchProtected")
+        assert "pull request" in told["message"]
+        assert "+  web-3: {token_key: " in told["diff"]
+        assert "--node web-3" in told["join"]
+        ran = await it.world.trueup("node", "rotate-token", "web-1", expect=1)
+        assert "for a pull request:" in ran.stdout
+        assert "trueup-agent join" in ran.stdout
+        assert it.last_commit()[2] == "Remove node web-2"
+        await it.done("POST", "/api/sync/nodes/web-1/revoke", {})
 
 
 async def test_projects_are_run_and_retried_and_decisions_recorded(tmp_path: Path) -> None:

@@ -18,17 +18,15 @@ from reconciler.control.records import Record, describe
 from reconciler.control.situation import Situation
 from reconciler.control.state import fold
 from reconciler.deploy_requests import AskedDeploy, new_id
+from reconciler.desk import open_desk
 from reconciler.errors import TrueupError
 from reconciler.git.objects import Tag
 from reconciler.holds import active_holds
 from reconciler.observation import Setback
-from reconciler.pass_status import last_good_spec
 from reconciler.release.facts import Common, UnitFacts
 from reconciler.release.look import look_up_lineage, unit_facts
 from reconciler.runner import Runner
 from reconciler.spec.model import Repository
-from reconciler.spec_source import read_spec
-from reconciler.status.documents import SUMMARY_ID, Summary
 from reconciler.views import View
 from reconciler.web.answers import encoded
 from reconciler.web.bodies import Bodies
@@ -190,8 +188,9 @@ class Deploys:
     async def _take(self, asked: Asked) -> AskedDeploy:
         """Judge it, record what follows, and remember it. Raises DeployRefused, GitUnavailable."""
         primary = self._primary
-        at, records, seen = await self._situation(asked)
-        facts, tag, common = await self._facts(asked, at, records)
+        desk = await open_desk(primary, asked.by)
+        at, seen = desk.situation, desk.seen
+        facts, tag, common = await self._facts(asked, at, desk.records)
         order = order_of(asked, at, facts, tag, common)
         if order.record is not None:
             order = await self._append(asked, at, facts, tag, common, seen)
@@ -209,29 +208,6 @@ class Deploys:
         )
         await trio.to_thread.run_sync(primary.journal.deploy_requests.record, request)
         return request
-
-    async def _situation(self, asked: Asked) -> tuple[Situation, tuple[Record, ...], int]:
-        """Everything that decides, as it is at this moment."""
-        primary = self._primary
-        settings = primary.settings
-        mirror = primary.repositories.mirror(settings.require_spec_repo())
-        await mirror.refresh()
-        recorded = await primary.status.read()
-        spec = await read_spec(
-            mirror, settings.spec_branch, last_good=last_good_spec(recorded), cache=primary.specs
-        )
-        known = recorded.summary or Summary(id=SUMMARY_ID)
-        seen = known.control
-        records = await primary.operators.read(seen=seen, commit=known.control_commit)
-        at = Situation(
-            spec=spec.spec,
-            spec_commit=spec.commit,
-            recorded=recorded,
-            control=fold(records),
-            by=asked.by,
-            now=primary.now(),
-        )
-        return at, records, seen
 
     async def _facts(
         self, asked: Asked, at: Situation, records: Sequence[Record]

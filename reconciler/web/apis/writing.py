@@ -86,7 +86,8 @@ def judged(handler: Handler) -> Handler:
             return await handler(call)
         except BranchProtected as error:
             refusal = {"success": False, "message": str(error), "reason": error.reason}
-            return answer({**refusal, "diff": error.written.diff, "subject": error.written.message}, 409)
+            lines = {"diff": error.written.diff, "subject": error.written.message}
+            return answer(refusal | lines | ({"join": error.join} if error.join else {}), 409)
         except SpecInvalid as error:
             problems = "; ".join(map(str, error.problems))
             raise RequestRefused(422, f"the spec would have an error: {problems}") from None
