@@ -111,9 +111,7 @@ async def request(
         with trio.fail_after(deadline):
             async with client:
                 timeout = httpx.Timeout(deadline, connect=CONNECT_DEADLINE)
-                async with client.stream(
-                    method, path, params=params, json=body, timeout=timeout
-                ) as answer:
+                async with client.stream(method, path, params=params, json=body, timeout=timeout) as answer:
                     status, content = answer.status_code, await read_at_most(answer, MAX_ANSWER)
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         failure = absent
