@@ -305,6 +305,18 @@ def node_repair(context: Context, name: str) -> None:
 
 
 @task
+def node_revoke(context: Context, name: str, reason: str = "") -> None:
+    """Take a node's token back: its agent is disconnected, whatever the spec says."""
+    trueup(context, "node", "revoke", name, "--reason", reason)
+
+
+@task
+def node_test(context: Context, name: str, output: str = "table") -> None:
+    """Ask a running primary whether a node's agent is connected, and how fast it answers."""
+    trueup(context, "node", "test", name, "--output", output)
+
+
+@task
 def secrets_list(context: Context, output: str = "table", recorded: bool = False) -> None:
     """Show each secret source: what it serves, how fresh that is, and what uses it."""
     trueup(context, "secrets", "list", "--output", output, *(["--recorded"] if recorded else []))

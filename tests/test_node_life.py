@@ -70,7 +70,8 @@ async def test_a_node_is_joined_defended_repaired_and_rotated(tmp_path: Path) ->
         second = another_host(world, host, "second")
         code, said = await joined_in_a_pass(world, second)
         assert (code, "AlreadyPaired" in said, "trueup node repair web-1" in said) == (1, True, True), said
-        await world.trueup("node", "repair", "web-1")
+        ran = await world.trueup("node", "repair", "web-1")
+        assert "no primary is running here" in ran.stdout
         assert (await joined_in_a_pass(world, second))[0] == 0
 
         # The first one's certificate counts no more, whatever it still has.
@@ -88,3 +89,17 @@ async def test_a_node_is_joined_defended_repaired_and_rotated(tmp_path: Path) ->
         assert (await joined_in_a_pass(world, fourth))[0] == 0
         listed = await world.trueup("node", "list", "-o", "json")
         assert [(node["node"], node["paired"]) for node in listed.document] == [("web-1", True)]
+
+        # Taken back without a primary: the next pass lets nobody in. Only a running one can say who is there.
+        ran = await world.trueup("node", "revoke", "web-1", "--reason", "lost")
+        assert ran.stdout.startswith("recorded 1: revoke nodes/web-1")
+        await world.start_agent(fourth, joined=True)
+        done = await world.reconcile("--wait-agents", "3s", expect=4)
+        assert [finding["reason"] for finding in done["findings"]] == ["Revoked"]
+        ran = await world.trueup("node", "test", "web-1", expect=1)
+        [line] = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+        assert line.startswith(f"error: no running primary at {world.state}/trueup.sock; start `trueup serve`")
+        await world.trueup("resume", "nodes/web-1")
+        done = await world.reconcile("--wait-agents", "60s", expect=4)
+        # It is let in again, and asked: its host allows another directory than the spec's.
+        assert [outcome["reason"] for outcome in done["outcomes"].values()] == ["PathRefused"]
