@@ -105,6 +105,7 @@ async def test_what_was_answered_is_done_by_the_next_primary(tmp_path: Path) -> 
         await it.primary.process.wait()
         async with serving(it.world, DEPLOY_SECRET=secret, TRUEUP_INTERVAL="1h") as second:
             it.primary = second
+            await second.said("pass ended")  # it stands by until the killed one's lease has run out
             end = await it.end_of(answer)
             assert (end["state"], end["release"]) == ("succeeded", "v1.1.0")
             assert it.deployed("production")[-1] == "v1.1.0"
