@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import canaries
 from tests.processlist import ProcessList, watch_process_list
@@ -34,6 +35,10 @@ _GIT_CONFIG = """\
 [maintenance]
     auto = false
 """
+# No test may depend on the speed of the machine.
+settings.register_profile("trueup", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("trueup")
+
 _session_dir = pytest.StashKey[Path]()
 _reported: list[canaries.Find] = []
 

@@ -94,7 +94,7 @@ async def test_paths_outside_are_refused(host: Host, path: str) -> None:
     assert escapes(host) == set()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.lists(

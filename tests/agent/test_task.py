@@ -485,7 +485,7 @@ def trees(draw: st.DrawFn) -> Tree:
     return tree
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(history=st.lists(trees(), min_size=2, max_size=4), executable=st.booleans())
 async def test_any_tree_after_any_other(tmp_path: Path, history: list[Tree], executable: bool) -> None:
     base = tmp_path / os.urandom(8).hex()
