@@ -22,7 +22,7 @@ HEARTBEAT: Final = 15.0
 """Seconds after which something is sent in any case: a proxy keeps the connection, and who is gone shows."""
 
 SPACING: Final = 0.2
-"""Seconds between two looks of one stream, however much changes."""
+"""Seconds between two looks, where looking is cheap."""
 
 MAX_STREAMS: Final = 64
 MAX_OF_ONE: Final = 8
@@ -90,8 +90,18 @@ async def _until_gone(receive: Receive, everything: trio.CancelScope) -> None:
     everything.cancel()
 
 
-async def wait_news(bulletin: Bulletin, version: int, stop: trio.Event) -> None:
-    """Until something changed since `version`, it is time for a heartbeat, or `stop` is set."""
+async def wait_news(
+    bulletin: Bulletin,
+    version: int,
+    stop: trio.Event,
+    *,
+    patience: float = HEARTBEAT,
+    spacing: float = SPACING,
+) -> None:
+    """Until something changed since `version`, `patience` is over, or `stop` is set; seconds.
+
+    `spacing`: between two looks of one stream, however much changes.
+    """
     async with trio.open_nursery() as nursery:
 
         async def end_with(wait: Callable[[], Awaitable[object]]) -> None:
@@ -99,11 +109,11 @@ async def wait_news(bulletin: Bulletin, version: int, stop: trio.Event) -> None:
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(end_with, stop.wait)
-        nursery.start_soon(end_with, partial(_newer, bulletin, version))
-        await trio.sleep(HEARTBEAT)
+        nursery.start_soon(end_with, partial(_newer, bulletin, version, spacing))
+        await trio.sleep(patience)
         nursery.cancel_scope.cancel()
 
 
-async def _newer(bulletin: Bulletin, version: int) -> None:
-    await trio.sleep(SPACING)
+async def _newer(bulletin: Bulletin, version: int, spacing: float) -> None:
+    await trio.sleep(spacing)
     await bulletin.wait_newer(version)

@@ -26,8 +26,9 @@ from reconciler.web.page.look import Looking
 from reconciler.web.page.origin import HEADERS, cookie_header, cookie_of, is_secure
 from reconciler.web.page.render import TITLES, render
 from reconciler.web.page.sessions import LONGEST, Session, Sessions
-from reconciler.web.page.stream import LASTS, LOGIN, EventStream, Streams, Tell, watch
+from reconciler.web.page.stream import LOGIN, MAX_OF_SESSION, watch
 from reconciler.web.refusals import RequestRefused
+from reconciler.web.streams import EventStream, Streams, Tell
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class Site:
         self._gate = Gate(Sessions(door.known))
         self._editing = Editing(runner, self._gate, self._doing)
         self._looking = Looking(runner)
-        self._streams = Streams()
+        self._streams = Streams(of_one=MAX_OF_SESSION)
 
     def endpoints(self) -> list[AnyEndpoint]:
         """What is described to others: the page itself. The paths below it are its own affair."""
@@ -162,22 +163,20 @@ class Site:
         headers = {**HEADERS, "X-Accel-Buffering": "no"}
         if session is None:
             return Response(LOGIN, headers=headers, media_type="text/event-stream")
-        if not self._streams.has_room(session):
-            raise RequestRefused(503, "too many pages are open at once")
-        allow_time(request, LASTS + 60)
-        self._streams.enter(session)
+        self._streams.require_room(id(session))
 
         async def run(tell: Tell) -> None:
-            await watch(
-                tell,
-                bulletin=self._runner.primary.bulletin,
-                sections=lambda mine: self._looking.sections(self._deeds(mine)),
-                session=lambda: self._gate.session(request, use=False),
-                stop=self._stop,
-                busy=lambda: len(self._runner.primary.running) > 0,
-            )
+            with self._streams.one(id(session)):
+                await watch(
+                    tell,
+                    bulletin=self._runner.primary.bulletin,
+                    sections=lambda mine: self._looking.sections(self._deeds(mine)),
+                    session=lambda: self._gate.session(request, use=False),
+                    stop=self._stop,
+                    busy=lambda: len(self._runner.primary.running) > 0,
+                )
 
-        return EventStream(run, headers, ended=lambda: self._streams.leave(session))
+        return EventStream(request, run, headers)
 
 
 def _guarded(handler: Handler) -> Handler:
