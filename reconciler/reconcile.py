@@ -127,7 +127,8 @@ async def _one_pass(
     on_change: OnChange,
     ongoing: Ongoing | None,
 ) -> Pass:
-    prepared = await prepare(
+    look = partial(
+        prepare,
         primary,
         patience=patience,
         request=request,
@@ -136,19 +137,11 @@ async def _one_pass(
         force_prune=force_prune,
         ongoing=ongoing,
     )
+    prepared = await look()
     leadership = primary.leadership
     assert leadership is not None  # a pass is made by who has the state directory to itself
     if prepared.plan.steps and await leadership.claim():
-        # Somebody else may have acted since we looked.
-        prepared = await prepare(
-            primary,
-            patience=patience,
-            request=request,
-            forced=forced,
-            adopted=adopted,
-            force_prune=force_prune,
-            ongoing=ongoing,
-        )
+        prepared = await look()  # somebody else may have acted since
     for note in primary.new_notes(prepared.notes):
         log.info(f"note: {note}")
     on_plan(prepared.plan)
