@@ -62,8 +62,6 @@ class Keeper:
         self.timing = timing
         self.seen: Lease | None = None
         """Whatever stood there last."""
-        self.succeeded_another = False
-        """Whether somebody else has held it since this state directory did: it may have acted since."""
         self.on_recovered: Callable[[], None] = lambda: None
         """Told when it is renewed again after that had failed."""
         self._place = place
@@ -164,8 +162,6 @@ class Keeper:
         if oid is None:
             # Others are after it too.
             return watch, random.uniform(0, self.timing.look)  # noqa: S311 - spreads writers
-        before = found.lease.holder if found.lease is not None else None
-        self.succeeded_another = before != self._memory.holder
         self._tenure = Tenure(verdict.lease, oid, now)
         self.seen = verdict.lease
         self._remember(oid, verdict.lease)

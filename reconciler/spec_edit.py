@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from reconciler.errors import SpecInvalid, TrueupError
 from reconciler.spec.load import SPEC_FILE, load
-from reconciler.spec.rewrite import read_document, rewritten, scalar
+from reconciler.spec.rewrite import read_document, rewritten
 
 Files = Mapping[str, bytes]
 
@@ -125,10 +125,6 @@ def node_line(node: str, token_key: str, fields: NodeFields) -> str:
     """The line for the spec, under `nodes:`, where somebody else has to put it there."""
     lone = rewritten(SPEC_FILE, b"", {node: fields.on({"token_key": token_key})})
     return lone.decode().rstrip("\n")
-
-
-def token_line(token_key: str) -> str:
-    return f"token_key: {scalar(token_key)}"
 
 
 def _with_entry(

@@ -166,7 +166,6 @@ class ProjectView:
     source: str
     state: State
     enabled: bool
-    suspended: bool
     targets: tuple[TargetView, ...] = ()
 
 
@@ -256,7 +255,6 @@ class Overview:
     ready: int = 0
     waiting: int = 0
     failing: int = 0
-    unknown: int = 0
     last_pass: str = ""
     error: str = ""
     """Why the last pass could not be made."""

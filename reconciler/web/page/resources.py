@@ -226,6 +226,5 @@ def _project(facts: Facts, project: Project, of: list[TargetView]) -> ProjectVie
         source=source if project.path in ("", ".") else f"{source}/{project.path}",
         state=state,
         enabled=project.sync.enabled,
-        suspended=by is not None,
         targets=tuple(of[:MAX_TARGETS]),
     )

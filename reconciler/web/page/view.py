@@ -58,7 +58,6 @@ def _overview(facts: Facts, states: Iterable[State], *, more: int) -> Overview:
         ready=tones.count(Tone.GOOD) + more,
         waiting=waiting,
         failing=failing,
-        unknown=tones.count(Tone.IDLE),
         last_pass=stamp(facts.ended_at),
         error=error,
         spec=short(summary.last_applied_revision),
