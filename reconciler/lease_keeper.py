@@ -199,7 +199,7 @@ class Keeper:
                     if problem != told:
                         log.warning("the lease cannot be renewed: %s", problem)
                         told = problem
-                    await trio.sleep(self.timing.retry)
+                    await self._pause(self.timing.retry)
             if told and self._tenure is not None:
                 log.info("the lease is renewed again")
                 self.on_recovered()
@@ -225,8 +225,7 @@ class Keeper:
     def _set(self, tenure: Tenure) -> None:
         self._tenure = tenure
         self.seen = tenure.lease
-        for scope in self._scopes:
-            scope.deadline = self._deadline(tenure)
+        self._hold_to(tenure)
         self._changed()
 
     def _lose(self, why: str) -> None:
@@ -299,7 +298,19 @@ class Keeper:
         return trio.current_time() + tenure.stops_at(self.timing) - self._clock()
 
     async def _sleep_until(self, moment: float) -> None:
-        await trio.sleep(max(0.0, moment - self._clock()))
+        while (left := moment - self._clock()) > 0:
+            await self._pause(min(left, self.timing.retry))
+
+    async def _pause(self, seconds: float) -> None:
+        """trio's clock stands still while the machine sleeps, and ours does not: what is under way is held to
+        ours as soon as it wakes."""
+        await trio.sleep(seconds)
+        if self._tenure is not None:
+            self._hold_to(self._tenure)
+
+    def _hold_to(self, tenure: Tenure) -> None:
+        for scope in self._scopes:
+            scope.deadline = self._deadline(tenure)
 
     def _changed(self) -> None:
         self._change.set()

@@ -30,7 +30,8 @@ class Remote:
 
     lease: Lease | None = None
     acting: set[str] = field(default_factory=set)
-    acted: list[tuple[str, float]] = field(default_factory=list)
+    acted: int = 0
+    """How often somebody did."""
 
     @property
     def oid(self) -> str | None:
@@ -106,7 +107,7 @@ async def act(keeper: Keeper, remote: Remote, name: str, seconds: float, grace: 
     async with keeper.acting():
         assert not remote.acting, f"{name} begins while {remote.acting} is at work"
         remote.acting.add(name)
-        remote.acted.append((name, trio.current_time()))
+        remote.acted += 1
         try:
             await trio.sleep(seconds)
         finally:
@@ -181,6 +182,30 @@ def test_never_do_two_act(data: st.DataObject, number: int, tmp_path_factory: py
                 await trio.sleep(GRACE + 1)
                 nursery.start_soon(primary, index, born)
             await trio.sleep(200)
+            nursery.cancel_scope.cancel()
+        if not lives and all(not fault and before + after < 5 for before, after, fault in faults):
+            assert remote.acted, "nothing is in the way"
+
+    in_simulated_time(main)
+
+
+def test_a_machine_that_slept_stops_what_it_was_doing(tmp_path: Path) -> None:
+    """Nobody's clock is set: ours went on while the one of timeouts stood still."""
+
+    async def main() -> None:
+        remote, slept = Remote(), 0.0
+        way = Way(remote)
+        keeper = make(remote, tmp_path, "first", way=way, clock=lambda: trio.current_time() + slept)
+        await keeper.stand_by()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.keep)
+            with pytest.raises(LeaseLost):
+                async with keeper.acting():
+                    await trio.sleep(5)
+                    way.cut, slept = True, 3600.0
+                    woke = trio.current_time()
+                    await trio.sleep(20)
+            assert trio.current_time() - woke <= TIMING.retry
             nursery.cancel_scope.cancel()
 
     in_simulated_time(main)
