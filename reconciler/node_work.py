@@ -27,6 +27,15 @@ EFFECT_DEADLINE = 30.0
 """Seconds that a change which is in git already has to become known here, whoever asked being gone or not."""
 
 
+async def take_effect(runner: Runner, why: str) -> None:
+    """Connections that have no right any more end here; the pass that is asked for does the rest."""
+    try:
+        with trio.CancelScope(shield=True), trio.move_on_after(EFFECT_DEADLINE):
+            await enrol(runner.primary)
+    finally:
+        runner.ask(why)
+
+
 @dataclass(frozen=True, slots=True)
 class NewToken:
     """A change that gave a node a token. `join` holds its private half, which stands nowhere else; empty
@@ -51,13 +60,13 @@ class NodeWork:
         self._primary = runner.primary
 
     async def create(self, node: str, fields: NodeFields, primaries: Sequence[str], how: How) -> NewToken:
-        token, reached = NodeToken.generate(), self._addresses(primaries)
+        token, reached = NodeToken.generate(), await self._addresses(primaries)
         spec_edit.check_new_node(node, token.public_text, fields)
         edit, join = spec_edit.add_node(node, token.public_text, fields), self._join(node, token, reached)
         written = await self._write(edit, how, join)
         if how.dry_run:
             return NewToken(written)
-        await self._take_effect(f"the node {node} was added")
+        await take_effect(self._runner, f"the node {node} was added")
         return NewToken(written, join)
 
     async def change(self, node: str, fields: NodeFields, how: How) -> Written:
@@ -67,7 +76,7 @@ class NodeWork:
         return await self._change(spec_edit.remove_node(node), f"the node {node} was removed", how)
 
     async def rotate(self, node: str, primaries: Sequence[str], how: How) -> NewToken:
-        token, reached = NodeToken.generate(), self._addresses(primaries)
+        token, reached = NodeToken.generate(), await self._addresses(primaries)
         join = self._join(node, token, reached)
         written = await self._write(spec_edit.rotate_token(node, token.public_text), how, join)
         if how.dry_run:
@@ -77,7 +86,7 @@ class NodeWork:
         except TrueupError as error:
             # The token is in the spec, and stands nowhere else than in this answer.
             log.error("the old certificate is still recorded; repair the node", node=node, error=str(error))
-        await self._take_effect(f"the node {node} has another token")
+        await take_effect(self._runner, f"the node {node} has another token")
         return NewToken(written, join)
 
     async def repair(self, node: str) -> str:
@@ -88,14 +97,14 @@ class NodeWork:
         known, commit = await self._forget(node)
         if not known:
             raise EditRefused(f"{node} has never paired", hint="see `trueup node list`")
-        await self._take_effect(f"the node {node} may pair again")
+        await take_effect(self._runner, f"the node {node} may pair again")
         return commit or ""
 
     async def revoke(self, node: str, reason: str, author: str) -> Appended:
         """Take the node's token back, over the spec. Raises DecisionRefused, and as the branch does."""
         desk = await open_desk(self._primary, author)
         decided = await record(desk, lambda at: [orders.revoke(at, node, reason)])
-        await self._take_effect(f"the node {node} was revoked")
+        await take_effect(self._runner, f"the node {node} was revoked")
         return decided.appended
 
     # --- inside --------------------------------------------------------------------------------
@@ -103,7 +112,7 @@ class NodeWork:
     async def _change(self, edit: Edit, why: str, how: How) -> Written:
         written = await self._write(edit, how)
         if not how.dry_run:
-            await self._take_effect(why)
+            await take_effect(self._runner, why)
         return written
 
     async def _write(self, edit: Edit, how: How, join: str = "") -> Written:
@@ -125,17 +134,11 @@ class NodeWork:
             lambda recorded: without_pairing(recorded, node, now=primary.now()), f"Let {node} pair again"
         )
 
-    async def _take_effect(self, why: str) -> None:
-        """Connections that have no right any more end here; the pass that is asked for does the rest."""
-        try:
-            with trio.CancelScope(shield=True), trio.move_on_after(EFFECT_DEADLINE):
-                await enrol(self._primary)
-        finally:
-            self._runner.ask(why)
-
-    def _addresses(self, primaries: Sequence[str]) -> list[str]:
-        port = self._primary.settings.tcp_addr.port
-        return addresses(primaries) or [f"{socket.getfqdn()}:{port}"]
+    async def _addresses(self, primaries: Sequence[str]) -> list[str]:
+        if given := addresses(primaries):
+            return given
+        host = await trio.to_thread.run_sync(socket.getfqdn)  # may ask a name server
+        return [f"{host}:{self._primary.settings.tcp_addr.port}"]
 
     def _join(self, node: str, token: NodeToken, primaries: Sequence[str]) -> str:
         return join_command(node, token, self._primary.key.tls_fingerprint, primaries)

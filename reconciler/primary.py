@@ -25,6 +25,7 @@ from reconciler.github.pace import Pace
 from reconciler.github_reports import GithubReports
 from reconciler.hashing import digest
 from reconciler.journal import Journal
+from reconciler.journal_file import JOURNAL_FILE
 from reconciler.keys import MasterKey, read_key_file
 from reconciler.lanes import Lanes
 from reconciler.leading import Leadership, open_keeper
@@ -286,13 +287,14 @@ async def read_status(settings: Settings, repositories: Repositories) -> Recorde
 
 @asynccontextmanager
 async def open_primary(
-    settings: Settings, *, exclusive: bool = True, standing: bool = False
+    settings: Settings, *, exclusive: bool = True, standing: bool = False, journal: Journal | None = None
 ) -> AsyncIterator[Primary]:
     """A primary on the settings' state directory.
 
     With `exclusive`, as for a pass that changes something, no second one may run on that directory; whoever
-    asks for it `standing` sees to the lease, which a single pass takes by itself. Raises SettingsError if
-    one runs, or if there is no master key.
+    asks for it `standing` sees to the lease, which a single pass takes by itself. `journal`: of the primary
+    that runs there, beside which this one only looks. Raises SettingsError if one runs, or if there is no
+    master key.
     """
     url = settings.require_spec_repo()
     key = load_key(settings)
@@ -305,7 +307,9 @@ async def open_primary(
             os.close(lock)
         elif exclusive:
             raise _not_alone(settings)
-        journal = resources.enter_context(Journal(settings.state_dir / "journal.sqlite"))
+        if journal is None:
+            path = settings.state_dir / JOURNAL_FILE
+            journal = resources.enter_context(await trio.to_thread.run_sync(Journal, path))
         status_mirror = repositories.mirror(settings.status_repo or url)
         async with _background() as nursery:
             primary = Primary(

@@ -23,6 +23,7 @@ from reconciler.errors import Problem
 from reconciler.gather import gather_facts, releases_of
 from reconciler.health_status import notes_of_health
 from reconciler.holds import active_holds, with_untold_failures
+from reconciler.journal import StepRecord
 from reconciler.looked import Looked
 from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
@@ -230,9 +231,11 @@ async def prepare(
     await repositories.refresh(spec_url)
     if settings.status_repo is not None:
         await repositories.refresh(settings.status_repo)
-    replayed = primary.journal.unpublished()
+    replayed = await trio.to_thread.run_sync(primary.journal.unpublished)
     # What another process began and has not ended is interrupted only if it is not at work right now.
-    interrupted = primary.journal.interrupted(carried.records) if primary.alone else ()
+    interrupted: tuple[StepRecord, ...] = ()
+    if primary.alone:
+        interrupted = await trio.to_thread.run_sync(primary.journal.interrupted, carried.records)
     published = await primary.status.read()
     # load
     spec = await read_spec(

@@ -83,7 +83,8 @@ class SpecWriter:
                 if expected is not None and expected != parent:
                     await self._require_same(expected, parent, files)
                 changed = await trio.to_thread.run_sync(edited, files, edit)
-                written = Written(parent, edit.message, author, diff_of(files, changed))
+                diff = await trio.to_thread.run_sync(diff_of, files, changed)
+                written = Written(parent, edit.message, author, diff)
                 if dry_run or not changed:
                     return written
                 tree = await self._mirror.write_tree(parent, dict(changed))

@@ -11,21 +11,16 @@ from reconciler.control import orders
 from reconciler.control.records import describe
 from reconciler.decisions import Decided, Desk, record
 from reconciler.desk import open_desk
-from reconciler.enrolling import enrol
 from reconciler.hotfix import Begun, hotfix
+from reconciler.node_work import take_effect
 from reconciler.runner import Runner
 from reconciler.settings_values import parse_duration
-from reconciler.web.apis.writing import DECISION_REFUSALS, TIME, judged
+from reconciler.web.apis.writing import DECISION_REFUSALS, TIME, Because, judged
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Endpoint, Model, Nothing, Role
 from reconciler.web.refusals import RequestRefused
 
 Name = Annotated[str, msgspec.Meta(max_length=255)]
 Reason = Annotated[str, msgspec.Meta(max_length=1024)]
-
-
-class Because(Asked, frozen=True):
-    reason: Reason = ""
-    """Why, for people."""
 
 
 class OfUnit(Because, frozen=True):
@@ -104,9 +99,14 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
         async def serve(call: Call[Nothing, Any]) -> RecordedDecision:
             desk = await open_desk(runner.primary, person(call.caller.name))
             made = await decide(desk, call)
-            if isinstance(made, Decided) and any(each.kind == "resume" for each in made.appended.records):
-                await enrol(runner.primary)  # it may be a node that was revoked
-            return _told(runner, made)
+            if isinstance(made, Begun):
+                return _begun(made)
+            told = _told(made)
+            if any(each.kind == "resume" for each in made.appended.records):
+                await take_effect(runner, told.message)  # it may be a node that was revoked
+            else:
+                runner.ask(told.message)
+            return told
 
         return Endpoint(
             method="POST",
@@ -139,24 +139,25 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
     ]
 
 
-def _told(runner: Runner, made: Decided | Begun) -> RecordedDecision:
-    if isinstance(made, Begun):
-        target = made.target
-        begun = FixBegun(
-            branch=target.branch,
-            commit=target.release.commit,
-            created=made.created,
-            refusal=made.refusal,
-            commands=made.commands,
-        )
-        message = made.refusal or f"commit the fix to {target.branch}, and confirm it"
-        return RecordedDecision(
-            success=not made.refusal, message=message, commit=None, decisions=(), told=(), begun=begun
-        )
+def _begun(made: Begun) -> RecordedDecision:
+    target = made.target
+    begun = FixBegun(
+        branch=target.branch,
+        commit=target.release.commit,
+        created=made.created,
+        refusal=made.refusal,
+        commands=made.commands,
+    )
+    message = made.refusal or f"commit the fix to {target.branch}, and confirm it"
+    return RecordedDecision(
+        success=not made.refusal, message=message, commit=None, decisions=(), told=(), begun=begun
+    )
+
+
+def _told(made: Decided) -> RecordedDecision:
     records = made.appended.records
     what = tuple(Numbered(number=each.number, what=describe(each)) for each in records)
     message = "; ".join(f"recorded {each.number}: {each.what}" for each in what)
-    runner.ask(message)
     return RecordedDecision(
         success=True, message=message, commit=made.appended.commit, decisions=what, told=made.told
     )

@@ -19,10 +19,12 @@ PATH = "/metrics"
 def endpoints(runner: Runner) -> list[AnyEndpoint]:
     """Open to everybody only where the settings say so: it names all that the spec names."""
     summary, media = "What a running primary counts, for Prometheus", "text/plain"
+    scraping = trio.Lock()  # each one sets the gauges anew before they are written out
     if runner.primary.settings.metrics_open:
 
         async def show(_request: Request) -> Response:
-            return await _answer(runner)
+            async with scraping:
+                return await _answer(runner)
 
         return [
             OpenEndpoint(
@@ -31,7 +33,8 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
         ]
 
     async def show_to_readers(_call: Call[Nothing, Nothing]) -> Response:
-        return await _answer(runner)
+        async with scraping:
+            return await _answer(runner)
 
     return [
         Endpoint(

@@ -95,7 +95,8 @@ class _Plans:
 
     async def _make(self) -> PlanView:
         """As `trueup plan` beside a running primary: with mirrors of its own time, and asking no agent."""
-        async with open_primary(self._runner.primary.settings, exclusive=False) as aside:
+        running = self._runner.primary
+        async with open_primary(running.settings, exclusive=False, journal=running.journal) as aside:
             prepared = await prepare(aside, patience=None)
         return plan_view(aside.now(), prepared.plan, prepared.spec.problems, prepared.notes, fresh=True)
 
