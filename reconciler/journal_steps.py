@@ -149,21 +149,27 @@ class PassesAndSteps(Tables):
                 cursor.executemany("UPDATE steps SET published = 1 WHERE id = ?", [(id,) for id in steps])
 
     def steps(
-        self, resource: str | None = None, limit: int = 50, *, trace: str = ""
+        self, resource: str | None = None, limit: int = 50, *, trace: str = "", in_short: bool = False
     ) -> tuple[StepRecord, ...]:
-        """The newest steps, of one resource or of all, newest first; with `trace` those of one request."""
+        """The newest steps, of one resource or of all, newest first; with `trace` those of one request.
+
+        `in_short`: without log, inputs and result, which may be large.
+        """
+        columns = _STEP_IN_SHORT if in_short else _STEP
         rows = self._file.query(
-            f"SELECT {_STEP} FROM steps WHERE (?1 IS NULL OR resource = ?1)"  # noqa: S608
+            f"SELECT {columns} FROM steps WHERE (?1 IS NULL OR resource = ?1)"  # noqa: S608
             " AND (?2 = '' OR trace = ?2) ORDER BY id DESC LIMIT ?3",
             (resource, trace, limit),
         )
         return tuple(_step(row) for row in rows)
 
 
-_STEP: Final = (
+_STEP_ALONE: Final = (
     "id, pass_id, resource, action, config_hash, reason, revision, began_at, ended_at, outcome, end_reason,"
-    " message, trace, log, inputs, result"
+    " message, trace"
 )
+_STEP: Final = f"{_STEP_ALONE}, log, inputs, result"
+_STEP_IN_SHORT: Final = f"{_STEP_ALONE}, '', '{{}}', '{{}}'"
 
 
 def _step(row: Sequence[Any]) -> StepRecord:

@@ -88,9 +88,16 @@ class Tasks(Tables):
             return cursor.rowcount
 
     def tasks(
-        self, limit: int = 50, *, project: str = "", node: str = "", state: str = "", before: str = ""
+        self,
+        limit: int = 50,
+        *,
+        project: str = "",
+        node: str = "",
+        state: str = "",
+        before: str = "",
+        with_logs: bool = False,
     ) -> tuple[TaskRecord, ...]:
-        """The newest tasks with their attempts, newest first, without logs.
+        """The newest tasks with their attempts, newest first.
 
         `before`: the id of a task, for those that are older than it; of one that is forgotten, none are.
         """
@@ -101,7 +108,7 @@ class Tasks(Tables):
             " ORDER BY rowid DESC LIMIT ?5",
             (project, node, state, before, limit),
         )
-        return tuple(self._task(row, with_logs=False) for row in rows)
+        return tuple(self._task(row, with_logs=with_logs) for row in rows)
 
     def task(self, id: str) -> TaskRecord | None:
         """One task with its attempts and what they printed."""

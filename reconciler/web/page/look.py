@@ -116,5 +116,5 @@ def _render(facts: Facts, deeds: frozenset[str]) -> tuple[Section, ...]:
 def _read_journal(
     journal: "Journal",
 ) -> "tuple[tuple[TaskRecord, ...], tuple[EventRecord, ...], tuple[StepRecord, ...]]":
-    tasks = [journal.task(each.id) or each for each in journal.tasks(TASKS)]  # with what they printed
-    return tuple(tasks), journal.events(EVENTS), journal.steps(limit=STEPS)
+    tasks = journal.tasks(TASKS, with_logs=True)
+    return tasks, journal.events(EVENTS), journal.steps(limit=STEPS, in_short=True)
