@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,21 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reconciler.control.state import fold
 from reconciler.spec.model import Spec
 from reconciler.status.documents import Recorded
+from reconciler.web.page.deeds import DEEDS, FORMS
 from reconciler.web.page.facts import Facts, Setup
 from reconciler.web.page.render import SLOT, TITLES, render, sections
 from reconciler.web.page.view import page_of
+from tests.reconciler.control.records import record
 from tests.reconciler.web.page_facts import facts
 
 GOLDEN = Path(__file__).parent / "page.golden.json"
-ALL = frozenset(
-    {
-        *("reconcile", "freeze", "unfreeze", "approve", "hold", "unhold", "promote", "rollback"),
-        *("test", "rotate", "repair", "revoke", "run", "retry", "sync", "clear", "node-form", "project-form"),
-    }
-)
-"""Everything that the templates have a button for."""
+ALL = frozenset(DEEDS) | frozenset(FORMS)
+"""Everything that somebody may do on the page."""
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -110,6 +109,10 @@ def test_buttons_are_there_for_those_who_may_press_them() -> None:
     assert forms > 10
     # Each form has the token of the session, and every field that a person fills in has a name of its own.
     assert operating.count(f'name="csrf" value="{SLOT}"') == forms
+    # Each deed has a button somewhere, and no button is for what cannot be done.
+    frozen = replace(facts(), control=fold([record("freeze", 1)]))
+    pressed = re.findall(r'name="do" value="([^"]+)"', operating + html_of(frozen))
+    assert set(pressed) == set(DEEDS)
     section = sections(page_of(facts()), ALL)[1]
     assert SLOT not in section.for_session("token-of-one")
     ids = [part.split('"')[0] for part in operating.split(' id="')[1:]]
