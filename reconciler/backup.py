@@ -22,6 +22,7 @@ import msgspec
 
 from agent.version import agent_version
 from reconciler.errors import SettingsError, TrueupError
+from reconciler.journal_file import JOURNAL_FILE
 from reconciler.journal_migrations import MIGRATIONS
 from reconciler.keys import MasterKey, read_key_file
 from reconciler.primary import KEY_FILE, LOCK_FILE, key_path, load_key, lock_state
@@ -31,7 +32,6 @@ FORMAT: Final = 1
 """Of the archive. A newer one is refused by name, not half understood."""
 
 LIST_FILE: Final = "backup.json"
-JOURNAL_FILE: Final = "journal.sqlite"
 MAX_LIST: Final = 64 << 10
 MAX_SIZE: Final = 64 << 30
 """Bytes of one file in a backup."""

@@ -7,7 +7,7 @@ from reconciler.pairing import enrolments
 from reconciler.pass_status import last_good_spec
 from reconciler.spec.model import Spec
 from reconciler.spec_source import read_spec
-from reconciler.status.documents import SUMMARY_ID, Summary
+from reconciler.status.documents import SUMMARY_ID, Recorded, Summary
 from reconciler.sync.enrolment import Enrolment
 
 if TYPE_CHECKING:
@@ -22,16 +22,16 @@ async def enrolled(primary: "Primary") -> list[Enrolment]:
     recorded = await primary.status.read()
     known = recorded.summary or Summary(id=SUMMARY_ID)
     records = await primary.operators.read(seen=known.control, commit=known.control_commit)
-    return enrolments(await newest_spec(primary), recorded, fold(records))
+    return enrolments(await newest_spec(primary, recorded), recorded, fold(records))
 
 
-async def newest_spec(primary: "Primary") -> Spec:
+async def newest_spec(primary: "Primary", recorded: Recorded) -> Spec:
     """What the spec says at its tip, as the mirror has it now, or said when it last could be used."""
     settings = primary.settings
     found = await read_spec(
         primary.repositories.mirror(settings.require_spec_repo()),
         settings.spec_branch,
-        last_good=last_good_spec(await primary.status.read()),
+        last_good=last_good_spec(recorded),
         cache=primary.specs,
     )
     return found.spec

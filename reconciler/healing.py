@@ -12,7 +12,7 @@ from dataclasses import replace
 import structlog
 import trio
 
-from reconciler.apply import Details, OnChange, Outcome, apply_plan
+from reconciler.apply import Details, OnChange, apply_plan
 from reconciler.fleet import Fleet, report_details
 from reconciler.ongoing import Ongoing
 from reconciler.plan import Action, Plan, Step
@@ -42,12 +42,12 @@ def healing(plan: Plan, recorded: Recorded) -> Plan:
     )
 
 
-def _nobody(_step: Step, _outcome: Outcome | None) -> None:
-    """Nobody is told."""
-
-
 async def heal(
-    primary: Primary, *, patience: float, ongoing: Ongoing | None = None, on_change: OnChange = _nobody
+    primary: Primary,
+    *,
+    patience: float,
+    ongoing: Ongoing | None = None,
+    on_change: OnChange = lambda _step, _outcome: None,
 ) -> Pass:
     """One pass of this kind. Raises as `reconcile`, and GitUnavailable where nothing is mirrored."""
     prepared = await prepare(primary, patience=patience, offline=True, ongoing=ongoing)

@@ -15,6 +15,9 @@ from reconciler.journal_migrations import MIGRATIONS
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
+JOURNAL_FILE: Final = "journal.sqlite"
+"""Its name in the state directory."""
+
 BUSY_TIMEOUT: Final = 10.0
 """Seconds that a write waits for another process, such as `trueup events`, to let go of the file."""
 

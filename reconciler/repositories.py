@@ -31,11 +31,9 @@ def _nobody() -> None:
 class Repositories:
     """Mirrors by URL. `begin_pass` makes the next `refresh` of each URL look again."""
 
-    def __init__(
-        self, directory: Path, options: GitOptions, on_failure: Callable[[], None] = _nobody
-    ) -> None:
-        """`on_failure` is told once a pass of each URL that could not be looked at."""
-        self.on_failure = on_failure
+    def __init__(self, directory: Path, options: GitOptions) -> None:
+        self.on_failure: Callable[[], None] = _nobody
+        """Told once a pass of each URL that could not be looked at."""
         self._directory = directory
         self._options = options
         self._mirrors: dict[str, Mirror] = {}

@@ -13,6 +13,7 @@ from rich.text import Text
 from reconciler.console import make_table, print_document, print_table
 from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.journal import Journal
+from reconciler.journal_file import JOURNAL_FILE
 from reconciler.secret_reads import ReadFor, SecretRead, reads_of
 from reconciler.secrets.values import SecretValue
 from reconciler.settings import Settings
@@ -24,7 +25,7 @@ MAX_NEAR = 3
 
 def print_audit(settings: Settings, name: str | None, limit: int, output: str) -> None:
     """Print the newest reads of a source or a key, or of all. Raises SettingsError for an unknown name."""
-    path = settings.state_dir / "journal.sqlite"
+    path = settings.state_dir / JOURNAL_FILE
     if not os.path.exists(path):  # noqa: PTH110 - False too where it may not be entered
         raise SettingsError(
             f"there is no journal at {path}", hint="give the primary's --state-dir, and run this as its owner"

@@ -18,6 +18,7 @@ from reconciler.github.export import TIMEOUT, Brought, bring, look
 from reconciler.github.export_work import DEFAULT_EVENT, Found, Route, State, due, judge
 from reconciler.github.scopes import EnvironmentScope, RepositoryScope, name_fault
 from reconciler.journal import Journal
+from reconciler.journal_file import JOURNAL_FILE
 from reconciler.primary import open_primary
 from reconciler.secret_reads import ReadFor, SecretRead
 from reconciler.secrets.values import Secret
@@ -93,7 +94,7 @@ async def check_secrets(settings: Settings, request: CheckRequest, output: str) 
 
 def _note(settings: Settings, route: Route, keys: Sequence[str], brought: Brought) -> None:
     """Who asked for what, into the journal of the primary if there is one here that we may write."""
-    path = settings.state_dir / "journal.sqlite"
+    path = settings.state_dir / JOURNAL_FILE
     try:
         if not path.exists():
             return

@@ -56,7 +56,7 @@ class Mirror(MirrorReader):
     ) -> None:
         super().__init__(url, path, options or GitOptions(allow_local=allow_local, deadline=deadline))
         self.own_pushes: dict[str, str] = {}
-        """The refs that `push` has set, and to what; whoever cares for a while of it clears it."""
+        """The refs that `push` has set, and to what."""
         self.lease: str | None = None
         """The id of the lease as the last look at the remote found it; it is looked at in passing."""
 

@@ -65,10 +65,6 @@ class Listener:
         self._judge = judge
         self._places = Places(MAX_UNAUTHENTICATED, waiting=MAX_WAITING)
 
-    @property
-    def unauthenticated(self) -> int:
-        return self._places.taken
-
     async def serve(self, transport: trio.SocketStream) -> None:
         """One connection from accept to end; closes it, and raises nothing because of the peer."""
         peer = _peer(transport)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.report import MIB, Measurement
+from tests.bench.rsync import free_port
 
 PROCESSES = 4
 """That the agents are spread over."""
@@ -64,7 +64,7 @@ def bench_fleet(where: Path, *, agents: int, returning: int, rest: float) -> lis
     where.mkdir(mode=0o700)
     idle = Measurement(f"{agents:,} idle agents connect", "trueup")
     back = Measurement(f"{returning:,} agents come back after {OUTAGE:g} s", "trueup")
-    port = _free_port()
+    port = free_port()
     hub = ("tests.bench.running_hub", str(where / "hub"), str(port))
     with ExitStack() as resources:
         primary = resources.enter_context(child(*hub))
@@ -110,9 +110,3 @@ def bench_fleet(where: Path, *, agents: int, returning: int, rest: float) -> lis
 def _check(answer: dict[str, Any], wanted: int) -> None:
     if answer["connected"] < wanted:
         raise RuntimeError(f"{answer['connected']} of {wanted} agents are connected")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port

@@ -63,7 +63,7 @@ def rsync_over_ssh(private: Path) -> Iterator[RsyncOverSsh]:
         keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(private / name)]
         subprocess.run(keygen, check=True)
     shutil.copy(private / "user.pub", private / "authorized")
-    port = _free_port()
+    port = free_port()
     config = private / "sshd_config"
     config.write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {private}/host\nPidFile none\nUsePAM no\n"
@@ -105,7 +105,7 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int, private: 
     raise PeerMissing(f"sshd does not start: {said[-1] if said else 'no reason given'}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

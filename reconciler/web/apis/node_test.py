@@ -48,7 +48,7 @@ async def test_node(primary: Primary, node: str) -> Tested:
 
 
 async def _why_away(primary: Primary, node: str) -> str:
-    nodes = (await newest_spec(primary)).nodes
+    nodes = (await newest_spec(primary, await primary.status.read())).nodes
     if node not in nodes:
         raise RequestRefused(404, f"the spec has no node {node!r}")
     if primary.hub is None:

@@ -14,6 +14,7 @@ from reconciler.web.apis.writing import (
     DECISION_REFUSALS,
     REFUSALS,
     TIME,
+    Because,
     Writing,
     Wrote,
     how,
@@ -50,11 +51,6 @@ class NodeChange(Asked, frozen=True):
 class Reached(Asked, frozen=True):
     primaries: Addresses = ()
     """HOST:PORT at which agents reach this primary, for the join command."""
-
-
-class Because(Asked, frozen=True):
-    reason: Annotated[str, msgspec.Meta(max_length=1024)] = ""
-    """Why, for people."""
 
 
 class WroteToken(Wrote, frozen=True):

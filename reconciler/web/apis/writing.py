@@ -1,7 +1,7 @@
 """What all changes of the spec over the API share: how they are asked for, answered and refused."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from starlette.responses import Response
@@ -41,6 +41,11 @@ class Writing(Asked, frozen=True):
     """Only answer what would be done."""
     expected: str | None = None
     """The commit of the spec that whoever asks has seen: refused if the spec says something else by now."""
+
+
+class Because(Asked, frozen=True):
+    reason: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    """Why, for people."""
 
 
 class Wrote(Model, frozen=True):
