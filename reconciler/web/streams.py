@@ -1,8 +1,7 @@
 """Answers that go on: server-sent events, few at a time, each with an end."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from functools import partial
 from typing import Final
 
@@ -41,43 +40,52 @@ class Streams:
         self._of_one = of_one
         self._open: Counter[Hashable] = Counter()
 
-    @contextmanager
-    def one(self, key: Hashable) -> Iterator[None]:
-        """For as long as a stream goes on."""
-        self._open[key] += 1
-        try:
-            yield
-        finally:
-            self._open[key] -= 1
-            self._open += Counter()  # without those that are over
-
-    def require_room(self, key: Hashable) -> None:
-        """Raises RequestRefused where there are too many."""
+    def enter(self, key: Hashable) -> None:
+        """One more, until it leaves. Raises RequestRefused where there are too many."""
         if self._open.total() >= self._most or self._open[key] >= self._of_one:
             raise RequestRefused(429, "too many streams at once", headers={"Retry-After": "15"})
+        self._open[key] += 1
+
+    def leave(self, key: Hashable) -> None:
+        self._open[key] -= 1
+        self._open += Counter()  # without those that are over
 
 
 class EventStream(Response):
-    """An answer that goes on as long as `run` does and somebody listens."""
+    """An answer that goes on as long as `run` does and somebody listens.
+
+    It counts as one of `key` from now on until it ends. Raises RequestRefused where there are too many.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, request: Request, run: Callable[[Tell], Awaitable[None]], headers: Mapping[str, str]
+        self,
+        request: Request,
+        run: Callable[[Tell], Awaitable[None]],
+        headers: Mapping[str, str],
+        *,
+        streams: Streams,
+        key: Hashable,
     ) -> None:
         super().__init__(None, headers=headers)
         self._run = run
+        self._leave = partial(streams.leave, key)
+        streams.enter(key)
         del self.headers["content-length"]
         if TIME in request.scope:
             request.scope[TIME].stream(LASTS + HEARTBEAT + 30)
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
-            await self._run(partial(_send, send))
-            nursery.cancel_scope.cancel()
-        await send({"type": "http.response.body", "body": b""})
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+                await self._run(partial(_send, send))
+                nursery.cancel_scope.cancel()
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._leave()
 
 
 async def _send(send: Send, data: bytes) -> None:

@@ -89,32 +89,36 @@ class _Events:
 
     async def _stream(self, call: Call[EventsQuery, Nothing]) -> Response:
         seen = _last_seen(call)
-        self._streams.require_room(call.caller.name)
         newest = await trio.to_thread.run_sync(newest_event, self._primary.journal)
         # A journal that was begun anew counts from 1 again.
         after = newest if seen is None else seen if seen <= newest else 0
         after = after or FIRST
-        return EventStream(call.request, partial(self._run, call, after), NO_STORE)
+        return EventStream(
+            call.request,
+            partial(self._run, call, after),
+            NO_STORE,
+            streams=self._streams,
+            key=call.caller.name,
+        )
 
     async def _run(self, call: Call[EventsQuery, Nothing], after: int, tell: Tell) -> None:
-        with self._streams.one(call.caller.name):
-            journal, ends = self._primary.journal, trio.current_time() + LASTS
-            await tell(RETRY)
-            while not self._stop.is_set() and trio.current_time() < ends:
-                version = self._primary.bulletin.version
-                try:
-                    if call.again is not None:
-                        await call.again()  # its token may have been taken back
-                    events = await trio.to_thread.run_sync(_following, journal, call.query, after)
-                except TrueupError:
-                    return
-                for each in events:
-                    await tell(as_sent(event_view(each)))
-                    after = each.id
-                if len(events) < BATCH:
-                    if not events:
-                        await tell(BEAT)
-                    await wait_news(self._primary.bulletin, version, self._stop)
+        journal, ends = self._primary.journal, trio.current_time() + LASTS
+        await tell(RETRY)
+        while not self._stop.is_set() and trio.current_time() < ends:
+            version = self._primary.bulletin.version
+            try:
+                if call.again is not None:
+                    await call.again()  # its token may have been taken back
+                events = await trio.to_thread.run_sync(_following, journal, call.query, after)
+            except TrueupError:
+                return
+            for each in events:
+                await tell(as_sent(event_view(each)))
+                after = each.id
+            if len(events) < BATCH:
+                if not events:
+                    await tell(BEAT)
+                await wait_news(self._primary.bulletin, version, self._stop)
 
 
 def _last_seen(call: Call[EventsQuery, Nothing]) -> int | None:

@@ -163,20 +163,18 @@ class Site:
         headers = {**HEADERS, "X-Accel-Buffering": "no"}
         if session is None:
             return Response(LOGIN, headers=headers, media_type="text/event-stream")
-        self._streams.require_room(id(session))
 
         async def run(tell: Tell) -> None:
-            with self._streams.one(id(session)):
-                await watch(
-                    tell,
-                    bulletin=self._runner.primary.bulletin,
-                    sections=lambda mine: self._looking.sections(self._deeds(mine)),
-                    session=lambda: self._gate.session(request, use=False),
-                    stop=self._stop,
-                    busy=lambda: len(self._runner.primary.running) > 0,
-                )
+            await watch(
+                tell,
+                bulletin=self._runner.primary.bulletin,
+                sections=lambda mine: self._looking.sections(self._deeds(mine)),
+                session=lambda: self._gate.session(request, use=False),
+                stop=self._stop,
+                busy=lambda: len(self._runner.primary.running) > 0,
+            )
 
-        return EventStream(request, run, headers)
+        return EventStream(request, run, headers, streams=self._streams, key=id(session))
 
 
 def _guarded(handler: Handler) -> Handler:
