@@ -195,6 +195,11 @@ def test_all_that_is_old_is_forgotten_but_what_is_under_way(journal: Journal, cl
     journal.create_task("waiting", SYNC, "web-1")
     journal.record_event("failed")
     journal.deploy_requests.record(REQUEST)
+    acted_on, waiting = (
+        journal.deliveries.take(digest, "github", digest, "Pushed", "{}", "") for digest in ("a", "b")
+    )
+    assert acted_on and waiting
+    journal.deliveries.mark_acted([acted_on.id])
     clock.now += journal_retention.KEEP_FOR + timedelta(days=1)
     new = journal.begin_pass("d" * 40)
     journal.record_event("recovered")
@@ -204,6 +209,7 @@ def test_all_that_is_old_is_forgotten_but_what_is_under_way(journal: Journal, cl
     assert [task.id for task in journal.tasks()] == ["waiting"]
     assert [event.kind for event in journal.events()] == ["recovered"]
     assert journal.deploy_requests.by_id("id-1") is None
+    assert [delivery.id for delivery in journal.deliveries.newest()] == [waiting.id]
 
 
 def test_only_the_newest_logs_are_kept(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
