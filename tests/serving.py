@@ -56,6 +56,15 @@ class Serving:
 
         return await self.until(find, event)
 
+    async def looked(self, after: int = 0) -> None:
+        """Once a pass has ended whose end was logged from `after` on; of one that was started with `-v`."""
+
+        def find() -> Line | None:
+            ends = ("pass ended", "pass ended; nothing to do", "no pass could be made")
+            return next((line for line in self.lines[after:] if line.get("event") in ends), None)
+
+        await self.until(find, "the end of a pass")
+
     async def until(self, find: Callable[[], Line | None], what: str) -> Line:
         with trio.move_on_after(PATIENCE):
             while (found := find()) is None:
@@ -88,14 +97,18 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    world: World, *, command: Sequence[str] = ("-m", "reconciler"), **environment: str
+    world: World,
+    *,
+    command: Sequence[str] = ("-m", "reconciler"),
+    options: Sequence[str] = (),
+    **environment: str,
 ) -> AsyncIterator[Serving]:
     """`trueup serve` on a world's repositories, ready; killed at the end unless it has ended.
 
-    `command`: Python's arguments that run `trueup`.
+    `command`: Python's arguments that run `trueup`; `options`: more for `serve`.
     """
     process = await trio.lowlevel.open_process(
-        [sys.executable, *command, "serve", "--log-format", "json"],
+        [sys.executable, *command, "serve", "--log-format", "json", *options],
         stderr=-1,
         env={**world.environment, "TRUEUP_HTTP_ADDR": "127.0.0.1:0", **environment},
         cwd=world.root,
