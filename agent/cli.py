@@ -51,6 +51,10 @@ OPEN_FILES = 8192
 """Descriptors that the agent allows itself: each task may hold 128 files and 64 directories a thread."""
 
 
+MAX_TOKEN_LINE = 4096
+"""Characters of a token on standard input."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done (or, for `status`, connected), 1 failed or not connected, 2 wrong usage."""
     arguments = _parser().parse_args(argv)
@@ -131,12 +135,16 @@ def _joined_config(arguments: argparse.Namespace, path: Path) -> AgentConfig:
 def _join_token(arguments: argparse.Namespace, environ: Mapping[str, str], memory: Memory) -> NodeToken:
     if arguments.token is not None:
         return NodeToken.from_text(arguments.token, where="--token")
+    if arguments.token_file == "-":  # noqa: S105 - a file's name
+        return NodeToken.from_text(sys.stdin.readline(MAX_TOKEN_LINE).strip(), where="standard input")
+    if arguments.token_file is not None:
+        environ = {"SYNC_NODE_TOKEN_FILE": arguments.token_file}
     text = secret_setting("SYNC_NODE_TOKEN", environ)
     if text is None:
         if (stored := memory.token()) is not None:
             return stored
         raise SettingsError(
-            "there is no token", hint="give --token, or set SYNC_NODE_TOKEN or SYNC_NODE_TOKEN_FILE"
+            "there is no token", hint="give --token-file, or set SYNC_NODE_TOKEN or SYNC_NODE_TOKEN_FILE"
         )
     return NodeToken.from_text(text, where="SYNC_NODE_TOKEN")
 
@@ -311,7 +319,9 @@ def _parser() -> argparse.ArgumentParser:
         "--primary", action="append", required=True, metavar="HOST:PORT", help="may be given several times"
     )
     joining.add_argument("--node", required=True, help="the host's name in the spec")
-    joining.add_argument("--token", help="from `trueup node add` (or SYNC_NODE_TOKEN, SYNC_NODE_TOKEN_FILE)")
+    token = joining.add_mutually_exclusive_group()
+    token.add_argument("--token", help="from `trueup node add` (or SYNC_NODE_TOKEN, SYNC_NODE_TOKEN_FILE)")
+    token.add_argument("--token-file", metavar="FILE", help="the file that holds it; - for standard input")
     joining.add_argument(
         "--pin", metavar="FINGERPRINT", help="the primary's; without it, the first is trusted"
     )

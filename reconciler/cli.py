@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
-from reconciler.cli_operations import OPERATIONS
+from reconciler.cli_operations import NODE_OPERATIONS, OPERATIONS
 from reconciler.cli_options import (
     connection_options,
     leave,
@@ -211,6 +211,10 @@ primaries_option = click.option(
 @cli.group()
 def node() -> None:
     """The hosts that agents run on."""
+
+
+for verb in NODE_OPERATIONS:
+    node.add_command(verb)
 
 
 @node.command("add")

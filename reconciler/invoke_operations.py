@@ -1,11 +1,11 @@
-"""`trueup backup` and its like as tasks of invoke; `tasks.py` takes them over."""
+"""`trueup backup`, `node install` and their like as tasks of invoke; `tasks.py` takes them over."""
 
 from invoke.context import Context
 from invoke.tasks import task
 
 from reconciler.invoke_releases import trueup
 
-__all__ = ["backup", "restore"]
+__all__ = ["backup", "node_install", "restore"]
 
 
 @task
@@ -18,3 +18,22 @@ def backup(context: Context, file: str, with_key: bool = False) -> None:
 def restore(context: Context, file: str) -> None:
     """Put what is in a backup into the state directory, which must be empty."""
     trueup(context, "restore", "--", file)
+
+
+@task(iterable=["primary", "root", "allow", "label"])
+def node_install(
+    context: Context,
+    name: str,
+    ssh: str,
+    primary: list[str],
+    root: list[str],
+    allow: list[str],
+    label: list[str],
+    sudo: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Install an agent on a host over ssh, join it, start it, and wait for the primary to see it."""
+    given = {"primary": primary, "root": root, "allow": allow, "label": label}
+    options = [f"--{option}={value}" for option, values in given.items() for value in values]
+    options += [*(["--sudo"] if sudo else []), *(["--dry-run"] if dry_run else [])]
+    trueup(context, "node", "install", name, f"--ssh={ssh}", *options)

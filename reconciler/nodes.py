@@ -51,13 +51,13 @@ async def add_node(
     """
     key = load_key(settings)
     addresses(primaries)  # before anything is committed
-    token, fields = NodeToken.generate(), NodeFields(labels=_labels(labels))
+    token, fields = NodeToken.generate(), NodeFields(labels=labels_of(labels))
     spec_edit.check_new_node(name, token.public_text, fields)
     if dry_run:
         line = spec_edit.node_line(name, token.public_text, fields)
         lines = ["add this to the spec, under `nodes:`", "", f"  {line}", ""]
     else:
-        commit = await _commit_spec(settings, spec_edit.add_node(name, token.public_text, fields))
+        commit = await commit_spec(settings, spec_edit.add_node(name, token.public_text, fields))
         lines = [f"committed {name} to the spec: {commit[:12]}", ""]
     return [*lines, *_how_to_join(settings, key, name, token, primaries)]
 
@@ -71,10 +71,10 @@ async def rotate_token(settings: Settings, name: str, *, primaries: Sequence[str
     key = load_key(settings)
     addresses(primaries)  # before anything is committed
     token = NodeToken.generate()
-    commit = await _commit_spec(settings, spec_edit.rotate_token(name, token.public_text))
+    commit = await commit_spec(settings, spec_edit.rotate_token(name, token.public_text))
     lines = [f"committed a new token for {name} to the spec: {commit[:12]}"]
     try:
-        await _forget_certificate(settings, name)
+        await forget_certificate(settings, name)
     except TrueupError as error:
         lines.append(f"its old certificate is still recorded ({error}); run `trueup node repair {name}`")
     return [
@@ -89,14 +89,14 @@ async def repair_node(settings: Settings, name: str) -> list[str]:
 
     Raises SettingsError for a node that the status branch does not know.
     """
-    known, commit = await _forget_certificate(settings, name)
+    known, commit = await forget_certificate(settings, name)
     if not known:
         raise SettingsError(f"{name} has never paired", hint="see `trueup node list`")
     done = "it was not paired" if commit is None else f"recorded: {commit[:12]}"
     return [f"{name} may join again with its token ({done})"]
 
 
-async def _forget_certificate(settings: Settings, name: str) -> tuple[bool, str | None]:
+async def forget_certificate(settings: Settings, name: str) -> tuple[bool, str | None]:
     """Whether the status branch knows the node, and the commit that forgets its certificate."""
     async with open_primary(settings, exclusive=False) as primary:
         await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
@@ -109,7 +109,7 @@ async def _forget_certificate(settings: Settings, name: str) -> tuple[bool, str 
 def _how_to_join(
     settings: Settings, key: MasterKey, name: str, token: NodeToken, primaries: Sequence[str]
 ) -> list[str]:
-    reached = addresses(primaries) or [f"{_this_host()}:{settings.tcp_addr.port}"]
+    reached = addresses(primaries) or [f"{this_host()}:{settings.tcp_addr.port}"]
     return how_to_join(join_command(name, token, key.tls_fingerprint, reached))
 
 
@@ -147,7 +147,7 @@ async def list_nodes(settings: Settings, output: str) -> None:
         print_document(rows, output)
 
 
-def _labels(pairs: Sequence[str]) -> Mapping[str, str]:
+def labels_of(pairs: Sequence[str]) -> Mapping[str, str]:
     labels: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -157,7 +157,7 @@ def _labels(pairs: Sequence[str]) -> Mapping[str, str]:
     return labels
 
 
-async def _commit_spec(settings: Settings, edit: Edit) -> str:
+async def commit_spec(settings: Settings, edit: Edit) -> str:
     """Make a change of the spec, and push it as one commit in the operator's name; its id."""
     return await trio.to_thread.run_sync(_commit_in_clone, settings, edit)
 
@@ -223,5 +223,5 @@ def _said(error: Exception) -> str:
     return lines[-1] if lines else "git failed"
 
 
-def _this_host() -> str:
+def this_host() -> str:
     return socket.getfqdn()

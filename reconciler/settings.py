@@ -66,6 +66,7 @@ MAX_SECRET: Final = 64 * 1024
 _DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PASSED_ON: Final = ("LC_ALL", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _DOCKER: Final = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+_TOOLS: Final = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "SSH_AUTH_SOCK", "XDG_CONFIG_HOME")
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
@@ -172,6 +173,15 @@ class Settings:
         if by_ssh and self.environ.get("SSH_AUTH_SOCK"):
             given["SSH_AUTH_SOCK"] = self.environ["SSH_AUTH_SOCK"]
         return given
+
+    def tool_environment(self) -> dict[str, str]:
+        """What a person's own tools are told where trueup runs them in that person's place: ssh and pip.
+
+        Their configuration, agent, index and proxies; nothing that the primary or a spec names.
+        """
+        named = {*_TOOLS, *_PASSED_ON, *_PROXIES}
+        given = {n: value for n, value in self.environ.items() if n in named or n.startswith("PIP_")}
+        return {"PATH": _DEFAULT_PATH, **given}
 
     def visible(self, names: Iterable[str]) -> dict[str, str]:
         """Those of the named variables that are set, for services that name them under `environ`.

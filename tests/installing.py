@@ -1,0 +1,175 @@
+"""A host for installations: reached by a real sshd, with stand-ins for what a test machine lacks.
+
+`systemctl` is a script that starts what a unit says and keeps its process id; the host's Python may be one
+that makes environments at once. Each command can be made to fail after it has done its work.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+
+from reconciler.install.wheels import pack_wheel
+from tests.sshd import Sshd, running_sshd
+from tests.world import tree_of
+
+ROOT = Path(__file__).parent.parent
+NEEDED = (
+    *("trio", "cryptography", "msgspec", "pathspec", "attrs", "sortedcontainers", "idna", "outcome"),
+    *("sniffio", "cffi", "pycparser"),
+)
+"""What the agent needs, with what that needs."""
+
+SYSTEMCTL = """\
+#!/bin/sh
+# What trueup asks of systemd: it starts what a unit's ExecStart says.
+verb=$1; shift
+for name; do :; done
+unit=$HOST_ROOT/units/$name.service; here=$HOST_STATE/$name
+stop() {
+  [ -e "$here.pid" ] || return 0
+  kill "$(cat "$here.pid")" 2>/dev/null
+  while kill -0 "$(cat "$here.pid")" 2>/dev/null; do sleep 0.05; done
+  rm -f "$here.pid"
+}
+start() {
+  [ -e "$unit" ] || exit 5
+  setsid $(sed -n 's/^ExecStart=//p' "$unit") >> "$HOST_STATE/$name.log" 2>&1 < /dev/null &
+  echo $! > "$here.pid"
+}
+case $verb in
+  is-system-running) echo running ;;
+  daemon-reload) ;;
+  enable) [ -e "$unit" ] && : > "$HOST_ROOT/enabled-$name" ;;
+  disable) rm -f "$HOST_ROOT/enabled-$name" ;;
+  is-enabled) [ -e "$HOST_ROOT/enabled-$name" ] ;;
+  is-active) [ -e "$here.pid" ] && kill -0 "$(cat "$here.pid")" ;;
+  stop) stop ;;
+  start) start ;;
+  restart) stop; start ;;
+  *) exit 64 ;;
+esac
+"""
+
+QUICK_PYTHON = f"""\
+#!/bin/sh
+# A Python whose environments are there at once, and hold all that they will ever need.
+if [ "$1 $2" = "-m pip" ]; then exit 0; fi
+if [ "$1 $2" != "-m venv" ]; then exec {sys.executable} "$@"; fi
+mkdir -p "$3/bin"
+cp "$0" "$3/bin/python"
+printf '#!/bin/sh\\nexec {sys.executable} -m agent "$@"\\n' > "$3/bin/trueup-agent"
+chmod +x "$3/bin/trueup-agent"
+"""
+
+LOGIN = """\
+#!/bin/sh
+# Every command that ssh runs here; one of them ends with an error although it did its work.
+export PATH={tools}:$PATH HOME={state}/home HOST_ROOT={root} HOST_STATE={state} PYTHONPATH={code}
+number=$(($(cat {state}/count 2>/dev/null || echo 0) + 1))
+echo $number > {state}/count
+sh -c "$SSH_ORIGINAL_COMMAND"
+code=$?
+if [ "$number" = "$(cat {state}/fail-at 2>/dev/null)" ]; then echo "no space left, or so" >&2; exit 1; fi
+exit $code
+"""
+
+
+@dataclass(frozen=True)
+class InstallHost:
+    """`root` is what an installation may change; `state` is the test's own."""
+
+    sshd: Sshd
+    root: Path
+    state: Path
+    ssh_config: Path
+
+    def options(self, *more: str) -> list[str]:
+        """Of `trueup node install`, so that all of it stays below `root`."""
+        return [
+            *("--ssh", self.sshd.destination, "--port", str(self.sshd.port)),
+            *("--ssh-config", str(self.ssh_config), "--prefix", str(self.root / "opt/trueup")),
+            *("--config", str(self.root / "etc/agent.toml"), "--host-state", str(self.root / "lib/agent")),
+            *("--unit-dir", str(self.root / "units"), "--root", str(self.root / "srv")),
+            *more,
+        ]
+
+    @property
+    def quick(self) -> list[str]:
+        return ["--python", str(self.state / "tools/quick-python")]
+
+    def fail_at(self, number: int) -> None:
+        """Let the command of that number from now on fail; 0: none. The first is the look before all else."""
+        (self.state / "count").write_text("0")
+        (self.state / "fail-at").write_text(str(number))
+
+    @property
+    def commands(self) -> int:
+        return int((self.state / "count").read_text())
+
+    def tree(self) -> dict[str, tuple[str, int, bytes]]:
+        """All that is there, apart from what a running agent says of its connection."""
+        tree = tree_of(self.root)
+        return {name: found for name, found in tree.items() if not name.endswith(("status.json", ".lock"))}
+
+    def agent_pid(self) -> int | None:
+        path = self.state / "trueup-agent.pid"
+        return int(path.read_text()) if path.exists() else None
+
+
+@contextmanager
+def install_host(directory: Path) -> Iterator[InstallHost]:
+    root, state = directory / "host", directory / "aside"
+    tools = state / "tools"
+    for path in (root / "units", root / "etc", state / "home", tools):
+        path.mkdir(parents=True)
+    for name, text in (("systemctl", SYSTEMCTL), ("quick-python", QUICK_PYTHON)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    (tools / "python3").symlink_to(sys.executable)
+    login = state / "login"
+    login.write_text(LOGIN.format(tools=tools, state=state, root=root, code=ROOT))
+    login.chmod(0o755)
+    sockets = tempfile.TemporaryDirectory(prefix="trueup-ssh-", dir="/tmp")
+    with sockets as short, running_sshd(directory / "ssh", f"ForceCommand {login}") as sshd:
+        # One connection for all commands; its socket's path would be too long in there.
+        shared = ("ControlMaster auto", f"ControlPath {short}/one", "ControlPersist 600")
+        host = InstallHost(sshd, root, state, sshd.client_config(*shared))
+        try:
+            yield host
+        finally:
+            end = ["ssh", "-F", str(host.ssh_config), "-p", str(sshd.port), "-O", "exit", sshd.destination]
+            subprocess.run(end, capture_output=True, timeout=60)
+            if (pid := host.agent_pid()) is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+                    while True:
+                        os.kill(pid, 0)
+                        time.sleep(0.05)
+
+
+def wheels_of_this_environment(directory: Path) -> Path:
+    """What the agent needs, as wheels made of what is installed here: nothing comes over a network."""
+    directory.mkdir()
+    for name in NEEDED:
+        found = distribution(name)
+        paths = [path for path in found.files or () if ".." not in path.parts and path.suffix != ".pyc"]
+        [info] = {path.parts[0] for path in paths if path.parts[0].endswith(".dist-info")}
+        files = {
+            path.as_posix(): Path(str(path.locate())).read_bytes()
+            for path in paths
+            if path.name not in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+        }
+        tags = [line for line in files[f"{info}/WHEEL"].decode().splitlines() if line.startswith("Tag: ")]
+        wheel = f"{info.removesuffix('.dist-info')}-{tags[-1].removeprefix('Tag: ')}.whl"
+        (directory / wheel).write_bytes(pack_wheel(files, info))
+    return directory
