@@ -21,9 +21,9 @@ from reconciler.install.run import InstallFailed, Log, carry_out
 from reconciler.install.ssh import SshHost
 from reconciler.install.wheels import agent_wheel, download, packed
 from reconciler.journal import Journal
+from reconciler.journal_file import JOURNAL_FILE
 from reconciler.live import request_if_running
 from reconciler.nodes import commit_spec, forget_certificate
-from reconciler.journal_file import JOURNAL_FILE
 from reconciler.primary import open_repositories, read_status
 from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
