@@ -47,6 +47,8 @@ PURE = (
     "reconciler.hashing",
     "reconciler.health_status",
     "reconciler.holds",
+    "reconciler.install.facts",
+    "reconciler.install.plan",
     "reconciler.lease",
     "reconciler.notes",
     "reconciler.secret_fingerprints",

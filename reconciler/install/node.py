@@ -149,7 +149,7 @@ class _Installation:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(record.end, reason, said, written.text)
             if isinstance(error, InstallFailed):
-                tell(f"its log: `trueup logs {record.id}`")
+                tell(f"the journal keeps its log, as task {record.id}")
             raise
         done = f"the agent of {wanted.node} runs on {self._request.host.destination}"
         if not wanted.service:

@@ -4,10 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from reconciler.install.node import TEMPLATE
+from reconciler.install.plan import Wanted, render_unit
 from reconciler.keys import MasterKey
 from reconciler.settings import load_settings
 from tests.canaries import canary, may_hold
@@ -47,6 +50,16 @@ def test_the_units_are_valid(units: Path) -> None:
 @pytest.mark.parametrize("name", sorted(MOST_EXPOSED))
 def test_the_services_are_locked_down(units: Path, name: str) -> None:
     done = analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSED[name]}", str(units / name))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+def test_the_agent_that_is_installed_over_ssh_runs_under_the_same_unit(units: Path) -> None:
+    assert files("reconciler.install").joinpath(TEMPLATE).read_bytes() == (UNITS / TEMPLATE).read_bytes()
+    roots = ("/srv", "/home/app/www")
+    wanted = Wanted(node="web-1", primaries=(), pin="", roots=roots, user="app", prefix="/opt/t")
+    (units / TEMPLATE).write_text(render_unit((UNITS / TEMPLATE).read_text(), wanted))
+    limit = f"--threshold={MOST_EXPOSED[TEMPLATE]}"
+    done = analyze("security", "--offline=yes", limit, str(units / TEMPLATE))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
 
 
