@@ -18,6 +18,7 @@ import trio
 from agent import tls
 from agent.address import Address
 from agent.backoff import Backoff
+from agent.drift import DriftWatch
 from agent.errors import SettingsError, TrueupError
 from agent.failures import single
 from agent.link import LinkLost
@@ -236,7 +237,8 @@ async def _run(config: AgentConfig) -> None:
     identity = Identity(config.node, token, memory.identity(config.node), config.fingerprint)
     board = Board(config.state_dir, node=config.node, version=agent_version())
     runner = partial(_run_work, config)
-    agent = Agent(identity, config.primaries, memory, board, runner, max_tasks=config.max_tasks)
+    drift = DriftWatch(config.rules, config.state_dir, interval=config.drift_interval)
+    agent = Agent(identity, config.primaries, memory, board, runner, max_tasks=config.max_tasks, drift=drift)
     if not config.rules.roots:
         logging.getLogger("trueup.agent").warning("no roots are configured: every task will be refused")
     try:

@@ -73,6 +73,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the target's own directory was made by a task: only then does a removal take it away."""
     rendered: tuple[str, ...] = ()
     """Paths of rendered files that were placed, or were about to be; what they hold is noted nowhere."""
+    ignore: tuple[str, ...] = ()
+    """gitignore lines of the task: what they match is nobody's drift."""
+    delete_foreign: bool = False
+    """Whether whatever else lies there has to go."""
     above_rendered: tuple[str, ...] = ()
     """Directories that were made for them."""
 

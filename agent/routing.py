@@ -22,6 +22,7 @@ from agent.wire.messages import (
     Cancel,
     Hello,
     HelloAck,
+    Notice,
     PairAck,
     PairRequest,
     Ping,
@@ -48,7 +49,7 @@ def task_of(message: AnyMessage) -> str | None:
     """The id of the task that a message belongs to; None for those that belong to the connection."""
     if isinstance(message, Work):
         return message.id
-    if isinstance(message, PairRequest | PairAck | Hello | HelloAck | Ping | Pong):
+    if isinstance(message, PairRequest | PairAck | Hello | HelloAck | Ping | Pong | Notice):
         return None
     return message.task
 
@@ -122,12 +123,13 @@ class TaskChannel:
 
 TaskHandler = Callable[[Work, TaskChannel], None]
 CancelHandler = Callable[[Cancel], None]
+NoticeHandler = Callable[[Notice], None]
 
 
 class Session:
     """Two authenticated links of one node, from the moment both stand to the moment one of them ends.
 
-    The agent passes what to do with a `Work` and a `Cancel`; a primary passes nothing.
+    The agent passes what to do with a `Work` and a `Cancel`, both what to do with a `Notice`; none may block.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Session:
         *,
         on_task: TaskHandler | None = None,
         on_cancel: CancelHandler | None = None,
+        on_notice: NoticeHandler = lambda _notice: None,
         protocol: int = PROTOCOL_VERSIONS[0],
     ) -> None:
         self.role = role
@@ -147,6 +150,7 @@ class Session:
         self.bulk = bulk
         self._on_task = on_task
         self._on_cancel = on_cancel
+        self._on_notice = on_notice
         self._channels: dict[str, TaskChannel] = {}
         self._lost: TrueupError | None = None
 
@@ -212,6 +216,9 @@ class Session:
             return
         if self._on_cancel is not None and isinstance(message, Cancel):
             self._on_cancel(message)
+            return
+        if isinstance(message, Notice):
+            self._on_notice(message)
             return
         task = task_of(message)
         owner = self._channels.get(task) if task is not None else None

@@ -16,6 +16,7 @@ from agent import tls
 from agent.address import Address
 from agent.backoff import Backoff
 from agent.dial import HANDSHAKE_DEADLINE, SESSION_PREFACE, Dial, dial
+from agent.drift import DriftWatch
 from agent.errors import ConnectionRefused, RemoteProtocolError, SettingsError, TrueupError
 from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkLost, Timing
 from agent.memory import Memory
@@ -57,6 +58,7 @@ class Agent:
         runner: Runner,
         *,
         max_tasks: int = MAX_TASKS,
+        drift: DriftWatch | None = None,
         dial: Dial = dial,
         backoff: Backoff | None = None,
         sleep: Callable[[float], Awaitable[None]] = trio.sleep,
@@ -67,6 +69,8 @@ class Agent:
         self._board = board
         self._runner = runner
         self._max_tasks = max_tasks
+        self._drift = drift
+        self._session: Session | None = None
         self._dial = dial
         self._backoff = backoff or Backoff()
         self._sleep = sleep
@@ -75,6 +79,8 @@ class Agent:
         """Connect, serve, reconnect, for ever. Raises SettingsError for what only this host can mend."""
         await self._board.started()
         async with trio.open_nursery() as nursery:
+            if self._drift is not None:
+                nursery.start_soon(self._drift.run, lambda: self._session)
             workers = Workers(self._runner, self._board, nursery, limit=self._max_tasks)
             while True:
                 await self._round(workers)
@@ -101,8 +107,10 @@ class Agent:
         began = trio.current_time()
         try:
             await self._board.connected(address)
+            self._session = session
             return await session.run()
         finally:
+            self._session = None
             workers.abandon(session)
             await session.aclose()
             if trio.current_time() - began >= GOOD_SESSION:
@@ -131,7 +139,9 @@ class Agent:
         def on_cancel(cancel: Cancel) -> None:
             workers.cancel(session, cancel)
 
-        session = Session(Role.AGENT, control, bulk, on_task=on_task, on_cancel=on_cancel)
+        session = Session(
+            Role.AGENT, control, bulk, on_task=on_task, on_cancel=on_cancel, protocol=answer.protocol
+        )
         return session
 
     async def _pair(self, address: Address) -> str:

@@ -16,6 +16,7 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from agent.address import Address
+from agent.drift import INTERVAL
 from agent.errors import SettingsError
 from agent.node_token import NodeToken
 from agent.rules import AgentRules
@@ -31,7 +32,10 @@ DEFAULT_STATE_DIR = Path("/var/lib/trueup-agent")
 
 _SIZES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _KEYS = ("node", "primaries", "fingerprint", "state_dir", "tls_dir", "roots", "owners", "limits", "commands")
-_LIMITS = ("max_tasks", "max_file_size", "max_total_size", "max_entries", "command_timeout")
+_LIMITS = (
+    *("max_tasks", "max_file_size", "max_total_size", "max_entries", "command_timeout"),
+    "drift_interval",
+)
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _COMMAND = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -51,6 +55,8 @@ class AgentConfig:
     tls_dir: Path
     rules: AgentRules
     max_tasks: int = MAX_TASKS
+    drift_interval: float = INTERVAL
+    """Seconds between two looks for drift; 0: none."""
     token: NodeToken | None = None
     """From the environment; None: the one that `join` stored."""
 
@@ -127,6 +133,7 @@ def render_config(config: AgentConfig) -> str:
             "max_total_size": rules.max_total_size,
             "max_entries": rules.max_entries,
             "command_timeout": rules.command_timeout,
+            "drift_interval": config.drift_interval,
         },
         "commands": {name: list(argv) for name, argv in rules.commands.items()},
     }
@@ -261,6 +268,7 @@ class _Reader:
             state_dir=state_dir,
             tls_dir=Path(self._text_of("tls_dir", check_directory, str(state_dir / "tls"))),
             max_tasks=self._number("max_tasks", MAX_TASKS),
+            drift_interval=self._number("drift_interval", INTERVAL, least=0.0),
             rules=AgentRules(
                 roots=tuple(self._try("", "roots", check_directory, r) for r in self._texts("roots")),
                 owners=tuple(self._texts("owners")),
@@ -316,14 +324,18 @@ class _Reader:
             return value
         raise self._fail("commands", name, "is neither a text nor a list of texts")
 
-    def _number(self, key: str, default: N) -> N:
-        """A positive number; sizes may be written as text, such as "64GiB"."""
+    def _number(self, key: str, default: N, *, least: float | None = None) -> N:
+        """A positive number, or at least `least`; sizes may be written as text, such as "64GiB"."""
         value = self._table("limits").get(key, default)
         if isinstance(value, str) and key.endswith("_size"):
             size = re.fullmatch(r"(\d{1,15})\s*(B|KiB|MiB|GiB|TiB|)", value)
             value = int(size[1]) * _SIZES[size[2]] if size else None
         allowed = (int, float) if isinstance(default, float) else (int,)
-        if isinstance(value, bool) or not isinstance(value, allowed) or not 0 < value < 2**63:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, allowed)
+            or not (0 < value < 2**63 or value == least)
+        ):
             raise self._fail(
                 "limits",
                 key,

@@ -290,7 +290,8 @@ class _Run:
             and not manifest.pending
             and not manifest.deleting
             and manifest.root == target.identity
-            and manifest.project == self._task.project
+            and (manifest.project, manifest.ignore) == (self._task.project, self._task.ignore)
+            and manifest.delete_foreign == scope.delete_foreign
             and not view.read_any
             and set(manifest.rendered).issuperset(file.path for file in self._task.rendered)
         ):
@@ -321,6 +322,8 @@ class _Run:
             after_due=after_due and bool(self._task.after),
             tree=tree,
             tree_has_modes=not self._task.ignore_permissions,
+            ignore=self._task.ignore,
+            delete_foreign=self._task.delete_foreign and self._task.strategy == "mirror",
         )
         paths = [file.path for file in self._task.rendered]
         self._manifest = with_rendered(

@@ -6,6 +6,7 @@ pass ends the loop.
 
 import random
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NoReturn
@@ -17,7 +18,8 @@ from agent.backoff import Backoff
 from agent.failures import single
 from reconciler.apply import Outcome
 from reconciler.back_off import FIRST, LONGEST, BackOff
-from reconciler.errors import SpecInvalid
+from reconciler.drift import resources_of
+from reconciler.errors import JournalUnavailable, SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
 from reconciler.healing import heal
 from reconciler.inbox import Inbox
@@ -143,6 +145,32 @@ class Runner:
                 continue
             self._welcome()
             await hub.wait_change()
+
+    async def watch_drift(self) -> NoReturn:
+        """Ask for a pass of what agents say has drifted, for ever."""
+        await lasting("heeding agents that tell of drift", self._heed_drift)
+
+    async def _heed_drift(self) -> NoReturn:
+        while True:
+            passed, hub = self._passed, self.primary.hub
+            if hub is None:
+                await passed.wait()
+                continue
+            with trio.move_on_at(hub.drifts.due_at()):
+                await hub.wait_drift()
+            drifts, looked = list(hub.drifts.due(trio.current_time())), self.primary.looked
+            spec = looked.spec if looked is not None else self.primary.spec
+            drifted = resources_of(drifts, spec) if spec is not None else {}
+            if not drifted:
+                continue
+            nodes = ", ".join(sorted({drift.node for drift in drifted.values()}))
+            for id, drift in drifted.items():
+                says = f"the agent of {drift.node} sees {drift.count} entries that are not as placed"
+                with suppress(JournalUnavailable):  # history alone
+                    await trio.to_thread.run_sync(
+                        self.primary.journal.record_event, "drift", id, Reason.DRIFT_DETECTED, says
+                    )
+            self.ask(f"drift on {nodes}", resources=drifted.keys())
 
     async def _make_pass(self, patience: float) -> None:
         """One pass, whatever becomes of it."""

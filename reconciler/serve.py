@@ -116,6 +116,7 @@ async def _serve(primary: Primary, stop: trio.Event, again: _Again) -> None:
             background.start_soon(then, stop.wait, ended.set)
             background.start_soon(runner.keep_secrets_fresh)
             background.start_soon(runner.watch_agents)
+            background.start_soon(runner.watch_drift)
             background.start_soon(runner.act_on_deliveries)
             background.start_soon(keep_alive, primary.settings)
             log.info("serving", http=", ".join(str(address_of(one)) for one in public), socket=path)

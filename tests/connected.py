@@ -16,6 +16,7 @@ from agent import tls
 from agent.address import Address
 from agent.backoff import Backoff
 from agent.dial import SESSION_PREFACE, Dialled, dial
+from agent.drift import DriftWatch
 from agent.link import BULK_TIMING, Link
 from agent.memory import Memory
 from agent.node_token import NodeToken
@@ -91,6 +92,7 @@ class Setup:
         *,
         pin: str | None = None,
         primaries: tuple[Address, ...] = (),
+        drift: DriftWatch | None = None,
         sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     ) -> Agent:
         """An agent that reconnects without waiting."""
@@ -103,6 +105,7 @@ class Setup:
             node.memory,
             Board(node.memory.state_dir, node=node.name, version="test"),
             runner,
+            drift=drift,
             backoff=Backoff(first=0.001, longest=0.01),
             sleep=sleep,
         )

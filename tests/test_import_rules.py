@@ -39,6 +39,7 @@ PURE = (
     "reconciler.control.state",
     "reconciler.deploy.dokploy_env",
     "reconciler.desired",
+    "reconciler.drift",
     "reconciler.environment_status",
     "reconciler.export_work",
     "reconciler.github.export_work",

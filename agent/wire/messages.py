@@ -9,11 +9,14 @@ from typing import Literal
 
 import msgspec
 
-PROTOCOL_VERSIONS = (2, 1)
+PROTOCOL_VERSIONS = (3, 2, 1)
 """The versions of the protocol this code speaks, newest first."""
 
 COMMANDS_SINCE = 2
 """The version from which on an agent knows `Command` and `Removal`; none is sent to an older one."""
+
+NOTICES_SINCE = 3
+"""The version from which on both sides know `Standing` and `DriftReport`."""
 
 DIGEST_SIZE = 32
 
@@ -209,6 +212,39 @@ class TaskProgress(Message, frozen=True, kw_only=True, tag="task_progress"):
     task: str
 
 
+# --- notices, of no task -------------------------------------------------------------------------
+
+
+class Standing(Message, frozen=True, kw_only=True, tag="standing"):
+    """Primary to agent: how far to rely on me. An agent that does not know `state` ignores the message.
+
+    `leading`: fully. `unsure`: I cannot renew my lease, and do not know whether another one leads by now:
+    stay, and look for it. `leaving`: I end this session: go elsewhere, at once.
+    """
+
+    state: str
+    epoch: int = 0
+    message: str = ""
+    """Why, for people."""
+
+
+class DriftReport(Message, frozen=True, kw_only=True, tag="drift_report"):
+    """Agent to primary: what was placed at a target and what is there are two things; nobody asked.
+
+    `count` entries differ; none: no longer. `digest` stands for exactly this difference, so that the same
+    is told once.
+    """
+
+    project: str
+    target_path: str
+    digest: bytes
+    count: int
+
+
+Notice = Standing | DriftReport
+"""What is said without being asked and without an answer."""
+
+
 # --- bulk connection ---------------------------------------------------------------------------
 
 
@@ -284,6 +320,8 @@ AnyMessage = (
     | Cancel
     | TaskReport
     | TaskProgress
+    | Standing
+    | DriftReport
     | SyncStart
     | IndexBegin
     | IndexFile

@@ -17,12 +17,15 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import tls
+from agent.backoff import Backoff
 from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
 from agent.link import LinkLost
 from agent.routing import Session, TaskChannel, Traffic
 from agent.wire.channel import Channel
 from agent.wire.frames import CONTROL_LIMIT
-from agent.wire.messages import COMMANDS_SINCE, Cancel, Task, TaskReport, Work
+from agent.wire.messages import COMMANDS_SINCE, Cancel, DriftReport, Task, TaskReport, Work
+from reconciler.drift import FIRST, Drifts
+from reconciler.drift import LONGEST as LONGEST_PAUSE
 from reconciler.errors import StepFailed
 from reconciler.settings_values import Address
 from reconciler.sync.enrolment import Enrolment
@@ -88,6 +91,10 @@ class Hub:
             on_paired=on_paired,
             epoch=epoch,
         )
+        self.drifts = Drifts(lambda: Backoff(first=FIRST, longest=LONGEST_PAUSE))
+        """What agents said of drift and nobody has seen to."""
+        self._drifted = trio.Event()
+        self._reception.on_drift = self._take_drift
         self._manager: AbstractAsyncContextManager[trio.Nursery, bool | None]
         self._nursery: trio.Nursery
         self.addresses: tuple[Address, ...] = ()
@@ -135,7 +142,9 @@ class Hub:
         Give certificates as recorded after the last `on_paired`: a node whose certificate is missing
         here has to pair again.
         """
-        await self._reception.update(enrolments)
+        enrolled = tuple(enrolments)
+        await self._reception.update(enrolled)
+        self.drifts.keep(frozenset(enrolment.node for enrolment in enrolled))
 
     def show_epoch(self, epoch: int) -> None:
         """Show agents another epoch from now on; those that are connected have to come again to see it."""
@@ -174,6 +183,10 @@ class Hub:
     async def wait_change(self) -> None:
         """Until the next time that a node connects or disconnects."""
         await self._reception.wait_change()
+
+    async def wait_drift(self) -> None:
+        """Until the next time that an agent tells of drift."""
+        await self._drifted.wait()
 
     async def wait_connected(self, nodes: Iterable[str], patience: float) -> set[str]:
         """Wait until all of these nodes are connected, at most `patience` seconds; gives those that are."""
@@ -237,6 +250,11 @@ class Hub:
                 hint="look at `trueup-agent status` on that host",
             )
         return session
+
+    def _take_drift(self, node: str, report: DriftReport) -> None:
+        if self.drifts.take(node, report):
+            self._drifted.set()
+            self._drifted = trio.Event()
 
     def traffic(self, task: str) -> Traffic:
         """Bytes on the wire of a task, also after its end (of the last 1,000); zeros if unknown."""

@@ -20,12 +20,15 @@ from agent.dial import HANDSHAKE_DEADLINE
 from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkLost
 from agent.routing import Session
 from agent.wire.connection import Phase, Role
-from agent.wire.messages import Hello, HelloAck, PairAck, PairRequest
+from agent.wire.messages import DriftReport, Hello, HelloAck, Notice, PairAck, PairRequest
 from reconciler.sync.enrolment import Enrolment, Refusal, Roster, judge_hello, judge_pairing, shared_protocol
 from reconciler.sync.listener import Caller, Continue, refuse
 
 OnPaired = Callable[[str, bytes, bool], Awaitable[None]]
 """(node, certificate in DER, whether the agent trusted us on first use) -> recorded for good."""
+
+OnDrift = Callable[[str, DriftReport], None]
+"""(node, what its agent says) -> taken note of, at once."""
 
 _REVOKED = "the node was removed or changed"
 
@@ -66,6 +69,7 @@ class Reception:
         self.peers: dict[str, Peer] = {}
         """Who is at the other end of each session."""
         self._tls_dir = tls_dir
+        self.on_drift: OnDrift = lambda _node, _report: None
         self._on_paired = on_paired
         self._contexts: dict[Phase, SSLContext] = {}
         self._anchored: frozenset[str] | None = None  # what the session context was built from
@@ -227,7 +231,18 @@ class Reception:
                 await opening.control.aclose()
                 _log.warning("closed the session of node %s: no bulk connection, or no right to one", node)
                 return
-            session = Session(Role.PRIMARY, opening.control, opening.bulk, protocol=opening.protocol)
+
+            def on_notice(notice: Notice) -> None:
+                if isinstance(notice, DriftReport):
+                    self.on_drift(node, notice)
+
+            session = Session(
+                Role.PRIMARY,
+                opening.control,
+                opening.bulk,
+                on_notice=on_notice,
+                protocol=opening.protocol,
+            )
             older = self.sessions.get(node)
             self.sessions[node] = session
             self.peers[node] = Peer(opening.agent_version, opening.protocol, caller.peer, trio.current_time())

@@ -37,6 +37,7 @@ owners = ["app"]
 max_tasks = 8
 max_file_size = "2GiB"
 command_timeout = 30
+drift_interval = 0
 
 [commands]
 restart-web = "systemctl restart 'the web'"
@@ -55,6 +56,7 @@ def test_a_full_file() -> None:
         state_dir=Path("/var/lib/one"),
         tls_dir=Path("/var/lib/one/tls"),
         max_tasks=8,
+        drift_interval=0.0,
         rules=AgentRules(
             roots=("/srv", "/opt/apps"),
             owners=("app",),
@@ -134,6 +136,7 @@ configs = st.builds(
     state_dir=paths.map(Path),
     tls_dir=paths.map(Path),
     max_tasks=st.integers(1, 100),
+    drift_interval=st.floats(0, 1e9),
     rules=st.builds(
         AgentRules,
         roots=st.lists(paths, max_size=3).map(tuple),

@@ -17,6 +17,7 @@ from agent.wire.messages import (
     BlockRequest,
     BlockResponseBin,
     Cancel,
+    DriftReport,
     Entry,
     Hello,
     HelloAck,
@@ -27,6 +28,7 @@ from agent.wire.messages import (
     PairRequest,
     Ping,
     Pong,
+    Standing,
     SyncStart,
     Task,
     TaskReport,
@@ -54,6 +56,8 @@ EXAMPLES: list[AnyMessage] = [
     IndexEnd(task="t", tree=DIGEST),
     BlockRequest(task="t", blocks=((0, 0),)),
     BlockResponseBin(task="t", size=len(PAYLOAD), blocks=((0, 0, len(PAYLOAD)),)),
+    Standing(state="unsure", epoch=3, message="why"),
+    DriftReport(project="p", target_path="/srv/p", digest=DIGEST, count=1),
 ]
 
 STARTS: dict[Phase, tuple[Phase, list[AnyMessage]]] = {
