@@ -164,6 +164,17 @@ def change_sync(project: str, settings: Mapping[str, Any]) -> Edit:
     return Edit(f"Change how {project} is synced", apply)
 
 
+def node_entries(files: Files, project: str) -> tuple[Mapping[str, Any], ...]:
+    """The list of nodes that a project goes to, as its file has it."""
+    path = _file_of(files, "projects", project)
+    if path is None:
+        raise _unknown("project", project, files, "projects")
+    entry = _document(files, path)["projects"][project]
+    sync = entry.get("sync") if isinstance(entry, Mapping) else None
+    listed = sync.get("nodes") if isinstance(sync, Mapping) else None
+    return tuple(each for each in listed if isinstance(each, Mapping)) if isinstance(listed, list) else ()
+
+
 # --- files -------------------------------------------------------------------------------------
 
 

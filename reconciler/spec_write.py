@@ -5,8 +5,9 @@ push comes first, the change is made anew on theirs. Nothing is pushed that adds
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 import trio
@@ -22,6 +23,9 @@ MAX_TRIES: Final = 16
 """Pushes of one change. A try is lost only when another writer's succeeded or is under way."""
 MAX_PAUSE: Final = 0.05
 """Seconds, times the number of lost tries: the longest pause before the next one, drawn at random."""
+
+
+T = TypeVar("T")
 
 
 class SpecContended(TrueupError):
@@ -98,6 +102,13 @@ class SpecWriter:
             f"others changed {self._branch} {MAX_TRIES} times while this was to be pushed",
             hint="try again in a moment",
         )
+
+    async def read(self, look: Callable[[Files], T]) -> T:
+        """What the files of the branch's tip say now. Raises what `look` raises, GitUnavailable."""
+        async with self._writing:
+            await self._mirror.refresh()
+            files = await files_at(self._mirror, await self._mirror.commit_of(self._ref))
+        return await trio.to_thread.run_sync(look, files)
 
     async def _push(self, commit: str, parent: str, written: Written) -> bool:
         try:

@@ -33,7 +33,7 @@ PATIENCE = 30_000
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
-PHONE = {"width": 390, "height": 844}
+PHONE = {"width": 375, "height": 812}
 DESK = {"width": 1280, "height": 900}
 
 

@@ -20,6 +20,7 @@ MAX_LINES = 400
 
 # Pure: no I/O, clock or randomness, neither itself nor in anything of ours that it imports.
 PURE = (
+    "reconciler.node_health",
     "agent.blocks",
     "agent.changes",
     "agent.ignore",
@@ -92,7 +93,9 @@ PURE = (
     "reconciler.web.deliveries",
     "reconciler.web.deploy_bodies",
     "reconciler.web.deploy_orders",
+    "reconciler.web.page.form_text",
     "reconciler.web.page.model",
+    "reconciler.web.page.node_list",
     "reconciler.web.page.origin",
     "reconciler.web.page.view",
     "reconciler.web.rates",

@@ -17,6 +17,7 @@ from reconciler.metrics.declared import (
     WAITING,
     Metric,
 )
+from reconciler.node_health import drift_of
 from reconciler.secrets.freshness import Freshness
 from reconciler.status.conditions import Conditions, ConditionType, condition_status
 from reconciler.status.documents import Document, EnvironmentStatus, Recorded
@@ -34,7 +35,7 @@ def gauges_of_status(recorded: Recorded) -> dict[Metric, Series]:
         ready = _status(document, ConditionType.READY)
         _add(found[RESOURCES], (kind, ready or "Unknown"), 1)
         _add(found[UNHEALTHY], (kind,), _status(document, ConditionType.HEALTHY) == "False")
-        _add(found[DRIFTED], (kind,), _status(document, ConditionType.DRIFT_FREE) == "False")
+        _add(found[DRIFTED], (kind,), drift_of(document.conditions) is not None)
     return found | _of_environments(recorded.environments.values())
 
 

@@ -36,8 +36,6 @@ class ConditionType(StrEnum):
     """The commit or tag carries a signature that the spec's policy accepts."""
     SECRETS_VERIFIED = "SecretsVerified"
     """False: the recorded secrets are of another master key and were adopted without a comparison."""
-    DRIFT_FREE = "DriftFree"
-    """What runs or lies there is what trueup put there."""
     PAIRED = "Paired"
     """A node has proven itself and its certificate is recorded."""
 
@@ -139,6 +137,23 @@ class Reason(StrEnum):
     CONTROL_UNREADABLE = "ControlUnreadable"
     CONTROL_REWOUND = "ControlRewound"
     CONTROL_CONTENDED = "ControlContended"
+
+
+WAITS: Final = frozenset(
+    {
+        Reason.AWAITING_APPROVAL,
+        Reason.AWAITING_PAIRING,
+        Reason.AWAITING_RELEASE,
+        Reason.DEPENDENCY_NOT_READY,
+        Reason.FROZEN,
+        Reason.HOLD_ACTIVE,
+        Reason.MANUAL,
+        Reason.SOAKING,
+        Reason.SUSPENDED,
+        Reason.WINDOW_CLOSED,
+    }
+)
+"""Reasons for which something is not ready because it waits, and has not failed."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

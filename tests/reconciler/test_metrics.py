@@ -88,11 +88,11 @@ def test_a_gauge_that_is_replaced_forgets_what_is_gone() -> None:
     assert value(metrics, "trueup_agents", state="away") is None
 
 
-def service(name: str, **conditions: str) -> ServiceStatus:
+def service(name: str, reason: str = "X", **conditions: str) -> ServiceStatus:
     return ServiceStatus(
         id=f"services/prod/{name}",
         conditions=tuple(
-            Condition(type=kind, status=status, reason="X", last_transition_time=NOW)  # type: ignore[arg-type]
+            Condition(type=kind, status=status, reason=reason, last_transition_time=NOW)  # type: ignore[arg-type]
             for kind, status in conditions.items()
         ),
     )
@@ -109,7 +109,7 @@ def test_what_the_status_files_say() -> None:
     recorded = Recorded().put(
         environment,
         service("a", Ready="True", Healthy="False"),
-        service("b", Ready="False", DriftFree="False"),
+        service("b", "DriftDetected", Ready="False"),
         service("c"),
         Summary(id="summary"),
     )

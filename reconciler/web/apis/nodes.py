@@ -3,11 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
+from reconciler.node_health import Health, drift_of, health_of
 from reconciler.runner import Runner
 from reconciler.spec.model import Node
-from reconciler.status.conditions import Condition, ConditionType, Reason, condition_status, find_condition
 from reconciler.status.documents import NodeStatus, SyncStatus
 from reconciler.web.apis.known import (
     ConditionView,
@@ -24,8 +23,6 @@ from reconciler.web.apis.known import (
 )
 from reconciler.web.apis.services import Change, changes_of
 from reconciler.web.endpoints import AnyEndpoint, Call, Endpoint, Model, Nothing, Role
-
-Health = Literal["unpaired", "away", "degraded", "healthy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class NodeView(Model, frozen=True):
     title: str
     labels: dict[str, str]
     health: Health
-    """`degraded`: it is connected, and a target there is not in order."""
+    """`degraded`: it is connected, and a target there failed or has drifted; what waits is in order."""
     ready: Readiness
     conditions: tuple[ConditionView, ...]
     pairing: Pairing
@@ -135,11 +132,12 @@ def agent_of(runner: Runner, node: str) -> Agent | None:
 def node_view(known: Known, node: Node, agent: Agent | None) -> NodeView:
     status = known.recorded.nodes.get(f"nodes/{node.id}") or NodeStatus(id=f"nodes/{node.id}")
     syncs = [each for each in known.recorded.syncs.values() if each.node == node.id]
+    revoked = known.control.revocation_of(node.id, node.token_key)
     return NodeView(
         name=node.id,
         title=node.name,
         labels=node.labels,
-        health=_health(status, syncs, agent),
+        health=health_of(status, syncs, connected=agent is not None, revoked=revoked),
         ready=readiness_of(status.conditions),
         conditions=conditions_of(status.conditions),
         pairing=Pairing(
@@ -154,18 +152,9 @@ def node_view(known: Known, node: Node, agent: Agent | None) -> NodeView:
         address=agent.address if agent is not None else "",
         targets=len(syncs),
         last_sync=_last_sync(syncs),
-        drift=tuple(_drift(known, syncs)),
+        drift=tuple(_drift(syncs)),
         suspended=known.control.suspension_of(f"nodes/{node.id}") is not None,
     )
-
-
-def _health(status: NodeStatus, syncs: Iterable[SyncStatus], agent: Agent | None) -> Health:
-    if not status.certificate:
-        return "unpaired"
-    if agent is None:
-        return "away"
-    bad = any(condition_status(each.conditions, ConditionType.READY) == "False" for each in syncs)
-    return "degraded" if bad else "healthy"
 
 
 def _last_sync(syncs: Iterable[SyncStatus]) -> LastSync | None:
@@ -176,18 +165,7 @@ def _last_sync(syncs: Iterable[SyncStatus]) -> LastSync | None:
     return LastSync(target=newest.id, change=changes_of(newest.history)[0])
 
 
-def _drift(known: Known, syncs: Iterable[SyncStatus]) -> Iterable[Drift]:
+def _drift(syncs: Iterable[SyncStatus]) -> Iterable[Drift]:
     for sync in syncs:
-        finding = known.findings.get(sync.id)
-        if finding is not None and finding.reason == Reason.DRIFT_DETECTED:
-            yield Drift(target=sync.id, message=finding.message)
-        elif (condition := _drift_condition(sync.conditions)) is not None:
+        if (condition := drift_of(sync.conditions)) is not None:
             yield Drift(target=sync.id, message=condition.message)
-
-
-def _drift_condition(conditions: tuple[Condition, ...]) -> Condition | None:
-    found = find_condition(conditions, ConditionType.DRIFT_FREE)
-    if found is not None and found.status == "False":
-        return found
-    ready = find_condition(conditions, ConditionType.READY)
-    return ready if ready is not None and ready.reason == Reason.DRIFT_DETECTED else None

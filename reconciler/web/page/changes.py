@@ -1,10 +1,12 @@
 """The page's forms that change the spec: what they hold, and what of it the API is asked for. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from reconciler.spec.model import Node, Project, SyncRules
+from reconciler.web.page.form_text import labels_of, lines_of
+from reconciler.web.page.node_list import Entry, changed_entries
 from reconciler.web.refusals import RequestRefused
 
 Form = Mapping[str, str]
@@ -71,13 +73,16 @@ def _shown(name: str, value: object) -> str:
     return "" if value is None else str(value)
 
 
-def settings_change(project: Project, form: Form) -> Change:
-    """Only what is another than before, so that defaults stay defaults. Raises RequestRefused."""
+def settings_change(project: Project, entries: Sequence[Entry], form: Form) -> Change:
+    """Only what is another than before, so that defaults stay defaults. `entries`: its nodes, as the file has
+    them. Raises RequestRefused."""
     changed: dict[str, Any] = {}
     for each in sync_fields(project.sync):
         given = _clean(each.kind, form.get(each.name, ""))
         if given != each.value:
             changed[each.name] = _meant(each, given)
+    if (nodes := changed_entries(entries, form)) is not None:
+        changed["nodes"] = nodes
     if not changed:
         raise RequestRefused(400, "nothing in the form is another than before")
     return Change(
@@ -86,7 +91,7 @@ def settings_change(project: Project, form: Form) -> Change:
 
 
 def _clean(kind: str, text: str) -> str:
-    return "\n".join(_lines(text)) if kind == "lines" else text.strip()
+    return "\n".join(lines_of(text)) if kind == "lines" else text.strip()
 
 
 def _meant(field: Field, text: str) -> object:
@@ -98,7 +103,7 @@ def _meant(field: Field, text: str) -> object:
                 raise RequestRefused(400, f"{field.label}: a whole number is needed")
             return int(text)
         case "lines":
-            return _lines(text) or None
+            return lines_of(text) or None
     return text or None
 
 
@@ -106,12 +111,12 @@ def node_change(known: Node | None, form: Form) -> Change:
     """A new node, or another name, labels or pin for one that is known. Raises RequestRefused."""
     fields: dict[str, Any] = {
         "name": form.get("title", "").strip(),
-        "labels": _labels(form.get("labels", "")),
+        "labels": labels_of(form.get("labels", "")),
         "fingerprint": form.get("fingerprint", "").strip().lower(),
     }
     if known is None:
         node = form.get("name", "").strip()
-        body = {"node": node, **fields, "primaries": _lines(form.get("primaries", ""))}
+        body = {"node": node, **fields, "primaries": lines_of(form.get("primaries", ""))}
         return Change(ADD, f"Add the node {node}", "nodes", {}, body)
     before = {"name": known.name, "labels": dict(known.labels), "fingerprint": known.fingerprint or ""}
     changed = {key: value for key, value in fields.items() if value != before[key]}
@@ -122,24 +127,6 @@ def node_change(known: Node | None, form: Form) -> Change:
 
 def node_removal(name: str) -> Change:
     return Change(REMOVE, f"Take the node {name} out of the spec", "nodes", {"name": name}, {})
-
-
-def _labels(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in _lines(text):
-        key, mark, value = line.partition("=")
-        if not (key.strip() and mark):
-            raise RequestRefused(400, f"labels: {line!r} is not KEY=VALUE")
-        found[key.strip()] = value.strip()
-    return found
-
-
-def labels_text(labels: Mapping[str, str]) -> str:
-    return "\n".join(f"{key}={value}" for key, value in labels.items())
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from reconciler.web.endpoints import Call, Caller, Endpoint
 from reconciler.web.guard import TIME
 from reconciler.web.page.changes import ADD, SETTINGS
+from reconciler.web.page.form_text import lines_of
 from reconciler.web.refusals import NotAllowed, RequestRefused
 
 Form = Mapping[str, str]
@@ -32,13 +33,22 @@ class Deed:
     method: str
     at: str
     section: str
-    """Where on the page it is."""
+    """Where on the page it is; empty: in the section of the form's `kind`."""
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, str] = field(default_factory=dict)
+    lines: frozenset[str] = frozenset()
+    """Names in the body that the API has as a list: one a line in the form."""
     confirmed_by: str = ""
     """The field whose value has to be typed once more."""
 
+    def place(self, form: Form) -> str:
+        """The id of the section to go back to."""
+        return self.section or (form["kind"] if form.get("kind") in RESOURCES else "overview")
+
+
+RESOURCES: Final = frozenset({"services", "projects", "nodes", "environments"})
+"""Kinds of resources that can be suspended, each with a section of that name."""
 
 _NAME: Final = {"name": "name"}
 _ENV: Final = {"env": "name"}
@@ -56,8 +66,14 @@ def _decision(verb: str, *body: str, confirmed_by: str = "", **renamed: str) -> 
     )
 
 
-def _node(verb: str, **body: str) -> Deed:
-    return Deed("POST", f"/api/sync/nodes/{{name}}/{verb}", "nodes", _NAME, body=body)
+def _node(verb: str, *lines: str, **body: str) -> Deed:
+    at, fields = f"/api/sync/nodes/{{name}}/{verb}", {name: name for name in lines} | body
+    return Deed("POST", at, "nodes", _NAME, body=fields, lines=frozenset(lines))
+
+
+def _resource(verb: str) -> Deed:
+    at = f"/api/resources/{{kind}}/{{name:path}}/{verb}"
+    return Deed("POST", at, "", {"kind": "kind", "name": "name"}, body={"reason": "reason"})
 
 
 DEEDS: Final[Mapping[str, Deed]] = {
@@ -70,9 +86,11 @@ DEEDS: Final[Mapping[str, Deed]] = {
     "promote": _decision("promote", "unit", "tag", confirmed_by="name", **{"from": "source"}),
     "rollback": _decision("rollback", "unit", "reason", to="tag"),
     "test": _node("test"),
-    "rotate": _node("rotate-token"),
+    "rotate": _node("rotate-token", "primaries"),
     "repair": _node("repair"),
     "revoke": _node("revoke", reason="reason"),
+    "suspend": _resource("suspend"),
+    "resume": _resource("resume"),
     "run": Deed("POST", "/api/sync/projects/{name}/run", "projects", _NAME),
     "retry": Deed("POST", "/api/sync/tasks/{id}/retry", "tasks", {"id": "id"}),
     "sync": Deed("POST", "/api/secrets/{name}/sync", "sources", _NAME),
@@ -110,7 +128,10 @@ class Doing:
         deed = DEEDS.get(name)
         if deed is None:
             raise RequestRefused(404, "there is no such button")
-        body: dict[str, Any] = dict(_named(deed.body, form))
+        given = _named(deed.body, form)
+        body: dict[str, Any] = {
+            name: lines_of(text) if name in deed.lines else text for name, text in given.items()
+        }
         if deed.confirmed_by:
             if form.get("confirm", "").strip() != form.get(deed.confirmed_by):
                 raise RequestRefused(400, f"not done: to confirm it, type {form.get(deed.confirmed_by, '')}")

@@ -1,6 +1,7 @@
 """Forms that change the spec: filled in, shown as the commit that they will make, and committed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -9,20 +10,22 @@ from starlette.responses import Response
 
 from reconciler.runner import Runner
 from reconciler.spec.model import Node, Project, Spec
+from reconciler.spec_edit import node_entries
 from reconciler.web.apis.known import NoPassYet
 from reconciler.web.endpoints import Call
 from reconciler.web.page.changes import (
     ADD,
     Change,
     diff_lines,
-    labels_text,
     node_change,
     node_removal,
     settings_change,
     sync_fields,
 )
 from reconciler.web.page.deeds import Doing, allow_time
+from reconciler.web.page.form_text import labels_text
 from reconciler.web.page.gate import Gate, back, html, shown_once
+from reconciler.web.page.node_list import STRATEGIES, Entry, digest, rows_of
 from reconciler.web.page.render import render
 from reconciler.web.page.sessions import Session
 from reconciler.web.refusals import NotAllowed, RequestRefused
@@ -46,13 +49,15 @@ class Editing:
 
     async def project(self, request: Request) -> Response:
         session = self._allowed(request, "project-form")
-        return _project_form(session, self._project(request.query_params.get("name", "")))
+        allow_time(request)
+        project = self._project(request.query_params.get("name", ""))
+        return _project_form(session, project, await self._entries(project), self._spec())
 
     async def change(self, request: Request) -> Response:
         """First shows the commit; the form shown with it makes it, if the spec is the same by then."""
         session, form = await self._gate.own_form(request)
         allow_time(request)
-        change = self._change(form)
+        change = await self._change(form)
         expected = form.get("expected", "")
         query: dict[str, Any] = {"expected": expected} if expected else {"dryRun": True}
         call = Call(session.caller, query, change.body, change.path, request)
@@ -67,7 +72,7 @@ class Editing:
         session.say(f"{did.message} ({str(did.told.get('commit') or '')[:12]})", "good")
         return back(f"#{change.section}")
 
-    def _change(self, form: Form) -> Change:
+    async def _change(self, form: Form) -> Change:
         match form.get("what"):
             case "add":
                 return node_change(None, form)
@@ -76,7 +81,8 @@ class Editing:
             case "remove":
                 return node_removal(form.get("name", ""))
             case "settings":
-                return settings_change(self._project(form.get("name", "")), form)
+                project = self._project(form.get("name", ""))
+                return settings_change(project, await self._entries(project), form)
         raise RequestRefused(404, "there is no such form")
 
     def _allowed(self, request: Request, form: str) -> Session:
@@ -89,6 +95,10 @@ class Editing:
         if self._runner.primary.spec is None:
             raise NoPassYet("no pass has read the spec yet", hint="try again in a moment")
         return self._runner.primary.spec
+
+    async def _entries(self, project: Project) -> Sequence[Entry]:
+        """The project's nodes as the spec's tip has them now."""
+        return await self._runner.primary.spec_writer.read(partial(node_entries, project=project.id))
 
     def _node(self, name: str) -> Node:
         if name not in self._spec().nodes:
@@ -116,9 +126,20 @@ def _node_form(session: Session, node: Node | None) -> Response:
     return html(render("node.html", title=title, what=what, form=filled, csrf=session.csrf))
 
 
-def _project_form(session: Session, project: Project) -> Response:
-    title, fields = f"How {project.id} is synced", sync_fields(project.sync)
-    return html(render("project.html", title=title, name=project.id, fields=fields, csrf=session.csrf))
+def _project_form(session: Session, project: Project, entries: Sequence[Entry], spec: Spec) -> Response:
+    return html(
+        render(
+            "project.html",
+            title=f"How {project.id} is synced",
+            name=project.id,
+            fields=sync_fields(project.sync),
+            rows=rows_of(entries, spec.nodes),
+            seen=digest(entries),
+            strategies=STRATEGIES,
+            known=sorted(spec.nodes),
+            csrf=session.csrf,
+        )
+    )
 
 
 def _commit(session: Session, change: Change, form: Form, told: Mapping[str, object]) -> Response:

@@ -87,6 +87,7 @@ def _environment(facts: Facts, spec: Spec, environment: Environment) -> Environm
         units=tuple(_unit(facts, environment, status, unit) for unit in situation.units_in(environment.name)),
         held=held,
         holdable=hold is None,
+        suspended=suspended is not None,
     )
 
 

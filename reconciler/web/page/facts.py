@@ -41,6 +41,8 @@ class Facts:
     recorded: Recorded = field(default_factory=Recorded)
     control: ControlState = field(default_factory=ControlState)
     connected: frozenset[str] = frozenset()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """What the agents that are connected say of themselves, by node."""
     tasks: "Sequence[TaskRecord]" = ()
     progress: "Mapping[str, Progress]" = field(default_factory=dict)
     """Of tasks that are under way, by their ids."""

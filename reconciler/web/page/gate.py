@@ -16,7 +16,7 @@ from reconciler.web.refusals import NotAllowed, NotAuthenticated, RequestRefused
 MAX_FORM: Final = 256 * 1024
 """Bytes."""
 
-MAX_FIELDS: Final = 200
+MAX_FIELDS: Final = 1000
 
 
 class Gate:

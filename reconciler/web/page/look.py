@@ -19,6 +19,7 @@ from reconciler.web.page.view import page_of
 if TYPE_CHECKING:
     from reconciler.journal import Journal
     from reconciler.journal_records import EventRecord, StepRecord, TaskRecord
+    from reconciler.sync.hub import Hub
 
 TASKS: Final = 30
 EVENTS: Final = 50
@@ -95,6 +96,7 @@ class Looking:
             recorded=recorded,
             control=control,
             connected=primary.hub.connected() if primary.hub is not None else frozenset(),
+            versions=_versions(primary.hub),
             tasks=tasks,
             progress={each.id: found for each in tasks if (found := primary.running.progress(each.id))},
             events=events,
@@ -107,6 +109,11 @@ class Looking:
         store = self._runner.primary.secret_store(spec)
         asked = [(name, each) for name, all in asked_environments(spec).items() for each in all]
         return {pair: store.freshness_in(*pair) for pair in asked}
+
+
+def _versions(hub: "Hub | None") -> dict[str, str]:
+    peers = {node: hub.peer(node) for node in hub.connected()} if hub is not None else {}
+    return {node: peer.agent_version for node, peer in peers.items() if peer is not None}
 
 
 def _render(facts: Facts, deeds: frozenset[str]) -> tuple[Section, ...]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from reconciler.status.conditions import (
+    WAITS,
     Conditions,
     ConditionType,
     Reason,
@@ -20,23 +21,6 @@ class Tone(StrEnum):
     WAIT = "wait"
     BAD = "bad"
     IDLE = "idle"
-
-
-WANTED = frozenset(
-    {
-        Reason.AWAITING_APPROVAL,
-        Reason.AWAITING_PAIRING,
-        Reason.AWAITING_RELEASE,
-        Reason.DEPENDENCY_NOT_READY,
-        Reason.FROZEN,
-        Reason.HOLD_ACTIVE,
-        Reason.MANUAL,
-        Reason.SOAKING,
-        Reason.SUSPENDED,
-        Reason.WINDOW_CLOSED,
-    }
-)
-"""Reasons for which something is not ready because it waits, and has not failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +81,7 @@ class EnvironmentView:
     units: tuple[UnitView, ...] = ()
     held: str = ""
     holdable: bool = True
+    suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +125,15 @@ class TargetView:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftView:
+    """A target that is not as trueup left it."""
+
+    project: str
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeView:
     name: str
     title: str
@@ -152,7 +146,8 @@ class NodeView:
     paired_at: str = ""
     version: str = ""
     last_sync: str = ""
-    drift: str = ""
+    drift: tuple["DriftView", ...] = ()
+    revoked: bool = False
     in_spec: bool = True
     targets: tuple[TargetView, ...] = ()
 
@@ -166,6 +161,8 @@ class ProjectView:
     source: str
     state: State
     enabled: bool
+    suspended: bool = False
+    """By a decision, which can be ended here."""
     targets: tuple[TargetView, ...] = ()
 
 
@@ -291,7 +288,7 @@ def state_of(conditions: Conditions, *, nothing: str = "not seen yet") -> State:
         return State(Badge(nothing, Tone.IDLE))
     if ready.status == "True":
         badge = Badge("ready", Tone.GOOD)
-    elif ready.reason in WANTED:
+    elif ready.reason in WAITS:
         badge = Badge("waiting", Tone.WAIT)
     elif ready.status == "Unknown":
         badge = Badge("unknown", Tone.WAIT)

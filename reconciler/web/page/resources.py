@@ -3,14 +3,17 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from reconciler.control.records import Record
 from reconciler.control.situation import told
 from reconciler.identity import project_id, sync_id
+from reconciler.node_health import Health, drift_of, health_of
 from reconciler.spec.model import Project, Service, Spec
-from reconciler.status.conditions import ConditionType, find_condition
+from reconciler.status.conditions import Reason
 from reconciler.status.documents import NodeStatus, ServiceStatus, SyncCounts, SyncStatus
 from reconciler.web.page.facts import Facts
 from reconciler.web.page.model import (
     Badge,
+    DriftView,
     NodeView,
     ProjectView,
     ServiceGroup,
@@ -114,10 +117,8 @@ def _target(id: str, status: SyncStatus | None, *, node: str, path: str) -> Targ
 
 
 def _drift(status: SyncStatus) -> str:
-    found = find_condition(status.conditions, ConditionType.DRIFT_FREE)
-    if found is not None and found.status != "True":
-        return found.message or found.reason
-    return ""
+    found = drift_of(status.conditions)
+    return (found.message or found.reason) if found is not None else ""
 
 
 def _counts(counts: SyncCounts) -> str:
@@ -157,42 +158,50 @@ def _node(facts: Facts, spec: Spec, name: str, on: list[TargetView]) -> NodeView
     node = spec.nodes.get(name)
     status = facts.recorded.nodes.get(f"nodes/{name}") or NodeStatus(id=f"nodes/{name}")
     connected, paired = name in facts.connected, bool(status.certificate)
+    revoked = facts.control.revocation_of(name, node.token_key) if node is not None else None
+    version = facts.versions.get(name) or status.agent_version
     return NodeView(
         name=name,
         title=node.name if node is not None and node.name != name else "",
         labels=tuple(f"{key}={value}" for key, value in (node.labels if node is not None else {}).items()),
-        state=_node_state(facts, node is not None, status, on, connected=connected, paired=paired),
+        state=_node_state(facts, node is not None, status, revoked),
         connected=connected,
         paired=paired,
         unpinned=status.trust_on_first_use,
         fingerprint=status.fingerprint,
         paired_at=stamp(status.paired_at),
-        version=status.agent_version,
+        version=version,
         last_sync=max((target.changed for target in on), default=""),
-        drift="; ".join(f"{target.path}: {target.drift}" for target in on if target.drift),
+        drift=tuple(DriftView(target.project, target.path, target.drift) for target in on if target.drift),
+        revoked=revoked is not None,
         in_spec=node is not None or facts.spec is None,
         targets=tuple(on[:MAX_TARGETS]),
     )
 
 
-def _node_state(
-    facts: Facts, in_spec: bool, status: NodeStatus, on: list[TargetView], *, connected: bool, paired: bool
-) -> State:
+def _node_state(facts: Facts, in_spec: bool, status: NodeStatus, revoked: Record | None) -> State:
     """Its own condition, and whether it is there now and what lies on it is in order."""
     own = state_of(status.conditions)
     if not in_spec and facts.spec is not None:
         return State(Badge("not in the spec", Tone.IDLE), own.reason, own.message)
-    if (by := facts.control.suspension_of(status.id)) is not None:
-        return State(Badge("suspended", Tone.WAIT), "Suspended", f"suspended {told(by)}")
-    if not paired:
-        return State(
-            Badge("not paired", Tone.WAIT), own.reason, own.message or "its join command has not been run yet"
-        )
-    if not connected:
-        return State(Badge("away", Tone.BAD), own.reason, own.message or "its agent is not connected")
-    if any(target.state.badge.tone is Tone.BAD for target in on):
-        return State(Badge("degraded", Tone.BAD), own.reason, "something on it is not in order")
-    return State(Badge("connected", Tone.GOOD), own.reason, own.message)
+    name = status.id.removeprefix("nodes/")
+    syncs = (each for each in facts.recorded.syncs.values() if each.node == name)
+    health = health_of(status, syncs, connected=name in facts.connected, revoked=revoked)
+    badge, message = _HEALTH[health]
+    if revoked is not None:
+        return State(badge, Reason.REVOKED, f"revoked {told(revoked)}")
+    if health == "degraded":
+        return State(badge, own.reason, message)
+    return State(badge, own.reason, own.message or message)
+
+
+_HEALTH: Mapping[Health, tuple[Badge, str]] = {
+    "revoked": (Badge("revoked", Tone.BAD), ""),
+    "unpaired": (Badge("not paired", Tone.WAIT), "its join command has not been run yet"),
+    "away": (Badge("away", Tone.BAD), "its agent is not connected"),
+    "degraded": (Badge("degraded", Tone.BAD), "something on it is not in order"),
+    "healthy": (Badge("connected", Tone.GOOD), ""),
+}
 
 
 def projects(facts: Facts, all_targets: Iterable[TargetView]) -> tuple[ProjectView, ...]:
@@ -226,5 +235,6 @@ def _project(facts: Facts, project: Project, of: list[TargetView]) -> ProjectVie
         source=source if project.path in ("", ".") else f"{source}/{project.path}",
         state=state,
         enabled=project.sync.enabled,
+        suspended=by is not None,
         targets=tuple(of[:MAX_TARGETS]),
     )

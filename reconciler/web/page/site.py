@@ -152,7 +152,7 @@ class Site:
         except TrueupError as error:
             did = Did(False, str(error), {})
         log.info("a button was pressed", button=name, who=session.caller.name, done=did.success)
-        section = DEEDS[name].section if name in DEEDS else "overview"
+        section = DEEDS[name].place(form) if name in DEEDS else "overview"
         if join := did.told.get("join"):
             return shown_once(did.message, str(join), section)
         session.say(did.message, "good" if did.success else "bad")

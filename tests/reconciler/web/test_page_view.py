@@ -110,7 +110,8 @@ def test_buttons_are_there_for_those_who_may_press_them() -> None:
     # Each form has the token of the session, and every field that a person fills in has a name of its own.
     assert operating.count(f'name="csrf" value="{SLOT}"') == forms
     # Each deed has a button somewhere, and no button is for what cannot be done.
-    frozen = replace(facts(), control=fold([record("freeze", 1)]))
+    left = record("suspend", 2, resource="projects/staging/site")
+    frozen = replace(facts(), control=fold([record("freeze", 1), left]))
     pressed = re.findall(r'name="do" value="([^"]+)"', operating + html_of(frozen))
     assert set(pressed) == set(DEEDS)
     section = sections(page_of(facts()), ALL)[1]
