@@ -23,9 +23,10 @@ from tests.bench.passes import bench_pass
 from tests.bench.report import MIB, Measurement, machine, print_table, write_json
 from tests.bench.rsync import PeerMissing, RsyncOverSsh, rsync_over_ssh
 from tests.bench.secrets import bench_secrets
+from tests.bench.webhooks import bench_webhook
 
 OURS, PEER = "trueup", "rsync over ssh"
-WORKS = ("large", "small", "pass", "secrets", "deploys", "fleet")
+WORKS = ("large", "small", "pass", "secrets", "deploys", "fleet", "webhook")
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,10 @@ def main() -> int:
             agents, returning = (200, 100) if options.quick else (2_000, 1_000)
             print(f"{agents:,} idle agents", file=sys.stderr, flush=True)
             measured += bench_fleet(where / "fleet", agents=agents, returning=returning, rest=30.0)
+        if "webhook" in options.only:
+            deliveries, commits = (50, 3) if options.quick else (500, 20)
+            print(f"{deliveries} deliveries, {commits} commits", file=sys.stderr, flush=True)
+            measured += bench_webhook(where / "webhook", deliveries=deliveries, commits=commits)
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(
         f"durability of trueup's writes: {options.durability}; medians of {runs} runs; ratio: {PEER} is 1\n"

@@ -13,6 +13,9 @@ from pathlib import Path
 
 MIB = 1024 * 1024
 
+FEW = 15
+"""Runs that are shown one by one."""
+
 
 @dataclass
 class Measurement:
@@ -71,7 +74,7 @@ def print_table(measurements: Sequence[Measurement], *, against: str) -> None:
                 measured.peer,
                 _seconds(measured.median),
                 f"{ratio:.2f}x" if ratio and measured.peer != against else "",
-                " ".join(_seconds(one) for one in measured.seconds),
+                _runs(measured.seconds),
                 _seconds(statistics.median(measured.scan_seconds)) if measured.scan_seconds else "",
                 "" if measured.bytes_moved is None else f"{measured.bytes_moved / MIB:.1f} MiB",
                 ", ".join(f"{name} {peak // MIB} MiB" for name, peak in measured.peak_rss.items()),
@@ -100,6 +103,15 @@ def write_json(path: Path, facts: Mapping[str, str | int], measurements: Sequenc
         for measured in measurements
     ]
     path.write_text(json.dumps({"machine": dict(facts), "measurements": rows}, indent=2) + "\n")
+
+
+def _runs(seconds: Sequence[float]) -> str:
+    """Each of a few; of many how they spread."""
+    if len(seconds) <= FEW:
+        return " ".join(_seconds(one) for one in seconds)
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    spread = ", ".join(f"p{share} {_seconds(cuts[share - 1])}" for share in (50, 95, 99))
+    return f"{len(seconds)}: {spread}, most {_seconds(max(seconds))}"
 
 
 def _seconds(value: float) -> str:

@@ -1,0 +1,155 @@
+"""How long a delivery of GitHub waits for its answer, and a pushed commit until it is on two hosts.
+
+Everything is real: `trueup serve`, agents in processes of their own, a remote over https, published payloads. All of
+it shares the machine that is measured.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from tests.bench.fleets import child
+from tests.bench.report import Measurement
+from tests.canaries import canary
+from tests.github_deliveries import pushed
+from tests.gitrepo import GitRepo
+from tests.serving import Serving, serving
+from tests.world import PATIENCE, World, make_world
+
+REPOSITORY, BRANCH = "Codertocat/Hello-World", "master"
+
+SPEC = """\
+version: 1
+repositories:
+  hello: {{url: "{hello}", branch: master}}
+projects:
+  site:
+    repository: hello
+    branch: master
+    path: site
+    sync: {{nodes: [{entries}]}}
+nodes:
+{nodes}
+"""
+
+REST = 2.0
+"""Seconds between two commits: one that comes right after a pass waits for it, which is not what is asked here."""
+
+SECRET = canary("webhook-secret-of-a-measurement")
+
+
+def bench_webhook(where: Path, *, deliveries: int, commits: int) -> list[Measurement]:
+    """Deliveries of commits of which nothing is known, which each ask for a pass, and then real commits."""
+    where.mkdir(mode=0o700)
+    with child("tests.bench.running_forge", str(where)) as forge:
+        return trio.run(_bench, where, forge.first, deliveries, commits)
+
+
+async def _bench(where: Path, forge: dict[str, str], deliveries: int, commits: int) -> list[Measurement]:
+    async with make_world(where) as (world, relay):
+        app = GitRepo.create(where / f"{REPOSITORY}.git")
+        app.commit({f"site/{number}.html": f"{number}\n" for number in range(100)}, branch=BRANCH)
+        world.commit_spec("version: 1\n")
+        world.environment |= {
+            "TRUEUP_SPEC_REPO": f"{forge['url']}/spec.git",
+            "GIT_SSL_CAINFO": forge["certificate"],
+            "WEBHOOK_SECRET": SECRET,
+            "TRUEUP_INTERVAL": "24h",
+        }
+        hosts = [await world.add_host(node, relay.address) for node in ("web-1", "web-2")]
+        nodes = world.spec.read("trueup.yaml").decode().partition("nodes:\n")[2]
+        entries = ", ".join(f"{{node_id: {it.node}, target_path: {it.srv}/site}}" for it in hosts)
+        hello = f"{forge['url']}/{REPOSITORY}.git"
+        world.commit_spec(SPEC.format(hello=hello, entries=entries, nodes=nodes))
+        async with serving(world) as primary:
+            for host in hosts:
+                await world.start_agent(host)
+            with trio.fail_after(PATIENCE):
+                while len(_steps(world, 0)) < len(hosts):
+                    await trio.sleep(0.1)
+            await trio.sleep(REST)
+            answers = await _deliver(primary, deliveries)
+            ways = []
+            for number in range(commits):
+                print(f"commit {number + 1} of {commits}", file=sys.stderr, flush=True)
+                await trio.sleep(REST)
+                commit = app.commit({"site/index.html": f"{number}\n"}, branch=BRANCH)
+                ways.append(await _follow(world, primary, commit, len(hosts)))
+            return _measured(answers, ways)
+
+
+def _client(primary: Serving) -> httpx.AsyncClient:
+    """Each delivery over a connection of its own, as GitHub's are."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.AsyncClient(base_url=primary.http, limits=limits, trust_env=False, timeout=PATIENCE)
+
+
+async def _deliver(primary: Serving, number: int) -> list[float]:
+    """One after the other; passes go on meanwhile."""
+    seconds = []
+    async with _client(primary) as client:
+        for each in range(number):
+            request = _push(f"{each + 1:040x}")
+            begin = time.perf_counter()
+            await _post(client, request)
+            seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def _push(commit: str) -> Mapping[str, Any]:
+    return pushed(REPOSITORY, SECRET, ref=f"refs/heads/{BRANCH}", after=commit)
+
+
+async def _post(client: httpx.AsyncClient, request: Mapping[str, Any]) -> None:
+    answered = await client.post("/webhook", **request)
+    if answered.status_code != 202:
+        raise RuntimeError(f"a delivery was answered with {answered.status_code}: {answered.text}")
+
+
+async def _follow(world: World, primary: Serving, commit: str, hosts: int) -> tuple[float, float]:
+    """Seconds from the delivery to the beginning of the first step, and to the end of the last one."""
+    known = _steps(world, 0)[-1]["id"]
+    request = _push(commit)
+    async with _client(primary) as client:
+        begin = datetime.now(UTC)
+        await _post(client, request)
+    with trio.fail_after(PATIENCE):
+        while len(ended := [step for step in _steps(world, known) if step["outcome"]]) < hosts:
+            await trio.sleep(0.02)
+    if {step["outcome"] for step in ended} != {"succeeded"}:
+        raise RuntimeError(f"not all is applied: {ended}")
+    first, last = min(each["began_at"] for each in ended), max(each["ended_at"] for each in ended)
+    return (
+        (datetime.fromisoformat(first) - begin).total_seconds(),
+        (datetime.fromisoformat(last) - begin).total_seconds(),
+    )
+
+
+def _steps(world: World, after: int) -> list[dict[str, Any]]:
+    """What the journal of the running primary says of its steps."""
+    journal = world.state / "journal.sqlite"
+    if not journal.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=PATIENCE)) as connection:
+        connection.row_factory = sqlite3.Row
+        rows = connection.execute("SELECT * FROM steps WHERE id > ? ORDER BY id", (after,)).fetchall()
+    return [dict(row) for row in rows]
+
+
+def _measured(answers: list[float], ways: list[tuple[float, float]]) -> list[Measurement]:
+    answered = Measurement("delivery to 202", "trueup", answers)
+    answered.note = "goal: p99 under 50 ms"
+    begun = Measurement("delivery to first step", "trueup", [first for first, _ in ways])
+    begun.note = "goal: p95 under 2 s"
+    applied = Measurement("delivery to applied on two hosts", "trueup", [last for _, last in ways])
+    return [answered, begun, applied]
