@@ -227,6 +227,7 @@ from invoke.tasks import task  # noqa: E402
 from reconciler.invoke_operations import *  # noqa: E402, F403 - those that keep a primary in order
 from reconciler.invoke_releases import *  # noqa: E402, F403 - the tasks with which operators decide
 from reconciler.invoke_releases import trueup  # noqa: E402
+from reconciler.invoke_watching import *  # noqa: E402, F403 - those with which one watches a primary
 
 
 @task

@@ -20,6 +20,7 @@ from reconciler.cli_options import (
 from reconciler.cli_releases import VERBS
 from reconciler.cli_secrets import secrets
 from reconciler.cli_tokens import token
+from reconciler.cli_watching import WATCHING
 from reconciler.errors import SpecInvalid, TrueupError
 from reconciler.exit_codes import ExitCode
 
@@ -199,7 +200,7 @@ def key_show(settings: Any, reveal: bool) -> None:
 
 cli.add_command(secrets)
 cli.add_command(token)
-for verb in (*VERBS, *OPERATIONS):
+for verb in (*VERBS, *OPERATIONS, *WATCHING):
     cli.add_command(verb)
 
 
@@ -309,6 +310,8 @@ def main() -> None:
         errors = _leaves(group)
         if any(isinstance(error, KeyboardInterrupt) for error in errors):
             sys.exit(130)
+        if any(isinstance(error, BrokenPipeError) for error in errors):
+            sys.exit(141)
         unexpected = [error for error in errors if not isinstance(error, TrueupError)]
         if unexpected:
             _report_bug(unexpected[0])

@@ -1,6 +1,7 @@
 """What people read on standard output: plans, passes and status, as a table or as one document."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -22,6 +23,7 @@ from reconciler.errors import Problem, SettingsError
 from reconciler.notes import notes_of_spec
 from reconciler.plan import Action, Plan, Step, to_document
 from reconciler.reconcile import Pass
+from reconciler.selecting import selection
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import ConditionType, find_condition
 from reconciler.status.documents import AnyDocument, Applied, EnvironmentStatus, Recorded
@@ -205,22 +207,8 @@ def _selected(recorded: Recorded, resource: str | None) -> list[AnyDocument]:
     documents = sorted(recorded.documents(), key=lambda document: document.id)
     if resource is None:
         return documents
-    wanted = resource.strip("/")
-    kind, _, rest = wanted.partition("/")
-    for plural in ("services", "projects", "nodes", "environments", "secrets", "targets"):
-        if kind == plural.removesuffix("s"):
-            wanted = f"{plural}/{rest}".rstrip("/")
-    found = [
-        document
-        for document in documents
-        if document.id == wanted
-        or document.id.startswith(f"{wanted}/")
-        or (
-            rest
-            and document.id.startswith(f"{wanted.partition('/')[0]}/")
-            and rest in document.id.split("/")[1:]
-        )
-    ]
+    wanted = selection(resource)
+    found = [document for document in documents if wanted.has(document.id)]
     if not found:
         raise SettingsError(f"the status branch has nothing of {resource}", hint="see all with `trueup get`")
     return found
@@ -261,9 +249,23 @@ def print_nodes(rows: Sequence[Mapping[str, object]]) -> None:
 def print_document(document: object, output: str) -> None:
     """One document on standard output."""
     if output == "json":
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+        click.echo(json_text(document, indent=2))
     else:
         click.echo(yaml.safe_dump(json.loads(json.dumps(document, default=str)), sort_keys=False), nl=False)
+
+
+def json_text(document: object, *, indent: int | None = None) -> str:
+    """JSON in which what a terminal might act on is escaped; outside of strings there is nothing of it."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False, default=str)
+    return text if text.isprintable() else _UNPRINTABLE.sub(_escaped, text)
+
+
+_UNPRINTABLE = re.compile(r"[^\n -~]")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def make_table(*columns: str) -> Table:

@@ -5,7 +5,8 @@ import os
 import secrets
 import ssl
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import trio
@@ -18,6 +19,9 @@ from reconciler.settings import Settings
 from reconciler.spec.addresses import secret_host_fault
 from reconciler.status.conditions import bounded
 from reconciler.tracing import current_trace, new_trace
+
+if TYPE_CHECKING:
+    import httpx
 
 SOCKET_NAME: Final = "trueup.sock"
 MAX_SOCKET_PATH: Final = 107
@@ -70,6 +74,58 @@ def socket_path(settings: Settings) -> str:
     return path
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The way to the running primary: a client for it, and what is raised where nothing is at its end."""
+
+    client: "httpx.AsyncClient"
+    address: str
+    absent: TrueupError
+
+    def failure(self, error: Exception, deadline: float) -> TrueupError:
+        """What a person reads of an error of the client."""
+        import httpx
+
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            if _is_denied(error):
+                return SettingsError(
+                    f"{self.address} is not yours to use",
+                    hint="run this as the user that `trueup serve` runs as",
+                )
+            return self.absent
+        if isinstance(error, httpx.TimeoutException | trio.TooSlowError):
+            return PrimaryUnreachable(f"the primary at {self.address} did not answer within {deadline:g} s")
+        return PrimaryUnreachable(
+            f"the connection to the primary at {self.address} broke ({type(error).__name__})",
+            hint="look at the log of `trueup serve`",
+        )
+
+
+def connect(settings: Settings, method: str) -> Connection:
+    """Nothing is sent yet. Raises SettingsError for an address that no token may be sent to."""
+    import httpx
+
+    if settings.server is None:
+        address = socket_path(settings)
+        transport = httpx.AsyncHTTPTransport(uds=address)
+        base, headers = "http://primary", {ACTOR: quote(whoami(), safe=" <>@")} if method != "GET" else {}
+        absent = NoPrimary(
+            f"no running primary at {address}",
+            hint="start `trueup serve`, or name one elsewhere with TRUEUP_SERVER and TRUEUP_TOKEN",
+        )
+    else:
+        address = base = settings.server
+        transport = httpx.AsyncHTTPTransport(verify=ssl.create_default_context())
+        headers = _authorization(settings)
+        absent = NoPrimary(
+            f"no running primary at {address}", hint="check TRUEUP_SERVER, and that `trueup serve` runs there"
+        )
+    # Nothing of this machine's own proxies and .netrc: the token is for the primary alone.
+    headers["traceparent"] = f"00-{current_trace() or new_trace()}-{secrets.token_hex(8)}-01"
+    client = httpx.AsyncClient(transport=transport, base_url=base, headers=headers, trust_env=False)
+    return Connection(client, address, absent)
+
+
 async def request(
     settings: Settings,
     method: str,
@@ -88,48 +144,22 @@ async def request(
     """
     import httpx
 
-    if settings.server is None:
-        address = socket_path(settings)
-        transport = httpx.AsyncHTTPTransport(uds=address)
-        base, headers = "http://primary", {ACTOR: quote(whoami(), safe=" <>@")} if method != "GET" else {}
-        absent: TrueupError = NoPrimary(
-            f"no running primary at {address}",
-            hint="start `trueup serve`, or name one elsewhere with TRUEUP_SERVER and TRUEUP_TOKEN",
-        )
-    else:
-        address = base = settings.server
-        transport = httpx.AsyncHTTPTransport(verify=ssl.create_default_context())
-        headers = _authorization(settings)
-        absent = NoPrimary(
-            f"no running primary at {address}", hint="check TRUEUP_SERVER, and that `trueup serve` runs there"
-        )
-    # Nothing of this machine's own proxies and .netrc: the token is for the primary alone.
-    headers["traceparent"] = f"00-{current_trace() or new_trace()}-{secrets.token_hex(8)}-01"
-    client = httpx.AsyncClient(transport=transport, base_url=base, headers=headers, trust_env=False)
-    del headers  # The token is in no frame that an error goes through; the errors below are chained to none.
+    # The token is in no frame that an error goes through; the errors below are chained to none.
+    way = connect(settings, method)
     try:
         with trio.fail_after(deadline):
-            async with client:
+            async with way.client as client:
                 timeout = httpx.Timeout(deadline, connect=CONNECT_DEADLINE)
                 async with client.stream(method, path, params=params, json=body, timeout=timeout) as answer:
                     status, content = answer.status_code, await read_at_most(answer, MAX_ANSWER)
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        failure = absent
-        if _is_denied(error):
-            failure = SettingsError(
-                f"{address} is not yours to use", hint="run this as the user that `trueup serve` runs as"
-            )
-    except (httpx.TimeoutException, trio.TooSlowError):
-        failure = PrimaryUnreachable(f"the primary at {address} did not answer within {deadline:g} s")
-    except httpx.HTTPError as error:
-        failure = PrimaryUnreachable(
-            f"the connection to the primary at {address} broke ({type(error).__name__})",
-            hint="look at the log of `trueup serve`",
-        )
+    except (httpx.HTTPError, trio.TooSlowError) as error:
+        failure = way.failure(error, deadline)
     else:
         if content is not None:
-            return _judged(status, content, address)
-        failure = PrimaryUnreachable(f"the primary at {address} answered with more than {MAX_ANSWER} bytes")
+            return judged(status, content, way.address)
+        failure = PrimaryUnreachable(
+            f"the primary at {way.address} answered with more than {MAX_ANSWER} bytes"
+        )
     raise failure
 
 
@@ -171,7 +201,7 @@ def _is_denied(error: BaseException) -> bool:
     return cause is not None
 
 
-def _judged(status: int, content: bytes, address: str) -> Any:
+def judged(status: int, content: bytes, address: str) -> Any:
     """The document of a good answer; PrimaryRefused with what a bad one says."""
     try:
         document = json.loads(content)

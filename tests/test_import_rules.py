@@ -55,6 +55,8 @@ PURE = (
     "reconciler.notes",
     "reconciler.secret_fingerprints",
     "reconciler.secret_uses",
+    "reconciler.selecting",
+    "reconciler.sent_events",
     "reconciler.secrets_diff_report",
     "reconciler.secrets_report",
     "reconciler.pass_requests",
