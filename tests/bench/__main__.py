@@ -23,10 +23,11 @@ from tests.bench.passes import bench_pass
 from tests.bench.report import MIB, Measurement, machine, print_table, write_json
 from tests.bench.rsync import PeerMissing, RsyncOverSsh, rsync_over_ssh
 from tests.bench.secrets import bench_secrets
+from tests.bench.soaks import bench_soak
 from tests.bench.webhooks import bench_webhook
 
 OURS, PEER = "trueup", "rsync over ssh"
-WORKS = ("large", "small", "pass", "secrets", "deploys", "fleet", "webhook")
+WORKS = ("large", "small", "pass", "secrets", "deploys", "fleet", "webhook", "soak")
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def main() -> int:
         default="commit",
         help="of trueup's writes; the default is trueup's own, none is what rsync does",
     )
+    parser.add_argument("--minutes", type=float, default=2.0, help="how long the soak lasts (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     options = parser.parse_args()
     runs = options.runs or (1 if options.quick else 3)
@@ -161,7 +163,15 @@ def main() -> int:
             deliveries, commits = (50, 3) if options.quick else (500, 20)
             print(f"{deliveries} deliveries, {commits} commits", file=sys.stderr, flush=True)
             measured += bench_webhook(where / "webhook", deliveries=deliveries, commits=commits)
+        soaked = ""
+        if "soak" in options.only:
+            print(f"soak of {options.minutes:g} minutes", file=sys.stderr, flush=True)
+            soaked = bench_soak(where / "soak", minutes=options.minutes)
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    if soaked:
+        print(f"\n{soaked}\n")
+    if not measured:
+        return 0
     print(
         f"durability of trueup's writes: {options.durability}; medians of {runs} runs; ratio: {PEER} is 1\n"
     )
