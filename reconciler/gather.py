@@ -43,10 +43,14 @@ async def gather_facts(
     settings: Settings,
     key: MasterKey,
     suspended: ControlState,
+    offline: bool = False,
 ) -> Facts:
-    """Everything that `make_desired` needs, looked up concurrently, given the release of each unit."""
+    """Everything that `make_desired` needs, looked up concurrently, given the release of each unit.
+
+    `offline`: of secrets what is in memory.
+    """
     secrets: dict[SecretsKey, Mapping[str, SecretValue] | Setback] = {}
-    await _fetch_secrets(spec, store, secrets)
+    await _fetch_secrets(spec, store, secrets, ask=not offline)
     branches = await Verification(repositories, settings).branches(spec, await _find_branches(spec, views))
     commits = await _read_commits(
         repositories,
@@ -206,14 +210,18 @@ async def _read_templates(
 
 
 async def _fetch_secrets(
-    spec: Spec, store: SecretStore, secrets: dict[SecretsKey, Mapping[str, SecretValue] | Setback]
+    spec: Spec,
+    store: SecretStore,
+    secrets: dict[SecretsKey, Mapping[str, SecretValue] | Setback],
+    *,
+    ask: bool,
 ) -> None:
     """One snapshot a pass: each source that something uses, once for each environment."""
     wanted = [(source, each) for source, all in asked_environments(spec).items() for each in all]
 
     async def fetch(source: str, environment: str) -> None:
         try:
-            secrets[source, environment] = await store.values(source, environment)
+            secrets[source, environment] = await store.values(source, environment, ask=ask)
         except TrueupError as error:
             secrets[source, environment] = Setback.of(error)
 

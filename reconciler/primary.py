@@ -326,6 +326,7 @@ async def open_primary(
                 _secret_cache=open_secret_cache(settings),
                 _nursery=nursery,
             )
+            resources.callback(primary.run_context.close)
             if exclusive:
                 await trio.to_thread.run_sync(journal.fail_interrupted_tasks)
                 await sweep(primary.checkouts)

@@ -27,7 +27,7 @@ from reconciler.journal import StepRecord
 from reconciler.looked import Looked
 from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
-from reconciler.observe import observe
+from reconciler.observe import as_recorded, observe
 from reconciler.ongoing import Ongoing
 from reconciler.pass_requests import EVERYTHING, PassRequest
 from reconciler.pass_status import last_good_spec, with_pass
@@ -221,7 +221,7 @@ async def prepare(
     """Look at everything and plan; nothing is changed. The plan is what of it the request concerns.
 
     Without `patience` agents are not asked: what was recorded of their hosts is taken for what is there.
-    `offline`: no repository is asked either.
+    `offline`: nobody but agents is asked anything: no repository, no secret source and no other system.
     """
     carried = ongoing.carried() if ongoing is not None else Carried()
     # git
@@ -270,6 +270,7 @@ async def prepare(
         settings=settings,
         key=primary.key,
         suspended=control,
+        offline=offline,
     )
     desired = await trio.to_thread.run_sync(make_desired, facts)
     check_named("--force", forced, desired)
@@ -289,8 +290,10 @@ async def prepare(
         secret_targets=primary.secret_targets(spec.spec),
         secret_exports=primary.secret_exports(spec.spec),
         interrupted=left_anywhere(untold),
-        under_way=carried.under_way,
-        look_at_service=looking(
+        under_way={*carried.under_way, *(desired.targets() if offline else ())},
+        look_at_service=as_recorded
+        if offline
+        else looking(
             primary.run_context,
             here=patience is not None,
             credential=primary.secret_store(spec.spec).credential,

@@ -86,7 +86,14 @@ class Work:
                 if self._is_late:
                     nursery.cancel_scope.cancel()
 
-    async def _apply(self) -> None:
+    async def keep(self, stop: trio.Event) -> None:
+        """Carry out steps that need no lease, until all have ended; from `stop` on none begins."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._let_go_when_set, stop)
+            await self._apply(guarded=False)
+            nursery.cancel_scope.cancel()
+
+    async def _apply(self, *, guarded: bool = True) -> None:
         primary, prepared, spec = self._primary, self._prepared, self._prepared.spec.spec
         async with ProjectSources(
             spec, primary.repositories, primary.checkouts, primary.run_context
@@ -108,7 +115,9 @@ class Work:
                 lanes=primary.lanes,
             )
             assert primary.leadership is not None  # a pass is made by who has the state directory to itself
-            executors = primary.leadership.guarding(steps.executors())
+            executors = steps.executors()
+            if guarded:
+                executors = primary.leadership.guarding(executors)
             await self.application.run(executors, counted(steps.slot, primary.metrics))
 
     async def _apply_until_due(self, ongoing: Ongoing) -> None:
@@ -116,7 +125,7 @@ class Work:
         self._primary.in_background(self._go_on, ongoing)
         async with trio.open_nursery() as waiting:
             waiting.start_soon(self._let_go_when_due, ongoing, waiting.cancel_scope)
-            waiting.start_soon(self._stop_when_asked, ongoing)
+            waiting.start_soon(self._let_go_when_set, ongoing.stop)
             await self._finished.wait()
             waiting.cancel_scope.cancel()
         if self._error is not None:
@@ -131,9 +140,9 @@ class Work:
             log.debug("goes on without the pass", resources=sorted(self.application.left))
             waiting.cancel()
 
-    async def _stop_when_asked(self, ongoing: Ongoing) -> None:
+    async def _let_go_when_set(self, stop: trio.Event) -> None:
         """What has begun may end, and the pass with it."""
-        await ongoing.stop.wait()
+        await stop.wait()
         self.application.let_go(for_good=True)
 
     async def _go_on(self, ongoing: Ongoing) -> None:

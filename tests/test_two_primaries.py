@@ -1,13 +1,17 @@
 """Two running primaries on one repository, as real processes: one acts, the other waits and takes over."""
 
+import os
 import shutil
 import signal
 from copy import copy
 from pathlib import Path
 
+import trio
+
 from tests.canaries import canary, may_hold
 from tests.serving import Line, Serving, serving
-from tests.world import World, make_world
+from tests.test_serve import reader_of
+from tests.world import PATIENCE, World, make_world
 
 RENEW = {"TRUEUP_LEASE_RENEW": "5s", "TRUEUP_INTERVAL": "2s"}
 """From which all other times of the lease follow: a successor waits for 15 seconds instead of 45."""
@@ -27,19 +31,25 @@ services:
 """
 
 TASKS = """\
-import os
+import fcntl, os
 from pathlib import Path
 from invoke import task
 
 @task
 def deploy(c):
-    with Path({log!r}).open("a") as log:
+    log, held = Path({log!r}), Path({log!r}).with_suffix(".hold")
+    running = log.with_suffix(".running").open("a")
+    fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print(os.getpid(), file=running, flush=True)
+    if held.exists():
+        held.read_bytes()
+    with log.open("a") as log:
         log.write(os.environ["TRUEUP_TAG"] + "\\n")
 """
 
 
 def fill(world: World) -> Path:
-    """A service whose deploys are written down in the file that is returned."""
+    """A service whose deploys are written down in the file that is returned; two at a time fail."""
     log = world.deployed / "api"
     world.app.commit({"tasks.py": TASKS.format(log=str(log)), "api/compose.yaml": "one\n"})
     world.app.tag("v1.0.0")
@@ -73,6 +83,18 @@ async def applied(primary: Serving, world: World, tag: str, after: int = 0) -> N
     assert tag in world.spec.files("refs/heads/trueup/status")["services/staging/api.yaml"].decode()
 
 
+def pid_of_task(log: Path) -> int:
+    """Of the deploy that began last."""
+    return int(log.with_suffix(".running").read_text().split()[-1])
+
+
+async def has_ended(process: int) -> None:
+    """Once the process of a pidfd has."""
+    with trio.fail_after(PATIENCE):
+        await trio.lowlevel.wait_readable(process)
+    os.close(process)
+
+
 def release(world: World, number: int) -> None:
     world.app.commit({"api/compose.yaml": f"{number}\n"})
     world.app.tag(f"v1.{number}.0")
@@ -101,8 +123,16 @@ async def test_a_killed_leader_is_succeeded_and_nothing_is_deployed_twice(tmp_pa
                 told = len(first.lines)
                 release(world, 1)
                 await applied(first, world, "v1.1.0", told)
-                assert await first.end(signal.SIGKILL) == -signal.SIGKILL
+                # It dies while a deploy runs that would never end: that one does not outlive it for long.
+                held = log.with_suffix(".hold")
+                os.mkfifo(held)
                 release(world, 2)
+                running = await reader_of(held)
+                held.unlink()
+                task = os.pidfd_open(pid_of_task(log))
+                assert await first.end(signal.SIGKILL) == -signal.SIGKILL
+                await has_ended(task)
+                os.close(running)
                 await leads(second)
                 await applied(second, world, "v1.2.0")
                 assert (await second.ask("GET", "/health")).json()["role"] == "leader"

@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from reconciler.deploy.build_user import BuildUser, find_build_user, hand_over
-from reconciler.deploy.orphans import MARK, home_prefix, sweep
+from reconciler.deploy.orphans import MARK, Warden, home_prefix, sweep
 from reconciler.secrets.values import Secret
 from reconciler.settings import Settings
 
@@ -32,6 +32,8 @@ class RunContext:
     build_user: BuildUser | None = None
     docker_environment: Mapping[str, str] = field(default_factory=dict)
     """`Settings.docker_environment()`: for docker's client alone."""
+    warden: Warden | None = None
+    """What ends the tasks should this process be killed; it begins with the first one."""
 
     @property
     def state_dir(self) -> Path:
@@ -46,7 +48,13 @@ class RunContext:
             invoke_command=settings.invoke_command or INVOKE_COMMAND,
             build_user=find_build_user(settings.build_user),
             docker_environment=settings.docker_environment(),
+            warden=Warden(settings.state_dir / "homes"),
         )
+
+    def close(self) -> None:
+        """When no task runs any more, and none will."""
+        if self.warden is not None:
+            self.warden.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,8 @@ def sweep_homes(context: RunContext) -> tuple[str, ...]:
 
 
 def _make_home(context: RunContext) -> Path:
+    if context.warden is not None:
+        context.warden.begin()
     context.scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix=home_prefix(), dir=context.scratch))
     if context.build_user is not None:

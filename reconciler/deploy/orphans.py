@@ -3,12 +3,17 @@
 A task's home has in its name who made it, process id and start time as in `/proc/<pid>/stat` (proc(5)),
 and every process of the task has the home's name in its initial environment. A home whose maker is gone
 belongs to an interrupted task; its step will be repeated, and must not meet its earlier self.
+
+A successor does that when it starts. As it may be another one on another machine, a primary has a process
+beside it that does it as soon as the primary is gone: see `Warden`.
 """
 
 import os
 import select
 import shutil
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -104,6 +109,46 @@ def _wait_ended(pidfds: list[int], seconds: float) -> None:
         poll.register(pidfd, select.POLLIN)
     deadline = time.monotonic() + seconds
     while waiting and (remaining := deadline - time.monotonic()) > 0:
-        for pidfd, _ in poll.poll(remaining * 1000):
+        for pidfd, _ in poll.poll(None if remaining == float("inf") else remaining * 1000):
             poll.unregister(pidfd)
             waiting.discard(pidfd)
+
+
+class Warden:
+    """A process that outlives this one by a moment and ends what it left running below `scratch`."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._pid: int | None = None
+        self._beginning = threading.Lock()
+
+    def begin(self) -> None:
+        """Have it run, from the first task on. Blocks for a moment; may be called from any thread."""
+        with self._beginning:
+            if self._pid is not None and os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                return
+            # Of its own session, so that what ends our group does not end it first. `-I`, `-S`: it needs
+            # nothing but Python.
+            command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(self._scratch)]
+            nothing = [(os.POSIX_SPAWN_OPEN, each, os.devnull, os.O_RDWR, 0) for each in range(3)]
+            self._pid = os.posix_spawn(sys.executable, command, {}, file_actions=nothing, setsid=True)
+
+    def end(self) -> None:
+        """At a clean end, when nothing is left to see to."""
+        with self._beginning:
+            if self._pid is not None:
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+                self._pid = None
+
+
+def _keep_watch(over: int, scratch: Path) -> None:
+    with suppress(ProcessLookupError):
+        watched = os.pidfd_open(over)
+        if os.getppid() == over:  # or it is gone, and another one has its number
+            _wait_ended([watched], float("inf"))
+    sweep(scratch)
+
+
+if __name__ == "__main__":
+    _keep_watch(int(sys.argv[1]), Path(sys.argv[2]))

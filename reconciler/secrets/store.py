@@ -9,6 +9,7 @@ from typing import NoReturn
 import trio
 
 from reconciler.errors import NotYetImplemented, SecretMissing, SettingsError, TrueupError
+from reconciler.secrets.attempts import all_failed, no_such, refused
 from reconciler.secrets.cache import CacheEntry, Failed, Fetched, Question, SecretCache
 from reconciler.secrets.circular import needing_themselves
 from reconciler.secrets.errors import SourceDown, SourceRefused
@@ -69,24 +70,31 @@ class SecretStore:
         """By source: the state that was logged last, so that a hundred readers make one line."""
 
     async def values(
-        self, source: str, environment: str, *, force: bool = False, ttl: float | None = None
+        self,
+        source: str,
+        environment: str,
+        *,
+        force: bool = False,
+        ttl: float | None = None,
+        ask: bool = True,
     ) -> Mapping[str, SecretValue]:
         """All values of a source for an environment, each with its provenance.
 
         `force` asks the source itself, whatever is in memory and however recently it failed. `ttl` stands
-        for the `cache_ttl` of the source and its fallbacks, for this call: 0 to 3600 seconds. An answer out
-        of memory comes without a pause. Raises SourceDown or SourceRefused (both SecretSourceUnavailable)
-        with every attempt in one line, NotYetImplemented, and SettingsError for a `ttl` out of range.
+        for the `cache_ttl` of the source and its fallbacks, for this call: 0 to 3600 seconds. Without `ask`
+        what is in memory has to do. An answer out of memory comes without a pause. Raises SourceDown or
+        SourceRefused (both SecretSourceUnavailable) with every attempt in one line, NotYetImplemented, and
+        SettingsError for a `ttl` out of range.
         """
         if ttl is not None and not 0 <= ttl <= MAX_TTL:
             raise SettingsError(f"a ttl of {ttl:g} s is not accepted; give 0 to {MAX_TTL:.0f} seconds")
         if source not in self._specs:
-            raise _no_such(source)
+            raise no_such(source)
         self._refuse_other_environments(source, environment)
         failures: list[Failed] = []
         chosen = True
         for name in self._chain(source):
-            outcome = await self._own(name, environment, force=force and name == source, ttl=ttl)
+            outcome = await self._own(name, environment, force=force and name == source, ttl=ttl, ask=ask)
             if isinstance(outcome, _Served):
                 self._keep(name, environment, outcome, (outcome.failure,) if outcome.failure else ())
                 if name != source:
@@ -98,7 +106,7 @@ class SecretStore:
             self._keep(name, environment, None, (outcome,))
             failures.append(outcome)
         self._keep(source, environment, None, failures)
-        raise _all_failed(source, environment, failures)
+        raise all_failed(source, environment, failures)
 
     async def refresh(self, source: str, environment: str) -> Mapping[str, SecretValue]:
         """The values after a new call to the source; otherwise as `values`."""
@@ -111,7 +119,7 @@ class SecretStore:
         Raises SourceRefused where there is no such source.
         """
         if source is not None and source not in self._specs:
-            raise _no_such(source)
+            raise no_such(source)
         self._views.clear()
         return self._cache.clear(None if source is None else self._questions(source))
 
@@ -150,7 +158,7 @@ class SecretStore:
         """The same of one source in one environment."""
         spec, last = self._specs[source], self._last.get(source, {}).get(environment)
         if (problem := self._not_serving(source, environment)) is not None:
-            last = (None, (_refused(problem),))
+            last = (None, (refused(problem),))
         if last is None:
             return Freshness(source, spec.kind, SourceState.UNUSED, enabled=spec.enabled)
         return replace(self._freshness_in(source, environment, last), enabled=spec.enabled)
@@ -230,15 +238,17 @@ class SecretStore:
         asked = f"environment {environment}" if environment else "what belongs to no environment"
         return f"secret source {name} may not serve {asked}, only {', '.join(allowed)}"
 
-    async def _own(self, name: str, environment: str, *, force: bool, ttl: float | None) -> _Served | Failed:
+    async def _own(
+        self, name: str, environment: str, *, force: bool, ttl: float | None, ask: bool
+    ) -> _Served | Failed:
         """What this source itself can serve, without its fallbacks."""
         spec = self._specs[name]
         if not spec.enabled:
-            return _refused(f"secret source {name} is not enabled")
+            return refused(f"secret source {name} is not enabled")
         if (problem := self._not_serving(name, environment)) is not None:
-            return _refused(problem)
+            return refused(problem)
         if name in self._circular:
-            return _refused(f"secret source {name}: its credentials come, in the end, from itself")
+            return refused(f"secret source {name}: its credentials come, in the end, from itself")
         entry = self._entry(name, environment)
         if not entry.loaded:
             await self._identify(entry, name, environment)
@@ -249,6 +259,10 @@ class SecretStore:
         self._cache.environments.add(environment)
         entry.readers[name, environment] = now
         ttl = spec.cache_ttl if ttl is None else ttl
+        if not ask and good is not None and now - good.at < max(ttl, spec.max_stale):
+            return _Served(name, good, SourceState.CACHED)
+        if not ask:
+            return refused(f"secret source {name} is not asked now")
         if not (force or changed) and good is not None and now - good.at < ttl:
             self._say(name, SourceState.CACHED)
             return _Served(name, good, SourceState.CACHED)
@@ -373,23 +387,3 @@ _PHRASES = {
     SourceState.STALE: "Using stale cache",
     SourceState.FALLBACK: "Using fallback",
 }
-
-
-def _no_such(source: str) -> SourceRefused:
-    return SourceRefused(f"there is no secret source {source}", hint="add it under secret_sources")
-
-
-def _refused(text: str) -> Failed:
-    return Failed(text, SourceRefused.reason, down=False)
-
-
-def _all_failed(source: str, environment: str, failures: Sequence[Failed]) -> SourceDown | SourceRefused:
-    """One error for all attempts. It is an outage if any of them was: then waiting may help."""
-    waits = [failure.retry_after for failure in failures if failure.retry_after is not None]
-    if len(failures) == 1:
-        text = failures[0].text
-    else:
-        listed = ", ".join(f"({number}) {failure.text}" for number, failure in enumerate(failures, 1))
-        text = f"nothing serves secret source {source} in environment {environment}: {listed}"
-    kind = SourceDown if any(failure.down for failure in failures) else SourceRefused
-    return kind(text, retry_after=min(waits, default=None))

@@ -82,7 +82,7 @@ class Bench:
         Gives how many fingerprints that were.
         """
         values: dict[SecretsKey, Mapping[str, SecretValue] | Setback] = {}
-        await _fetch_secrets(self.spec, self.store, values)
+        await _fetch_secrets(self.spec, self.store, values, ask=True)
         fetched = [each for each in values.values() if not isinstance(each, Setback)]
         KNOWN.learn(value.value for each in fetched for value in each.values())
         facts = replace(self._facts, secrets=values)
