@@ -16,10 +16,10 @@ from reconciler.desk import open_desk
 from reconciler.enrolling import enrol
 from reconciler.errors import TrueupError
 from reconciler.joining import addresses, join_command
-from reconciler.pairing import without_pairing
 from reconciler.runner import Runner
 from reconciler.spec_edit import Edit, EditRefused, NodeFields
 from reconciler.spec_write import BranchProtected, Written
+from reconciler.unpairing import forget_certificate
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -82,7 +82,7 @@ class NodeWork:
         if how.dry_run:
             return NewToken(written)
         try:
-            await self._forget(node)  # a new token, a new certificate
+            await forget_certificate(self._primary, node)  # a new token, a new certificate
         except TrueupError as error:
             # The token is in the spec, and stands nowhere else than in this answer.
             log.error("the old certificate is still recorded; repair the node", node=node, error=str(error))
@@ -94,7 +94,7 @@ class NodeWork:
 
         Raises EditRefused for a node that never paired.
         """
-        known, commit = await self._forget(node)
+        known, commit = await forget_certificate(self._primary, node)
         if not known:
             raise EditRefused(f"{node} has never paired", hint="see `trueup node list`")
         await take_effect(self._runner, f"the node {node} may pair again")
@@ -123,16 +123,6 @@ class NodeWork:
         except BranchProtected as error:
             error.join = join
             raise
-
-    async def _forget(self, node: str) -> tuple[bool, str | None]:
-        """Whether the status files know the node, and the commit that forgets its certificate."""
-        primary = self._primary
-        settings = primary.settings
-        await primary.repositories.mirror(settings.status_repo or settings.require_spec_repo()).refresh()
-        known = f"nodes/{node}" in (await primary.status.read()).nodes
-        return known, await primary.status.publish(
-            lambda recorded: without_pairing(recorded, node, now=primary.now()), f"Let {node} pair again"
-        )
 
     async def _addresses(self, primaries: Sequence[str]) -> list[str]:
         if given := addresses(primaries):

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from agent.node_token import NodeToken
-from reconciler import spec_edit
+from reconciler import spec_edit, unpairing
 from reconciler.console import print_document, print_nodes
 from reconciler.errors import GitRefused, GitUnavailable, SettingsError, TrueupError
 from reconciler.git.urls import check_url
 from reconciler.joining import addresses, join_command
 from reconciler.keys import MasterKey
-from reconciler.pairing import without_pairing
 from reconciler.primary import load_key, open_primary, open_repositories, read_status
 from reconciler.settings import Settings
 from reconciler.spec.files import read_spec_files
@@ -97,13 +96,9 @@ async def repair_node(settings: Settings, name: str) -> list[str]:
 
 
 async def forget_certificate(settings: Settings, name: str) -> tuple[bool, str | None]:
-    """Whether the status branch knows the node, and the commit that forgets its certificate."""
+    """As `unpairing.forget_certificate`, where no primary is at hand."""
     async with open_primary(settings, exclusive=False) as primary:
-        await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
-        known = f"nodes/{name}" in (await primary.status.read()).nodes
-        return known, await primary.status.publish(
-            lambda recorded: without_pairing(recorded, name, now=primary.now()), f"Let {name} pair again"
-        )
+        return await unpairing.forget_certificate(primary, name)
 
 
 def _how_to_join(

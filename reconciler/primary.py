@@ -279,7 +279,7 @@ def open_repositories(settings: Settings) -> Repositories:
 
 async def read_status(settings: Settings, repositories: Repositories) -> Recorded:
     """The status files, from any machine that can read the repository; checked where there is a key."""
-    url = settings.status_repo or settings.require_spec_repo()
+    url = settings.require_status_repo()
     await repositories.refresh(url)
     has_key = settings.master_key is not None or key_path(settings).exists()
     return await StatusBranch(repositories.mirror(url), load_key(settings) if has_key else None).read()
@@ -310,7 +310,7 @@ async def open_primary(
         if journal is None:
             path = settings.state_dir / JOURNAL_FILE
             journal = resources.enter_context(await trio.to_thread.run_sync(Journal, path))
-        status_mirror = repositories.mirror(settings.status_repo or url)
+        status_mirror = repositories.mirror(settings.require_status_repo())
         async with _background() as nursery:
             primary = Primary(
                 settings=settings,

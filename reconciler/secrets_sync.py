@@ -120,7 +120,7 @@ async def _here(settings: Settings, source: str | None) -> list[Answer]:
         store = primary.secret_store(spec)
         values = await ask(store, asked, force=True)
         await record_reads(primary.journal, settings, ReadFor.SYNC, values.values())
-        await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
+        await primary.repositories.refresh(settings.require_status_repo())
         answers: list[Answer] = []
         for name in dict.fromkeys(name for name, _ in asked):
             found = [store.freshness_in(*pair) for pair in asked if pair[0] == name]

@@ -124,6 +124,10 @@ class Settings:
     environ: Mapping[str, str] = field(repr=False)
     """The whole environment; read it through the methods below."""
 
+    def require_status_repo(self) -> str:
+        """Where the status branch is: the spec's repository unless set. Raises SettingsError."""
+        return self.status_repo or self.require_spec_repo()
+
     def require_spec_repo(self) -> str:
         """The spec repository. Raises SettingsError where none is set."""
         if self.spec_repo is None:

@@ -234,6 +234,22 @@ async def test_projects_are_run_and_retried_and_decisions_recorded(tmp_path: Pat
         assert (await it.refused("POST", "/api/sync/tasks/nothing/retry"))[0] == 404
         assert (await it.refused("POST", "/api/sync/projects/sit/run"))[0] == 404
 
+        # What would stay as it is, is refused with who wants it so.
+        away = await it.refused("POST", "/api/sync/projects/site/run", environment="staging")
+        assert (away[0], "it is in none" in away[1]) == (404, True)
+        for left in ("projects/branch/site", "projects/site"):
+            await it.done("POST", f"/api/resources/{left}/suspend", {"reason": "moving"}, 202)
+            kept = await it.refused("POST", "/api/sync/projects/site/run")
+            assert kept[0] == 409
+            assert f"{left} is suspended by Anna Example" in kept[1]
+            assert "moving" in kept[1]
+            await it.done("POST", f"/api/resources/{left}/resume", {}, 202)
+        await it.done("POST", "/api/freeze", {"reason": "a fire"}, 202)
+        frozen = await it.refused("POST", "/api/sync/projects/site/run")
+        assert (frozen[0], "everything is frozen by Anna Example" in frozen[1]) == (409, True)
+        await it.done("POST", "/api/unfreeze", {}, 202)
+        await it.done("POST", "/api/sync/projects/site/run", status=202)
+
         # How it is synced: as a commit; to a place that the agent refuses.
         outside = {"nodes": [{"node_id": "web-1", "target_path": "/not/allowed"}]}
         wrote = await it.done("PUT", "/api/sync/projects/site/sync", {"sync": outside})
@@ -247,8 +263,8 @@ async def test_projects_are_run_and_retried_and_decisions_recorded(tmp_path: Pat
 
         # Decisions, with the commands' own refusals.
         held = await it.done("POST", "/api/environments/staging/hold", {"reason": "wait"}, 202)
-        assert held["decisions"] == [{"number": 1, "what": "hold staging"}]
-        [record] = records(it.world.spec)
+        assert held["decisions"] == [{"number": 7, "what": "hold staging"}]
+        record = records(it.world.spec)[-1]
         assert (record.by, record.reason) == ("Anna Example <anna@example.org>", "wait")
         twice = await it.refused("POST", "/api/environments/staging/hold", {})
         command = await it.world.trueup("hold", "staging", expect=1)
@@ -267,7 +283,7 @@ async def test_projects_are_run_and_retried_and_decisions_recorded(tmp_path: Pat
         await it.done("POST", "/api/resources/projects/site/resume", {}, 202)
         await it.done("POST", "/api/freeze", {"reason": "stop"}, 202)
         await it.done("POST", "/api/unfreeze", {}, 202)
-        assert [each.kind for each in records(it.world.spec)] == [
+        assert [each.kind for each in records(it.world.spec)][6:] == [
             *("hold", "unhold", "suspend", "resume", "freeze", "unfreeze")
         ]
 

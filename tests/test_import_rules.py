@@ -21,6 +21,7 @@ MAX_LINES = 400
 # Pure: no I/O, clock or randomness, neither itself nor in anything of ours that it imports.
 PURE = (
     "reconciler.node_health",
+    "reconciler.release.past",
     "agent.blocks",
     "agent.changes",
     "agent.ignore",

@@ -245,6 +245,19 @@ class _Pressing:
         assert tasks[0][1] == "SUCCESS"
         assert (self.target / "index.html").read_text() == "hello\n"
 
+        # One that is left as it is, is not run; the page says who wants it so.
+        projects = section(self.page, "projects")
+        projects.get_by_text("Suspend…").click()
+        projects.get_by_label("Why").fill("moving")
+        projects.get_by_role("button", name="Suspend site").click()
+        record = self.records()[-1]
+        assert (record.kind, record.resource, record.reason) == ("suspend", "projects/branch/site", "moving")
+        self.page.get_by_role("button", name="Run site", exact=True).click()
+        assert "projects/branch/site is suspended by olga" in notice(self.page)
+        assert len(self.tasks()) == len(tasks)
+        projects.get_by_role("button", name="Resume site").click()
+        assert self.records()[-1].kind == "resume"
+
     def form(self) -> Page:
         self.page.get_by_role("link", name="Sync settings of site").click()
         return self.page

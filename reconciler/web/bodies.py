@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 
-from reconciler.errors import TrueupError
+from reconciler.web.refusals import RequestRefused
 
 MAX_BODY: Final = 25 * 1024 * 1024
 """Bytes of one body: GitHub sends no larger ones."""
@@ -15,14 +15,10 @@ MAX_TOGETHER: Final = 64 * 1024 * 1024
 """Bytes of all bodies that are in memory."""
 
 
-class BodyRefused(TrueupError):
-    """The body of a request that is not read to its end; `status` is HTTP's."""
+class BodyRefused(RequestRefused):
+    """The body of a request that is not read to its end."""
 
     reason = "BodyRefused"
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Bodies:

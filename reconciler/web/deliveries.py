@@ -12,10 +12,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from reconciler.errors import TrueupError
 from reconciler.secrets.values import Secret
 from reconciler.spec.secret_model import InfisicalSettings, SecretSource
 from reconciler.status.conditions import bounded
+from reconciler.web.refusals import RequestRefused
 
 MAX_AGE_MS: Final = 5 * 60 * 1000
 """How far Infisical's time of sending may be from ours: an old delivery does nothing a second time."""
@@ -27,14 +27,10 @@ _GITHUB = re.compile(rb"sha256=([0-9a-f]{64})")
 Body = TypeVar("Body")
 
 
-class DeliveryRefused(TrueupError):
-    """A delivery that is not acted on; `status` is HTTP's."""
+class DeliveryRefused(RequestRefused):
+    """A delivery that is not acted on."""
 
     reason = "DeliveryRefused"
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from semver import Version
 from reconciler.control.records import Kind, Record
 from reconciler.control.situation import DecisionRefused, Situation, unknown
 from reconciler.control.state import fold
-from reconciler.errors import TrueupError
 from reconciler.git.objects import Tag
 from reconciler.observation import Setback
 from reconciler.release import rules
@@ -22,19 +21,16 @@ from reconciler.release.rules import Refusal
 from reconciler.release.versions import parse_version, read_trailers, releases_of
 from reconciler.status.documents import Release, UnitStatus
 from reconciler.web.deploy_bodies import Asked
+from reconciler.web.refusals import RequestRefused
 
 FOLLOW = "follow"
 """What a request is called that needs no record."""
 
 
-class DeployRefused(TrueupError):
-    """A request that the rules do not let through, or that means nothing here; `status` is HTTP's."""
+class DeployRefused(RequestRefused):
+    """A request that the rules do not let through, or that means nothing here."""
 
     reason = "DeployRefused"
-
-    def __init__(self, status: int, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,11 +42,12 @@ from reconciler.web.deploy_orders import (
     with_provisional,
 )
 from reconciler.web.endpoints import AnyEndpoint, Model, OpenEndpoint
+from reconciler.web.headers import values_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 MAX_BODY: Final = 64 * 1024
-SIGNATURE: Final = b"x-hub-signature-256"
+SIGNATURE: Final = "x-hub-signature-256"
 
 
 class Taken(Model, frozen=True):
@@ -119,7 +120,7 @@ class Deploys:
         secret = self._primary.settings.deploy_secret
         if secret is None:
             raise DeliveryRefused(404, "deploys are closed; DEPLOY_SECRET opens them")
-        signatures = [value for key, value in request.headers.raw if key.lower() == SIGNATURE]
+        signatures = values_of(request, SIGNATURE)
         async with self._bodies.read(request) as body:
             asked = read_deploy(signatures, body, secret, now=self._primary.now())
         async with self._one_at_a_time:

@@ -19,6 +19,7 @@ from reconciler.settings_values import Network
 from reconciler.token_file import TokenFile, TokensUnusable
 from reconciler.web.addresses import client_of, group_of
 from reconciler.web.endpoints import Caller, Role
+from reconciler.web.headers import values_of
 from reconciler.web.rates import Rates
 from reconciler.web.refusals import NotAuthenticated, RequestRefused
 
@@ -77,7 +78,7 @@ class Door:
     async def __call__(self, request: Request) -> Caller:
         """Who sent a request, by the token in its Authorization header and nowhere else."""
         self._require_open()
-        given = [value for key, value in request.headers.raw if key.lower() == b"authorization"]
+        given = values_of(request, "authorization")
         if not given:
             raise NotAuthenticated("a token is needed, as `Authorization: Bearer TOKEN`")
         scheme, _, presented = given[0].partition(b" ")
@@ -107,9 +108,7 @@ class Door:
 
     def client(self, request: Request) -> str:
         """The address of whoever sent it, as far as it can be told."""
-        forwarded = [
-            value.decode("latin-1") for key, value in request.headers.raw if key.lower() == b"x-forwarded-for"
-        ]
+        forwarded = [value.decode("latin-1") for value in values_of(request, "x-forwarded-for")]
         peer = request.client.host if request.client is not None else ""
         return client_of(peer, forwarded, self._trusted)
 

@@ -41,6 +41,12 @@ class Caller:
         return role is Role.READ or self.role is Role.OPERATE
 
 
+def require_role(caller: Caller, role: Role) -> None:
+    """Raises NotAllowed."""
+    if not caller.may(role):
+        raise NotAllowed(f"this needs a token with the role {role}")
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
     """Base of what is answered."""
 
@@ -170,8 +176,7 @@ def _by_method(path: str, handlers: Mapping[str, Open]) -> Open:
 def _checking(endpoint: Endpoint, identify: Identify, bodies: Bodies) -> Open:
     async def serve(request: Request) -> Response:
         caller = await identify(request)
-        if not caller.may(endpoint.role):
-            raise NotAllowed(f"this needs a token with the role {endpoint.role}")
+        require_role(caller, endpoint.role)
         if endpoint.deadline is not None and TIME in request.scope:
             request.scope[TIME].allow(endpoint.deadline)
         query = _query(request, endpoint.query)

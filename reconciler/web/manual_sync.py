@@ -17,16 +17,17 @@ from reconciler.runner import Runner
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import bounded
 from reconciler.web.answers import encoded
-from reconciler.web.apis.known import NoPassYet
+from reconciler.web.apis.known import spec_of
 from reconciler.web.asked_passes import ask_durably
 from reconciler.web.bodies import Bodies
 from reconciler.web.deliveries import DeliveryRefused, PassAsked, check_github_signature
 from reconciler.web.deploy_bodies import Name, check_once
-from reconciler.web.endpoints import AnyEndpoint, Done, Identify, OpenEndpoint, Role
-from reconciler.web.refusals import NotAllowed, RequestRefused
+from reconciler.web.endpoints import AnyEndpoint, Done, Identify, OpenEndpoint, Role, require_role
+from reconciler.web.headers import values_of
+from reconciler.web.refusals import RequestRefused
 
 MAX_BODY: Final = 64 * 1024
-SIGNATURE: Final = b"x-hub-signature-256"
+SIGNATURE: Final = "x-hub-signature-256"
 
 
 class SyncBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,13 +83,12 @@ class ManualSync:
     async def receive(self, request: Request) -> Response:
         """202 once it cannot be lost."""
         primary = self._runner.primary
-        signatures = [value for key, value in request.headers.raw if key.lower() == SIGNATURE]
+        signatures = values_of(request, SIGNATURE)
         by = "a signed request"
         secret = primary.settings.deploy_secret
         if not signatures:
             caller = await self._identify(request)
-            if not caller.may(Role.OPERATE):
-                raise NotAllowed(f"this needs a token with the role {Role.OPERATE}")
+            require_role(caller, Role.OPERATE)
             by = caller.name
         elif secret is None:
             raise DeliveryRefused(404, "closed to signed requests; DEPLOY_SECRET opens it")
@@ -110,9 +110,7 @@ class ManualSync:
         return encoded(Done(success=True, message="A pass was asked for"), 202)
 
     def _said(self, asked: SyncBody, by: str) -> PassAsked:
-        spec = self._runner.primary.spec
-        if spec is None:
-            raise NoPassYet("no pass has read the spec yet", hint="try again in a moment, or look at the log")
+        spec = spec_of(self._runner)
         try:
             meant = meant_by(asked, spec)
         except UnknownName as error:

@@ -15,6 +15,7 @@ from reconciler.web.answers import done
 from reconciler.web.bodies import Bodies
 from reconciler.web.deliveries import Delivery, DeliveryRefused, read_github, read_infisical
 from reconciler.web.endpoints import AnyEndpoint, OpenEndpoint
+from reconciler.web.headers import values_of
 
 INFISICAL: Final = "x-infisical-signature"
 GITHUB: Final = "x-hub-signature-256"
@@ -72,7 +73,7 @@ def _reader(request: Request, settings: Settings) -> tuple[str, Callable[[bytes]
 
     Raises DeliveryRefused where that needs no body, before one is read.
     """
-    infisical, github = _values(request, INFISICAL), _values(request, GITHUB)
+    infisical, github = values_of(request, INFISICAL), values_of(request, GITHUB)
     of_infisical, of_github = settings.infisical_webhook_secret, settings.webhook_secret
     if of_infisical is None and of_github is None:
         raise DeliveryRefused(404, "no webhook is open; WEBHOOK_SECRET or INFISICAL_WEBHOOK_SECRET opens it")
@@ -91,11 +92,6 @@ def _reader(request: Request, settings: Settings) -> tuple[str, Callable[[bytes]
 
 def _sender(request: Request) -> str:
     """Who a delivery seems to be from."""
-    if _values(request, GITHUB):
+    if values_of(request, GITHUB):
         return "github"
-    return "infisical" if _values(request, INFISICAL) else "unknown"
-
-
-def _values(request: Request, name: str) -> list[bytes]:
-    """All headers of a name as they came: they may hold any byte."""
-    return [value for key, value in request.headers.raw if key.lower() == name.encode()]
+    return "infisical" if values_of(request, INFISICAL) else "unknown"

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+import msgspec
+
 from reconciler.control.records import Record
 from reconciler.release.windows import is_open, next_opening
 from reconciler.runner import Runner
@@ -18,6 +20,7 @@ from reconciler.web.apis.known import (
     known,
     page_of,
     readiness_of,
+    seen_as,
 )
 from reconciler.web.endpoints import AnyEndpoint, Call, Endpoint, Model, Nothing, Role
 
@@ -60,11 +63,11 @@ class HoldView(Model, frozen=True):
 
     unit: str
     reason: str
-    resource: str
-    keys: tuple[str, ...]
-    by: str
-    number: int
     at: datetime
+    resource: str = ""
+    keys: tuple[str, ...] = ()
+    by: str = ""
+    number: int = 0
 
 
 class WindowView(Model, frozen=True):
@@ -162,17 +165,8 @@ def _view(known: Known, environment: Environment) -> EnvironmentView:
             UnitView(unit=unit, release=release_view(each.release), refused=each.refused)
             for unit, each in sorted(status.units.items())
         ),
-        waiting=tuple(
-            WaitingView(
-                unit=each.unit,
-                tag=each.tag,
-                commit=each.commit,
-                reason=each.reason,
-                message=each.message,
-            )
-            for each in status.waiting
-        ),
-        holds=(*_operators_holds(known, name), *_own_holds(status)),
+        waiting=tuple(seen_as(WaitingView, each) for each in status.waiting),
+        holds=(*_operators_holds(known, name), *(seen_as(HoldView, each) for each in status.holds)),
         windows=_windows(environment.windows, known.now),
         suspended=_decided(known.control.suspension_of(id)),
         frozen=_decided(known.control.frozen),
@@ -180,19 +174,7 @@ def _view(known: Known, environment: Environment) -> EnvironmentView:
 
 
 def release_view(release: Release) -> ReleaseView:
-    return ReleaseView(
-        tag=release.tag,
-        commit=release.commit,
-        spec_revision=release.spec_revision or "",
-        kind=release.kind,
-        recorded_at=release.recorded_at,
-        promoted_from=release.promoted_from,
-        triggered_by=release.triggered_by,
-        decision=release.decision,
-        outcome=release.outcome,
-        ended_at=release.ended_at,
-        reason=release.reason,
-    )
+    return seen_as(ReleaseView, msgspec.structs.replace(release, spec_revision=release.spec_revision or ""))
 
 
 def _operators_holds(known: Known, environment: str) -> list[HoldView]:
@@ -200,8 +182,6 @@ def _operators_holds(known: Known, environment: str) -> list[HoldView]:
         HoldView(
             unit=unit,
             reason=record.reason,
-            resource="",
-            keys=(),
             by=record.by,
             number=record.number,
             at=record.at,
@@ -211,32 +191,13 @@ def _operators_holds(known: Known, environment: str) -> list[HoldView]:
     ]
 
 
-def _own_holds(status: EnvironmentStatus) -> list[HoldView]:
-    return [
-        HoldView(
-            unit=each.unit,
-            reason=each.reason,
-            resource=each.resource,
-            keys=each.keys,
-            by="",
-            number=0,
-            at=each.at,
-        )
-        for each in status.holds
-    ]
-
-
 def _windows(windows: tuple[Window, ...], now: datetime) -> Windows:
     return Windows(
         open=is_open(windows, now),
         opens_at=next_opening(windows, now),
-        windows=tuple(
-            WindowView(allow=each.allow, deny=each.deny, timezone=each.timezone) for each in windows
-        ),
+        windows=tuple(seen_as(WindowView, each) for each in windows),
     )
 
 
 def _decided(record: Record | None) -> Decided | None:
-    if record is None:
-        return None
-    return Decided(by=record.by, at=record.at, reason=record.reason, number=record.number)
+    return None if record is None else seen_as(Decided, record)

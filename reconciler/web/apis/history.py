@@ -1,10 +1,10 @@
 """The releases that environments have and had, the newest first."""
 
-from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
 
+from reconciler.release.past import Past, past_of
 from reconciler.runner import Runner
 from reconciler.status.documents import Recorded
 from reconciler.web.apis.environments import ReleaseView, release_view
@@ -70,36 +70,27 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
 
 def history_page(recorded: Recorded, environment: str, query: HistoryQuery) -> History:
     """Of one environment, or of all where none is named."""
-    entries = sorted(
-        (
-            (_key(entry), entry)
-            for entry in _entries(recorded)
-            if environment in ("", entry.environment) and query.unit in ("", entry.unit)
-        ),
-        key=lambda each: each[0],
-        reverse=True,
-    )
+    chosen = [past for past in past_of(recorded, environment) if query.unit in ("", past.unit)]
+    entries = sorted(((_key(past), past) for past in chosen), key=lambda each: each[0], reverse=True)
     following = [each for each in entries if not query.before or each[0] < query.before]
     page = following[: query.limit]
     return History(
-        releases=tuple(entry for _, entry in page), next=page[-1][0] if len(following) > len(page) else None
+        releases=tuple(_view(past) for _, past in page),
+        next=page[-1][0] if len(following) > len(page) else None,
     )
 
 
-def _entries(recorded: Recorded) -> Iterator[HistoryEntryView]:
-    for id, status in recorded.environments.items():
-        for unit, known_unit in status.units.items():
-            for release in (known_unit.release, *known_unit.history):
-                yield HistoryEntryView(
-                    environment=id.removeprefix("environments/"),
-                    unit=unit,
-                    current=release is known_unit.release,
-                    previous=release.previous,
-                    release=release_view(release),
-                )
+def _view(past: Past) -> HistoryEntryView:
+    return HistoryEntryView(
+        environment=past.environment,
+        unit=past.unit,
+        current=past.current,
+        previous=past.release.previous,
+        release=release_view(past.release),
+    )
 
 
-def _key(entry: HistoryEntryView) -> str:
+def _key(past: Past) -> str:
     """Sorts as the time does, and tells what came at the same time apart."""
-    release = entry.release
-    return f"{release.recorded_at:%Y-%m-%dT%H:%M:%SZ} {entry.environment} {entry.unit} {release.tag}"
+    release = past.release
+    return f"{release.recorded_at:%Y-%m-%dT%H:%M:%SZ} {past.environment} {past.unit} {release.tag}"

@@ -6,7 +6,7 @@ No route of the API waits for git, and none of them changes anything.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -60,14 +60,23 @@ class Known:
         return self.looked.control
 
 
+def spec_of(runner: Runner) -> Spec:
+    """Raises NoPassYet as long as no pass has read one."""
+    if runner.primary.spec is None:
+        raise _no_pass_yet(runner)
+    return runner.primary.spec
+
+
+def _no_pass_yet(runner: Runner) -> NoPassYet:
+    why = f": {runner.last.error}" if runner.last is not None and runner.last.error else ""
+    return NoPassYet(f"no pass has read the spec yet{why}", hint="try again in a moment, or look at the log")
+
+
 def known(runner: Runner) -> Known:
     """Raises NoPassYet as long as no pass has looked at anything."""
     primary = runner.primary
     if primary.looked is None or primary.spec is None:
-        why = f": {runner.last.error}" if runner.last is not None and runner.last.error else ""
-        raise NoPassYet(
-            f"no pass has read the spec yet{why}", hint="try again in a moment, or look at the log"
-        )
+        raise _no_pass_yet(runner)
     looked = primary.looked
     steps = {step.resource: step for step in looked.plan.steps}
     return Known(primary.now(), looked.spec, looked, primary.status.known, steps, looked.findings())
@@ -114,6 +123,14 @@ def conditions_of(conditions: Sequence[Condition]) -> tuple[ConditionView, ...]:
         )
         for each in conditions
     )
+
+
+V = TypeVar("V", bound=Model)
+
+
+def seen_as(view: type[V], thing: object) -> V:
+    """What is answered of something whose fields have the same names; further ones it has are not told."""
+    return msgspec.convert(thing, view, from_attributes=True)
 
 
 class Readiness(Model, frozen=True):

@@ -10,7 +10,7 @@ from reconciler.plan import Plan
 from reconciler.primary import open_primary
 from reconciler.reconcile import prepare
 from reconciler.runner import Runner
-from reconciler.web.apis.known import known
+from reconciler.web.apis.known import known, seen_as
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Endpoint, Model, Nothing, Role
 
 DEADLINE: Final = 170.0
@@ -109,23 +109,8 @@ def plan_view(
         at=at,
         fresh=fresh,
         spec_revision=plan.spec_revision,
-        steps=tuple(
-            StepPlan(
-                resource=each.resource,
-                action=each.action.value,
-                reason=each.reason,
-                changes=each.changes,
-                hash=each.hash,
-                depends_on=each.depends_on,
-            )
-            for each in plan.steps
-        ),
-        findings=tuple(
-            FindingView(
-                resource=each.resource, reason=each.reason, message=each.message, unknown=each.unknown
-            )
-            for each in plan.findings
-        ),
+        steps=tuple(seen_as(StepPlan, each) for each in plan.steps),
+        findings=tuple(seen_as(FindingView, each) for each in plan.findings),
         problems=tuple(map(str, problems)),
         notes=notes,
     )

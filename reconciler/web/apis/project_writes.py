@@ -1,5 +1,6 @@
 """The API that changes how projects are synced, and has them synced: a commit, runs and retries."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -7,10 +8,14 @@ import msgspec
 import trio
 
 from reconciler import spec_edit
-from reconciler.identity import project_id
+from reconciler.control.records import Record
+from reconciler.control.situation import told
+from reconciler.control.state import ControlState, fold
+from reconciler.identity import project_id, sync_id
 from reconciler.runner import Runner
-from reconciler.spec.model import Project
-from reconciler.web.apis.known import NoPassYet
+from reconciler.spec.model import Project, Spec
+from reconciler.web.apis.known import spec_of
+from reconciler.web.apis.projects import WhichProject
 from reconciler.web.apis.writing import REFUSALS, TIME, Writing, Wrote, how, judged, wrote
 from reconciler.web.asked_passes import ask_durably
 from reconciler.web.deliveries import PassAsked
@@ -54,9 +59,12 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
             tag="projects",
             handler=api.run,
             role=Role.OPERATE,
+            query=WhichProject,
             answer=Follow,
             status=202,
-            refusals={409: "The project is suspended, disabled, or has no targets."},
+            refusals={
+                409: "The project is suspended, frozen, disabled, without targets, or there are several."
+            },
         ),
         Endpoint(
             method="POST",
@@ -67,7 +75,7 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
             role=Role.OPERATE,
             answer=Follow,
             status=202,
-            refusals={409: "The task has not ended in failure."},
+            refusals={409: "The task has not ended in failure, or what it did is suspended or frozen."},
         ),
     ]
 
@@ -88,14 +96,16 @@ class _Projects:
             self._runner.ask(f"how {name} is synced was changed")
         return Wrote(**wrote(written, f"how {name} is synced was changed"))
 
-    async def run(self, call: Call[Nothing, Nothing]) -> Follow:
-        project = self._project(call.path["name"])
+    async def run(self, call: Call[WhichProject, Nothing]) -> Follow:
+        project = project_named(spec_of(self._runner), call.path["name"], call.query.environment)
         if project.suspend:
             raise RequestRefused(409, f"{project.id} is suspended in the spec")
         if not project.sync.enabled:
             raise RequestRefused(409, f"the sync of {project.id} is not enabled in the spec")
         if not project.sync.targets:
             raise RequestRefused(409, f"{project.id} has no targets: no node is named, or has the labels")
+        targets = [sync_id(project, each) for each in project.sync.targets]
+        await self._require_free([project_id(project), *targets])
         why = f"{call.caller.name} asked for a run of {project.id}"
         await ask_durably(self._runner, "api", PassAsked(why, forced=(project_id(project),)))
         return Follow(
@@ -111,6 +121,7 @@ class _Projects:
             raise RequestRefused(404, "there is no such task, or it is long ago")
         if task.state != "FAILED":
             raise RequestRefused(409, f"the task is {task.state}; only one that is FAILED can be tried again")
+        await self._require_free([task.resource])
         why = f"{call.caller.name} asked for a retry of {task.resource}"
         await ask_durably(self._runner, "api", PassAsked(why, resources=(task.resource,)))
         return Follow(
@@ -119,11 +130,40 @@ class _Projects:
             url=f"/api/sync/tasks?node={quote(task.node, safe='')}",
         )
 
-    def _project(self, name: str) -> Project:
-        spec = self._runner.primary.spec
-        if spec is None:
-            raise NoPassYet("no pass has read the spec yet", hint="try again in a moment, or look at the log")
-        found = next((each for each in spec.projects.values() if each.id == name), None)
-        if found is None:
-            raise RequestRefused(404, f"the spec has no project {name!r}")
-        return found
+    async def _require_free(self, resources: Sequence[str]) -> None:
+        """Refuse what the next pass would leave as it is: the first of these, or all of the others."""
+        whole, *parts = resources
+        control = fold(await self._runner.primary.operators.read())
+        if control.frozen is not None:
+            raise RequestRefused(409, f"everything is frozen {told(control.frozen)}")
+        kept = keeping(control, whole)
+        if kept is None and parts:
+            each = [keeping(control, part) for part in parts]
+            kept = each[0] if all(each) else None
+        if kept is not None:
+            name = kept.resource
+            raise RequestRefused(
+                409, f"{name} is suspended {told(kept)}", hint=f"`trueup resume {name}` ends that"
+            )
+
+
+def keeping(control: ControlState, resource: str) -> Record | None:
+    """The decision for which a project, or one of its targets, stays as it is."""
+    parts = resource.split("/")
+    places = [resource, *([f"environments/{parts[1]}"] if parts[0] == "projects" else [])]
+    return next((found for place in places if (found := control.suspension_of(place)) is not None), None)
+
+
+def project_named(spec: Spec, name: str, environment: str) -> Project:
+    """The one project of that name. Releases can give several environments one each: then an environment
+    has to be named. Raises RequestRefused."""
+    named = [each for each in spec.projects.values() if each.id == name]
+    if not named:
+        raise RequestRefused(404, f"the spec has no project {name!r}")
+    chosen = [each for each in named if environment in ("", each.environment)]
+    places = ", ".join(sorted(each.environment or "none" for each in named))
+    if not chosen:
+        raise RequestRefused(404, f"the spec has no project {name!r} in {environment}; it is in {places}")
+    if len(chosen) > 1:
+        raise RequestRefused(409, f"{name} is in several environments", hint=f"name one of them: {places}")
+    return chosen[0]

@@ -3,7 +3,7 @@
 from reconciler.identity import project_id, sync_id
 from reconciler.runner import Runner
 from reconciler.spec.model import Build, Project, SyncRules, SyncTarget
-from reconciler.status.documents import SyncCounts, SyncStatus
+from reconciler.status.documents import SyncStatus
 from reconciler.web.apis.known import (
     ConditionView,
     Known,
@@ -19,6 +19,7 @@ from reconciler.web.apis.known import (
     page_of,
     planned_of,
     readiness_of,
+    seen_as,
 )
 from reconciler.web.apis.services import Change, changes_of
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Endpoint, Model, Nothing, Role
@@ -224,14 +225,10 @@ def _target(known: Known, project: Project, target: SyncTarget, connected: froze
         applied_revision=status.last_applied_revision,
         attempted_revision=status.last_attempted_revision,
         tree_digest=status.tree_digest,
-        counts=_counts(status.counts),
+        counts=seen_as(Counts, status.counts),
         after_done=status.after_done,
         warnings=status.warnings,
         last_change=changes[0] if changes else None,
         planned=planned_of(known, id),
         suspended=known.control.suspends(id),
     )
-
-
-def _counts(counts: SyncCounts) -> Counts:
-    return Counts(**{name: getattr(counts, name) for name in counts.__struct_fields__})

@@ -12,9 +12,8 @@ from reconciler.secrets.freshness import SourceState
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets_report import sources_document
 from reconciler.source_sync import changes, environments_of, why
-from reconciler.spec.model import Spec
 from reconciler.web.answers import answer, refused
-from reconciler.web.apis.known import NoPassYet
+from reconciler.web.apis.known import spec_of
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Done, Endpoint, Model, Nothing, Role
 
 SYNC_DEADLINE: Final = 200.0
@@ -79,7 +78,7 @@ class _Secrets:
 
     async def list_sources(self, _call: Call[Nothing, Nothing]) -> Response:
         """Names, states, ages: never values. The document of `trueup secrets list`."""
-        primary, spec, store = self._runner.primary, self._spec(), self._store()
+        primary, spec, store = self._runner.primary, spec_of(self._runner), self._store()
         asked = [(name, each) for name, all in asked_environments(spec).items() for each in all]
         found = {pair: store.freshness_in(*pair) for pair in asked}
         uses = uses_of(spec)
@@ -87,7 +86,7 @@ class _Secrets:
 
     async def sync(self, call: Call[Nothing, Nothing]) -> Synced | Response:
         """Ask the source itself, in every environment that uses it, whatever is in memory."""
-        name, spec, store = call.path["name"], self._spec(), self._store()
+        name, spec, store = call.path["name"], spec_of(self._runner), self._store()
         source = self._runner.primary.secret_sources(spec).get(name)
         if source is None:
             return refused(404, f"Secret {name} not found")
@@ -108,7 +107,7 @@ class _Secrets:
 
     async def clear_cache(self, call: Call[Which, Nothing]) -> Done | Response:
         """Forget what was fetched from all sources, or from the one that `source` names."""
-        name, spec, store = call.query.source, self._spec(), self._store()
+        name, spec, store = call.query.source, spec_of(self._runner), self._store()
         if name is not None and name not in spec.secret_sources:
             return refused(404, f"Secret {name} not found")
         store.clear_cache(name)
@@ -116,10 +115,5 @@ class _Secrets:
         cleared = f"Cache of secret {name} cleared" if name else "All secrets cache cleared"
         return Done(success=True, message=cleared)
 
-    def _spec(self) -> Spec:
-        if self._runner.primary.spec is None:
-            raise NoPassYet("no pass has read the spec yet", hint="try again in a moment, or look at the log")
-        return self._runner.primary.spec
-
     def _store(self) -> SecretStore:
-        return self._runner.primary.secret_store(self._spec())
+        return self._runner.primary.secret_store(spec_of(self._runner))

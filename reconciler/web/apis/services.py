@@ -23,6 +23,7 @@ from reconciler.web.apis.known import (
     page_of,
     planned_of,
     readiness_of,
+    seen_as,
 )
 from reconciler.web.endpoints import AnyEndpoint, Call, Endpoint, Model, Nothing, Role
 
@@ -168,26 +169,8 @@ def _detail(known: Known, service: Service, steps: tuple[StepRecord, ...]) -> Se
 
 def changes_of(history: tuple[HistoryEntry, ...]) -> tuple[Change, ...]:
     """The newest first."""
-    return tuple(
-        Change(
-            revision=each.revision,
-            outcome=each.outcome,
-            reason=each.reason,
-            config_hash=each.config_hash,
-            at=each.at,
-        )
-        for each in history
-    )
+    return tuple(seen_as(Change, each) for each in history)
 
 
 def step_view(step: StepRecord) -> StepView:
-    return StepView(
-        action=step.action,
-        reason=step.reason,
-        revision=step.revision,
-        began_at=step.began_at,
-        ended_at=step.ended_at,
-        outcome=step.outcome,
-        end_reason=step.end_reason,
-        message=step.message,
-    )
+    return seen_as(StepView, step)

@@ -8,7 +8,7 @@ import trio
 from reconciler.journal import AttemptRecord, Journal, TaskRecord
 from reconciler.runner import Runner
 from reconciler.running import Progress
-from reconciler.web.apis.known import Limit, Name, NotFound, Page
+from reconciler.web.apis.known import Limit, Name, NotFound, Page, seen_as
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Endpoint, Model, Nothing, Role
 
 State = Literal["PENDING", "RUNNING", "SUCCESS", "FAILED", "RETRYING"]
@@ -128,9 +128,7 @@ class _Tasks:
         return TaskLogs(
             task=task.id,
             state=task.state,
-            attempts=tuple(
-                AttemptLog(number=each.number, state=each.state, log=each.log) for each in task.attempts
-            ),
+            attempts=tuple(seen_as(AttemptLog, each) for each in task.attempts),
         )
 
     async def _task(self, id: str) -> TaskRecord:
@@ -160,24 +158,9 @@ def task_view(task: TaskRecord, progress: Progress | None) -> TaskView:
         created_at=task.created_at,
         trace=task.trace,
         attempts=tuple(map(_attempt, task.attempts)),
-        progress=None
-        if progress is None
-        else ProgressView(
-            attempt=progress.attempt,
-            total_bytes=progress.total_bytes,
-            sent_bytes=progress.sent_bytes,
-            received_bytes=progress.received_bytes,
-        ),
+        progress=None if progress is None else seen_as(ProgressView, progress),
     )
 
 
 def _attempt(attempt: AttemptRecord) -> AttemptView:
-    return AttemptView(
-        number=attempt.number,
-        state=attempt.state,
-        began_at=attempt.began_at,
-        ended_at=attempt.ended_at,
-        reason=attempt.reason,
-        message=attempt.message,
-        details=msgspec.convert(dict(attempt.details), dict[str, Detail]),
-    )
+    return seen_as(AttemptView, attempt)

@@ -12,11 +12,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from reconciler.web.endpoints import Call, Caller, Endpoint
+from reconciler.web.endpoints import Call, Caller, Endpoint, require_role
 from reconciler.web.guard import TIME
 from reconciler.web.page.changes import ADD, SETTINGS
 from reconciler.web.page.form_text import lines_of
-from reconciler.web.refusals import NotAllowed, RequestRefused
+from reconciler.web.refusals import RequestRefused
 
 Form = Mapping[str, str]
 Place = tuple[str, str]
@@ -91,7 +91,13 @@ DEEDS: Final[Mapping[str, Deed]] = {
     "revoke": _node("revoke", reason="reason"),
     "suspend": _resource("suspend"),
     "resume": _resource("resume"),
-    "run": Deed("POST", "/api/sync/projects/{name}/run", "projects", _NAME),
+    "run": Deed(
+        "POST",
+        "/api/sync/projects/{name}/run",
+        "projects",
+        _NAME,
+        query={"environment": "environment"},
+    ),
     "retry": Deed("POST", "/api/sync/tasks/{id}/retry", "tasks", {"id": "id"}),
     "sync": Deed("POST", "/api/secrets/{name}/sync", "sources", _NAME),
     "clear": Deed("POST", "/api/secrets/cache/clear", "sources", query={"source": "source"}),
@@ -123,6 +129,10 @@ class Doing:
         """The names of the buttons and forms that somebody may use."""
         return frozenset(name for name, each in self._known.items() if caller.may(each.role))
 
+    def require(self, name: str, caller: Caller) -> None:
+        """Raises NotAllowed where somebody may not use this button or form."""
+        require_role(caller, self._known[name].role)
+
     async def do(self, name: str, form: Form, caller: Caller, request: Request) -> Did:
         """Raises NotAllowed, RequestRefused and what the API refuses with."""
         deed = DEEDS.get(name)
@@ -142,8 +152,7 @@ class Doing:
     async def call(self, place: Place, call: Call[Any, Any]) -> Did:
         """What an endpoint of the API does, the role judged, a query and a body checked in the same way."""
         endpoint = self._api[place]
-        if not call.caller.may(endpoint.role):
-            raise NotAllowed(f"this needs a token with the role {endpoint.role}")
+        require_role(call.caller, endpoint.role)
         try:
             query = msgspec.convert(dict(call.query), endpoint.query, strict=False)
             body = msgspec.convert(dict(call.body), endpoint.body, strict=False)

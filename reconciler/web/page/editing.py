@@ -11,7 +11,7 @@ from starlette.responses import Response
 from reconciler.runner import Runner
 from reconciler.spec.model import Node, Project, Spec
 from reconciler.spec_edit import node_entries
-from reconciler.web.apis.known import NoPassYet
+from reconciler.web.apis.known import spec_of
 from reconciler.web.endpoints import Call
 from reconciler.web.page.changes import (
     ADD,
@@ -28,7 +28,7 @@ from reconciler.web.page.gate import Gate, back, html, shown_once
 from reconciler.web.page.node_list import STRATEGIES, Entry, digest, rows_of
 from reconciler.web.page.render import render
 from reconciler.web.page.sessions import Session
-from reconciler.web.refusals import NotAllowed, RequestRefused
+from reconciler.web.refusals import RequestRefused
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -51,7 +51,7 @@ class Editing:
         session = self._allowed(request, "project-form")
         allow_time(request)
         project = self._project(request.query_params.get("name", ""))
-        return _project_form(session, project, await self._entries(project), self._spec())
+        return _project_form(session, project, await self._entries(project), spec_of(self._runner))
 
     async def change(self, request: Request) -> Response:
         """First shows the commit; the form shown with it makes it, if the spec is the same by then."""
@@ -87,26 +87,20 @@ class Editing:
 
     def _allowed(self, request: Request, form: str) -> Session:
         session = self._gate.require(request)
-        if form not in self._doing.open_to(session.caller):
-            raise NotAllowed("this needs a token with the role operate")
+        self._doing.require(form, session.caller)
         return session
-
-    def _spec(self) -> Spec:
-        if self._runner.primary.spec is None:
-            raise NoPassYet("no pass has read the spec yet", hint="try again in a moment")
-        return self._runner.primary.spec
 
     async def _entries(self, project: Project) -> Sequence[Entry]:
         """The project's nodes as the spec's tip has them now."""
         return await self._runner.primary.spec_writer.read(partial(node_entries, project=project.id))
 
     def _node(self, name: str) -> Node:
-        if name not in self._spec().nodes:
+        if name not in spec_of(self._runner).nodes:
             raise RequestRefused(404, f"the spec has no node {name!r}")
-        return self._spec().nodes[name]
+        return spec_of(self._runner).nodes[name]
 
     def _project(self, name: str) -> Project:
-        found = next((each for each in self._spec().projects.values() if each.id == name), None)
+        found = next((each for each in spec_of(self._runner).projects.values() if each.id == name), None)
         if found is None:
             raise RequestRefused(404, f"the spec has no project {name!r}")
         return found

@@ -7,11 +7,13 @@ from reconciler.control.records import describe
 from reconciler.control.situation import Situation, told
 from reconciler.holds import is_lifted
 from reconciler.release import rules
+from reconciler.release.past import Past, past_of
 from reconciler.spec.model import Environment, Spec
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import EnvironmentStatus, Recorded, Release, UnitStatus, Waiting
 from reconciler.web.page.facts import Facts
 from reconciler.web.page.model import (
+    SHORT,
     Badge,
     EnvironmentView,
     ReleaseView,
@@ -180,31 +182,23 @@ def outcome_of(release: Release) -> Badge:
 
 def history(recorded: Recorded) -> tuple[ReleaseView, ...]:
     """The newest releases of all environments, newest first."""
-    rows = [
-        (release, id.removeprefix("environments/"), unit, release is known.release)
-        for id, status in recorded.environments.items()
-        for unit, known in status.units.items()
-        for release in (known.release, *known.history)
-    ]
-    rows.sort(key=lambda row: row[0].recorded_at, reverse=True)
     return tuple(
         ReleaseView(
-            at=stamp(release.recorded_at),
-            environment=environment,
-            unit=unit,
-            tag=release.tag,
-            kind=release.kind,
-            commits=_range(release),
-            by=release.triggered_by,
-            outcome=outcome_of(release) if current or release.outcome else Badge("not known", Tone.IDLE),
-            reason=release.reason,
-            current=current,
+            at=stamp(past.release.recorded_at),
+            environment=past.environment,
+            unit=past.unit,
+            tag=past.release.tag,
+            kind=past.release.kind,
+            commits=past.commits(SHORT),
+            by=past.release.triggered_by,
+            outcome=_outcome_then(past),
+            reason=past.release.reason,
+            current=past.current,
         )
-        for release, environment, unit, current in rows[:MAX_RELEASES]
+        for past in past_of(recorded)[:MAX_RELEASES]
     )
 
 
-def _range(release: Release) -> str:
-    """The commits between the one before it and its own, as git takes it."""
-    before, own = short(release.previous), short(release.commit)
-    return own if before in ("", own) else f"{before}..{own}"
+def _outcome_then(past: Past) -> Badge:
+    known = past.current or past.release.outcome
+    return outcome_of(past.release) if known else Badge("not known", Tone.IDLE)

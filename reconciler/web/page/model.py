@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final
 
 from reconciler.status.conditions import (
     WAITS,
@@ -158,6 +159,8 @@ class ProjectView:
     name: str
     title: str
     scope: str
+    environment: str
+    """Empty: it follows a branch, or a directory."""
     source: str
     state: State
     enabled: bool
@@ -307,8 +310,12 @@ def healthy_of(conditions: Conditions) -> Badge | None:
     return words.get(found.status, Badge("health unknown", Tone.WAIT))
 
 
+SHORT: Final = 10
+"""Characters of a commit's id that are shown."""
+
+
 def short(commit: str) -> str:
-    return commit[:10]
+    return commit[:SHORT]
 
 
 def revision_of(text: str) -> tuple[str, str]:

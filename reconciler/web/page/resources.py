@@ -232,6 +232,7 @@ def _project(facts: Facts, project: Project, of: list[TargetView]) -> ProjectVie
         name=project.id,
         title=project.name if project.name != project.id else "",
         scope=project.environment or (f"branch {project.branch}" if project.branch else "a directory"),
+        environment=project.environment or "",
         source=source if project.path in ("", ".") else f"{source}/{project.path}",
         state=state,
         enabled=project.sync.enabled,
