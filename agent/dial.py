@@ -45,16 +45,16 @@ async def dial(address: Address, preface: bytes, *, identity: Path | None, pin: 
     Raises LinkLost if it cannot be reached and ConnectionRefused if it is not the one that `pin`
     names; in that case nothing was sent to it but the start of TLS.
     """
-    context = tls.client_context(identity)
     with trio.move_on_after(HANDSHAKE_DEADLINE):
         try:
             transport = await trio.open_tcp_stream(address.host, address.port)
         except OSError as error:
             raise LinkLost(f"{address}: cannot be reached: {_plain(error)}") from None
         tune(transport)
-        stream = TLSStream(transport, context, server_side=False)
         done = False
         try:
+            # Only now: reading the key takes as long as TLS itself, and one that is away is asked often.
+            stream = TLSStream(transport, tls.client_context(identity), server_side=False)
             await transport.send_all(preface)
             await stream.do_handshake()
             certificate = stream.peer_certificate

@@ -1,7 +1,8 @@
 """Many agents that have nothing to do, in one process; started by `fleets.py`.
 
 They are real ones up to the tasks: keys, TLS, hello, pings, and the waits before they come again. Its first
-line says who they are; they begin at the first line on standard input, and end with it.
+line says who they are; they begin at the first line on standard input. Each further one is answered with the
+seconds of a processor that they took, and they end with the last.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import json
 import logging
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -57,7 +59,8 @@ async def main(where: Path, first: int, count: int, port: int, fingerprint: str)
     async with trio.open_nursery() as nursery:
         for run, _ in made:
             nursery.start_soon(run)
-        await trio.to_thread.run_sync(sys.stdin.read)
+        while await trio.to_thread.run_sync(sys.stdin.readline):
+            print(json.dumps(time.process_time()), flush=True)
         nursery.cancel_scope.cancel()
 
 
