@@ -1,17 +1,15 @@
 """Two running primaries on one repository, as real processes: one acts, the other waits and takes over."""
 
 import os
-import shutil
 import signal
-from copy import copy
 from pathlib import Path
 
 import trio
 
-from tests.canaries import canary, may_hold
+from tests.canaries import canary
 from tests.serving import Line, Serving, serving
 from tests.test_serve import reader_of
-from tests.world import PATIENCE, World, make_world
+from tests.world import PATIENCE, World, beside, make_world
 
 RENEW = {"TRUEUP_LEASE_RENEW": "5s", "TRUEUP_INTERVAL": "2s"}
 """From which all other times of the lease follow: a successor waits for 15 seconds instead of 45."""
@@ -55,17 +53,6 @@ def fill(world: World) -> Path:
     world.app.tag("v1.0.0")
     world.commit_spec(SPEC.format(app=world.app.url))
     return log
-
-
-def beside(world: World, name: str) -> World:
-    """Another primary of the same world, with a state directory of its own and the same master key."""
-    other = copy(world)
-    other.state = world.root / name
-    other.environment = {**world.environment, "TRUEUP_STATE_DIR": str(other.state)}
-    other.state.mkdir(mode=0o700)
-    shutil.copy(world.state / "master.key", other.state / "master.key")
-    may_hold(other.state / "master.key")
-    return other
 
 
 async def leads(primary: Serving, after: int = 0) -> Line:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,17 @@ async def make_world(root: Path) -> AsyncIterator[tuple[World, Relay]]:
         finally:
             await world.stop_agents()
             nursery.cancel_scope.cancel()
+
+
+def beside(world: World, name: str) -> World:
+    """Another primary of the same world, with a state directory of its own and the same master key."""
+    other = copy(world)
+    other.state = world.root / name
+    other.environment = {**world.environment, "TRUEUP_STATE_DIR": str(other.state)}
+    other.state.mkdir(mode=0o700)
+    shutil.copy(world.state / "master.key", other.state / "master.key")
+    may_hold(other.state / "master.key")
+    return other
 
 
 def tree_of(directory: Path) -> dict[str, tuple[str, int, bytes]]:

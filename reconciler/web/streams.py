@@ -73,6 +73,7 @@ class EventStream(Response):
         self._leave = partial(streams.leave, key)
         streams.enter(key)
         del self.headers["content-length"]
+        self.headers["X-Accel-Buffering"] = "no"  # to nginx: pass on what comes when it comes
         if TIME in request.scope:
             request.scope[TIME].stream(LASTS + HEARTBEAT + 30)
 

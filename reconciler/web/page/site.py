@@ -160,9 +160,8 @@ class Site:
 
     async def stream(self, request: Request) -> Response:
         session = self._gate.session(request, use=False)
-        headers = {**HEADERS, "X-Accel-Buffering": "no"}
         if session is None:
-            return Response(LOGIN, headers=headers, media_type="text/event-stream")
+            return Response(LOGIN, headers=dict(HEADERS), media_type="text/event-stream")
 
         async def run(tell: Tell) -> None:
             await watch(
@@ -174,7 +173,7 @@ class Site:
                 busy=lambda: len(self._runner.primary.running) > 0,
             )
 
-        return EventStream(request, run, headers, streams=self._streams, key=id(session))
+        return EventStream(request, run, HEADERS, streams=self._streams, key=id(session))
 
 
 def _guarded(handler: Handler) -> Handler:
