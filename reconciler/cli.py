@@ -103,6 +103,7 @@ def reconcile(
     from reconciler.console import Progress, print_pass
     from reconciler.exit_codes import pass_exit_code
     from reconciler.hardening import forbid_core_dumps
+    from reconciler.notifications.notifier import Notifier
     from reconciler.primary import open_primary
     from reconciler.reconcile import reconcile as run_pass
     from reconciler.settings_values import parse_duration
@@ -123,6 +124,7 @@ def reconcile(
                     on_plan=progress.expect,
                     on_change=progress,
                 )
+            await Notifier(primary).drain()
         print_pass(done, output)
         return pass_exit_code(done)
 

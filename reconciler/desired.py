@@ -37,7 +37,7 @@ from reconciler.observation import Setback
 from reconciler.paths import digest_by_pattern
 from reconciler.secrets.merge import merge
 from reconciler.spec.model import Service
-from reconciler.unbuilt import unbuilt_besides, unbuilt_in_service
+from reconciler.unbuilt import unbuilt_in_service
 
 __all__ = [
     "Desired",
@@ -80,9 +80,7 @@ def make_desired(facts: Facts) -> Desired:
         *(f"nodes/{name}" for name in spec.nodes),
         *(f"secrets/{name}" for name in spec.secret_sources),
     )
-    return Desired(
-        facts.spec_revision, resources, builds, others, spec.limits.max_prune, unbuilt_besides(spec)
-    )
+    return Desired(facts.spec_revision, resources, builds, others, spec.limits.max_prune)
 
 
 def _build(sync: DesiredSync) -> tuple[str, ...]:

@@ -142,8 +142,6 @@ class Desired:
     others: tuple[str, ...] = ()
     """Ids of what the spec names besides: environments, nodes and secret sources."""
     max_prune: float = 0.5
-    unbuilt: Mapping[str, Setback] = field(default_factory=dict)
-    """By id: what of the others, and of the notifications, is valid and not acted on yet."""
 
     @property
     def ids(self) -> frozenset[str]:

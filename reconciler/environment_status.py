@@ -183,9 +183,6 @@ def _with_condition(
     status: EnvironmentStatus, told: Told | None, name: str, facts: EnvironmentFacts, now: datetime
 ) -> EnvironmentStatus:
     ready, reason, message = _readiness(told, list(_troubles(name, facts.decisions)))
-    unbuilt = facts.desired.unbuilt.get(status.id)
-    if unbuilt is not None:
-        ready, reason, message = "False", unbuilt.reason, unbuilt.message
     conditions = set_condition(status.conditions, ConditionType.READY, ready, reason, message, now=now)
     return msgspec.structs.replace(status, conditions=conditions)
 

@@ -33,6 +33,7 @@ from reconciler.journal_records import (
 from reconciler.journal_steps import PassesAndSteps
 from reconciler.journal_tasks import Tasks
 from reconciler.kept_deliveries import Deliveries
+from reconciler.kept_notifications import Notifications
 from reconciler.secret_reads import SecretRead, SecretReads
 
 __all__ = [
@@ -66,6 +67,7 @@ class Journal(PassesAndSteps, Tasks, Events):
         self.secret_reads = SecretReads(self._file, self._time)
         self.deploy_requests = DeployRequests(self._file, self._time)
         self.deliveries = Deliveries(self._file, self._time)
+        self.notifications = Notifications(self._file, now)
 
     @property
     def set_aside(self) -> Path | None:

@@ -118,5 +118,26 @@ MIGRATIONS: Final[Sequence[str]] = (
     );
     CREATE INDEX deliveries_open ON deliveries (id) WHERE acted_at = '';
     """,
+    """
+    CREATE TABLE told (
+        id INTEGER PRIMARY KEY,
+        epoch INTEGER NOT NULL,
+        known TEXT NOT NULL
+    );
+    CREATE TABLE notifications (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE,
+        channel TEXT NOT NULL,
+        severity TEXT NOT NULL,
+        title TEXT NOT NULL,
+        body TEXT NOT NULL,
+        trace TEXT NOT NULL,
+        at TEXT NOT NULL,
+        ended_at TEXT NOT NULL DEFAULT '',
+        outcome TEXT NOT NULL DEFAULT '',
+        problem TEXT NOT NULL DEFAULT ''
+    );
+    CREATE INDEX notifications_waiting ON notifications (channel, id) WHERE outcome = '';
+    """,
 )
 """Statement n brings a file of version n to version n + 1. Published ones never change."""

@@ -43,6 +43,7 @@ def forget_old(cursor: sqlite3.Cursor, now: datetime) -> None:
     cursor.execute("DELETE FROM secret_reads WHERE at < ?", (as_text(now - KEEP_READS_FOR),))
     cursor.execute("DELETE FROM deploy_requests WHERE at < ?", (oldest,))
     cursor.execute("DELETE FROM deliveries WHERE at < ? AND acted_at != ''", (oldest,))
+    cursor.execute("DELETE FROM notifications WHERE at < ? AND outcome != ''", (oldest,))
     cursor.execute(
         "UPDATE steps SET log = '' WHERE log != '' AND id <="
         " (SELECT id FROM steps WHERE log != '' ORDER BY id DESC LIMIT 1 OFFSET ?)",

@@ -48,7 +48,6 @@ from reconciler.status.documents import (
     add_history,
     bounded_problems,
 )
-from reconciler.unbuilt import NOTIFICATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,13 +318,10 @@ def _summary(recorded: Recorded, facts: PassFacts, refused: Finding | None, now:
     old = recorded.summary or Summary(id=SUMMARY_ID)
     ready: tuple[ConditionStatus, str, str]
     counts = _counts(recorded)
-    unbuilt = facts.desired.unbuilt.get(NOTIFICATIONS)
     if facts.problems:
         ready = ("False", Reason.SPEC_INVALID, "the spec has errors; what they concern stays as it was")
     elif refused is not None:
         ready = ("False", refused.reason, refused.message)
-    elif unbuilt is not None:
-        ready = ("False", unbuilt.reason, unbuilt.message)
     elif any(count.not_ready or count.unknown for count in counts.values()):
         ready = ("False", Reason.DEPENDENCY_NOT_READY, "some resources are not ready")
     else:

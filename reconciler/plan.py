@@ -152,7 +152,6 @@ def make_plan(
             steps.append(outcome)
         elif outcome is not None:
             findings.append(outcome)
-    findings += [Finding(id, setback.reason, setback.message) for id, setback in desired.unbuilt.items()]
     steps += [build for build in _builds(desired, steps) if build.resource not in under_way]
     steps = _with_dependencies(desired, steps, findings)
     pruned = judge(

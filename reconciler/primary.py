@@ -122,6 +122,8 @@ class Primary:
     specs: SpecCache = field(default_factory=SpecCache)
     bulletin: Bulletin = field(default_factory=Bulletin)
     """Told whenever something is another than before that people may be looking at."""
+    notices: Bulletin = field(default_factory=Bulletin)
+    """Told when there may be notifications to send."""
     metrics: Metrics = field(default_factory=Metrics)
     running: Running = field(default_factory=Running)
     """What agents are at right now."""

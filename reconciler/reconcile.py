@@ -27,6 +27,7 @@ from reconciler.journal import StepRecord
 from reconciler.looked import Looked
 from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
+from reconciler.notifications.announcing import Announcement
 from reconciler.observe import as_recorded, observe
 from reconciler.ongoing import Ongoing
 from reconciler.pass_requests import EVERYTHING, PassRequest
@@ -172,6 +173,9 @@ async def _one_pass(
     happened = facts_of_pass(
         primary, prepared, work.application, outcomes, told_now, work.releases, work.looked
     )
+    announcement = Announcement(primary, spec, prepared.spec.commit)
+    await announcement.prepare(await primary.status.read())
+    published: list[Recorded] = []
     told: list[Transition] = []
     returned: list[str] = []
 
@@ -180,11 +184,13 @@ async def _one_pass(
         known = with_untold_failures(known, prepared.untold)
         known = with_results(known, results)
         after = with_pass(known, happened, primary.now())
+        published[:] = recorded, after
         told[:] = transitions(recorded, after)
         returned[:] = returned_to(known, after)
         return after
 
     commit = await primary.status.publish(changed, commit_message(prepared, outcomes))
+    await announcement.announce(*published)
     replayed_too = (record.id for record in prepared.replayed)
     await recorder.finish(outcomes, (*replayed_too, *(end.record for end in told_now.values())), told)
     if ongoing is not None:

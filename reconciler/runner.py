@@ -25,6 +25,7 @@ from reconciler.healing import heal
 from reconciler.inbox import Inbox
 from reconciler.metrics.declared import LAST_GOOD_PASS, PASS_DURATION, PASSES
 from reconciler.mishaps import line_for_log, way_to
+from reconciler.notifications.notifier import Notifier
 from reconciler.ongoing import Ongoing
 from reconciler.pass_requests import PassRequest, request_for
 from reconciler.plan import Step
@@ -63,6 +64,7 @@ class Runner:
         self.primary = primary
         self.last: LastPass | None = None
         self.inbox = Inbox(primary, self.ask)
+        self.notifier = Notifier(primary, draw=draw)
         interval = primary.settings.interval
         backoff = Backoff(first=min(FIRST_BACKOFF, interval), longest=interval, draw=draw)
         self._timetable = Timetable(interval=interval, draw=draw, backoff=backoff)
@@ -135,6 +137,10 @@ class Runner:
     async def act_on_deliveries(self) -> NoReturn:
         """Act on what webhooks delivered, for ever, what a killed primary left included."""
         await lasting("acting on deliveries", self.inbox.run)
+
+    async def tell_people(self) -> NoReturn:
+        """Send notifications, for ever, those included that a killed primary left."""
+        await lasting("sending notifications", self.notifier.run)
 
     async def watch_agents(self) -> None:
         """Ask for a pass when a node comes that the last pass missed."""

@@ -128,5 +128,6 @@ async def _serve(primary: Primary, stop: trio.Event, again: _Again) -> None:
             if not stop.is_set():
                 lease.on_recovered = lambda: runner.ask("the lease is renewed again")
                 background.start_soon(then, lease.keep, ended.set)
+                background.start_soon(runner.tell_people)
                 await runner.run(ended)
             background.cancel_scope.cancel()

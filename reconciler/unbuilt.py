@@ -9,7 +9,6 @@ from reconciler.spec.model import (
     ManualDeploy,
     Project,
     Service,
-    Spec,
     SyncTarget,
 )
 from reconciler.status.conditions import Reason
@@ -19,15 +18,6 @@ def _setback(what: str) -> Setback:
     return Setback(
         Reason.NOT_IMPLEMENTED, f"{what} is valid, but this version of trueup does not act on it yet"
     )
-
-
-NOTIFICATIONS = "notifications"
-"""Where the notifications are reported, which are no resource and have no status file of their own."""
-
-
-def unbuilt_besides(spec: Spec) -> dict[str, Setback]:
-    """By resource id: what is not built of notifications."""
-    return {NOTIFICATIONS: _setback(NOTIFICATIONS)} if spec.notifications else {}
 
 
 def unbuilt_in_service(service: Service) -> Setback | None:

@@ -54,6 +54,8 @@ PURE = (
     "reconciler.install.plan",
     "reconciler.lease",
     "reconciler.notes",
+    "reconciler.notifications.news",
+    "reconciler.notifications.wording",
     "reconciler.secret_fingerprints",
     "reconciler.secret_uses",
     "reconciler.selecting",
@@ -109,7 +111,8 @@ IMPURE_MODULES = frozenset({
     *("asyncio", "fcntl", "glob", "http", "io", "logging", "mmap", "multiprocessing", "random", "secrets"),
     *("select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile"),
     *("threading", "time", "urllib.request", "uuid"),
-    *("boto3", "click", "dotenv", "git", "infisical_sdk", "invoke", "requests", "rich", "structlog", "trio"),
+    *("apprise", "boto3", "click", "dotenv", "git", "infisical_sdk", "invoke", "requests", "rich"),
+    *("structlog", "trio"),
 })  # fmt: skip
 PURE_ALL_THE_SAME = frozenset({"io.BytesIO", "io.StringIO", "dotenv.parser.parse_stream"})
 IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "exec", "eval"})
@@ -131,7 +134,7 @@ MAY_READ_THE_ENVIRONMENT = {
 
 # Slow to import, or not needed by most verbs: `trueup --help` must not pay for them.
 HEAVY = (
-    *("boto3", "git", "httpx", "hypercorn", "hypothesis", "infisical_sdk", "invoke", "jinja2"),
+    *("apprise", "boto3", "git", "httpx", "hypercorn", "hypothesis", "infisical_sdk", "invoke", "jinja2"),
     *("jsonschema", "markupsafe", "requests", "rich", "starlette"),
 )
 

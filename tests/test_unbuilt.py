@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from agent.node_token import NodeToken
 from tests.bad_world import Case, errors, make_case
 
@@ -68,32 +66,6 @@ async def test_parts_that_are_not_built_are_no_success(tmp_path: Path) -> None:
         assert again.document["statusCommit"] is None
         planned = await case.plan("--detailed-exitcode", expect=1)
         assert {finding["resource"] for finding in planned.document["findings"]} >= set(expected())
-
-
-WHOLE_SPEC = {
-    "notifications": (
-        ("services:", "notifications: [{url: {env: NOTIFY_URL}}]\nservices:"),
-        "summary",
-        "notifications",
-    ),
-}
-
-
-@pytest.mark.parametrize("part", WHOLE_SPEC)
-async def test_parts_of_the_whole_spec(tmp_path: Path, part: str) -> None:
-    (old, new), resource, named = WHOLE_SPEC[part]
-    async with make_case(tmp_path) as case:
-        assert old in case.good
-        case.commit(case.good.replace(old, new, 1))
-        ran = await case.reconcile(expect=4)
-        assert case.ready(resource) == ("False", "NotImplemented", f"{named} {NOT_YET}")
-        assert any(line.endswith(f"NotImplemented: {named} {NOT_YET}") for line in errors(ran))
-        again = await case.reconcile(expect=4)
-        assert (again.document["steps"], again.document["statusCommit"]) == ([], None)
-        # Without it all is well, and nothing of the report is left.
-        case.commit(case.good)
-        await case.reconcile(expect=0)
-        assert case.ready("summary")[0] == "True"
 
 
 async def test_a_manual_service_is_reported_and_never_applied(tmp_path: Path) -> None:

@@ -131,6 +131,16 @@ SECRET_STATE: Final = _gauge(
 LEASE_HELD: Final = _gauge("trueup_lease_held", "1 while this primary may act, 0 while it is a standby.")
 LEASE_EPOCH: Final = _gauge("trueup_lease_epoch", "The fencing epoch that agents are shown.")
 
+# --- notifications
+NOTIFICATIONS: Final = _counter(
+    "trueup_notifications_total",
+    "Messages to a channel, by its place in the spec from 0 (`none`: it is there no more): `sent`, `failed`"
+    " (an attempt, made again later) or `given_up`.",
+    "channel",
+    "outcome",
+)
+NOTIFICATIONS_WAITING: Final = _gauge("trueup_notifications_waiting", "Messages that are not sent yet.")
+
 # --- the process
 BUILD: Final = _gauge("trueup_build_info", "1, with the version of trueup.", "version")
 

@@ -1,12 +1,21 @@
 """`/metrics`: what Prometheus scrapes."""
 
+from contextlib import suppress
+
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from reconciler.errors import TrueupError
 from reconciler.lease_keeper import Role as LeaseRole
-from reconciler.metrics.declared import LAST_PASS, LEASE_EPOCH, LEASE_HELD, PASS_REQUESTED, TASKS_RUNNING
+from reconciler.metrics.declared import (
+    LAST_PASS,
+    LEASE_EPOCH,
+    LEASE_HELD,
+    NOTIFICATIONS_WAITING,
+    PASS_REQUESTED,
+    TASKS_RUNNING,
+)
 from reconciler.metrics.registry import CONTENT_TYPE
 from reconciler.metrics.state import gauges_of_agents, gauges_of_sources, gauges_of_status
 from reconciler.runner import Runner
@@ -69,6 +78,9 @@ async def _answer(runner: Runner) -> Response:
         metrics.set(LEASE_HELD, lease.role is LeaseRole.LEADER)
         metrics.set(LEASE_EPOCH, lease.epoch)
     metrics.set(TASKS_RUNNING, len(primary.running))
+    with suppress(TrueupError):
+        waiting = await trio.to_thread.run_sync(primary.journal.notifications.waiting)
+        metrics.set(NOTIFICATIONS_WAITING, len(waiting))
     metrics.set(PASS_REQUESTED, runner.is_asked)
     if runner.last is not None:
         metrics.set(LAST_PASS, runner.last.ended_at.timestamp())

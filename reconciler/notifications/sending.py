@@ -1,0 +1,66 @@
+"""One message through apprise, which knows a hundred services by the form of an address.
+
+An address holds a password. So nothing that apprise says goes anywhere: neither its log, nor its errors.
+"""
+
+import logging
+from typing import Final
+
+import trio
+
+from reconciler.kept_notifications import KeptNotification
+from reconciler.secrets.values import Secret
+
+DEADLINE: Final = 30.0
+"""Seconds that one message may take."""
+
+AT_ONCE: Final = 4
+"""Messages that are on their way side by side, those included that nobody waits for any more."""
+
+_THREADS = trio.CapacityLimiter(AT_ONCE)
+
+
+class NotSent(Exception):
+    """Why, in words that hold nothing of the address."""
+
+
+async def send(address: Secret, message: KeptNotification) -> None:
+    """Returns once the service has taken it. Raises NotSent, also where that took too long."""
+    problem: str | None = f"no answer within {DEADLINE:.0f} seconds"
+    with trio.move_on_after(DEADLINE):
+        problem = await trio.to_thread.run_sync(
+            _send, address, message, limiter=_THREADS, abandon_on_cancel=True
+        )
+    if problem is not None:
+        raise NotSent(problem)
+
+
+def _send(address: Secret, message: KeptNotification) -> str | None:
+    """In a thread of its own; why it was not sent."""
+    # Apprise and what it loads take a third of a second, so not before there is something to send.
+    from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType, PersistentStoreMode
+
+    logging.getLogger("apprise").disabled = True
+    asset = AppriseAsset(
+        app_id="trueup",
+        app_desc="trueup",
+        app_url="",
+        # Deadlines and threads are ours: apprise's own threads would hold up the end of the process.
+        async_mode=False,
+        service_timeout=0,
+        allow_templates=False,
+        storage_mode=PersistentStoreMode.MEMORY,
+    )
+    try:
+        services = Apprise(asset=asset)
+        if not services.add(address.reveal()):
+            return "the address is none that apprise knows, or not a complete one"
+        taken = services.notify(
+            title=message.title,
+            body=f"{message.body}, message {message.key}",
+            notify_type=NotifyType(message.severity),
+            body_format=NotifyFormat.TEXT,
+        )
+    except Exception as error:  # of a hundred plug-ins: what it says may hold the address
+        return f"apprise failed with {type(error).__name__}"
+    return None if taken else "the service did not take it"
