@@ -5,8 +5,10 @@ says no to is said once and tried again, at least every 30 s: one mistaken commi
 make a visit to every host necessary.
 """
 
+import logging
+import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
@@ -17,7 +19,7 @@ from agent.address import Address
 from agent.backoff import Backoff
 from agent.dial import HANDSHAKE_DEADLINE, SESSION_PREFACE, Dial, dial
 from agent.drift import DriftWatch
-from agent.errors import ConnectionRefused, RemoteProtocolError, SettingsError, TrueupError
+from agent.errors import ConnectionRefused, RemoteProtocolError, SettingsError
 from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkLost, Timing
 from agent.memory import Memory
 from agent.node_token import NodeToken
@@ -26,13 +28,28 @@ from agent.routing import Session, TaskChannel
 from agent.status import Board
 from agent.version import agent_version
 from agent.wire.connection import Connection, Phase, Role
-from agent.wire.messages import PROTOCOL_VERSIONS, Cancel, Hello, HelloAck, Work
+from agent.wire.messages import (
+    LEAVING,
+    PROTOCOL_VERSIONS,
+    UNSURE,
+    Cancel,
+    Hello,
+    HelloAck,
+    Notice,
+    Standing,
+    Work,
+)
 from agent.workers import MAX_TASKS, Runner, Workers
 
 T = TypeVar("T")
 
+_log = logging.getLogger("trueup.agent")
+
 GOOD_SESSION = 30.0
 """Seconds after which a session counts as good, so that the next attempt starts over with short waits."""
+
+SPREAD = 1.0
+"""Seconds at most until agents whose primary said that it goes away try again, each after a part of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +63,26 @@ class Identity:
     """The primary's fingerprint from the configuration; without one, the first that was met."""
 
 
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A session, to whom, and what the primary has said of itself."""
+
+    address: Address
+    session: Session
+    state: str = ""
+    news: trio.Event = field(default_factory=trio.Event)
+
+    def take(self, notice: Notice) -> None:
+        if isinstance(notice, Standing):
+            self.state = notice.state
+            self.news.set()
+            self.news = trio.Event()
+            if notice.state == LEAVING:
+                self.session.end(LinkLost(notice.message or "the primary goes away"))
+
+
 class Agent:
-    """Runs until it is cancelled. `sleep` and the backoff's draw can be replaced for tests."""
+    """Runs until it is cancelled. `sleep` and what is drawn can be replaced for tests."""
 
     def __init__(
         self,
@@ -62,6 +97,7 @@ class Agent:
         dial: Dial = dial,
         backoff: Backoff | None = None,
         sleep: Callable[[float], Awaitable[None]] = trio.sleep,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self._identity = identity
         self._primaries = list(primaries)
@@ -70,65 +106,115 @@ class Agent:
         self._runner = runner
         self._max_tasks = max_tasks
         self._drift = drift
-        self._session: Session | None = None
+        self._live: _Live | None = None
+        self._successor: _Live | None = None
+        """A session with a newer primary, found while the one before was unsure, and not served yet."""
+        self._draw = draw
         self._dial = dial
         self._backoff = backoff or Backoff()
         self._sleep = sleep
+
+    @property
+    def session(self) -> Session | None:
+        """The one that stands now."""
+        return self._live.session if self._live is not None else None
 
     async def run(self) -> None:
         """Connect, serve, reconnect, for ever. Raises SettingsError for what only this host can mend."""
         await self._board.started()
         async with trio.open_nursery() as nursery:
             if self._drift is not None:
-                nursery.start_soon(self._drift.run, lambda: self._session)
+                nursery.start_soon(self._drift.run, lambda: self.session)
             workers = Workers(self._runner, self._board, nursery, limit=self._max_tasks)
-            while True:
-                await self._round(workers)
-                await self._sleep(self._backoff.next())
+            try:
+                while True:
+                    await self._sleep(await self._round(workers))
+            finally:
+                if self._successor is not None:
+                    await self._successor.session.aclose()
 
-    async def _round(self, workers: Workers) -> None:
-        """Try each address once, the one that served last first, until one has served."""
+    async def _round(self, workers: Workers) -> float:
+        """Try each address, the last that served first, until one has served; gives the wait in seconds."""
+        if self._successor is not None:
+            live, self._successor = self._successor, None
+            return await self._serve(live, workers)
         problems = []
         for address in list(self._primaries):
             try:
-                session = await self._connect(address, workers)
+                live = await self._connect(address, workers)
             except (LinkLost, ConnectionRefused, RemoteProtocolError) as error:
                 text = str(error)
                 problems.append(text if text.startswith(f"{address}: ") else f"{address}: {text}")
                 continue
-            self._primaries.remove(address)
-            self._primaries.insert(0, address)
-            reason = await self._serve(session, address, workers)
-            await self._board.disconnected(f"{address}: {reason}")
-            return
+            return await self._serve(live, workers)
         await self._board.disconnected("; ".join(problems))
+        return self._backoff.next()
 
-    async def _serve(self, session: Session, address: Address, workers: Workers) -> TrueupError:
+    async def _serve(self, live: _Live, workers: Workers) -> float:
+        """Carry a session to its end. The seconds to wait then, before its primary is the first to be tried
+        again, or the last if it has left."""
         began = trio.current_time()
+        address, session = live.address, live.session
+        self._primaries.remove(address)
+        self._primaries.insert(0, address)
         try:
             await self._board.connected(address)
-            self._session = session
-            return await session.run()
+            self._live = live
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._seek, live, workers)
+                reason = await session.run()
+                nursery.cancel_scope.cancel()
+            await self._board.disconnected(f"{address}: {reason}")
         finally:
-            self._session = None
+            self._live = None
             workers.abandon(session)
             await session.aclose()
             if trio.current_time() - began >= GOOD_SESSION:
                 self._backoff.reset()
+        if self._successor is not None:
+            return 0.0
+        if live.state == LEAVING:
+            self._primaries.append(self._primaries.pop(0))
+            self._backoff.reset()
+            return SPREAD * self._draw()
+        return self._backoff.next()
 
-    async def _connect(self, address: Address, workers: Workers) -> Session:
-        """Pair if that was never done, then open both connections of a session."""
+    async def _seek(self, live: _Live, workers: Workers) -> None:
+        """While the primary is unsure whether it leads: look for one that does, and change over to it."""
+        backoff = Backoff(first=SPREAD, draw=self._draw)
+        while True:
+            while live.state != UNSURE:
+                backoff.reset()
+                await live.news.wait()
+            with trio.move_on_after(backoff.next()):
+                await live.news.wait()
+            if live.state != UNSURE:
+                continue
+            newest = await trio.to_thread.run_sync(self._memory.epoch)
+            for address in [each for each in self._primaries if each != live.address]:
+                try:
+                    self._successor = await self._connect(address, workers, above=newest)
+                except (LinkLost, ConnectionRefused, RemoteProtocolError) as error:
+                    _log.debug("no successor: %s", error)
+                    continue
+                live.session.end(LinkLost(f"the primary at {address} has taken over"))
+                return
+
+    async def _connect(self, address: Address, workers: Workers, *, above: int = -1) -> _Live:
+        """Pair if that was never done, then open both connections of a session; with a primary whose epoch is
+        not `above` that, none."""
         pin = self._identity.pin or await trio.to_thread.run_sync(self._memory.server)
         if await trio.to_thread.run_sync(self._memory.server) is None:
             pin = await self._pair(address)
         control, answer = await self._hello(address, pin, b"", CONTROL_TIMING, CONTROL_BACKLOG)
         try:
+            if answer.epoch <= above:
+                raise ConnectionRefused(f"{address}: this primary succeeded nobody")
             await self._check_epoch(address, answer.epoch)
             bulk, _ = await self._hello(address, pin, answer.session, BULK_TIMING, 0)
         except BaseException:
             await control.aclose()
             raise
-        session: Session
 
         def on_task(task: Work, channel: TaskChannel) -> None:
             # A primary that gives us work is a good one, however short the session: one that only makes
@@ -139,10 +225,20 @@ class Agent:
         def on_cancel(cancel: Cancel) -> None:
             workers.cancel(session, cancel)
 
+        def on_notice(notice: Notice) -> None:
+            live.take(notice)
+
         session = Session(
-            Role.AGENT, control, bulk, on_task=on_task, on_cancel=on_cancel, protocol=answer.protocol
+            Role.AGENT,
+            control,
+            bulk,
+            on_task=on_task,
+            on_cancel=on_cancel,
+            on_notice=on_notice,
+            protocol=answer.protocol,
         )
-        return session
+        live = _Live(address, session)
+        return live
 
     async def _pair(self, address: Address) -> str:
         identity = self._identity

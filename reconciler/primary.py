@@ -342,6 +342,8 @@ async def open_primary(
                 # Whoever used the primary has ended all that acted.
                 if primary.leadership is not None:
                     await primary.leadership.release()
+                if primary.hub is not None:
+                    await primary.hub.take_leave()
 
 
 @contextmanager

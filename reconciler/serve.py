@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from agent.status import notify
+from reconciler.doubts import tell_doubts
 from reconciler.errors import SettingsError
 from reconciler.hardening import allow_open_files, forbid_core_dumps
 from reconciler.live import socket_path
@@ -117,6 +118,7 @@ async def _serve(primary: Primary, stop: trio.Event, again: _Again) -> None:
             background.start_soon(runner.keep_secrets_fresh)
             background.start_soon(runner.watch_agents)
             background.start_soon(runner.watch_drift)
+            background.start_soon(tell_doubts, primary)
             background.start_soon(runner.act_on_deliveries)
             background.start_soon(keep_alive, primary.settings)
             log.info("serving", http=", ".join(str(address_of(one)) for one in public), socket=path)

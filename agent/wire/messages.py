@@ -215,12 +215,15 @@ class TaskProgress(Message, frozen=True, kw_only=True, tag="task_progress"):
 # --- notices, of no task -------------------------------------------------------------------------
 
 
-class Standing(Message, frozen=True, kw_only=True, tag="standing"):
-    """Primary to agent: how far to rely on me. An agent that does not know `state` ignores the message.
+LEADING = "leading"
+UNSURE = "unsure"
+"""It cannot renew its lease, and does not know whether another one leads by now: stay, and look for that."""
+LEAVING = "leaving"
+"""It goes away, now and in good order: come again soon, first of all to the others."""
 
-    `leading`: fully. `unsure`: I cannot renew my lease, and do not know whether another one leads by now:
-    stay, and look for it. `leaving`: I end this session: go elsewhere, at once.
-    """
+
+class Standing(Message, frozen=True, kw_only=True, tag="standing"):
+    """Primary to agent: how far to rely on me, LEADING, UNSURE or LEAVING. Others are ignored."""
 
     state: str
     epoch: int = 0

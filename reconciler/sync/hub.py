@@ -23,7 +23,16 @@ from agent.link import LinkLost
 from agent.routing import Session, TaskChannel, Traffic
 from agent.wire.channel import Channel
 from agent.wire.frames import CONTROL_LIMIT
-from agent.wire.messages import COMMANDS_SINCE, Cancel, DriftReport, Task, TaskReport, Work
+from agent.wire.messages import (
+    COMMANDS_SINCE,
+    LEAVING,
+    NOTICES_SINCE,
+    Cancel,
+    DriftReport,
+    Task,
+    TaskReport,
+    Work,
+)
 from reconciler.drift import FIRST, Drifts
 from reconciler.drift import LONGEST as LONGEST_PAUSE
 from reconciler.errors import StepFailed
@@ -42,6 +51,9 @@ LONGEST = 24 * 3600.0
 
 PING_DEADLINE: Final = 10.0
 """Seconds that an agent has to answer a ping."""
+
+LEAVE_DEADLINE: Final = 2.0
+"""Seconds that agents have to hear that their primary goes away."""
 
 _KEPT_TRAFFIC = 1000
 
@@ -95,6 +107,7 @@ class Hub:
         """What agents said of drift and nobody has seen to."""
         self._drifted = trio.Event()
         self._reception.on_drift = self._take_drift
+        self._accepting = trio.CancelScope()
         self._manager: AbstractAsyncContextManager[trio.Nursery, bool | None]
         self._nursery: trio.Nursery
         self.addresses: tuple[Address, ...] = ()
@@ -116,8 +129,12 @@ class Hub:
         listener = Listener(self._reception.context, self._reception.judge)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
-        self._nursery.start_soon(trio.serve_listeners, listener.serve, listeners)
+        self._nursery.start_soon(self._accept, listener, listeners)
         return self
+
+    async def _accept(self, listener: Listener, listeners: list[trio.SocketListener]) -> None:
+        with self._accepting:
+            await trio.serve_listeners(listener.serve, listeners, handler_nursery=self._nursery)
 
     async def __aexit__(
         self,
@@ -149,6 +166,19 @@ class Hub:
     def show_epoch(self, epoch: int) -> None:
         """Show agents another epoch from now on; those that are connected have to come again to see it."""
         self._reception.show_epoch(epoch)
+
+    def stand(self, state: str, message: str = "") -> None:
+        """Tell all agents how far to rely on us, from now on also those that come; each is told once."""
+        self._reception.stand(state, message)
+
+    async def take_leave(self) -> None:
+        """Before the end: let nobody in any more, and tell all agents, which then leave by themselves."""
+        self._accepting.cancel()
+        sessions = self._reception.sessions
+        with trio.move_on_after(LEAVE_DEADLINE, shield=True):
+            while any(session.protocol >= NOTICES_SINCE for session in sessions.values()):
+                self.stand(LEAVING, "the primary goes away")
+                await self.wait_change()
 
     def is_paired(self, node: str) -> bool:
         """Whether a certificate is enrolled for a node."""

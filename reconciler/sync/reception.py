@@ -20,7 +20,17 @@ from agent.dial import HANDSHAKE_DEADLINE
 from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkLost
 from agent.routing import Session
 from agent.wire.connection import Phase, Role
-from agent.wire.messages import DriftReport, Hello, HelloAck, Notice, PairAck, PairRequest
+from agent.wire.messages import (
+    LEADING,
+    NOTICES_SINCE,
+    DriftReport,
+    Hello,
+    HelloAck,
+    Notice,
+    PairAck,
+    PairRequest,
+    Standing,
+)
 from reconciler.sync.enrolment import Enrolment, Refusal, Roster, judge_hello, judge_pairing, shared_protocol
 from reconciler.sync.listener import Caller, Continue, refuse
 
@@ -68,6 +78,9 @@ class Reception:
         self.sessions: dict[str, Session] = {}
         self.peers: dict[str, Peer] = {}
         """Who is at the other end of each session."""
+        self._standing = LEADING, ""
+        self._informed: dict[Session, str] = {}
+        """What agents were told last of how we stand; nothing: that we lead."""
         self._tls_dir = tls_dir
         self.on_drift: OnDrift = lambda _node, _report: None
         self._on_paired = on_paired
@@ -120,6 +133,20 @@ class Reception:
         for opening in list(self._openings.values()):
             self._close_openings(opening.node)
         self._changed()
+
+    def stand(self, state: str, message: str) -> None:
+        """See `Hub.stand`."""
+        self._standing = state, message
+        for node in self.sessions:
+            self._inform(node)
+
+    def _inform(self, node: str) -> None:
+        """Tell an agent how we stand, unless it knows. What finds no room now is told the next time."""
+        session, (state, message) = self.sessions[node], self._standing
+        if session.protocol < NOTICES_SINCE or self._informed.get(session, LEADING) == state:
+            return
+        if session.control.offer(Standing(state=state, epoch=self.epoch, message=message)):
+            self._informed[session] = state
 
     async def judge(self, caller: Caller) -> Continue | None:
         """Answer a caller's first message; what is left to do on its connection, or None."""
@@ -248,12 +275,14 @@ class Reception:
             self.peers[node] = Peer(opening.agent_version, opening.protocol, caller.peer, trio.current_time())
             if older is not None:
                 older.end(LinkLost("the agent connected again"))
+            self._inform(node)
             self._changed()
             _log.info("node %s connected from %s", node, caller.peer)
             try:
                 reason = await session.run()
                 _log.info("node %s disconnected: %s", node, reason)
             finally:
+                self._informed.pop(session, None)
                 if self.sessions.get(node) is session:
                     del self.sessions[node]
                     self._changed()
