@@ -25,8 +25,9 @@ from reconciler.errors import SettingsError, TrueupError
 from reconciler.journal_file import JOURNAL_FILE
 from reconciler.journal_migrations import MIGRATIONS
 from reconciler.keys import MasterKey, read_key_file
-from reconciler.primary import KEY_FILE, LOCK_FILE, key_path, load_key, lock_state
+from reconciler.primary import KEY_FILE, key_path, load_key
 from reconciler.settings import Settings
+from reconciler.state_lock import LOCK_FILE, lock_state
 
 FORMAT: Final = 1
 """Of the archive. A newer one is refused by name, not half understood."""

@@ -1,9 +1,8 @@
 """What outlives a pass: the state directory, key, mirrors, status branch, journal and the agents' hub."""
 
-import fcntl
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +46,7 @@ from reconciler.settings import Settings
 from reconciler.spec.model import SecretSource, Spec
 from reconciler.spec_source import SpecCache
 from reconciler.spec_write import SpecWriter
+from reconciler.state_lock import not_alone, take_lock
 from reconciler.status.branch import StatusBranch
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import Recorded
@@ -56,7 +56,6 @@ from reconciler.tracing import forget_trace
 from reconciler.verification import Verification
 
 KEY_FILE = "master.key"
-LOCK_FILE = "primary.lock"
 CACHE_DIRECTORY = "secret-cache"
 
 
@@ -302,13 +301,13 @@ async def open_primary(
     key = load_key(settings)
     repositories = open_repositories(settings)
     with ExitStack() as resources:
-        lock = _lock(settings.state_dir / LOCK_FILE)
+        lock = take_lock(settings)
         if lock is not None and exclusive:
             resources.callback(os.close, lock)
         elif lock is not None:
             os.close(lock)
         elif exclusive:
-            raise _not_alone(settings)
+            raise not_alone(settings)
         if journal is None:
             path = settings.state_dir / JOURNAL_FILE
             journal = resources.enter_context(await trio.to_thread.run_sync(Journal, path))
@@ -346,24 +345,6 @@ async def open_primary(
                     await primary.hub.take_leave()
 
 
-@contextmanager
-def lock_state(settings: Settings) -> Iterator[None]:
-    """Nobody else works on the state directory meanwhile. Raises SettingsError if somebody does."""
-    lock = _lock(settings.state_dir / LOCK_FILE)
-    if lock is None:
-        raise _not_alone(settings)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _not_alone(settings: Settings) -> SettingsError:
-    return SettingsError(
-        f"another trueup works on {settings.state_dir}", hint="wait for it, or give --state-dir"
-    )
-
-
 @asynccontextmanager
 async def _background() -> AsyncIterator[trio.Nursery]:
     """A nursery whose tasks end with the block; an error of the block comes as itself, in no group."""
@@ -382,20 +363,3 @@ async def _keep_open(hub: Hub, task_status: trio.TaskStatus[None] = trio.TASK_ST
     async with hub:
         task_status.started()
         await trio.sleep_forever()
-
-
-def _lock(path: Path) -> int | None:
-    """The locked descriptor of a file; None while another process has it locked."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be opened: {error.strerror}",
-            hint="run trueup as the owner of the state directory, or give another with --state-dir",
-        ) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor

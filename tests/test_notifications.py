@@ -10,8 +10,7 @@ from tests.bad_world import DATABASE, Case, make_case
 from tests.canaries import canary, may_hold
 from tests.notified import Receiver
 from tests.serving import serving
-from tests.test_two_primaries import beside
-from tests.world import PATIENCE
+from tests.world import PATIENCE, beside
 
 STATUS_PUSHED = """\
 #!/bin/sh

@@ -4,8 +4,8 @@ import socket
 from pathlib import Path
 
 from tests.serving import Serving, serving
-from tests.test_two_primaries import beside, leads
-from tests.world import Host, World, make_world
+from tests.test_two_primaries import leads
+from tests.world import Host, World, beside, make_world
 
 RENEW = {"TRUEUP_LEASE_RENEW": "5s", "TRUEUP_INTERVAL": "24h"}
 

@@ -15,9 +15,10 @@ import pytest
 from reconciler.backup import BackupInvalid, back_up, restore
 from reconciler.journal import Journal
 from reconciler.keys import MasterKey
-from reconciler.primary import KEY_FILE, lock_state
+from reconciler.primary import KEY_FILE
 from reconciler.settings import Settings, load_settings
 from reconciler.setup import make_key
+from reconciler.state_lock import lock_state
 from tests.canaries import may_hold
 from tests.world import tree_of
 
