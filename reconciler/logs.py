@@ -20,6 +20,7 @@ QUIET, NORMAL, VERBOSE = -1, 0, 1
 """`-q`, nothing, `-v`."""
 
 NOISY = (
+    "apprise",
     "asyncio",
     "botocore",
     "boto3",
@@ -28,7 +29,9 @@ NOISY = (
     "httpx",
     "hypercorn",
     "invoke",
+    "oauthlib",
     "requests",
+    "requests_oauthlib",
     "urllib3",
 )
 """Other people's loggers: only warnings, at any verbosity. Their debug lines hold headers and URLs."""

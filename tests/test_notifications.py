@@ -142,7 +142,7 @@ async def test_a_channel_that_is_down_delays_nothing(tmp_path: Path) -> None:
             with_channels(case, receiver, more=others)
             case.world.environment |= {"WRONG": wrong, "WELL": well.address()}
             case.commit(broken(case))
-            ran = await case.reconcile(expect=4)
+            ran = await case.reconcile("-v", expect=4)
             assert (len(receiver.seen), receiver.taken) == (1, [])
             assert [post.title for post in well.taken] == ["trueup: 1 failed"]
             for said in (
