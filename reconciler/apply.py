@@ -203,8 +203,9 @@ async def _carry_out(step: Step, executor: Executor) -> Outcome:
 
 def _not_done(state: State, step: Step, error: TrueupError | OSError) -> Outcome:
     reason = error.reason if isinstance(error, TrueupError) else Reason.INTERNAL_ERROR
-    outcome = Outcome(
-        state, reason, line_of(error), getattr(error, "details", {}), str(getattr(error, "output", ""))
-    )
-    log.warning("step failed", resource=step.resource, reason=reason, error=outcome.message)
+    # The task in the journal that has the attempts and what they printed, where an agent was asked.
+    task = {"task": error.task} if hasattr(error, "task") else {}
+    details = {**getattr(error, "details", {}), **task}
+    outcome = Outcome(state, reason, line_of(error), details, str(getattr(error, "output", "")))
+    log.warning("step failed", resource=step.resource, reason=reason, error=outcome.message, **task)
     return outcome

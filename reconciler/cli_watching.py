@@ -1,10 +1,10 @@
-"""What one watches a primary with: `trueup events`."""
+"""What one watches a primary with: `trueup events` and `logs`."""
 
 from typing import Any
 
 import click
 
-from reconciler.cli_options import output_option, parsed, run_async, with_settings
+from reconciler.cli_options import leave, output_option, parsed, run_async, with_settings
 
 
 @click.command()
@@ -24,4 +24,18 @@ def events(settings: Any, since: str | None, output: str, **asked: Any) -> None:
     run_async(lambda: show_events(settings, output, since=seconds, **asked))
 
 
-WATCHING = (events,)
+@click.command()
+@click.argument("task", metavar="[TASK|KIND/NAME]", required=False)
+@with_settings
+@click.option("-f", "--follow", is_flag=True, help="Until the task has ended; 0 if it succeeded, else 1.")
+@click.option("--attempt", type=click.IntRange(1), metavar="NUMBER", help="Of this attempt alone.")
+@output_option
+def logs(settings: Any, output: str, **asked: Any) -> None:
+    """Show what the attempts of a task printed: named by (the beginning of) its id, or the newest of a node,
+    project or service. Without a name, list the newest tasks."""
+    from reconciler.watch_logs import show_logs
+
+    leave(run_async(lambda: show_logs(settings, output, **asked)))
+
+
+WATCHING = (events, logs)

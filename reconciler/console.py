@@ -28,6 +28,9 @@ from reconciler.spec.model import Spec
 from reconciler.status.conditions import ConditionType, find_condition
 from reconciler.status.documents import AnyDocument, Applied, EnvironmentStatus, Recorded
 
+SHORT_ID = 8
+"""Characters of a task's id that tell it from all others."""
+
 COLOURS = {
     "succeeded": "green",
     "failed": "red",
@@ -106,6 +109,9 @@ def _print_steps(done: Pass) -> None:
             Text(outcome.state, COLOURS[outcome.state]), step.action.value, Text(step.resource), Text(why)
         )
     print_table(table)
+    for resource, outcome in done.outcomes.items():
+        if (task := outcome.details.get("task")) and outcome.state == "failed":
+            click.echo(f"{resource}: `trueup logs {str(task)[:SHORT_ID]}` has what its attempts printed")
 
 
 def _with_counts(step: Step, outcome: Outcome) -> str:

@@ -39,18 +39,18 @@ async def open_source(settings: Settings, say: Say) -> EventSource:
     probe = await live.request_if_running(settings, "GET", PATH, params={"limit": "1"})
     if probe is not None:
         return OfPrimary(settings, say)
-    require_journal(settings)
-    say(f"no primary is running here: this is from the journal in {settings.state_dir}")
+    require_journal(settings, say)
     return OfJournal(settings)
 
 
-def require_journal(settings: Settings) -> None:
+def require_journal(settings: Settings, say: Say) -> None:
     """Raises NoPrimary where the state directory has no journal; SettingsError where it cannot be entered."""
     if not settings.sees_state(JOURNAL_FILE):
         raise live.NoPrimary(
             f"no primary is running on {settings.state_dir}, and no journal is there",
             hint="give the primary's --state-dir, or name one elsewhere with TRUEUP_SERVER and TRUEUP_TOKEN",
         )
+    say(f"no primary is running here: this is from the journal in {settings.state_dir}")
 
 
 class OfPrimary:

@@ -222,6 +222,7 @@ class Fleet:
                         continue
                 await self._record(failed, "FAILED")
                 self._metrics.count(TASKS, state="FAILED")
+                error.task = task  # type: ignore[attr-defined]
                 raise
             await self._record(self._end, task, number, "", "", report, "SUCCESS")
             self._count(report, id)

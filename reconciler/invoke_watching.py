@@ -5,7 +5,7 @@ from invoke.tasks import task
 
 from reconciler.invoke_releases import trueup
 
-__all__ = ["events"]
+__all__ = ["events", "logs"]
 
 
 @task
@@ -22,3 +22,12 @@ def events(
     given = {"for": only, "kind": kind, "since": since, "limit": str(limit or "")}
     options = [f"--{name}={value}" for name, value in given.items() if value]
     trueup(context, "events", "--output", output, *options, *(["--watch"] if watch else []))
+
+
+@task
+def logs(
+    context: Context, task: str = "", follow: bool = False, attempt: int = 0, output: str = "table"
+) -> None:
+    """Show what the attempts of a task printed; without a name, list the newest tasks."""
+    options = [*(["--follow"] if follow else []), *([f"--attempt={attempt}"] if attempt else [])]
+    trueup(context, "logs", "--output", output, *options, *([task] if task else []))

@@ -95,18 +95,23 @@ class Tasks(Tables):
         node: str = "",
         state: str = "",
         before: str = "",
+        prefix: str = "",
+        resource: str = "",
         with_logs: bool = False,
     ) -> tuple[TaskRecord, ...]:
         """The newest tasks with their attempts, newest first.
 
         `before`: the id of a task, for those that are older than it; of one that is forgotten, none are.
+        `prefix`: what the id begins with. `resource`: of that one and of what is below it.
         """
         rows = self._file.query(
             f"SELECT {_TASK} FROM tasks"  # noqa: S608 - the columns are ours
             " WHERE (?1 = '' OR project = ?1) AND (?2 = '' OR node = ?2) AND (?3 = '' OR state = ?3)"
             " AND (?4 = '' OR rowid < (SELECT rowid FROM tasks WHERE id = ?4))"
+            " AND substr(id, 1, length(?6)) = ?6 AND (?7 = '' OR resource = ?7"
+            " OR substr(resource, 1, length(?7) + 1) = ?7 || '/')"
             " ORDER BY rowid DESC LIMIT ?5",
-            (project, node, state, before, limit),
+            (project, node, state, before, limit, prefix, resource.strip("/")),
         )
         return tuple(self._task(row, with_logs=with_logs) for row in rows)
 

@@ -1,9 +1,8 @@
 """Follows what a running primary tells as it happens, over all interruptions."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -112,15 +111,34 @@ class Follower:
         self._troubled = False
 
     async def _read(self, answer: "httpx.Response") -> bool:
+        """True: all is taken. Raises TooLarge."""
+        import httpx
+
         events, opened = SentEvents(), trio.current_time()
-        async with aclosing(cast(AsyncGenerator[bytes, None], answer.aiter_bytes())) as chunks:
-            async for chunk in chunks:
+        done, fault = False, None
+        try:
+            async for chunk in answer.aiter_bytes():
                 if trio.current_time() - opened >= STEADY:
                     self.pace.reset()
-                for event in events.feed(chunk):
-                    self.pace.reset()
-                    done = self.take(event)
-                    self.after = event.id or self.after
-                    if done:
-                        return True
+                try:
+                    done = self._take(events.feed(chunk))
+                except TooLarge as error:
+                    fault = error
+                if done or fault:
+                    # And read on, which ends at once: httpx leaves generators open that are given up.
+                    await answer.aclose()
+        except httpx.HTTPError:
+            if not (done or fault):
+                raise
+        if fault is not None:
+            raise fault
+        return done
+
+    def _take(self, events: Iterable[SentEvent]) -> bool:
+        for event in events:
+            self.pace.reset()
+            done = self.take(event)
+            self.after = event.id or self.after
+            if done:
+                return True
         return False

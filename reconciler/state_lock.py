@@ -46,3 +46,20 @@ def take_lock(settings: Settings) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def is_locked(settings: Settings) -> bool:
+    """Whether somebody works there; yes where that cannot be told. Nothing is made, and nothing kept."""
+    try:
+        descriptor = os.open(settings.state_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -44,7 +44,7 @@ LOCAL_LIMITS: Final = Limits(deadline=240.0, max_requests=64)
 SUBJECTS: Final = (
     *(general, metrics, webhooks, deploys),
     *(environments, history, services, plan),
-    *(nodes, projects, tasks, secrets),
+    *(nodes, projects, secrets),
     *(decisions, node_writes, project_writes),
 )
 """Each declares its endpoints."""
@@ -75,7 +75,7 @@ def _declared(runner: Runner, stop: trio.Event, identify: Identify) -> list[AnyE
     """Answers that go on end with `stop`."""
     declared = [endpoint for subject in SUBJECTS for endpoint in subject.endpoints(runner)]
     declared += manual_sync.endpoints(runner, identify)
-    return [*declared, *events.endpoints(runner, stop)]
+    return [*declared, *tasks.endpoints(runner, stop), *events.endpoints(runner, stop)]
 
 
 def _app(endpoints: list[AnyEndpoint], identify: Identify, more: Sequence[Route] = ()) -> Starlette:

@@ -51,6 +51,20 @@ class Streams:
         self._open += Counter()  # without those that are over
 
 
+def wants_stream(request: Request) -> bool:
+    return "text/event-stream" in request.headers.get("accept", "")
+
+
+def last_event_id(request: Request) -> int | None:
+    """The number of the last event that was seen; None: none was."""
+    header = request.headers.get("last-event-id", "")
+    if not header:
+        return None
+    if not (header.isascii() and header.isdecimal() and len(header) <= 16):
+        raise RequestRefused(400, "Last-Event-ID should be the number of an event")
+    return int(header)
+
+
 class EventStream(Response):
     """An answer that goes on as long as `run` does and somebody listens.
 

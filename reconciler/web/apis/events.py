@@ -13,8 +13,17 @@ from reconciler.runner import Runner
 from reconciler.web.answers import NO_STORE
 from reconciler.web.apis.known import Limit, Name
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Endpoint, Model, Nothing, Role
-from reconciler.web.refusals import RequestRefused
-from reconciler.web.streams import BEAT, LASTS, RETRY, EventStream, Streams, Tell, wait_news
+from reconciler.web.streams import (
+    BEAT,
+    LASTS,
+    RETRY,
+    EventStream,
+    Streams,
+    Tell,
+    last_event_id,
+    wait_news,
+    wants_stream,
+)
 
 BATCH: Final = 200
 """Events that a stream reads at once."""
@@ -83,7 +92,7 @@ class _Events:
         self._streams = Streams()
 
     async def show(self, call: Call[EventsQuery, Nothing]) -> Events | Response:
-        if "text/event-stream" in call.request.headers.get("accept", ""):
+        if wants_stream(call.request):
             return await self._stream(call)
         return await trio.to_thread.run_sync(events_page, self._primary.journal, call.query)
 
@@ -123,11 +132,9 @@ class _Events:
 
 def _last_seen(call: Call[EventsQuery, Nothing]) -> int | None:
     """The event that a stream goes on after; None: from now on."""
-    header = call.request.headers.get("last-event-id", "")
-    if header:
-        if not (header.isascii() and header.isdecimal() and len(header) <= 16):
-            raise RequestRefused(400, "Last-Event-ID should be the number of an event")
-        return int(header)
+    header = last_event_id(call.request)
+    if header is not None:
+        return header
     return call.query.after or None
 
 

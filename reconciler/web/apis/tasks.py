@@ -1,17 +1,34 @@
 """The tasks: one project to one node, or one command there, with attempts, progress and what was printed."""
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Annotated, Final, Literal
 
 import msgspec
 import trio
+from starlette.responses import Response
 
+from reconciler.errors import TrueupError
 from reconciler.journal import AttemptRecord, Journal, TaskRecord
 from reconciler.runner import Runner
 from reconciler.running import Progress
+from reconciler.web.answers import NO_STORE
 from reconciler.web.apis.known import Limit, Name, NotFound, Page, seen_as
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Endpoint, Model, Nothing, Role
+from reconciler.web.streams import (
+    BEAT,
+    LASTS,
+    RETRY,
+    EventStream,
+    Streams,
+    Tell,
+    last_event_id,
+    wait_news,
+    wants_stream,
+)
 
 State = Literal["PENDING", "RUNNING", "SUCCESS", "FAILED", "RETRYING"]
+ENDED: Final = frozenset({"SUCCESS", "FAILED"})
 Detail = bool | int | float | str | list[str] | None
 
 
@@ -56,8 +73,14 @@ class Tasks(Page, frozen=True):
 
 
 class AttemptLog(Model, frozen=True):
+    """`endedAt` is empty, and so are `reason`, `message` and `log`, while it runs."""
+
     number: int
     state: State
+    began_at: str
+    ended_at: str
+    reason: str
+    message: str
     log: str
     """An excerpt of what its commands printed, and what the agent warned of."""
 
@@ -74,10 +97,15 @@ class TasksQuery(Asked, frozen=True, kw_only=True):
     project: Name = ""
     node: Name = ""
     state: State | Literal[""] = ""
+    id: Annotated[str, msgspec.Meta(max_length=255, description="What the id begins with.")] = ""
+    resource: Annotated[
+        str, msgspec.Meta(max_length=1024, description="Of this one and all below it, such as services.")
+    ] = ""
 
 
-def endpoints(runner: Runner) -> list[AnyEndpoint]:
-    tasks = _Tasks(runner)
+def endpoints(runner: Runner, stop: trio.Event) -> list[AnyEndpoint]:
+    """Streams end with `stop`."""
+    tasks = _Tasks(runner, stop)
     return [
         Endpoint(
             method="GET",
@@ -101,35 +129,64 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
         Endpoint(
             method="GET",
             path="/api/sync/tasks/{id}/logs",
-            summary="What the attempts of a task printed",
+            summary="What the attempts of a task printed; with Accept: text/event-stream each once it has "
+            "ended, after Last-Event-ID",
             tag="tasks",
             handler=tasks.logs,
             role=Role.READ,
             answer=TaskLogs,
+            also={"text/event-stream": "Attempts as they begin and end, and how the task ended."},
+            headers={"Last-Event-ID": "Of a stream: the number of the last attempt whose end was seen."},
         ),
     ]
 
 
 class _Tasks:
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, stop: trio.Event) -> None:
         self._primary = runner.primary
+        self._stop = stop
+        self._streams = Streams()
 
     async def listed(self, call: Call[TasksQuery, Nothing]) -> Tasks:
-        found = await trio.to_thread.run_sync(_page, self._primary.journal, call.query)
-        page = found[: call.query.limit]
-        following = page[-1].id if len(found) > len(page) else None
-        return Tasks(tasks=tuple(map(self._view, page)), next=following)
+        page = await trio.to_thread.run_sync(tasks_page, self._primary.journal, call.query)
+        return tasks_of(page, self._primary.running.progress)
 
     async def one(self, call: Call[Nothing, Nothing]) -> TaskView:
         return self._view(await self._task(call.path["id"]))
 
-    async def logs(self, call: Call[Nothing, Nothing]) -> TaskLogs:
+    async def logs(self, call: Call[Nothing, Nothing]) -> TaskLogs | Response:
         task = await self._task(call.path["id"])
-        return TaskLogs(
-            task=task.id,
-            state=task.state,
-            attempts=tuple(seen_as(AttemptLog, each) for each in task.attempts),
-        )
+        if wants_stream(call.request):
+            seen = last_event_id(call.request) or 0
+            return EventStream(
+                call.request,
+                partial(self._run, call, task.id, seen),
+                NO_STORE,
+                streams=self._streams,
+                key=call.caller.name,
+            )
+        return task_logs(task)
+
+    async def _run(self, call: Call[Nothing, Nothing], id: str, seen: int, tell: Tell) -> None:
+        """Level-triggered: whatever was missed, what is told is how the task is now."""
+        ends = trio.current_time() + LASTS
+        begun: set[int] = set()
+        await tell(RETRY)
+        while not self._stop.is_set() and trio.current_time() < ends:
+            version = self._primary.bulletin.version
+            try:
+                if call.again is not None:
+                    await call.again()  # its token may have been taken back
+                task = await self._task(id)
+            except TrueupError:
+                return
+            for each in told(task_logs(task), seen, begun) or [BEAT]:
+                await tell(each)
+            if task.state in ENDED:
+                return
+            seen = max([seen, *(each.number for each in task.attempts if each.ended_at)])
+            begun = {each.number for each in task.attempts}
+            await wait_news(self._primary.bulletin, version, self._stop)
 
     async def _task(self, id: str) -> TaskRecord:
         found = await trio.to_thread.run_sync(self._primary.journal.task, id)
@@ -141,11 +198,51 @@ class _Tasks:
         return task_view(task, self._primary.running.progress(task.id))
 
 
-def _page(journal: Journal, query: TasksQuery) -> tuple[TaskRecord, ...]:
-    """One more than a page has: whether there are any is known then."""
-    return journal.tasks(
-        query.limit + 1, project=query.project, node=query.node, state=query.state, before=query.before
+def task_logs(task: TaskRecord) -> TaskLogs:
+    return TaskLogs(
+        task=task.id,
+        state=task.state,
+        attempts=tuple(seen_as(AttemptLog, each) for each in task.attempts),
     )
+
+
+def told(logs: TaskLogs, seen: int, begun: Collection[int] = ()) -> list[bytes]:
+    """A task as events: attempts that ended after the number `seen`, one that runs and is not among those
+    that have `begun`, and the end of it all."""
+    events = []
+    for attempt in logs.attempts:
+        data = msgspec.json.encode(attempt)
+        if attempt.ended_at and attempt.number > seen:
+            events.append(b"id: %d\nevent: ended\ndata: %s\n\n" % (attempt.number, data))
+        elif not attempt.ended_at and attempt.number not in begun:
+            events.append(b"event: begun\ndata: %s\n\n" % data)
+    if logs.state in ENDED:
+        data = msgspec.json.encode({"task": logs.task, "state": logs.state})
+        events.append(b"event: task\ndata: %s\n\n" % data)
+    return events
+
+
+def tasks_page(journal: Journal, query: TasksQuery) -> tuple[Sequence[TaskRecord], str | None]:
+    """The tasks of a page, and what `next` is."""
+    # One more than a page has: whether there are any is known then.
+    found = journal.tasks(
+        query.limit + 1,
+        project=query.project,
+        node=query.node,
+        state=query.state,
+        before=query.before,
+        prefix=query.id,
+        resource=query.resource,
+    )
+    page = found[: query.limit]
+    return page, page[-1].id if len(found) > len(page) else None
+
+
+def tasks_of(
+    page: tuple[Sequence[TaskRecord], str | None], progress: Callable[[str], Progress | None]
+) -> Tasks:
+    found, following = page
+    return Tasks(tasks=tuple(task_view(task, progress(task.id)) for task in found), next=following)
 
 
 def task_view(task: TaskRecord, progress: Progress | None) -> TaskView:

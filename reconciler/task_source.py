@@ -1,0 +1,135 @@
+"""Where tasks are read: at a running primary, or in the journal of the state directory where none runs."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+import msgspec
+import trio
+
+from reconciler import live
+from reconciler.errors import JournalUnavailable
+from reconciler.event_source import LOOKS, require_journal
+from reconciler.journal import Journal
+from reconciler.journal_file import JOURNAL_FILE
+from reconciler.live_streams import Follower, Say
+from reconciler.sent_events import SentEvent, SentEvents
+from reconciler.settings import Settings
+from reconciler.state_lock import is_locked
+
+Document = Mapping[str, Any]
+"""As the API has it."""
+
+Heard = Callable[[str, Document], None]
+"""Takes `begun`, `ended` and `task`, with what the API's stream has of them."""
+
+PATH: Final = "/api/sync/tasks"
+
+
+class TaskSource(Protocol):
+    async def page(self, params: Mapping[str, str]) -> Document:
+        """What `GET /api/sync/tasks` answers to this query."""
+
+    async def logs(self, id: str) -> Document:
+        """What `GET /api/sync/tasks/{id}/logs` answers."""
+
+    async def follow(self, id: str, heard: Heard) -> None:
+        """Each attempt as it begins and ends, until the task has ended; some may begin twice."""
+
+
+async def open_tasks(settings: Settings, say: Say) -> TaskSource:
+    """Raises NoPrimary where nothing runs and nothing is left to read, and what `live.request` raises."""
+    probe = await live.request_if_running(settings, "GET", PATH, params={"limit": "1"})
+    if probe is not None:
+        return OfPrimary(settings, say)
+    require_journal(settings, say)
+    return OfJournal(settings, say)
+
+
+class OfPrimary:
+    def __init__(self, settings: Settings, say: Say) -> None:
+        self._settings = settings
+        self._say = say
+
+    async def page(self, params: Mapping[str, str]) -> Document:
+        document: Document = await live.request(self._settings, "GET", PATH, params=params)
+        return document
+
+    async def logs(self, id: str) -> Document:
+        document: Document = await live.request(self._settings, "GET", _path(id))
+        return document
+
+    async def follow(self, id: str, heard: Heard) -> None:
+        await Follower(self._settings, _path(id), lambda sent: _hear(sent, heard), self._say).run()
+
+
+class OfJournal:
+    """Opens the file anew for each look, as it may be replaced, and never writes to it."""
+
+    def __init__(self, settings: Settings, say: Say, *, looks: float = LOOKS) -> None:
+        self._settings = settings
+        self._say = say
+        self._path = settings.state_dir / JOURNAL_FILE
+        self._looks = looks
+
+    async def page(self, params: Mapping[str, str]) -> Document:
+        return await trio.to_thread.run_sync(self._page, params)
+
+    async def logs(self, id: str) -> Document:
+        document: Document = msgspec.to_builtins(await trio.to_thread.run_sync(self._logs, id))
+        return document
+
+    async def follow(self, id: str, heard: Heard) -> None:
+        """As long as somebody works on the state directory: what nobody works on any more was interrupted."""
+        from reconciler.web.apis.tasks import ENDED, told
+
+        seen = 0
+        while True:
+            # In this order: whoever ends the task does so before letting go of the directory.
+            is_worked_on = is_locked(self._settings)
+            try:
+                logs = await trio.to_thread.run_sync(self._logs, id)
+            except JournalUnavailable:
+                await trio.sleep(self._looks)
+                continue
+            for sent in _events(told(logs, seen)):
+                _hear(sent, heard)
+                seen = int(sent.id or seen)
+            if logs.state in ENDED:
+                return
+            if not is_worked_on:
+                self._say(f"nothing works on {self._settings.state_dir}: the task was interrupted")
+                heard("task", {"task": id, "state": "FAILED"})
+                return
+            await trio.sleep(self._looks)
+
+    def _page(self, params: Mapping[str, str]) -> Document:
+        from reconciler.web.apis.tasks import TasksQuery, tasks_of, tasks_page
+
+        with Journal(self._path, read_only=True) as journal:
+            page = tasks_page(journal, msgspec.convert(dict(params), TasksQuery, strict=False))
+        document: Document = msgspec.to_builtins(tasks_of(page, lambda _: None))
+        return document
+
+    def _logs(self, id: str) -> Any:
+        from reconciler.web.apis.known import NotFound
+        from reconciler.web.apis.tasks import task_logs
+
+        with Journal(self._path, read_only=True) as journal:
+            found = journal.task(id)
+        if found is None:
+            raise NotFound(f"Task {id}")
+        return task_logs(found)
+
+
+def _path(id: str) -> str:
+    return f"{PATH}/{quote(id, safe='')}/logs"
+
+
+def _events(parts: Iterable[bytes]) -> list[SentEvent]:
+    return list(SentEvents().feed(b"".join(parts)))
+
+
+def _hear(sent: SentEvent, heard: Heard) -> bool:
+    heard(sent.event, msgspec.json.decode(sent.data))
+    return sent.event == "task"
