@@ -7,6 +7,8 @@ that tells of it; and secrets whose copies grow old.
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,8 +22,9 @@ from tests.canaries import canary
 from tests.contracts.infisical_double import InfisicalDouble
 from tests.github_deliveries import pushed
 from tests.serving import Serving, serving
-from tests.world import Host, World, make_world
+from tests.world import PATIENCE, Host, World, make_world
 
+ROOT = Path(__file__).parents[2]
 INTERVAL = "2s"
 COMMIT_EVERY = 10
 """Passes from one commit to the next."""
@@ -194,8 +197,9 @@ async def soaking(root: Path, *, agents: int) -> AsyncIterator[Soak]:
 
                 async def start(host: Host) -> None:
                     async with free:
-                        processes.append(await world.start_agent(host))
+                        processes.append(await world.start_agent(host, joined=True))
 
+                await _join_all(world, hosts)
                 async with trio.open_nursery() as nursery:
                     for host in hosts:
                         nursery.start_soon(start, host)
@@ -220,8 +224,9 @@ def _fill(world: World, double: InfisicalDouble, agents: int, primary: str) -> l
     for number in range(agents):
         node, token = f"web-{number:02}", NodeToken.generate()
         directory = world.root / "hosts" / node
-        join = ["join", "--primary", primary, "--node", node, "--token", token.to_text()]
-        host = Host(node, directory, directory / "agent", directory / "agent.toml", join)
+        host = Host(node, directory, directory / "agent", directory / "agent.toml")
+        host.join += ["join", "--primary", primary, "--node", node, "--token", token.to_text()]
+        host.join += ["--root", str(host.srv), "--config", str(host.config), "--state-dir", str(host.state)]
         host.srv.mkdir(parents=True)
         hosts.append(host)
         nodes.append(f'  {node}: {{token_key: "{token.public_text}"}}')
@@ -236,6 +241,14 @@ def _fill(world: World, double: InfisicalDouble, agents: int, primary: str) -> l
         )
     )
     return hosts
+
+
+async def _join_all(world: World, hosts: list[Host]) -> None:
+    joins = json.dumps([host.join for host in hosts]).encode()
+    with trio.fail_after(PATIENCE):
+        await trio.run_process(
+            [sys.executable, "-m", "tests.bench.joining"], stdin=joins, capture_stdout=True, cwd=ROOT
+        )
 
 
 def _page(host: Host) -> str | None:
