@@ -186,6 +186,10 @@ class Primary:
         """Forget all that was fetched, on disk too, of earlier specs as well; says how many there were."""
         return self._secret_cache.clear(None)
 
+    def read_files_again(self) -> None:
+        """At the next use, all that sources of secrets read from files of this machine."""
+        self._secret_cache.look_again()
+
     async def keep_secrets_fresh(self, on_change: OnChange = nobody) -> NoReturn:
         """Fetch secrets ahead of need, for ever, for the sources of whatever spec is the current one."""
         while True:

@@ -1,7 +1,7 @@
 """A primary that goes on running: the loop of passes, the agents' hub, the local socket and HTTP."""
 
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -11,13 +11,13 @@ import trio
 
 from agent.status import notify
 from reconciler.doubts import tell_doubts
-from reconciler.errors import SettingsError
 from reconciler.hardening import allow_open_files, forbid_core_dumps
 from reconciler.live import socket_path
 from reconciler.metrics.declared import FETCH_FAILURES
 from reconciler.primary import Primary, open_primary
+from reconciler.reload import Reload, read_again
 from reconciler.runner import Runner, then
-from reconciler.settings import Settings, with_secrets_read_again
+from reconciler.settings import Settings
 from reconciler.watchdog import keep_alive
 from reconciler.web.app import LOCAL_LIMITS, PUBLIC_LIMITS, local_app, public_app
 from reconciler.web.door import Door
@@ -42,8 +42,8 @@ async def serve(settings: Settings) -> None:
     allow_open_files()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            stop, again = trio.Event(), _Again()
-            nursery.start_soon(_heed, signals, stop, again, nursery.cancel_scope)
+            stop, again = trio.Event(), Reload()
+            nursery.start_soon(_heed, signals, stop, again, nursery)
             while not stop.is_set():
                 # Who has lost the lease begins anew, from what is recorded by then.
                 async with open_primary(settings, standing=True) as primary:
@@ -53,42 +53,22 @@ async def serve(settings: Settings) -> None:
     log.info("stopped")
 
 
-class _Again:
-    """What SIGHUP does."""
-
-    def __init__(self) -> None:
-        self.read: Callable[[], None] = lambda: None
-
-
 async def _heed(
-    signals: AsyncIterator[int], stop: trio.Event, again: _Again, everything: trio.CancelScope
+    signals: AsyncIterator[int], stop: trio.Event, again: Reload, everything: trio.Nursery
 ) -> None:
     async for number in signals:
         if number == signal.SIGHUP:
-            again.read()
+            everything.start_soon(again.run)
             continue
         if stop.is_set():
-            everything.cancel()
+            everything.cancel_scope.cancel()
         stop.set()
-        everything.deadline = trio.current_time() + GRACE
+        everything.cancel_scope.deadline = trio.current_time() + GRACE
         log.info("stopping", signal=signal.Signals(number).name)
         notify("STOPPING=1")
 
 
-def _read_again(primary: Primary, door: Door, runner: Runner) -> None:
-    """Files with secrets and tokens, and by a pass those that the spec names."""
-    try:
-        primary.settings = with_secrets_read_again(primary.settings)
-    except SettingsError as error:
-        log.error("the secrets that were read before go on to count", error=str(error))
-    else:
-        log.info("files with secrets were read again")
-    if door.tokens is not None:
-        door.tokens.forget()
-    runner.ask("SIGHUP")
-
-
-async def _serve(primary: Primary, stop: trio.Event, again: _Again) -> None:
+async def _serve(primary: Primary, stop: trio.Event, again: Reload) -> None:
     """Stand by until the lease is ours; then make passes until `stop` is set, or the lease is lost."""
     assert primary.leadership is not None
     lease = primary.leadership.lease
@@ -97,7 +77,7 @@ async def _serve(primary: Primary, stop: trio.Event, again: _Again) -> None:
     primary.repositories.on_failure = partial(primary.metrics.count, FETCH_FAILURES)
     runner = Runner(primary)
     door = Door.of(primary.settings, primary.now)
-    again.read = partial(_read_again, primary, door, runner)
+    again.read = partial(read_again, primary, door, runner)
     ended = trio.Event()
     async with AsyncExitStack() as opened:
         local = await opened.enter_async_context(listen_locally(path))

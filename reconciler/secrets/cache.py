@@ -203,6 +203,12 @@ class SecretCache:
         if self._disk is not None:
             self._disk.max_age = max_age
 
+    def look_again(self) -> None:
+        """Files may be others than before, those with credentials and keys included: whoever reads one is
+        asked anew, and no failure is waited out. What is there still serves where that fails."""
+        for entry in self.entries.values():
+            entry.version, entry.retry_at = None, 0.0
+
     def clear(self, questions: Collection[Question] | None) -> int:
         """Forget the answers to these questions, or to all; says how many there were."""
         chosen = self.entries.keys() if questions is None else questions

@@ -120,9 +120,7 @@ class Hub:
 
     async def __aenter__(self) -> Self:
         """Raises SettingsError if the TLS directory or the address cannot be used."""
-        await trio.to_thread.run_sync(
-            tls.write_identity, self._tls_dir, "server", self._key, tls.PRIMARY_SUBJECT
-        )
+        await self._write_certificate()
         await self._reception.update(self._initial)
         listeners = await open_listeners(self._address)
         self.addresses = tuple(_address_of(listener) for listener in listeners)
@@ -150,6 +148,19 @@ class Hub:
             if group.exceptions == (error,):
                 return False
             raise
+
+    async def renew_certificate(self) -> None:
+        """Make and show another certificate for the same key, which is what agents know. Sessions stay.
+
+        Raises SettingsError if the TLS directory cannot be used; then the one before goes on to be shown.
+        """
+        await self._write_certificate()
+        await self._reception.renew()
+
+    async def _write_certificate(self) -> None:
+        await trio.to_thread.run_sync(
+            tls.write_identity, self._tls_dir, "server", self._key, tls.PRIMARY_SUBJECT
+        )
 
     # --- who -----------------------------------------------------------------------------------
 

@@ -120,6 +120,15 @@ class Reception:
                     tls.pairing_server_context, self._tls_dir
                 )
 
+    async def renew(self) -> None:
+        """See `Hub.renew_certificate`."""
+        async with self._updating:
+            anchors = self.roster.anchors()
+            session = await trio.to_thread.run_sync(tls.session_server_context, self._tls_dir, anchors)
+            pairing = await trio.to_thread.run_sync(tls.pairing_server_context, self._tls_dir)
+            self._contexts = {Phase.HELLO: session, Phase.PAIRING: pairing}
+            self._anchored = frozenset(self.roster.by_certificate)
+
     def show_epoch(self, epoch: int) -> None:
         """See `Hub.show_epoch`."""
         if epoch == self.epoch:

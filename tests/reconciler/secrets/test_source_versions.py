@@ -7,13 +7,14 @@ import pyrage
 import pytest
 import trio.testing
 
+from reconciler.secrets.cache import SecretCache
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.errors import SourceRefused
 from reconciler.secrets.freshness import SourceState
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets.values import SecretValue
-from reconciler.spec.model import AgeSettings, EnvCredential, SecretSource
+from reconciler.spec.model import AgeSettings, EnvCredential, FileCredential, SecretSource
 from tests.canaries import canary, may_hold
 from tests.reconciler.secrets.repository_files import TestedRepository
 from tests.reconciler.secrets.sources import env_file, store_of, write_env_file
@@ -89,3 +90,27 @@ async def test_a_commit_serves_in_the_next_pass(tmp_path: Path) -> None:
     repository.begin_pass()
     assert plain(await store.values("sealed", "production")) == {"KEY": SECOND}
     assert states(store) == {SourceState.CACHED}
+
+
+async def test_a_key_that_was_replaced_counts_once_files_are_read_again(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    """It is no part of what tells that the source changed, and the clock stands still."""
+    sealed, identity = tmp_path / "a.age", may_hold(tmp_path / "identity")
+    sealed.write_bytes(pyrage.encrypt(f"KEY={FIRST}\n".encode(), [KEY.to_public()]))
+    identity.write_text(str(pyrage.x25519.Identity.generate()))
+    settings = AgeSettings(file=str(sealed), identity=FileCredential(path=str(identity)))
+    source = SecretSource(name="sealed", kind="age", settings=settings, max_stale=3600.0)
+    cache = SecretCache()
+    store = SecretStore({"sealed": source}, context=SourceContext.from_environ({}), cache=cache)
+    for key in (None, str(KEY)):
+        identity.write_text(key or identity.read_text())
+        with pytest.raises(SourceRefused):
+            await store.values("sealed", "production")
+    cache.look_again()
+    assert plain(await store.values("sealed", "production")) == {"KEY": FIRST}
+    # One that is broken meanwhile takes nothing away.
+    identity.write_text("garbled")
+    cache.look_again()
+    [value] = (await store.values("sealed", "production")).values()
+    assert (value.value.reveal(), value.is_stale) == (FIRST, True)

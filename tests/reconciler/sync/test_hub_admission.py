@@ -561,3 +561,20 @@ async def test_a_callers_own_exception_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="mine"):
         async with running_hub(tmp_path):
             raise KeyError("mine")
+
+
+async def test_another_certificate_for_the_same_key_is_shown_and_nobody_is_cut_off(tmp_path: Path) -> None:
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment()]) as setup, connected(setup, node):
+        before = (await setup.dial(node)).stream.peer_certificate
+        for name in ("server.crt", "server.key"):
+            (tmp_path / "hub-tls" / name).write_text("damaged")
+        await setup.hub.renew_certificate()
+        # `dial` holds it to the same fingerprint.
+        after = (await setup.dial(node)).stream.peer_certificate
+        assert before is not None and after is not None and before != after
+        assert await setup.hub.ping("web-1") > 0
+        unpaired = make_node(tmp_path, "web-2")
+        await setup.hub.update([node.enrolment(paired=True), unpaired.enrolment()])
+        await setup.pair(unpaired)
+        assert setup.hub.is_paired("web-2")
