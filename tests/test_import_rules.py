@@ -103,6 +103,7 @@ PURE = (
     "reconciler.web.page.node_list",
     "reconciler.web.page.origin",
     "reconciler.web.page.view",
+    "reconciler.web.page.waiting",
     "reconciler.web.rates",
     "reconciler.target_work",
     "reconciler.timetable",

@@ -114,6 +114,7 @@ class _Pressing:
                 self.secrets,
                 self.freezing,
                 self.rolling_back,
+                self.why_a_service_is_so,
                 self.testing_a_connection,
                 self.running_a_project,
                 self.another_place_and_a_retry,
@@ -225,9 +226,43 @@ class _Pressing:
         after = self.now()
         self.world.app.commit({"web/index.html": "three\n"})
         self.world.app.tag("v1.2.0")
+        self.what_would_change()
         self.page.get_by_role("button", name="Look now").click()
         self.said("step applied", after, action="deploy")
         assert self.deployed()[-1].startswith("v1.2.0 ")
+
+    def what_would_change(self) -> None:
+        """The plan is looked at, and nothing is done."""
+        before = self.deployed()
+        self.page.get_by_role("link", name="What would change…").click()
+        steps = self.page.get_by_role("row")
+        assert "changed: path web/**" in steps.filter(has_text="services/staging/web").inner_text()
+        self.watched.shoot("what-would-change")
+        self.page.get_by_role("link", name="Back to the page").click()
+        assert self.deployed() == before
+
+    def why_a_service_is_so(self) -> None:
+        page = self.page
+        section(page, "services").get_by_text("v1.2.0").first.wait_for()  # by itself
+        section(page, "services").get_by_role("link", name="web").click()
+        assert page.locator("#ready").inner_text() == "Ready"
+        shown = page.locator("main").inner_text()
+        assert "nothing: the last pass found it in order" in shown or "deploy" in shown
+        commit = self.world.app.resolve("refs/tags/v1.2.0^{commit}")
+        assert commit is not None
+        assert f"at {commit[:10]}" in shown
+        assert "by the tag v1.2.0" in shown
+        assert "changed: path web/**" in shown  # the newest step, and why it was made
+        self.watched.shoot("service")
+        page.get_by_text("Suspend…").click()
+        page.get_by_label("Why").fill("being replaced")
+        page.get_by_role("button", name="Suspend web").click()
+        assert (self.records()[-1].kind, self.records()[-1].resource) == ("suspend", "services/staging/web")
+        waits = page.locator("#todos").get_by_role("link", name="web in staging is suspended")
+        page.locator("main > .notice[role=status]:focus").wait_for()
+        waits.click()
+        page.get_by_role("button", name="Resume web").click()
+        assert self.records()[-1].kind == "resume"
 
     def testing_a_connection(self) -> None:
         self.node().get_by_role("button", name="Test connection to web-1").click()
@@ -397,8 +432,13 @@ class _Pressing:
             each.evaluate("(it) => { it.open = true; }")
         watched.fits()
         watched.shoot(f"buttons-phone-{scheme}")
-        for path in ("/page/node?name=web-1", "/page/project?name=site"):
-            page.goto(self.primary.http + path)
+        for path, name in (
+            ("node?name=web-1", "node-form"),
+            ("project?name=site", "project-form"),
+            ("service?id=services/staging/web", "service"),
+            ("plan", "plan"),
+        ):
+            page.goto(f"{self.primary.http}/page/{path}")
             watched.fits()
-        watched.shoot(f"project-form-phone-{scheme}")
+            watched.shoot(f"{name}-phone-{scheme}")
         watched.check()

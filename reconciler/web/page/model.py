@@ -100,6 +100,8 @@ class ServiceView:
     outcome: str = ""
     why: str = ""
     """The reason of the last step that was planned for it."""
+    suspended: bool = False
+    """By a decision, which can be ended here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,16 @@ class NextStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Todo:
+    """Something that waits for a person. `section`: where it is; `service`: the id of the one it is about."""
+
+    text: str
+    section: str
+    tone: Tone
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     headline: Badge
     ready: int = 0
@@ -264,6 +276,7 @@ class Overview:
     frozen: str = ""
     problems: tuple[str, ...] = ()
     steps: tuple[NextStep, ...] = ()
+    todos: tuple[Todo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

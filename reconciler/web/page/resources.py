@@ -27,7 +27,7 @@ from reconciler.web.page.model import (
     state_of,
 )
 
-MAX_SERVICES = 200
+MAX_SERVICES = 500
 """Services of one environment that are listed; those that are not in order are listed first."""
 
 MAX_TARGETS = 100
@@ -90,6 +90,7 @@ def _service(
         changed=stamp(newest.at) if newest is not None else "",
         outcome=newest.outcome if newest is not None else "",
         why=why,
+        suspended=by is not None,
     )
 
 

@@ -20,6 +20,7 @@ from reconciler.token_file import TokensUnusable
 from reconciler.web.door import Door
 from reconciler.web.endpoints import AnyEndpoint, Endpoint, OpenEndpoint
 from reconciler.web.page.deeds import DEEDS, Did, Doing, allow_time
+from reconciler.web.page.details import Details
 from reconciler.web.page.editing import Editing
 from reconciler.web.page.gate import Gate, back, html, shown_once
 from reconciler.web.page.look import Looking
@@ -51,6 +52,7 @@ class Site:
         self._stop = stop
         self._gate = Gate(Sessions(door.known))
         self._editing = Editing(runner, self._gate, self._doing)
+        self._details = Details(self._gate, self._doing)
         self._looking = Looking(runner)
         self._streams = Streams(of_one=MAX_OF_SESSION)
 
@@ -75,6 +77,8 @@ class Site:
             Route("/page/do", _guarded(self.do), methods=["POST"]),
             Route("/page/node", _guarded(self._editing.node), methods=["GET"]),
             Route("/page/project", _guarded(self._editing.project), methods=["GET"]),
+            Route("/page/service", _guarded(self._details.service), methods=["GET"]),
+            Route("/page/plan", _guarded(self._details.plan), methods=["GET"]),
             Route("/page/change", _guarded(self._editing.change), methods=["POST"]),
             Route("/page/stream", _guarded(self.stream), methods=["GET"]),
             Route("/page/{name}", _guarded(_static), methods=["GET"]),

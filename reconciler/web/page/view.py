@@ -1,6 +1,7 @@
 """The whole page out of one look at everything. Pure."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from reconciler.control.situation import told
 from reconciler.spec.model import Spec
@@ -8,8 +9,9 @@ from reconciler.status.documents import Summary
 from reconciler.web.page.activity import events, sources, tasks
 from reconciler.web.page.environments import environments, history
 from reconciler.web.page.facts import Facts
-from reconciler.web.page.model import Badge, NextStep, Overview, Page, State, Tone, short, stamp
+from reconciler.web.page.model import Badge, NextStep, Overview, Page, State, Todo, Tone, short, stamp
 from reconciler.web.page.resources import nodes, projects, services, targets
+from reconciler.web.page.waiting import todos
 
 MAX_PROBLEMS = 10
 """Errors of the spec that are listed; `trueup validate` prints all."""
@@ -34,20 +36,12 @@ def page_of(facts: Facts) -> Page:
         *(each.state for each in page.nodes),
         *(each.state for each in all_targets),
     ]
-    return Page(
-        overview=_overview(facts, states, more=sum(group.more for group in page.services)),
-        environments=page.environments,
-        services=page.services,
-        nodes=page.nodes,
-        projects=page.projects,
-        tasks=page.tasks,
-        history=page.history,
-        events=page.events,
-        sources=page.sources,
-    )
+    more = sum(group.more for group in page.services)
+    waits = todos(page.environments, page.services, page.nodes, page.projects)
+    return replace(page, overview=_overview(facts, states, waits, more=more))
 
 
-def _overview(facts: Facts, states: Iterable[State], *, more: int) -> Overview:
+def _overview(facts: Facts, states: Iterable[State], waits: tuple[Todo, ...], *, more: int) -> Overview:
     tones = [state.badge.tone for state in states]
     summary = facts.recorded.summary or Summary(id="summary")
     failing, busy = tones.count(Tone.BAD), tones.count(Tone.BUSY)
@@ -65,6 +59,7 @@ def _overview(facts: Facts, states: Iterable[State], *, more: int) -> Overview:
         frozen=f"everything is frozen, {told(facts.control.frozen)}" if facts.control.frozen else "",
         problems=summary.problems[:MAX_PROBLEMS],
         steps=tuple(_next_steps(facts)),
+        todos=waits,
     )
 
 

@@ -117,6 +117,25 @@ def facts(name: Name = plain) -> Facts:
     )
 
 
+def many_services(count: int) -> Facts:
+    """One environment with so many services, of which every tenth failed."""
+    few = facts()
+    assert few.spec is not None
+    web = few.spec.services[0]
+    services = tuple(_as(web, name=f"service-{number:03}") for number in range(count))
+    status = [
+        _service(each.id, plain, "False", "DeployFailed", "exit code 1")
+        if number % 10 == 0
+        else _service(each.id, plain, "True", "ReconciliationSucceeded")
+        for number, each in enumerate(services)
+    ]
+    return Facts(
+        passed=True,
+        spec=msgspec.structs.replace(few.spec, services=services),
+        recorded=Recorded().put(*status),
+    )
+
+
 def _spec(name: Name) -> Spec:
     staging, production, app = name("staging"), name("production"), name("app")
     web = Service(

@@ -17,7 +17,7 @@ from reconciler.web.page.site import MEDIA, static_file
 from reconciler.web.page.stream import event
 from reconciler.web.page.view import page_of
 from tests.browsing import Surfing, needs_chromium, surf
-from tests.reconciler.web.page_facts import facts
+from tests.reconciler.web.page_facts import facts, many_services
 from tests.reconciler.web.test_page_view import ALL, HOSTILE, endless, hostile_names
 
 
@@ -104,3 +104,45 @@ def _look(surfing: Surfing, origin: str, scheme: Literal["light", "dark"], *, ph
             watched.page.goto(origin + path)
             watched.shoot(f"{name}-{where}")
             watched.check()
+
+
+@needs_chromium
+async def test_many_services_are_narrowed_down_by_keyboard() -> None:
+    """What is typed stays in force when the section changes, and how much is shown is said."""
+    with served({"/": many_services(400), "/hostile": many_services(401)}) as origin:
+
+        def look(surfing: Surfing) -> None:
+            with surfing.person() as context:
+                watched = surfing.watched(context, origin)
+                page = watched.page
+                page.goto(origin)
+                services = page.locator("section#services")
+                rows = services.locator("tbody tr:visible")
+                services.get_by_text("service-400").wait_for()  # the stream's own, by itself
+                assert rows.count() == 401
+                search = services.get_by_role("searchbox", name="Find")
+                search.focus()
+                page.keyboard.type("service-31")
+                assert rows.count() == 10
+                said = services.get_by_role("status")
+                assert said.inner_text() == "10 of 401"
+                services.get_by_label("Show").select_option("bad")
+                assert rows.count() == 1
+                assert "service-310" in rows.inner_text()
+                search.fill("staging")
+                assert rows.count() == 41
+                # Another version of the section comes: what was asked for stays.
+                page.evaluate(
+                    """() => {
+                        const section = document.getElementById("services");
+                        section.dataset.digest = "older";
+                        swap(section.outerHTML.replace('data-digest="older"', 'data-digest="newer"')
+                            .replaceAll(" hidden", ""));
+                    }"""
+                )
+                assert rows.count() == 41
+                assert search.input_value() == "staging"
+                watched.shoot("many-services")
+                watched.check()
+
+        await surf(look)

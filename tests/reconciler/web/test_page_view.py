@@ -120,6 +120,23 @@ def test_buttons_are_there_for_those_who_may_press_them() -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_what_waits_for_a_person_is_told_with_where_it_is() -> None:
+    told = page_of(facts()).overview.todos
+    assert [(each.text, each.section, each.service) for each in told] == [
+        ("v1.4.0 of app waits for approval in production", "environments", ""),
+        ("a release of app was refused in production: it was not proven", "environments", ""),
+        ("api in staging: DeployFailed", "services", "services/staging/api"),
+        ("web-1 is degraded", "nodes", ""),
+        ("web-2 is not paired", "nodes", ""),
+        ("site: DriftDetected", "projects", ""),
+        ("app in staging is kept: ReleaseFailed: api", "environments", ""),
+        ("production is held by Bob <bob@example.org> on 2026-11-26 12:00 UTC: sale day", "environments", ""),
+        ("cron in production is suspended", "services", "services/production/cron"),
+    ]
+    assert "What waits for you" in html_of(facts())
+    assert "What waits for you" not in html_of(Facts())
+
+
 def test_only_what_changed_has_another_digest() -> None:
     before = {section.id: section.digest for section in sections(page_of(facts()), ALL)}
     again = {section.id: section.digest for section in sections(page_of(facts()), ALL)}

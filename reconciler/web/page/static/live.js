@@ -34,6 +34,33 @@ function carry(before, after) {
   }
 }
 
+function narrow(section) {
+  // Shows only what was asked for in the section's filter, and says how much of it that is.
+  const bar = section.querySelector(".filter");
+  if (!bar) return;
+  bar.hidden = false;
+  const words = bar.querySelector("input").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const show = bar.querySelector("select").value;
+  let shown = 0, all = 0;
+  for (const each of section.querySelectorAll("[data-tone]")) {
+    const text = `${each.dataset.find || ""} ${each.textContent}`.toLowerCase();
+    const tone = each.dataset.tone;
+    const fits = !show || show === tone || (show === "troubled" && tone !== "good");
+    each.hidden = !(fits && words.every((word) => text.includes(word)));
+    all += 1;
+    shown += each.hidden ? 0 : 1;
+  }
+  for (const some of section.querySelectorAll(".some")) some.hidden = !some.querySelector("[data-tone]:not([hidden])");
+  const text = words.length || show ? `${shown} of ${all}` : "";
+  const output = bar.querySelector("output");
+  if (output.textContent !== text) output.textContent = text;
+}
+
+function narrowed(event) {
+  const bar = event.target.closest(".filter");
+  if (bar) narrow(bar.closest("section"));
+}
+
 function place(element, section) {
   // Finds the same element in another version of the section: by its name inside what bears an id around it.
   const around = element.closest("[id]");
@@ -57,6 +84,7 @@ function swap(html) {
   const focused = before.contains(document.activeElement) ? document.activeElement : null;
   const find = focused && place(focused, before);
   const selection = focused && "selectionStart" in focused ? [focused.selectionStart, focused.selectionEnd] : null;
+  narrow(after);
   before.replaceWith(after);
   const again = find && find(after);
   if (again) {
@@ -98,6 +126,13 @@ function listen() {
   });
 }
 
+document.addEventListener("input", narrowed);
+document.querySelectorAll("section").forEach(narrow);
+// Whoever has just pressed a button hears what came of it.
+// Going to a section, as the address says, takes the focus away once everything is loaded: so after that.
+addEventListener("load", () => setTimeout(() => {
+  document.querySelector("main > .notice[tabindex]")?.focus({ preventScroll: true });
+}, 50));
 clock();
 setInterval(clock, 20000);
 listen();

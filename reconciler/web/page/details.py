@@ -1,0 +1,84 @@
+"""Pages of their own for what is too much for the one page: why a service is so, and what would change.
+
+Both say what the API says, asked by the same functions.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from reconciler.web.endpoints import Call
+from reconciler.web.page.deeds import Doing, Place, allow_time
+from reconciler.web.page.gate import Gate, html
+from reconciler.web.page.model import revision_of, short
+from reconciler.web.page.render import render
+from reconciler.web.page.sessions import Session
+from reconciler.web.refusals import RequestRefused
+
+SERVICE: Place = ("GET", "/api/services/{environment}/{name}")
+ENVIRONMENT: Place = ("GET", "/api/environments/{name}")
+PLAN: Place = ("GET", "/api/plan")
+
+
+class Details:
+    def __init__(self, gate: Gate, doing: Doing) -> None:
+        self._gate = gate
+        self._doing = doing
+
+    async def service(self, request: Request) -> Response:
+        """The service that `id` names: its conditions, what is planned, whose release it is, its steps."""
+        session = self._gate.require(request)
+        id = request.query_params.get("id", "")
+        kind, _, rest = id.partition("/")
+        environment, _, name = rest.partition("/")
+        if kind != "services" or not name:
+            raise RequestRefused(404, f"there is no service {id!r}")
+        path = {"environment": environment, "name": name}
+        service = await self._ask(SERVICE, session, request, path)
+        around = await self._ask(ENVIRONMENT, session, request, {"name": environment})
+        release = next((each for each in around["units"] if each["unit"] == service["unit"]), None)
+        needs = [await self._need(session, request, each) for each in service["dependsOn"]]
+        return html(
+            render(
+                "service.html",
+                it=service,
+                release=release["release"] if release is not None else None,
+                waiting=[each for each in around["waiting"] if each["unit"] == service["unit"]],
+                needs=needs,
+                short=short,
+                deeds=self._doing.open_to(session.caller),
+                csrf=session.csrf,
+            )
+        )
+
+    async def plan(self, request: Request) -> Response:
+        """What a pass would do now, looked at anew; nothing is changed."""
+        session = self._gate.require(request)
+        allow_time(request)
+        plan = await self._ask(PLAN, session, request, {}, {"fresh": True})
+        return html(render("plan.html", plan=plan, spec=revision_of(plan["specRevision"])))
+
+    async def _need(self, session: Session, request: Request, id: str) -> Mapping[str, Any]:
+        """What a service waits for: how that is, where it is a service."""
+        kind, _, rest = id.partition("/")
+        environment, _, name = rest.partition("/")
+        if kind != "services":
+            return {"id": id, "ready": None}
+        path = {"environment": environment, "name": name}
+        try:
+            return {"id": id, "ready": (await self._ask(SERVICE, session, request, path))["ready"]}
+        except RequestRefused:  # it has left the spec
+            return {"id": id, "ready": None}
+
+    async def _ask(
+        self,
+        place: Place,
+        session: Session,
+        request: Request,
+        path: Mapping[str, str],
+        query: Mapping[str, Any] | None = None,
+    ) -> Mapping[str, Any]:
+        call: Call[Any, Any] = Call(session.caller, query or {}, {}, path, request)
+        return (await self._doing.call(place, call)).told
