@@ -312,6 +312,12 @@ def node_revoke(context: Context, name: str, reason: str = "") -> None:
 
 
 @task
+def notify_test(context: Context, place: str = "") -> None:
+    """Send a message to each channel of the spec, or to the one at a place, counted from 0."""
+    trueup(context, "notify", "test", *([place] if place else []))
+
+
+@task
 def node_test(context: Context, name: str, output: str = "table") -> None:
     """Ask a running primary whether a node's agent is connected, and how fast it answers."""
     trueup(context, "node", "test", name, "--output", output)

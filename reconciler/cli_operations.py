@@ -1,11 +1,11 @@
-"""What keeps primaries and hosts themselves in order: `trueup backup`, `restore` and `node install`."""
+"""What keeps primaries and hosts in order: `trueup backup`, `restore`, `notify test` and `node install`."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from reconciler.cli_options import parsed, run_async, with_settings
+from reconciler.cli_options import leave, parsed, run_async, with_settings
 
 
 @click.command()
@@ -71,5 +71,20 @@ def node_install(settings: Any, dry_run: bool, wait: str, **given: Any) -> None:
     run_async(lambda: act(settings, request, click.echo))
 
 
-OPERATIONS = (backup, restore)
+@click.group()
+def notify() -> None:
+    """The channels that people are told on."""
+
+
+@notify.command("test")
+@click.argument("place", required=False, type=click.IntRange(min=0))
+@with_settings
+def notify_test(settings: Any, place: int | None) -> None:
+    """Send a message to each channel of the spec, or to the one at PLACE, counted from 0."""
+    from reconciler.notifications.trying import try_channels
+
+    leave(run_async(lambda: try_channels(settings, place, click.echo)))
+
+
+OPERATIONS = (backup, restore, notify)
 NODE_OPERATIONS = (node_install,)

@@ -153,6 +153,18 @@ async def test_a_channel_that_is_down_delays_nothing(tmp_path: Path) -> None:
                 assert said in ran.stderr
             assert wrong not in ran.stderr and secret not in ran.stderr
 
+            tried = await case.world.trueup("notify", "test", expect=1)
+            assert [line.partition(": ")[2][:8] for line in tried.stdout.splitlines()] == [
+                *("not sent", "not sent", "not sent", "sent, me"),
+            ]
+            assert "notifications/1 (env WRONG): not sent: the address is none" in tried.stdout
+            assert wrong not in tried.stdout + tried.stderr
+            alone = await case.world.trueup("notify", "test", "3")
+            assert [post.title for post in well.taken[1:]] == ["trueup: a test"] * 2
+            assert well.taken[2].told == ["this channel is told of: degraded, failed"]
+            assert alone.stdout.split()[-1] == well.taken[2].key
+            assert "no notifications/4" in (await case.world.trueup("notify", "test", "4", expect=1)).stderr
+
             # What waits is sent by the next pass, in its order, also by one that runs on.
             case.commit(case.good)
             receiver.status = 200

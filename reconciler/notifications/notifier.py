@@ -13,9 +13,8 @@ from reconciler.errors import LeaseHeld, LeaseLost, TrueupError
 from reconciler.kept_notifications import MAX_WAITING, KeptNotification, channel_name
 from reconciler.metrics.declared import NOTIFICATIONS
 from reconciler.mishaps import line_for_log
-from reconciler.notifications.sending import NotSent, send
+from reconciler.notifications.sending import NotSent, address_of, send
 from reconciler.primary import Primary
-from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Credential, Spec
 from reconciler.tracing import trace
@@ -25,9 +24,6 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 FIRST: Final = 5.0
 LONGEST: Final = 900.0
 """Seconds to the next attempt after one that failed, at first and at most."""
-
-ADDRESS_DEADLINE: Final = 30.0
-"""Seconds to find the address, where a secret source has it."""
 
 AT_THE_END: Final = 20.0
 """Seconds that a single pass waits for what it has to tell; the next one goes on."""
@@ -125,14 +121,7 @@ class Notifier:
 
     async def _address(self, channel: str) -> Secret:
         assert self._primary.spec is not None
-        store = self._primary.secret_store(self._primary.spec)
-        found: Secret | None = None
-        with trio.move_on_after(ADDRESS_DEADLINE):
-            found = await store.credential(_CREDENTIAL.decode(channel))
-        if found is None:
-            raise NotSent(f"its address was not to be had within {ADDRESS_DEADLINE:.0f} seconds")
-        KNOWN.learn([found])
-        return found
+        return await address_of(self._primary.secret_store(self._primary.spec), _CREDENTIAL.decode(channel))
 
     def _tell_failure(self, channel: str, problem: str) -> None:
         self._count(channel, "failed")

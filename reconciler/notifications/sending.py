@@ -9,10 +9,16 @@ from typing import Final
 import trio
 
 from reconciler.kept_notifications import KeptNotification
+from reconciler.secrets.known import KNOWN
+from reconciler.secrets.store import SecretStore
 from reconciler.secrets.values import Secret
+from reconciler.spec.model import Credential
 
 DEADLINE: Final = 30.0
 """Seconds that one message may take."""
+
+ADDRESS_DEADLINE: Final = 30.0
+"""Seconds to find the address, where a secret source has it."""
 
 AT_ONCE: Final = 4
 """Messages that are on their way side by side, those included that nobody waits for any more."""
@@ -22,6 +28,17 @@ _THREADS = trio.CapacityLimiter(AT_ONCE)
 
 class NotSent(Exception):
     """Why, in words that hold nothing of the address."""
+
+
+async def address_of(store: SecretStore, channel: Credential) -> Secret:
+    """The address of a channel. Raises NotSent where that takes long, and as `store.credential`."""
+    found: Secret | None = None
+    with trio.move_on_after(ADDRESS_DEADLINE):
+        found = await store.credential(channel)
+    if found is None:
+        raise NotSent(f"its address was not to be had within {ADDRESS_DEADLINE:.0f} seconds")
+    KNOWN.learn([found])
+    return found
 
 
 async def send(address: Secret, message: KeptNotification) -> None:
