@@ -261,9 +261,10 @@ def serve(context: Context) -> None:
 
 
 @task
-def get(context: Context, resource: str = "", output: str = "table") -> None:
+def get(context: Context, resource: str = "", watch: bool = False, output: str = "table") -> None:
     """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
-    trueup(context, "get", "--output", output, *([resource] if resource else []))
+    options = ["--watch"] if watch else []
+    trueup(context, "get", "--output", output, *options, *([resource] if resource else []))
 
 
 @task(name="demo")

@@ -143,13 +143,17 @@ def serve(settings: Any) -> None:
 @cli.command()
 @with_settings
 @click.argument("resource", required=False)
+@click.option("-w", "--watch", is_flag=True, help="Go on with each row that changes.")
 @output_option
-def get(settings: Any, resource: str | None, output: str) -> None:
+def get(settings: Any, resource: str | None, watch: bool, output: str) -> None:
     """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
     from reconciler.console import print_status
     from reconciler.primary import open_repositories, read_status
+    from reconciler.watch_status import watch_status
 
     async def run() -> None:
+        if watch:
+            await watch_status(settings, resource, output)
         print_status(await read_status(settings, open_repositories(settings)), resource, output)
 
     run_async(run)

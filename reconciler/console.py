@@ -195,18 +195,25 @@ def print_status(recorded: Recorded, resource: str | None, output: str) -> None:
     if not documents:
         click.echo("no status yet: no pass has written any")
         return
-    table = make_table("RESOURCE", "READY", "REASON", "APPLIED", "MESSAGE")
+    table = make_table(*STATUS_COLUMNS)
     for document in documents:
-        ready = find_condition(document.conditions, ConditionType.READY)
-        status = ready.status if ready else "Unknown"
-        table.add_row(
-            Text(document.id),
-            Text(status, COLOURS[status]),
-            ready.reason if ready else "",
-            Text(_short_revision(document)),
-            Text(_message(document)),
-        )
+        table.add_row(*(Text(cell, COLOURS.get(cell, "")) for cell in status_row(document)))
     print_table(table)
+
+
+STATUS_COLUMNS = ("RESOURCE", "READY", "REASON", "APPLIED", "MESSAGE")
+
+
+def status_row(document: AnyDocument) -> tuple[str, ...]:
+    """What people read of a status file."""
+    ready = find_condition(document.conditions, ConditionType.READY)
+    return (
+        document.id,
+        ready.status if ready else "Unknown",
+        ready.reason if ready else "",
+        _short_revision(document),
+        _message(document),
+    )
 
 
 def _selected(recorded: Recorded, resource: str | None) -> list[AnyDocument]:

@@ -284,10 +284,15 @@ def open_repositories(settings: Settings) -> Repositories:
 
 async def read_status(settings: Settings, repositories: Repositories) -> Recorded:
     """The status files, from any machine that can read the repository; checked where there is a key."""
-    url = settings.require_status_repo()
-    await repositories.refresh(url)
+    await repositories.refresh(settings.require_status_repo())
+    return await open_status(settings, repositories).read()
+
+
+def open_status(settings: Settings, repositories: Repositories) -> StatusBranch:
+    """The status branch to be read, as the mirror has it."""
     has_key = settings.master_key is not None or key_path(settings).exists()
-    return await StatusBranch(repositories.mirror(url), load_key(settings) if has_key else None).read()
+    mirror = repositories.mirror(settings.require_status_repo())
+    return StatusBranch(mirror, load_key(settings) if has_key else None)
 
 
 @asynccontextmanager

@@ -110,8 +110,11 @@ async def test_what_happens_is_watched(tmp_path: Path) -> None:
             await primary.said("pass ended")
             await check_events(world)
             await check_logs(site, primary)
-            async with watching(world, "events", "-w", "-o", "json") as events:
-                await follow_over_a_restart(site, primary, events)
+            async with (
+                watching(world, "events", "-w", "-o", "json") as events,
+                watching(world, "get", "service/api", "-w", "-o", "json") as status,
+            ):
+                await follow_over_a_restart(site, primary, events, status)
         await check_without_a_primary(world)
 
 
@@ -169,16 +172,22 @@ async def check_logs(site: Site, primary: Serving) -> None:
     gate.unlink()
 
 
-async def follow_over_a_restart(site: Site, primary: Serving, events: Watching) -> None:
-    """Whatever happens to the primary, each event is there once."""
+async def follow_over_a_restart(site: Site, primary: Serving, events: Watching, status: Watching) -> None:
+    """Whatever happens to the primary, each event is there once, and each state of a status file too."""
     world = site.world
 
     def told(kind: str, times: int = 1) -> bool:
         found = [each for each in events.documents if each["resource"] == "services/staging/api"]
         return [each["kind"] for each in found].count(kind) == times
 
+    def states() -> list[str]:
+        conditions = [document["conditions"] for document in status.documents]
+        return [each["status"] for found in conditions for each in found if each["type"] == "Ready"]
+
+    await status.until(lambda: states() == ["True"])
     await site.deploy(primary, "bad")
     await events.until(lambda: told("failed"))
+    await status.until(lambda: states()[1:] == ["False"])
     assert await primary.end() == 0
     await events.until(lambda: "trying again" in events.err)
     # What is not heard of while it happens is heard of later.
@@ -187,13 +196,17 @@ async def follow_over_a_restart(site: Site, primary: Serving, events: Watching) 
     async with serving(world, TRUEUP_INTERVAL=DAY) as again:
         await events.until(lambda: "the primary is there again" in events.err)
         await events.until(lambda: told("recovered"))
+        await status.until(lambda: states()[-1] == "True")
         await site.deploy(again, "bad")
         await events.until(lambda: told("failed", 2))
         recorded = (await world.trueup("events", "--since", "24h", "-o", "json")).document["events"]
         await events.until(lambda: len(events.documents) >= len(recorded))
         assert events.documents[: len(recorded)] == recorded
-        assert await events.interrupt() == 130
-        assert "Traceback" not in events.err and "internal error" not in events.err
+        await status.until(lambda: states()[-1] == "False")
+        assert {document["id"] for document in status.documents} == {"services/staging/api"}
+        for watched in (events, status):
+            assert await watched.interrupt() == 130
+            assert "Traceback" not in watched.err and "internal error" not in watched.err
         assert await again.end() == 0
 
 

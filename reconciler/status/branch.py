@@ -75,6 +75,11 @@ class StatusBranch:
         """What was last read or published here; it waits for nothing."""
         return self._tip.recorded
 
+    @property
+    def known_commit(self) -> str | None:
+        """The commit that `known` is from; None before the first one."""
+        return self._tip.commit
+
     async def publish(self, change: Callable[[Recorded], Recorded], message: str) -> str | None:
         """Records what `change` makes of what is recorded; the id of the commit, None if nothing changed.
 

@@ -28,6 +28,7 @@ from reconciler.web.apis import (
     projects,
     secrets,
     services,
+    status,
     tasks,
 )
 from reconciler.web.callers import local_caller
@@ -75,7 +76,8 @@ def _declared(runner: Runner, stop: trio.Event, identify: Identify) -> list[AnyE
     """Answers that go on end with `stop`."""
     declared = [endpoint for subject in SUBJECTS for endpoint in subject.endpoints(runner)]
     declared += manual_sync.endpoints(runner, identify)
-    return [*declared, *tasks.endpoints(runner, stop), *events.endpoints(runner, stop)]
+    streaming = (tasks, events, status)
+    return [*declared, *(each for subject in streaming for each in subject.endpoints(runner, stop))]
 
 
 def _app(endpoints: list[AnyEndpoint], identify: Identify, more: Sequence[Route] = ()) -> Starlette:
