@@ -26,6 +26,7 @@ from reconciler.spec.files import read_spec_files
 from reconciler.spec.load import SPEC_FILE
 from reconciler.spec_edit import Edit, NodeFields
 from reconciler.spec_source import read_spec
+from reconciler.status.documents import NodeStatus
 
 if TYPE_CHECKING:
     import git
@@ -99,6 +100,13 @@ async def forget_certificate(settings: Settings, name: str) -> tuple[bool, str |
     """As `unpairing.forget_certificate`, where no primary is at hand."""
     async with open_primary(settings, exclusive=False) as primary:
         return await unpairing.forget_certificate(primary, name)
+
+
+async def put_back_pairing(settings: Settings, name: str, status: NodeStatus) -> None:
+    """Record again what was recorded of a node before its certificate was forgotten."""
+    async with open_primary(settings, exclusive=False) as primary:
+        await primary.repositories.refresh(settings.status_repo or settings.require_spec_repo())
+        await primary.status.publish(lambda recorded: recorded.put(status), f"Let {name} be paired as before")
 
 
 def _how_to_join(

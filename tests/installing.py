@@ -43,6 +43,7 @@ stop() {
 }
 start() {
   [ -e "$unit" ] || exit 5
+  unset TRUEUP_INSTALL
   setsid $(sed -n 's/^ExecStart=//p' "$unit") >> "$HOST_STATE/$name.log" 2>&1 < /dev/null &
   echo $! > "$here.pid"
 }
@@ -63,12 +64,34 @@ esac
 QUICK_PYTHON = f"""\
 #!/bin/sh
 # A Python whose environments are there at once, and hold all that they will ever need.
-if [ "$1 $2" = "-m pip" ]; then exit 0; fi
+if [ "$1 $2" = "-m pip" ]; then
+  if [ -p "$HOST_STATE/gate" ]; then echo "at work" > "$HOST_STATE/gate"; sleep 3600; fi
+  exit 0
+fi
 if [ "$1 $2" != "-m venv" ]; then exec {sys.executable} "$@"; fi
 mkdir -p "$3/bin"
 cp "$0" "$3/bin/python"
 printf '#!/bin/sh\\nexec {sys.executable} -m agent "$@"\\n' > "$3/bin/trueup-agent"
 chmod +x "$3/bin/trueup-agent"
+"""
+
+NO_VENV = f"""\
+#!/bin/sh
+# A Python of which a distribution left out what makes environments.
+shift
+program=$1
+shift
+exec {sys.executable} -c "import sys; sys.modules['ensurepip'] = None
+$program" "$@"
+"""
+
+SUDO = """\
+#!/bin/sh
+# Asks for no password where the test says so.
+[ "$1 $2" = "-n --" ] || exit 64
+if [ ! -e "$HOST_STATE/sudoer" ]; then echo "sudo: a password is required" >&2; exit 1; fi
+shift 2
+exec "$@"
 """
 
 LOGIN = """\
@@ -99,7 +122,7 @@ class InstallHost:
             *("--ssh", self.sshd.destination, "--port", str(self.sshd.port)),
             *("--ssh-config", str(self.ssh_config), "--prefix", str(self.root / "opt/trueup")),
             *("--config", str(self.root / "etc/agent.toml"), "--host-state", str(self.root / "lib/agent")),
-            *("--unit-dir", str(self.root / "units"), "--root", str(self.root / "srv")),
+            *("--unit-dir", str(self.root / "units")),
             *more,
         ]
 
@@ -118,12 +141,28 @@ class InstallHost:
 
     def tree(self) -> dict[str, tuple[str, int, bytes]]:
         """All that is there, apart from what a running agent says of its connection."""
-        tree = tree_of(self.root)
-        return {name: found for name, found in tree.items() if not name.endswith(("status.json", ".lock"))}
+        return tree_of(self.root, skip=("status.json", ".status.json.tmp", "agent.lock"))
+
+    def left_running(self) -> list[int]:
+        """Processes of an installation that are still there."""
+        return [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/environ")
+            if {f"HOST_STATE={self.state}", "TRUEUP_INSTALL"} <= _names_and_values(path)
+        ]
 
     def agent_pid(self) -> int | None:
         path = self.state / "trueup-agent.pid"
         return int(path.read_text()) if path.exists() else None
+
+
+def _names_and_values(environ: Path) -> set[str]:
+    """Of a process: `NAME=value` and `NAME` for each of its variables."""
+    try:
+        pairs = environ.read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return set()  # it has ended
+    return {*pairs, *(pair.partition("=")[0] for pair in pairs)}
 
 
 @contextmanager
@@ -132,7 +171,8 @@ def install_host(directory: Path) -> Iterator[InstallHost]:
     tools = state / "tools"
     for path in (root / "units", root / "etc", state / "home", tools):
         path.mkdir(parents=True)
-    for name, text in (("systemctl", SYSTEMCTL), ("quick-python", QUICK_PYTHON)):
+    scripts = {"systemctl": SYSTEMCTL, "quick-python": QUICK_PYTHON, "no-venv": NO_VENV, "sudo": SUDO}
+    for name, text in scripts.items():
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     (tools / "python3").symlink_to(sys.executable)

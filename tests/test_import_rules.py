@@ -52,6 +52,7 @@ PURE = (
     "reconciler.holds",
     "reconciler.install.facts",
     "reconciler.install.plan",
+    "reconciler.install.unit",
     "reconciler.lease",
     "reconciler.notes",
     "reconciler.notifications.news",

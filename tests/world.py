@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -260,10 +260,15 @@ def beside(world: World, name: str) -> World:
     return other
 
 
-def tree_of(directory: Path) -> dict[str, tuple[str, int, bytes]]:
-    """Everything below a directory: path to (kind, permission bits, content or link target)."""
+def tree_of(directory: Path, *, skip: Container[str] = ()) -> dict[str, tuple[str, int, bytes]]:
+    """Everything below a directory: path to (kind, permission bits, content or link target).
+
+    `skip`: names that somebody is at work on, which are not looked at.
+    """
     found: dict[str, tuple[str, int, bytes]] = {}
     for path in sorted(directory.rglob("*")):
+        if path.name in skip:
+            continue
         name = path.relative_to(directory).as_posix()
         if path.is_symlink():
             found[name] = ("symlink", 0, str(path.readlink()).encode())

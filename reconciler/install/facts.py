@@ -23,8 +23,13 @@ except ImportError:
 try:
     import tomllib
     with open(sys.argv[1], "rb") as file:
-        print("trueup:node=" + str(tomllib.load(file).get("node", "")))
-except (ImportError, OSError, ValueError):
+        config = tomllib.load(file)
+    print("trueup:node=" + str(config.get("node", "")))
+    print("trueup:state-dir=" + str(config.get("state_dir", "")))
+    for key, name in (("roots", "root"), ("primaries", "primary")):
+        for value in config.get(key, ()):
+            print("trueup:%s=%s" % (name, value))
+except (ImportError, OSError, TypeError, ValueError):
     pass
 """
 
@@ -45,6 +50,10 @@ def probe(wanted: Wanted) -> str:
     if wanted.service:
         needed.append(wanted.unit_dir)
         kept.append(wanted.unit_file)
+    if wanted.user or not wanted.service:
+        user = f"user={quote(wanted.user)}"
+    else:
+        user = f"user=$(sed -n 's/^User=//p' {quote(wanted.unit_file)} 2>/dev/null || :)"
     lines = [
         _TOOLS,
         'echo "trueup:uid=$(id -u)"',
@@ -58,11 +67,12 @@ def probe(wanted: Wanted) -> str:
         " running | degraded | starting | initializing | maintenance) echo trueup:systemd=1 ;; esac",
         f"if systemctl is-active --quiet {quote(wanted.unit)} 2>/dev/null; then echo trueup:active=1; fi",
         f"if systemctl is-enabled --quiet {quote(wanted.unit)} 2>/dev/null; then echo trueup:enabled=1; fi",
+        user,
+        'if [ -n "$user" ]; then echo "trueup:user=$user"; fi',
+        'if id -u "$user" >/dev/null 2>&1; then echo trueup:user-exists=1; fi',
         f"{quote(wanted.python)} -c {quote(_PYTHON)} {quote(wanted.config)} 2>/dev/null || :",
         "echo trueup:end=1",
     ]
-    if wanted.user:
-        lines.insert(-1, f"if id -u {quote(wanted.user)} >/dev/null 2>&1; then echo trueup:user=1; fi")
     return "\n".join(lines)
 
 
@@ -102,7 +112,11 @@ def read_facts(output: str) -> Found:
         has_token="token" in said,
         active="active" in said,
         enabled="enabled" in said,
-        user_exists="user" in said,
+        user=last("user"),
+        user_exists="user-exists" in said,
+        roots=tuple(said.get("root", ())),
+        primaries=tuple(said.get("primary", ())),
+        state_dir=last("state-dir"),
     )
 
 

@@ -7,7 +7,7 @@ and taken back in reverse therefore leave the host as they found it.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from shlex import quote
 from typing import Final
@@ -24,7 +24,8 @@ NEEDED_KIB: Final = 200 * 1024
 
 _PATH: Final = re.compile(r"/[A-Za-z0-9._/@+-]*")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
-_HOMES: Final = ("/home/", "/root/", "/run/user/")
+_ANY_ID: Final = "[0-9a-f]" * 8
+"""Matches each `id` in a shell."""
 
 
 class Feed(StrEnum):
@@ -92,7 +93,13 @@ class Found:
     has_token: bool = False
     active: bool = False
     enabled: bool = False
+    user: str = ""
+    """Whom the agent shall run as: who was asked for, or the present unit's."""
     user_exists: bool = False
+    roots: tuple[str, ...] = ()
+    """Of the present configuration, as are the next two."""
+    primaries: tuple[str, ...] = ()
+    state_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +141,19 @@ def check(wanted: Wanted) -> None:
             raise SettingsError(f"{option} {name!r} is not accepted", hint="give letters, digits and ._@-")
 
 
+def completed(wanted: Wanted, found: Found, *, primary: str) -> Wanted:
+    """With what the host's last installation has, where this call says nothing of it.
+
+    `primary`: the address where neither does.
+    """
+    return replace(
+        wanted,
+        roots=wanted.roots or found.roots,
+        primaries=wanted.primaries or found.primaries or (primary,),
+        user=wanted.user or found.user,
+    )
+
+
 def refuse(wanted: Wanted, found: Found) -> None:
     """Raises SettingsError, with what to do, for a host on which it could not succeed; nothing is changed."""
     if found.python < OLDEST_PYTHON:
@@ -155,6 +175,11 @@ def refuse(wanted: Wanted, found: Found) -> None:
         raise SettingsError(
             f"{wanted.config} on the host belongs to the node {found.node}",
             hint="a second agent there needs its own --config, --host-state, --unit and --prefix",
+        )
+    if found.node and found.state_dir != wanted.state_dir:
+        raise SettingsError(
+            f"the records of {found.node} are in {found.state_dir} on the host",
+            hint=f"give --host-state {found.state_dir}",
         )
     if found.link_taken:
         raise SettingsError(
@@ -273,14 +298,14 @@ def _steps(wanted: Wanted, found: Found, id: str, new_token: bool) -> Iterator[S
         )
     if wanted.service:
         yield from _service(wanted, found, id)
+    # Of this installation, and of those before it that were cut off and could not take anything back.
+    copies = [f"{quote(path)}.{kind}-{_ANY_ID}" for path in kept for kind in ("before", "part")]
     yield Step(
         name="settle",
         what="remove what is not needed any more",
-        do="\n".join(
-            [f"rm -rf {quote(f'{path}.before-{id}')}" for path in kept]
-            + [f"for old in {quote(prefix)}/{LINK}-*; do"]
-            + [f'  [ "$old" = {quote(environment)} ] || rm -rf "$old"', "done"]
-        ),
+        do=f"rm -rf {' '.join(copies)} {quote(prefix)}/wheels-{_ANY_ID}\n"
+        f"for old in {quote(prefix)}/{LINK}-{_ANY_ID} {quote(link)}.new-{_ANY_ID}; do\n"
+        f'  [ "$old" = {quote(environment)} ] || rm -rf "$old"\ndone',
         optional=True,
     )
 
@@ -334,32 +359,3 @@ def _bring_back(path: str, id: str, *, was_there: bool) -> str:
         return f"rm -rf {quote(path)}"
     part, copy = quote(f"{path}.part-{id}"), quote(f"{path}.before-{id}")
     return f"rm -rf {part}\nif [ -e {copy} ]; then rm -rf {quote(path)}; mv -T {copy} {quote(path)}; fi"
-
-
-def render_unit(template: str, wanted: Wanted) -> str:
-    """The unit for this host, made of `examples/systemd/trueup-agent.service`."""
-    written = list(wanted.roots)
-    lines = ["# Written by `trueup node install`, and anew by the next one: for changes, `systemctl edit`."]
-    for line in template.splitlines():
-        key = line.partition("=")[0]
-        if line.startswith("# Yours") or (line.startswith("#") and len(lines) == 1):
-            continue
-        if key == "ExecStart":
-            line = f"ExecStart={wanted.program} run --config {wanted.config}"
-        elif key in ("StateDirectory", "StateDirectoryMode") and wanted.state_dir != DEFAULT_STATE_DIR:
-            continue
-        elif key == "ReadWritePaths":
-            written += [wanted.state_dir] if wanted.state_dir != DEFAULT_STATE_DIR else []
-            if not written:
-                continue
-            line = f"ReadWritePaths={' '.join(written)}"
-        elif key == "ProtectHome" and any(f"{path}/".startswith(_HOMES) for path in _places(wanted)):
-            line = "ProtectHome=read-only"
-        elif key == "CapabilityBoundingSet" and wanted.user:
-            line = f"User={wanted.user}\nCapabilityBoundingSet="
-        lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
-def _places(wanted: Wanted) -> tuple[str, ...]:
-    return (*wanted.roots, wanted.prefix, wanted.config, wanted.state_dir)

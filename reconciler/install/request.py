@@ -51,7 +51,7 @@ def make_request(
             raise SettingsError(f"--allow {command!r} is not NAME=COMMAND")
     wanted = Wanted(
         node=name,
-        primaries=tuple(addresses(primaries) or [f"{this_host()}:{settings.tcp_addr.port}"]),
+        primaries=tuple(addresses(primaries)),
         pin=load_key(settings).tls_fingerprint,
         roots=tuple(root.rstrip("/") or "/" for root in roots),
         owners=tuple(owners),
@@ -73,6 +73,7 @@ def make_request(
     return Request(
         wanted=wanted,
         host=host,
+        here=f"{this_host()}:{settings.tcp_addr.port}",
         labels=tuple(labels_of(labels).items()),
         wheel=wheel,
         token=token,

@@ -1,19 +1,30 @@
-"""Carries steps out, and takes them back where one fails."""
+"""Carries steps out, and takes them back where one fails or somebody interrupts it."""
 
+import signal
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from reconciler.errors import TrueupError
 from reconciler.install.plan import Step
-from reconciler.install.ssh import CommandFailed
+from reconciler.install.ssh import CommandFailed, HostUnreachable
 
 UNDO_DEADLINE: Final = 600.0
 """Seconds for taking back all of it, also after an interrupt."""
 
-Act = Callable[[Step], Awaitable[str]]
+
+class Hands(Protocol):
+    """What does the steps."""
+
+    async def do(self, step: Step) -> str: ...
+
+    async def undo(self, step: Step) -> str: ...
+
+    async def halt(self) -> None:
+        """End what a step that nobody heard the end of may still have running on the host."""
 
 
 class InstallFailed(TrueupError):
@@ -22,9 +33,14 @@ class InstallFailed(TrueupError):
     reason = "InstallFailed"
 
     def __init__(self, step: Step, cause: TrueupError, left: Sequence[str]) -> None:
-        state = "the host is as it was" if not left else f"not taken back: {', '.join(left)}; run it again"
-        super().__init__(f"could not {step.what}: {cause}", hint=state)
+        super().__init__(f"could not {step.what}: {cause}", hint=_state(left))
         self.left = tuple(left)
+
+
+class Interrupted(TrueupError):
+    """Somebody ended the installation."""
+
+    reason = "InstallInterrupted"
 
 
 @dataclass
@@ -37,7 +53,9 @@ class Log:
 
     def say(self, line: str) -> None:
         self.note(line)
-        self.tell(self.mask(line))
+        # Whoever looked on may be gone, and their terminal with them: what was begun comes to an end.
+        with suppress(OSError):
+            self.tell(self.mask(line))
 
     def note(self, text: str) -> None:
         """For the journal alone."""
@@ -48,14 +66,14 @@ class Log:
         return "\n".join(self.lines)
 
 
-async def carry_out(steps: Sequence[Step], do: Act, undo: Act, log: Log) -> None:
+async def carry_out(steps: Sequence[Step], hands: Hands, log: Log) -> None:
     """Each step after the other. Raises InstallFailed once what was done is taken back, the last first."""
     begun: list[Step] = []
     for number, step in enumerate(steps, 1):
         log.say(f"[{number}/{len(steps)}] {step.what}")
         begun.append(step)
         try:
-            log.note(await do(step))
+            log.note(await hands.do(step))
         except TrueupError as error:
             if isinstance(error, CommandFailed):
                 log.note(error.output)
@@ -63,24 +81,72 @@ async def carry_out(steps: Sequence[Step], do: Act, undo: Act, log: Log) -> None
                 log.say(f"  warning: {error}")
                 continue
             log.say(f"  failed: {error}")
-            raise InstallFailed(step, error, await _take_back(begun, undo, log)) from None
+            left = await _take_back(begun, hands, log, lost=isinstance(error, HostUnreachable))
+            raise InstallFailed(step, error, left) from None
         except BaseException:
-            # An interrupt: the host is left as it was all the same.
+            log.say("  interrupted; what was done is being taken back")
             with trio.CancelScope(shield=True):
-                await _take_back(begun, undo, log)
+                log.say(f"  {_state(await _take_back(begun, hands, log, lost=True))}")
             raise
 
 
-async def _take_back(begun: Sequence[Step], undo: Act, log: Log) -> list[str]:
-    """What could not be taken back. One that fails does not keep the others from it."""
+async def until_a_signal(act: Callable[[], Awaitable[None]]) -> None:
+    """Do something that SIGINT, SIGTERM and SIGHUP cancel, once; raises Interrupted where one did.
+
+    What is being taken back then goes on under any number of them.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    failure: TrueupError | None = None
+    with trio.open_signal_receiver(*heeded) as signals:
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+
+            async def watch() -> None:
+                async for _ in signals:
+                    scope.cancel()
+
+            nursery.start_soon(watch)
+            with scope:
+                try:
+                    await act()
+                except TrueupError as error:
+                    failure = error  # a nursery would wrap it
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if scope.cancelled_caught:
+        raise Interrupted("the installation was interrupted")
+
+
+async def _take_back(begun: Sequence[Step], hands: Hands, log: Log, *, lost: bool) -> list[str]:
+    """What could not be taken back. One that fails does not keep the others from it.
+
+    `lost`: nobody heard the end of the last step; it may still be at work.
+    """
     left: list[str] = []
+    away = False
     with trio.move_on_after(UNDO_DEADLINE) as scope:
-        for step in reversed(begun):
+        if lost:
             try:
-                log.note(await undo(step))
+                await hands.halt()
+            except TrueupError as error:
+                away = isinstance(error, HostUnreachable)
+                log.say(f"  what ran on the host may still run: {error}")
+        for step in reversed(begun):
+            if away and step.undo:
+                left.append(step.what)
+                continue
+            try:
+                log.note(await hands.undo(step))
             except TrueupError as error:
                 left.append(step.what)
+                away = isinstance(error, HostUnreachable)
                 log.say(f"  not taken back: {step.what}: {error}")
     if scope.cancelled_caught:
         left.append("the rest, for lack of time")
     return left
+
+
+def _state(left: Sequence[str]) -> str:
+    return "the host is as it was" if not left else f"not taken back: {', '.join(left)}; run it again"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.install.node import TEMPLATE
-from reconciler.install.plan import Wanted, render_unit
+from reconciler.install.plan import Wanted
+from reconciler.install.unit import TEMPLATE, render_unit
 from reconciler.keys import MasterKey
 from reconciler.settings import load_settings
 from tests.canaries import canary, may_hold
