@@ -64,6 +64,7 @@ async def test_a_release_is_promoted_fixed_and_taken_back(tmp_path: Path) -> Non
         begun = (await decide(it, "production/hotfix", {})).json()
         assert (begun["begun"]["branch"], begun["decisions"]) == ("hotfix/app-v1.1.0", [])
         assert it.world.app.resolve("hotfix/app-v1.1.0") == it.world.app.resolve("v1.1.0^{commit}")
+        await check_fixed_and_taken_back(it)
 
         # Look now: signed with a time and a nonce, which counts once.
         said = len(it.primary.lines)
@@ -73,7 +74,7 @@ async def test_a_release_is_promoted_fixed_and_taken_back(tmp_path: Path) -> Non
         await it.primary.said("step applied", after=said, resource="services/staging/web")
         await it.primary.said("pass ended", after=said)
         assert it.deployed("staging") == ["v1.0.0", "v1.0.0"]
-        assert it.deployed("production") == ["v1.1.0"]
+        assert it.deployed("production") == ["v1.1.0", "v1.1.1", "v1.1.0"]
         for body, once, secret, status in (
             (asked, False, "", 400),
             (asked, True, "another", 401),
@@ -94,3 +95,23 @@ async def test_a_release_is_promoted_fixed_and_taken_back(tmp_path: Path) -> Non
         await it.primary.said("a pass was asked for", after=said)
         assert (await it.primary.ask("POST", "/sync", content=b'{"all": true}')).status_code in (401, 403)
         assert it.deployed("staging") == ["v1.0.0", "v1.0.0"]
+
+
+async def check_fixed_and_taken_back(it: Deploying) -> None:
+    """What git has afterwards: the records, the tag, the hold, and what runs."""
+    said = len(it.primary.lines)
+    fix = it.world.app.commit({"web/compose.yaml": "fixed"}, branch="hotfix/app-v1.1.0")
+    record = await recorded(it, "production/hotfix", {"confirm": "deploy", "reason": "a fix"})
+    assert (record["kind"], record["environment"], record["reason"]) == ("hotfix", "production", "a fix")
+    await it.primary.said("step applied", after=said, resource="services/production/web")
+    await it.primary.said("pass ended", after=said)
+    assert it.world.app.resolve("v1.1.1^{commit}") == fix
+    assert it.deployed("production") == ["v1.1.0", "v1.1.1"]
+    said = len(it.primary.lines)
+    record = await recorded(it, "production/rollback", {"reason": "worse"})
+    assert (record["kind"], record["tag"], record["reason"]) == ("rollback", "v1.1.0", "worse")
+    await it.primary.said("step applied", after=said, resource="services/production/web")
+    await it.primary.said("pass ended", after=said)
+    assert it.deployed("production") == ["v1.1.0", "v1.1.1", "v1.1.0"]
+    status = yaml.safe_load(it.world.status()["environments/production.yaml"])
+    assert status["units"]["app"]["release"]["tag"] == "v1.1.0"
