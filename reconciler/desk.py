@@ -7,14 +7,14 @@ from reconciler.primary import Primary
 async def open_desk(primary: Primary, by: str) -> Desk:
     """`by`: who decides, as `Name <email>`."""
     settings = primary.settings
-    mirror = primary.repositories.mirror(settings.require_spec_repo())
-    await mirror.refresh()
+    repositories, url = primary.repositories.anew(), settings.require_spec_repo()
+    await repositories.refresh(url)
     if settings.status_repo is not None:
-        await primary.repositories.mirror(settings.status_repo).refresh()
+        await repositories.refresh(settings.status_repo)
     return await read_desk(
-        primary.repositories.anew(),
+        repositories,
         primary.operators,
-        mirror,
+        repositories.mirror(url),
         await primary.status.read(),
         branch=settings.spec_branch,
         by=by,

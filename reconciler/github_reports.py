@@ -31,14 +31,20 @@ class GithubReports:
     api_url: str | None = None
 
     async def tell(self, spec: Spec, status: StatusBranch) -> None:
-        """Tell what is recorded and was not told yet, and record that it was. Never raises a TrueupError."""
+        """Tell what is recorded and was not told yet, and record that it was, where it may be recorded now.
+
+        Never raises a TrueupError.
+        """
         if not any(repository.github for repository in spec.repositories.values()):
             return
         try:
             reports = what_to_report(spec, await status.read())
+            if not reports:
+                return
             told: list[tuple[Report, str]] = []
+            # What a successor tells must not be followed by what we knew.
             with trio.move_on_after(DEADLINE) as scope:
-                async with trio.open_nursery() as nursery:
+                async with status.permit(), trio.open_nursery() as nursery:
                     for name in {report.repository.name for report in reports}:
                         mine = [report for report in reports if report.repository.name == name]
                         nursery.start_soon(self._tell_one, spec.repositories[name], mine, told)

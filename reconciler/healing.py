@@ -52,7 +52,12 @@ async def heal(
     if plan.steps:
         log.warning("nodes are kept at what was applied", resources=", ".join(s.resource for s in plan.steps))
     recorder = await JournalRecorder.start(
-        primary.journal, prepared.desired, primary.now, primary.bulletin.tell, primary.metrics
+        primary.journal,
+        prepared.desired,
+        primary.now,
+        primary.bulletin.tell,
+        primary.metrics,
+        prepared.published,
     )
     work = Work(primary, replace(prepared, plan=plan), recorder, on_change=on_change)
     await work.keep(ongoing.stop)

@@ -139,5 +139,8 @@ MIGRATIONS: Final[Sequence[str]] = (
     );
     CREATE INDEX notifications_waiting ON notifications (channel, id) WHERE outcome = '';
     """,
+    """
+    ALTER TABLE steps ADD COLUMN known TEXT NOT NULL DEFAULT '';
+    """,
 )
 """Statement n brings a file of version n to version n + 1. Published ones never change."""

@@ -52,6 +52,10 @@ class StepRecord:
     end_reason: str = ""
     message: str = ""
     trace: str = ""
+    run: str = ""
+    """Of which process it was."""
+    known: str = ""
+    """What was recorded of the resource when it began: see `overtaken.mark_of`."""
     log: str = ""
     """An excerpt of what it printed."""
     inputs: Inputs = field(default_factory=Inputs)

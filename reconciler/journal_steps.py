@@ -23,6 +23,11 @@ from reconciler.tracing import current_causes, current_trace
 
 
 class PassesAndSteps(Tables):
+    @property
+    def run(self) -> str:
+        """Of this process and this opening of the file."""
+        return self._run
+
     def begin_pass(self, spec_revision: str) -> int:
         """The id of a new pass."""
         with self._file.transaction() as cursor:
@@ -61,17 +66,18 @@ class PassesAndSteps(Tables):
         revision: str = "",
         inputs: Inputs | None = None,
         reads: Sequence[SecretRead] = (),
+        known: str = "",
     ) -> int:
         """The id of a step that may act once this returns: its start is on disk, with the secrets it gets.
 
-        `config_hash`, `revision` and `inputs` are what the step will establish.
+        `config_hash`, `revision` and `inputs` are what the step will establish, `known` is what was there.
         """
         inputs = inputs or Inputs()
         given = {"public": dict(inputs.public), "keyed": dict(inputs.keyed)}
         with self._file.transaction() as cursor:
             cursor.execute(
                 "INSERT INTO steps (pass_id, run, resource, action, config_hash, reason, revision, inputs,"
-                " began_at, trace) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " began_at, trace, known) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     pass_id,
                     self._run,
@@ -83,6 +89,7 @@ class PassesAndSteps(Tables):
                     to_json(given) or "{}",
                     self._time(),
                     current_trace(),
+                    known,
                 ),
             )
             id = new_id(cursor.lastrowid)
@@ -143,10 +150,14 @@ class PassesAndSteps(Tables):
         return tuple(_step(row) for row in rows)
 
     def mark_published(self, steps: Sequence[int]) -> None:
-        """The status branch tells the results of these steps now."""
+        """The status branch tells the results of these steps now, or never; then they may not have ended."""
         if steps:
             with self._file.transaction() as cursor:
-                cursor.executemany("UPDATE steps SET published = 1 WHERE id = ?", [(id,) for id in steps])
+                cursor.executemany(
+                    "UPDATE steps SET published = 1,"
+                    " outcome = CASE outcome WHEN '' THEN 'cancelled' ELSE outcome END WHERE id = ?",
+                    [(id,) for id in steps],
+                )
 
     def steps(
         self, resource: str | None = None, limit: int = 50, *, trace: str = "", in_short: bool = False
@@ -166,7 +177,7 @@ class PassesAndSteps(Tables):
 
 _STEP_ALONE: Final = (
     "id, pass_id, resource, action, config_hash, reason, revision, began_at, ended_at, outcome, end_reason,"
-    " message, trace"
+    " message, trace, run, known"
 )
 _STEP: Final = f"{_STEP_ALONE}, log, inputs, result"
 _STEP_IN_SHORT: Final = f"{_STEP_ALONE}, '', '{{}}', '{{}}'"

@@ -32,6 +32,8 @@ class Prepared:
 
     spec: SpecAt
     recorded: Recorded
+    published: Recorded
+    """What of it git has, under the names of today."""
     facts: Facts
     desired: Desired
     observed: Observed
@@ -43,6 +45,8 @@ class Prepared:
     """Steps that an earlier process finished and did not get into the status branch."""
     untold: tuple[StepRecord, ...] = ()
     """Those that it left unfinished, or failed in and did not tell."""
+    overtaken: tuple[StepRecord, ...] = ()
+    """Such steps of both kinds that are left out, as others have recorded something since."""
     fleet: Fleet | None = None
     notes: tuple[str, ...] = ()
     """What is valid and worth a look."""

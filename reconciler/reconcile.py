@@ -24,12 +24,15 @@ from reconciler.gather import gather_facts, releases_of
 from reconciler.health_status import notes_of_health
 from reconciler.holds import active_holds, with_untold_failures
 from reconciler.journal import StepRecord
+from reconciler.journal_events import NewEvent
 from reconciler.looked import Looked
 from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
 from reconciler.notifications.announcing import Announcement
 from reconciler.observe import as_recorded, observe
 from reconciler.ongoing import Ongoing
+from reconciler.overtaken import LEFT_OUT, OVERTAKEN, overtaken, without
+from reconciler.overtaken import left_out as left_out_of
 from reconciler.pass_requests import EVERYTHING, PassRequest
 from reconciler.pass_status import last_good_spec, with_pass
 from reconciler.plan import Plan, Step, make_plan
@@ -42,7 +45,7 @@ from reconciler.prepared import (
     left_anywhere,
 )
 from reconciler.primary import Primary
-from reconciler.recording import moved, with_replayed, with_results
+from reconciler.recording import moved, with_moves, with_replayed, with_results
 from reconciler.release.facts import Common
 from reconciler.release.look import decide_releases
 from reconciler.release.planning import gates_of, release_steps, spec_revisions
@@ -159,7 +162,12 @@ async def _one_pass(
     spec = prepared.spec.spec
     # apply
     recorder = await JournalRecorder.start(
-        primary.journal, prepared.desired, primary.now, primary.bulletin.tell, primary.metrics
+        primary.journal,
+        prepared.desired,
+        primary.now,
+        primary.bulletin.tell,
+        primary.metrics,
+        prepared.published,
     )
     work = Work(primary, prepared, recorder, on_change=on_change, ongoing=ongoing)
     await work.run()
@@ -191,8 +199,15 @@ async def _one_pass(
 
     commit = await primary.status.publish(changed, commit_message(prepared, outcomes))
     await announcement.announce(*published)
-    replayed_too = (record.id for record in prepared.replayed)
-    await recorder.finish(outcomes, (*replayed_too, *(end.record for end in told_now.values())), told)
+    others = [record.id for record in (*prepared.replayed, *prepared.overtaken)]
+    left_out = [
+        NewEvent(OVERTAKEN, resource, Reason.LEASE_LOST, LEFT_OUT)
+        for resource in left_out_of(prepared.overtaken, prepared.published, spec.moved)
+    ]
+    for event in left_out:
+        log.warning(event.message, resource=event.resource)
+    others += [end.record for end in told_now.values()]
+    await recorder.finish(outcomes, others, (*left_out, *told))
     if ongoing is not None:
         ongoing.settle(prepared.carried, {*outcomes, *told_now}, happened.left)
     await primary.github_reports(spec).tell(spec, primary.status)
@@ -251,6 +266,8 @@ async def prepare(
         cache=primary.specs,
     )
     primary.spec = spec.spec
+    gone = overtaken((*replayed, *interrupted), published, spec.spec.moved, run=primary.journal.run)
+    replayed, interrupted = without(replayed, gone), without(interrupted, gone)
     recorded, _ = known_at_start(published, replayed, interrupted, spec.spec.moved)
     holds = active_holds(recorded, spec.spec, spec.is_frozen)
     # releases
@@ -334,6 +351,7 @@ async def prepare(
     return Prepared(
         spec,
         recorded,
+        with_moves(published, moves),
         facts,
         desired,
         observed,
@@ -343,6 +361,7 @@ async def prepare(
         primary.operators.tip,
         replayed,
         untold,
+        gone,
         fleet,
         notes,
         carried,

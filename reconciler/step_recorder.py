@@ -12,12 +12,14 @@ from reconciler.apply import Outcome
 from reconciler.desired_model import AnyDesired, Desired, DesiredService, DesiredSync, DesiredTarget, Revision
 from reconciler.hashing import Inputs
 from reconciler.journal import Journal, StepRecord
+from reconciler.journal_events import Event
 from reconciler.metrics.declared import STEP_DURATION, STEPS
 from reconciler.metrics.registry import Metrics
+from reconciler.overtaken import mark_of
 from reconciler.plan import ADOPTED, Action, Step
 from reconciler.recording import StepResult, step_result
 from reconciler.secret_reads import ReadFor, SecretRead, reads_of
-from reconciler.status.transitions import Transition
+from reconciler.status.documents import Recorded
 
 
 def _nobody() -> None:
@@ -35,9 +37,11 @@ class JournalRecorder:
         now: Callable[[], datetime],
         tell: Callable[[], None] = _nobody,
         metrics: Metrics | None = None,
+        recorded: Recorded | None = None,
     ) -> None:
         self._metrics = Metrics() if metrics is None else metrics
         self._began: dict[int, float] = {}
+        self._recorded = Recorded() if recorded is None else recorded
         self._journal = journal
         self._tell = tell
         self._now = now
@@ -60,10 +64,11 @@ class JournalRecorder:
         now: Callable[[], datetime],
         tell: Callable[[], None] = _nobody,
         metrics: Metrics | None = None,
+        recorded: Recorded | None = None,
     ) -> "JournalRecorder":
-        """`tell` is called whenever the journal has something new."""
+        """`tell` is called whenever the journal has something new. `recorded` is what git knows."""
         pass_id = await trio.to_thread.run_sync(journal.begin_pass, desired.spec_revision)
-        return cls(journal, pass_id, desired, now, tell, metrics)
+        return cls(journal, pass_id, desired, now, tell, metrics, recorded)
 
     async def begin(self, step: Step) -> int:
         resource = self._resources.get(step.resource)
@@ -77,6 +82,7 @@ class JournalRecorder:
                 revision=str(resource.revision or "") if resource is not None else "",
                 inputs=resource.inputs if resource is not None else Inputs(),
                 reads=_reads(step, resource),
+                known=mark_of(step.resource, self._recorded),
             )
         )
         self._began[record] = trio.current_time()
@@ -115,16 +121,13 @@ class JournalRecorder:
         return [result for result in self._results if result.resource in resources]
 
     async def finish(
-        self, outcomes: Mapping[str, Outcome], others: Iterable[int], changes: Iterable[Transition]
+        self, outcomes: Mapping[str, Outcome], others: Iterable[int], changes: Iterable[Event]
     ) -> None:
         """The status branch tells these outcomes now, and what `others` of earlier passes left untold."""
         failed = any(outcome.state != "succeeded" for outcome in outcomes.values())
         told = [*(record for resource, record in self._ended if resource in outcomes), *others]
         await trio.to_thread.run_sync(self._journal.mark_published, told)
-        for change in changes:
-            await trio.to_thread.run_sync(
-                self._journal.record_event, change.kind, change.resource, change.reason, change.message
-            )
+        await trio.to_thread.run_sync(self._journal.record_events, list(changes))
         await trio.to_thread.run_sync(self._journal.end_pass, self._pass, "failed" if failed else "succeeded")
         self._tell()
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.primary import open_primary
+from reconciler.reconcile import prepare
+from reconciler.settings import load_settings
 from tests.bad_world import BOTH, Case, make_case
 from tests.contracts.github_double import Fault, GitHubDouble
 
@@ -93,6 +96,20 @@ async def test_an_outage_of_github_fails_nothing_and_is_made_up_for(
         assert (case.deployed(), states(double), reported(case)) == (BOTH, [], "")
         await case.reconcile(expect=0)
         assert reported(case) == states(double)[-1]
+
+
+async def test_who_does_not_lead_tells_nothing(tmp_path: Path, double: GitHubDouble) -> None:
+    async with make_case(tmp_path) as case:
+        use_github(case, double)
+        double.fail_with(Fault(503), on="status")
+        await case.reconcile(expect=0)
+        settings = load_settings(case.world.environment, root=False)
+        async with open_primary(settings, standing=True) as primary:
+            spec = (await prepare(primary, patience=None)).spec.spec
+            await primary.github_reports(spec).tell(spec, primary.status)
+            assert double.statuses == []
+        await case.reconcile(expect=0)
+        assert states(double)[-1] == "success"
 
 
 async def test_what_github_refuses_of_one_release_holds_up_no_other(
