@@ -90,8 +90,7 @@ def _look(surfing: Surfing, origin: str, scheme: Literal["light", "dark"], *, ph
             page.goto(origin + path)
             # The stream brings the hostile sections to whatever page it was: as text too.
             page.get_by_text(HOSTILE[1]).first.wait_for(state="attached")
-            for details in page.locator("details").all():
-                details.evaluate("(each) => { each.open = true; }")
+            page.locator("details").evaluate_all("(all) => all.forEach((each) => { each.open = true; })")
             watched.fits()
             watched.check()
             ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
