@@ -237,7 +237,7 @@ async def _run(config: AgentConfig) -> None:
     identity = Identity(config.node, token, memory.identity(config.node), config.fingerprint)
     board = Board(config.state_dir, node=config.node, version=agent_version())
     runner = partial(_run_work, config)
-    drift = DriftWatch(config.rules, config.state_dir, interval=config.drift_interval)
+    drift = DriftWatch(config.rules, config.state_dir, interval=config.drift_interval, looked=board.looked)
     agent = Agent(identity, config.primaries, memory, board, runner, max_tasks=config.max_tasks, drift=drift)
     if not config.rules.roots:
         logging.getLogger("trueup.agent").warning("no roots are configured: every task will be refused")
@@ -287,7 +287,7 @@ def status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _describe(found: Status) -> list[str]:
-    lines = [f"node:       {found.node}"]
+    lines = [f"node:       {found.node}", f"version:    {found.version}"]
     if found.connected:
         lines.append(f"connected:  yes, to {found.primary} since {found.since}")
     else:
@@ -298,6 +298,11 @@ def _describe(found: Status) -> list[str]:
     if task is not None:
         outcome = " ".join(filter(None, [task.state, task.reason, task.message]))
         lines.append(f"last task:  {task.at} {visible(f'{task.project} to {task.target_path}: {outcome}')}")
+    if found.last_sync:
+        lines.append(f"last sync:  {found.last_sync}")
+    if found.drifted is not None:
+        what = "none" if not found.drifted else f"{found.drifted} entr{'y' if found.drifted == 1 else 'ies'}"
+        lines.append(f"drift:      {what}, looked at {found.drift_seen}")
     return lines
 
 

@@ -6,7 +6,7 @@ A difference is told once: again only if it becomes another one, or to the next 
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +35,8 @@ _log = logging.getLogger("trueup.agent")
 
 
 class DriftWatch:
-    """`interval` in seconds, 0 for never; `draw` gives numbers from 0 to 1."""
+    """`interval` in seconds, 0 for never; `draw` gives numbers from 0 to 1. After each look `looked` is told
+    how many entries differ in all."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class DriftWatch:
         *,
         interval: float = INTERVAL,
         draw: Callable[[], float] = random.random,
+        looked: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._rules = rules
         self._state_dir = state_dir
@@ -52,6 +54,8 @@ class DriftWatch:
         self._memory: dict[Path, Remembered] = {}
         self._told: dict[Path, bytes] = {}
         self._listener: Session | None = None
+        self._looked = looked
+        self._counts: dict[Path, int] = {}
 
     async def run(self, session: Callable[[], Session | None]) -> None:
         """Look and tell, for ever. `session`: the one that stands now."""
@@ -66,15 +70,21 @@ class DriftWatch:
 
     async def look(self, listener: Session) -> None:
         """Look at all targets once, and tell of those that differ from what was told."""
-        from agent.compare import Remembered, compare
-
         if listener is not self._listener:
             self._listener = listener
             self._told.clear()
         records = sorted((self._state_dir / "targets").glob("*.manifest"))[:MAX_TARGETS]
-        for gone in (self._memory.keys() | self._told.keys()) - set(records):
+        for gone in (self._memory.keys() | self._told.keys() | self._counts.keys()) - set(records):
             self._memory.pop(gone, None)
             self._told.pop(gone, None)
+            self._counts.pop(gone, None)
+        await self._look_at(records, listener)
+        if self._looked is not None:
+            await self._looked(sum(self._counts.values()))
+
+    async def _look_at(self, records: Sequence[Path], listener: Session) -> None:
+        from agent.compare import Remembered, compare
+
         for record in records:
             memory = self._memory.setdefault(record, Remembered())
             try:
@@ -82,7 +92,10 @@ class DriftWatch:
             except (TrueupError, OSError) as error:
                 _log.debug("a target cannot be compared: %s", line_of(error))
                 continue
-            if found is None or found.digest == self._told.get(record, b""):
+            if found is None:
+                continue
+            self._counts[record] = found.count
+            if found.digest == self._told.get(record, b""):
                 continue
             report = DriftReport(
                 project=found.project, target_path=found.target, digest=found.digest, count=found.count

@@ -52,6 +52,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     running: int = 0
     """Tasks under way."""
     last_task: LastTask | None = None
+    last_sync: str = ""
+    """When a project was last synced here to its end."""
+    drifted: int | None = None
+    """Entries, at all targets, that are not as the last task left them; null: nobody has looked yet."""
+    drift_seen: str = ""
+    """When that was looked at."""
 
 
 def now() -> str:
@@ -101,9 +107,16 @@ class Board:
         self._change(running=self.status.running - 1)
         if not _only_looks(task):
             self._change(last_task=self._task(task, report.state, report.reason, report.message))
+            if isinstance(task, Task) and report.state == "SUCCESS":
+                self._change(last_sync=now())
         fields = _fields(task) | {"state": report.state, "reason": report.reason, "message": report.message}
         level = logging.INFO if report.state == "SUCCESS" else logging.ERROR
         _log.log(level, "task ended", extra={"fields": {k: v for k, v in fields.items() if v}})
+        await self._write()
+
+    async def looked(self, drifted: int) -> None:
+        """How many entries are not as they were left, at all targets."""
+        self._change(drifted=drifted, drift_seen=now())
         await self._write()
 
     async def stopped(self) -> None:

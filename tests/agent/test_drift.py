@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import trio
 
+from agent.cli import _describe
 from agent.compare import Difference, Remembered, compare
 from agent.drift import DriftWatch
 from agent.manifest import manifest_path
+from agent.status import Board, read_status
 from agent.wire.messages import DriftReport, RenderedContent
 from tests.agent.syncing import Host, Tree, synchronise, write_tree
 from tests.connected import connected, make_node, running_hub, until
@@ -150,6 +152,41 @@ async def test_nobody_can_say_while_a_task_is_at_work_or_the_root_is_away(tmp_pa
         # A target that may not be looked at is not one that is gone.
         await watch.look(setup.hub._session("web-1"))
         assert setup.hub.drifts.due_at() == float("inf")
+
+
+async def test_the_status_says_how_much_differs(tmp_path: Path) -> None:
+    """A real agent on a real hub; its drift is that of its newest look, told already or not."""
+    host, node = await placed(tmp_path), make_node(tmp_path)
+    board = Board(host.state, node="web-1", version="1.2.3")
+    looks, counts = trio.open_memory_channel[int](0)
+
+    async def looked(drifted: int) -> None:
+        await board.looked(drifted)
+        await looks.send(drifted)
+
+    async def status_at(drifted: int) -> list[str]:
+        with trio.fail_after(60):
+            while await counts.receive() != drifted:
+                pass
+        found = read_status(host.state)
+        assert found is not None
+        assert (found.drifted, bool(found.drift_seen)) == (drifted, True)
+        return _describe(found)
+
+    watch = DriftWatch(host.rules, host.state, interval=0.02, looked=looked)
+    async with running_hub(tmp_path, [node.enrolment()]) as setup, trio.open_nursery() as nursery:
+        nursery.start_soon(setup.agent(node, drift=watch).run)
+        lines = await status_at(0)
+        assert "version:    1.2.3" in lines
+        assert lines[-1].startswith("drift:      none, looked at ")
+        edit(host.target)
+        assert (await status_at(1))[-1].startswith("drift:      1 entry, looked at ")
+        (host.target / "b/c.txt").unlink()
+        assert (await status_at(2))[-1].startswith("drift:      2 entries, looked at ")
+        await status_at(2)
+        assert (await synchronise(tmp_path / "source", host, rendered=[RENDERED])).report.state == "SUCCESS"
+        await status_at(0)
+        nursery.cancel_scope.cancel()
 
 
 async def test_it_is_told_once_and_again_when_it_is_another_one(tmp_path: Path) -> None:
