@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,30 @@ async def check_fixed_and_taken_back(it: Deploying) -> None:
     assert it.deployed("production") == ["v1.1.0", "v1.1.1", "v1.1.0"]
     status = yaml.safe_load(it.world.status()["environments/production.yaml"])
     assert status["units"]["app"]["release"]["tag"] == "v1.1.0"
+
+
+async def test_a_release_is_made_approved_and_let_out_of_hours(tmp_path: Path) -> None:
+    async with deploying(tmp_path, canary("release-secret")) as it:
+        closed = f"{datetime.now(UTC) + timedelta(days=3):%a} 09:00-09:01"
+        text = it.world.spec.read("trueup.yaml").decode()
+        gated = f'bump: minor, approval: manual}}, windows: [{{allow: "{closed}", timezone: UTC}}]}}\n'
+        it.world.commit_spec(text.replace("bump: minor}}\n", gated))
+        said = len(it.primary.lines)
+        assert (await it.primary.ask_locally("POST", "/api/reconcile")).status_code == 202
+        await it.primary.said("pass ended", after=said)
+        kinds = []
+        for path, body in (
+            ("release", {"bump": "major", "reason": "two"}),
+            ("approve", {"reason": "seen"}),
+            ("override", {"for": "2h", "reason": "out of hours"}),
+        ):
+            assert it.deployed("production") == []
+            said = len(it.primary.lines)
+            record = await recorded(it, f"production/{path}", body)
+            assert (record["environment"], record["reason"]) == ("production", body["reason"])
+            kinds.append(record["kind"])
+            await it.primary.said("pass ended", after=said)
+        assert kinds[1:] == ["approve", "override"]
+        await it.primary.said("step applied", resource="services/production/web")
+        assert it.deployed("production") == ["v2.0.0"]
+        assert it.world.app.resolve("v2.0.0^{commit}") == it.world.app.resolve("v1.0.0^{commit}")
