@@ -133,7 +133,7 @@ class _Installation:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(record.end, reason, said, written.text)
             if written.lines and record.attempt is not None:
-                written.say(f"the journal keeps its log, as task {record.id}")
+                written.say(f"its log: `trueup logs {record.id}`")
             raise
         done = f"the agent of {wanted.node} runs on {self.request.host.destination}"
         if not wanted.service:
