@@ -190,6 +190,7 @@ def lock(arguments: Sequence[str]) -> None:
         fixed = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-header", "--quiet"]
         output = f"--output-file=requirements/{kind}.lock"
         run(VENV / "bin/uv", "pip", "compile", "pyproject.toml", *options, *fixed, output, *arguments)
+    shutil.copy(ROOT / "requirements/agent.lock", ROOT / "reconciler/install/agent.lock")  # what a host gets
 
 
 VERBS: tuple[Callable[[Sequence[str]], None], ...] = (

@@ -53,6 +53,7 @@ def restore(settings: Any, file: str) -> None:
 @click.option("--python", default="python3", show_default=True, help="The Python that is used there.")
 @click.option("--offline", is_flag=True, help="Download here what it needs, and copy that too.")
 @click.option("--wheel", type=click.Path(path_type=Path), help="Install this, not what runs here.")
+@click.option("--lock", type=click.Path(path_type=Path), help="Its libraries, with hashes.")
 @click.option("--token-file", metavar="FILE|-", help="The token of a node that is in the spec already.")
 @click.option("--replace", is_flag=True, help="Take the place of another host of this name.")
 @click.option("--wait", default="120s", show_default=True, help="How long the primary may take to accept it.")

@@ -6,6 +6,7 @@ that makes environments at once. Each command can be made to fail after it has d
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 
+from reconciler.install.plan import LOCK
 from reconciler.install.wheels import pack_wheel
 from tests.sshd import Sshd, running_sshd
 from tests.world import tree_of
@@ -198,8 +200,12 @@ def install_host(directory: Path) -> Iterator[InstallHost]:
 
 
 def wheels_of_this_environment(directory: Path) -> Path:
-    """What the agent needs, as wheels made of what is installed here: nothing comes over a network."""
+    """What the agent needs, as wheels made of what is installed here: nothing comes over a network.
+
+    With them the lock that names them.
+    """
     directory.mkdir()
+    lock: list[str] = []
     for name in NEEDED:
         found = distribution(name)
         paths = [path for path in found.files or () if ".." not in path.parts and path.suffix != ".pyc"]
@@ -211,5 +217,8 @@ def wheels_of_this_environment(directory: Path) -> Path:
         }
         tags = [line for line in files[f"{info}/WHEEL"].decode().splitlines() if line.startswith("Tag: ")]
         wheel = f"{info.removesuffix('.dist-info')}-{tags[-1].removeprefix('Tag: ')}.whl"
-        (directory / wheel).write_bytes(pack_wheel(files, info))
+        content = pack_wheel(files, info)
+        (directory / wheel).write_bytes(content)
+        lock.append(f"{name}=={found.version} --hash=sha256:{hashlib.sha256(content).hexdigest()}\n")
+    (directory / LOCK).write_text("".join(lock))
     return directory

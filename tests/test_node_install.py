@@ -1,6 +1,7 @@
 """`trueup node install` against a real sshd: a host with nothing becomes one that files are synced to."""
 
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -18,6 +19,7 @@ from reconciler.cli_operations import node_install
 from reconciler.cli_options import CONNECTION
 from reconciler.errors import SettingsError
 from reconciler.install.node import Request, install_node
+from reconciler.install.plan import LOCK
 from reconciler.install.request import make_request
 from reconciler.install.run import InstallFailed
 from reconciler.settings import Settings, load_settings
@@ -69,6 +71,14 @@ async def test_from_nothing_to_a_synced_host_and_an_upgrade(
                 assert "-m venv" in shown.stdout and "# taken back by: rm -rf" in shown.stdout
                 assert host.tree() == before
 
+                # Another file under the same name and version, as a broken-into index would have it.
+                forged = tmp_path / "forged.lock"
+                forged.write_text(re.sub("sha256:.*", f"sha256:{'0' * 64}", (wheels / LOCK).read_text()))
+                options = host.options(*new, "--offline", "--lock", str(forged))
+                refused = await world.trueup("node", "install", "web-1", *options, expect=1, **pip)
+                assert "could not be downloaded here" in refused.stderr and host.tree() == before
+
+                new += ["--lock", str(wheels / LOCK)]
                 done = await install(world, host, *new, "--offline", pip=pip)
                 assert "the agent of web-1 runs on" in done.stdout
                 await primary.said("step applied", action="sync")
@@ -113,6 +123,7 @@ async def test_from_nothing_to_a_synced_host_and_an_upgrade(
                 logs = [log for (log,) in in_journal(world, LOGS)]
                 assert len(logs) == 2 and all("paired node web-1" in log for log in logs)
                 assert in_journal(world, "SELECT resource, reason FROM events WHERE kind = 'installed'") == [
+                    ("nodes/web-1", "StepFailed"),
                     ("nodes/web-1", "Installed"),
                     ("nodes/web-1", "Installed"),
                 ]

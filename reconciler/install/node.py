@@ -16,6 +16,7 @@ from reconciler.errors import SettingsError, TrueupError
 from reconciler.install.facts import probe, read_facts
 from reconciler.install.in_spec import InSpec, look
 from reconciler.install.plan import (
+    LOCK,
     SPEC,
     Feed,
     Found,
@@ -51,6 +52,8 @@ class Request:
     """This primary's address, for a host that has none."""
     labels: tuple[tuple[str, str], ...] = ()
     wheel: Path | None = None
+    lock: Path | None = None
+    """Other versions of what the agent needs than those of this version."""
     token: NodeToken | None = None
     """Given; None: made here where one is needed."""
     replace: bool = False
@@ -144,9 +147,9 @@ class _Installation:
     async def _prepare(self) -> None:
         """All that is copied there, made before anything is changed."""
         with tempfile.TemporaryDirectory(prefix="trueup-wheels-") as directory:
-            wheel = await trio.to_thread.run_sync(_wheel, self.request.wheel, Path(directory))
+            await trio.to_thread.run_sync(_lay_out, self.request, Path(directory))
             if self.request.wanted.offline:
-                await download(wheel, Path(directory), self.found, self.settings.tool_environment())
+                await download(Path(directory), self.found, self.settings.tool_environment())
             self._feeds[Feed.WHEELS] = await trio.to_thread.run_sync(packed, Path(directory))
         template = files(__package__).joinpath(TEMPLATE).read_text("utf-8")
         self._feeds[Feed.UNIT] = render_unit(template, self.request.wanted).encode()
@@ -172,17 +175,22 @@ class _Installation:
         await self.request.host.halt(self.id)
 
 
-def _wheel(given: Path | None, into: Path) -> Path:
-    if given is None:
+def _lay_out(request: Request, into: Path) -> None:
+    """The wheel of the agent, and the lock of what it needs."""
+    if request.wheel is None:
         name, content = agent_wheel()
     else:
-        name = given.name
-        try:
-            with given.open("rb") as file:
-                content = file.read(MAX_WHEEL + 1)
-        except OSError as error:
-            raise SettingsError(f"--wheel {given}: {error.strerror}") from None
+        name, content = request.wheel.name, _read("--wheel", request.wheel)
         if not name.startswith("trueup-") or not name.endswith(".whl") or len(content) > MAX_WHEEL:
-            raise SettingsError(f"--wheel {given} is no wheel of trueup", hint="give trueup-….whl")
+            raise SettingsError(f"--wheel {request.wheel} is no wheel of trueup", hint="give trueup-….whl")
     (into / name).write_bytes(content)
-    return into / name
+    ours = files(__package__).joinpath(LOCK)
+    (into / LOCK).write_bytes(ours.read_bytes() if request.lock is None else _read("--lock", request.lock))
+
+
+def _read(option: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_WHEEL + 1)
+    except OSError as error:
+        raise SettingsError(f"{option} {path}: {error.strerror}") from None

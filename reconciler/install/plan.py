@@ -17,6 +17,9 @@ from agent.errors import SettingsError
 LINK: Final = "agent"
 """The name below the prefix that leads to the environment in use."""
 
+LOCK: Final = "agent.lock"
+"""What the agent needs, each file by its hash: `requirements/agent.lock`, beside the wheel."""
+
 DEFAULT_STATE_DIR: Final = "/var/lib/trueup-agent"
 OLDEST_PYTHON: Final = (3, 11)
 NEEDED_KIB: Final = 200 * 1024
@@ -248,14 +251,16 @@ def _steps(wanted: Wanted, found: Found, id: str, new_token: bool) -> Iterator[S
         undo=f"rm -rf {quote(environment)}",
         deadline=300,
     )
-    pip = f"{quote(environment)}/bin/python -m pip install --quiet --disable-pip-version-check --no-input"
+    pip = f"{quote(environment)}/bin/python -m pip --quiet --disable-pip-version-check --no-input"
     index = f" --no-index --find-links {quote(wheels)}" if wanted.offline else ""
     yield Step(
         name="packages",
         what="install the agent into it"
         + ("" if wanted.offline else ", with four libraries from the host's index"),
-        do=f"{pip}{index} {quote(wheels)}/trueup-*.whl\n{quote(environment)}/bin/trueup-agent --version\n"
-        f"rm -rf {quote(wheels)}",
+        # Exactly the files that the lock names by their hashes, whatever the index offers.
+        do=f"{pip} install{index} --no-deps --require-hashes --requirement {quote(f'{wheels}/{LOCK}')}\n"
+        f"{pip} install --no-index --no-deps {quote(wheels)}/trueup-*.whl\n{pip} check\n"
+        f"{quote(environment)}/bin/trueup-agent --version\nrm -rf {quote(wheels)}",
         deadline=900,
     )
     if found.active:

@@ -41,6 +41,7 @@ def make_request(
     python: str,
     offline: bool,
     wheel: Path | None,
+    lock: Path | None,
     token_file: str | None,
     replace: bool,
     wait: float,
@@ -76,6 +77,7 @@ def make_request(
         here=f"{this_host()}:{settings.tcp_addr.port}",
         labels=tuple(labels_of(labels).items()),
         wheel=wheel,
+        lock=lock,
         token=token,
         replace=replace,
     )

@@ -19,7 +19,7 @@ from typing import Final
 import agent
 from reconciler.child import Ended, run_child
 from reconciler.errors import SettingsError, StepFailed
-from reconciler.install.plan import Found
+from reconciler.install.plan import LOCK, Found
 
 NAME: Final = "trueup"
 DOWNLOAD_DEADLINE: Final = 600.0
@@ -69,8 +69,8 @@ def pack_wheel(files: Mapping[str, bytes], info: str) -> bytes:
     return output.getvalue()
 
 
-async def download(wheel: Path, into: Path, host: Found, env: Mapping[str, str]) -> None:
-    """Fetch here what the agent needs there, as wheels for the host's Python, machine and C library.
+async def download(into: Path, host: Found, env: Mapping[str, str]) -> None:
+    """Fetch here what the lock in `into` names, as wheels for the host's Python, machine and C library.
 
     The index, its certificates and proxies are those of pip's own settings. Raises StepFailed.
     """
@@ -80,7 +80,7 @@ async def download(wheel: Path, into: Path, host: Found, env: Mapping[str, str])
         *("--only-binary=:all:", f"--dest={into}", "--implementation=cp"),
         *(f"--python-version={host.python[0]}.{host.python[1]}", f"--abi=cp{number}"),
         *(f"--platform={tag}" for tag in platforms(host)),
-        str(wheel),
+        *("--no-deps", "--require-hashes", "--requirement", str(into / LOCK)),
     ]
     ran = await run_child(command, cwd=into, env=env, deadline=DOWNLOAD_DEADLINE, max_output=1 << 20)
     if not isinstance(ran, Ended) or ran.code:

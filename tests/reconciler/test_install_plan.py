@@ -10,7 +10,7 @@ import trio
 
 from reconciler.errors import SettingsError, StepFailed
 from reconciler.install.facts import probe, read_facts
-from reconciler.install.plan import Found, Step, Wanted, check, completed, plan_install, refuse
+from reconciler.install.plan import LOCK, Found, Step, Wanted, check, completed, plan_install, refuse
 from reconciler.install.run import InstallFailed, Log, carry_out
 from reconciler.install.ssh import CommandFailed, HostUnreachable, SshHost
 from reconciler.install.unit import render_unit
@@ -126,6 +126,13 @@ def test_the_unit_for_a_host_that_keeps_its_data_elsewhere() -> None:
     assert "User=app" in lines and "CapabilityBoundingSet=" in lines
     assert "ReadWritePaths=/home/app/www /data/agent" in lines and "ProtectHome=read-only" in lines
     assert not [line for line in lines if line.startswith(("StateDirectory", "# Yours"))]
+
+
+def test_a_host_gets_what_the_lock_of_agents_names() -> None:
+    root = Path(__file__).parents[2]
+    assert (root / "reconciler/install" / LOCK).read_bytes() == (root / "requirements" / LOCK).read_bytes()
+    steps = {step.name: step for step in plan_install(WANTED, BARE, id="0", new_token=True)}
+    assert "--no-deps --require-hashes --requirement /opt/trueup/wheels-0/agent.lock" in steps["packages"].do
 
 
 def test_wheels_are_those_of_the_hosts_libc() -> None:
