@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pytest
 import trio
 
 from tests.githttps import self_signed
+from tests.ports import free_ports
 from tests.world import PATIENCE
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "reverse-proxy"
@@ -37,14 +37,6 @@ class Proxy:
     certificate: Path
     agents: int = 0
     """The port that leads to the primaries' agents."""
-
-
-def free_ports(number: int) -> list[int]:
-    with_them = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in with_them]
-    for each in with_them:
-        each.close()
-    return ports
 
 
 def adapted(name: str, changes: Mapping[str, str]) -> str:

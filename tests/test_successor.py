@@ -1,8 +1,8 @@
 """An agent whose primary is cut off from git alone, as real processes: it finds the one that leads by now."""
 
-import socket
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.serving import Serving, serving
 from tests.test_two_primaries import leads
 from tests.world import Host, World, beside, make_world
@@ -22,12 +22,6 @@ projects:
     sync:
       nodes: [{{node_id: web-1, target_path: "{target}"}}]
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def connects(primary: Serving, after: int = 0) -> None:

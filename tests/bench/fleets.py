@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.report import MIB, Measurement
-from tests.bench.rsync import free_port
+from tests.ports import free_port
 
 PROCESSES = 4
 """That the agents are spread over."""

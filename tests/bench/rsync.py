@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_port
+
 CIPHER = "aes128-gcm@openssh.com"
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
 _START_DEADLINE = 10.0
@@ -103,10 +105,3 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int, private: 
         time.sleep(0.02)
     said = (private / "sshd.log").read_text().strip().splitlines()
     raise PeerMissing(f"sshd does not start: {said[-1] if said else 'no reason given'}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -113,7 +113,7 @@ def test_every_error_that_may_reach_a_status_file_has_a_known_reason() -> None:
     while errors:
         kinds.append(errors.pop())
         errors += kinds[-1].__subclasses__()
-    # What is told to somebody who asks the running primary, changes the spec, installs or restores is of no pass.
+    # What is told to who asks the running primary, changes the spec, installs or restores is of no pass.
     ours = [
         kind
         for kind in kinds
