@@ -327,9 +327,12 @@ def main() -> None:
 
 
 def _report(*errors: TrueupError) -> NoReturn:
+    from reconciler.logs import printable
+
     for error in errors:
         for line in str(error).splitlines():
-            click.echo(f"error: {line}", err=True)
+            shown = printable(line, keep="\t")
+            click.echo(f"error: {shown}", err=True)
     sys.exit(max(error.exit_code for error in errors))
 
 

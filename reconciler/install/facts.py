@@ -22,15 +22,20 @@ except ImportError:
     pass
 try:
     import tomllib
+except ImportError:
+    sys.exit()
+try:
     with open(sys.argv[1], "rb") as file:
         config = tomllib.load(file)
-    print("trueup:node=" + str(config.get("node", "")))
+    print("trueup:node=" + config["node"])
     print("trueup:state-dir=" + str(config.get("state_dir", "")))
     for key, name in (("roots", "root"), ("primaries", "primary")):
         for value in config.get(key, ()):
             print("trueup:%s=%s" % (name, value))
-except (ImportError, OSError, TypeError, ValueError):
+except FileNotFoundError:
     pass
+except (KeyError, OSError, TypeError, ValueError):
+    print("trueup:config-unreadable=1")
 """
 
 _TOOLS: Final = """\
@@ -117,6 +122,7 @@ def read_facts(output: str) -> Found:
         roots=tuple(said.get("root", ())),
         primaries=tuple(said.get("primary", ())),
         state_dir=last("state-dir"),
+        config_unreadable="config-unreadable" in said,
     )
 
 

@@ -55,10 +55,13 @@ class InSpec:
     before: Standing
     _given: str | None = field(default=None, init=False)
     """The public half of the token that was put into the spec, or may have been."""
+    _offered: bool = field(default=False, init=False)
+    """A token that a host may join with by now: put into the spec, or in it already."""
     _forgotten: bool = field(default=False, init=False)
 
     async def give(self, token: NodeToken | None) -> tuple[NodeToken, str]:
         """The token, put into the spec unless it is there, and what was done. Who had paired is forgotten."""
+        self._offered = True
         said = "the token that was given is the spec's"
         if token is None:
             token = NodeToken.generate()
@@ -88,9 +91,9 @@ class InSpec:
             said = f"taken back in the spec: {(await commit_spec(self.settings, edit))[:12]}"
         if self._forgotten and self.before.pairing is not None:
             await put_back_pairing(self.settings, self.node, self.before.pairing)
-        elif self._given is not None:
+        elif self._offered and self.before.pairing is None:
             await forget_certificate(self.settings, self.node)  # of a host that had joined already
-        if self._given is not None or self._forgotten:
+        if self._offered:
             await self._ask_for_a_pass()
         return said
 

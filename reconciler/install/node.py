@@ -135,14 +135,16 @@ class _Installation:
             said = written.mask(str(error)) if isinstance(error, TrueupError) else "it was interrupted"
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(record.end, reason, said, written.text)
-            if written.lines and record.attempt is not None:
-                written.say(f"its log: `trueup logs {record.id}`")
+            if written.lines:
+                _say_where(record, written)
             raise
         done = f"the agent of {wanted.node} runs on {self.request.host.destination}"
         if not wanted.service:
             done = f"{wanted.node} has joined; start it there: {wanted.program} run --config {wanted.config}"
         written.say(done)
-        await trio.to_thread.run_sync(record.end, "", done, written.text)
+        with trio.CancelScope(shield=True):  # it is done, whoever gives up now
+            await trio.to_thread.run_sync(record.end, "", done, written.text)
+        _say_where(record, written)
 
     async def _prepare(self) -> None:
         """All that is copied there, made before anything is changed."""
@@ -173,6 +175,11 @@ class _Installation:
 
     async def halt(self) -> None:
         await self.request.host.halt(self.id)
+
+
+def _say_where(record: Record, written: Log) -> None:
+    if record.attempt is not None:
+        written.say(f"its log: `trueup logs {record.id}`")
 
 
 def _lay_out(request: Request, into: Path) -> None:

@@ -103,6 +103,8 @@ class Found:
     """Of the present configuration, as are the next two."""
     primaries: tuple[str, ...] = ()
     state_dir: str = ""
+    config_unreadable: bool = False
+    """It is there, and nobody knows whose it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +200,17 @@ def refuse(wanted: Wanted, found: Found) -> None:
             f"{', '.join(found.unwritable)} cannot be written there",
             hint="log in as root or give --sudo; or name others: --prefix, --config, --host-state, --root",
         )
+    if found.config_unreadable:
+        raise SettingsError(
+            f"{wanted.config} is there on the host, and cannot be read as an agent's configuration",
+            hint="log in as who may read it, mend it, or give another --config",
+        )
+    if found.active and not wanted.service and found.node:
+        # Its files would be taken from under it, and nothing here would start it again.
+        raise SettingsError(
+            f"the unit {wanted.unit} runs on the host, and {found.node} is installed there",
+            hint="leave out --no-service, stop the unit, or give --unit where that unit is another's",
+        )
     if wanted.user and not found.user_exists and found.uid != 0:
         raise SettingsError(
             f"only root can make the account {wanted.user}", hint="log in as root, or give --sudo"
@@ -263,7 +276,7 @@ def _steps(wanted: Wanted, found: Found, id: str, new_token: bool) -> Iterator[S
         f"{quote(environment)}/bin/trueup-agent --version\nrm -rf {quote(wheels)}",
         deadline=900,
     )
-    if found.active:
+    if found.active and wanted.service:
         yield Step(
             name="stop",
             what="stop the agent that runs",

@@ -11,6 +11,7 @@ import trio
 from reconciler.errors import TrueupError
 from reconciler.install.plan import Step
 from reconciler.install.ssh import CommandFailed, HostUnreachable
+from reconciler.logs import printable
 
 UNDO_DEADLINE: Final = 600.0
 """Seconds for taking back all of it, also after an interrupt."""
@@ -55,7 +56,7 @@ class Log:
         self.note(line)
         # Whoever looked on may be gone, and their terminal with them: what was begun comes to an end.
         with suppress(OSError):
-            self.tell(self.mask(line))
+            self.tell(printable(self.mask(line)))  # some of it are the host's words
 
     def note(self, text: str) -> None:
         """For the journal alone."""
@@ -85,8 +86,7 @@ async def carry_out(steps: Sequence[Step], hands: Hands, log: Log) -> None:
             raise InstallFailed(step, error, left) from None
         except BaseException:
             log.say("  interrupted; what was done is being taken back")
-            with trio.CancelScope(shield=True):
-                log.say(f"  {_state(await _take_back(begun, hands, log, lost=True))}")
+            log.say(f"  {_state(await _take_back(begun, hands, log, lost=True))}")
             raise
 
 
@@ -120,13 +120,13 @@ async def until_a_signal(act: Callable[[], Awaitable[None]]) -> None:
 
 
 async def _take_back(begun: Sequence[Step], hands: Hands, log: Log, *, lost: bool) -> list[str]:
-    """What could not be taken back. One that fails does not keep the others from it.
+    """What could not be taken back. One that fails does not keep the others from it, nor does an interrupt.
 
     `lost`: nobody heard the end of the last step; it may still be at work.
     """
     left: list[str] = []
     away = False
-    with trio.move_on_after(UNDO_DEADLINE) as scope:
+    with trio.move_on_after(UNDO_DEADLINE, shield=True) as scope:
         if lost:
             try:
                 await hands.halt()

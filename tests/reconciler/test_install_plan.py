@@ -2,13 +2,16 @@
 
 import re
 import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from reconciler.errors import SettingsError, StepFailed
+from reconciler.cli import _report
+from reconciler.errors import SettingsError, StepFailed, TrueupError
 from reconciler.install.facts import probe, read_facts
 from reconciler.install.plan import LOCK, Found, Step, Wanted, check, completed, plan_install, refuse
 from reconciler.install.run import InstallFailed, Log, carry_out
@@ -51,11 +54,45 @@ JOINED = replace(
         pytest.param(replace(JOINED, node="web-2"), "belongs to the node web-2", id="another node"),
         pytest.param(replace(JOINED, state_dir="/data"), "--host-state /data", id="other records"),
         pytest.param(replace(BARE, link_taken=True), "is not ours", id="link taken"),
+        pytest.param(replace(BARE, config_unreadable=True), "cannot be read as an agent's", id="damaged"),
     ],
 )
 def test_a_host_that_will_not_do_is_refused_with_what_to_do(found: Found, says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         refuse(WANTED, found)
+
+
+def test_an_agent_that_runs_is_stopped_only_where_it_is_started_again() -> None:
+    unmanaged = replace(WANTED, service=False)
+    with pytest.raises(SettingsError, match="the unit trueup-agent runs on the host, and web-1 is installed"):
+        refuse(unmanaged, JOINED)
+    refuse(WANTED, JOINED)
+    refuse(unmanaged, replace(JOINED, active=False))
+    others = replace(BARE, active=True)  # another agent's unit of that name
+    refuse(unmanaged, others)
+    steps = plan_install(unmanaged, others, id="0", new_token=True)
+    assert not [step.name for step in steps if "systemctl" in step.do + step.undo]
+    assert "stop" in [step.name for step in plan_install(WANTED, JOINED, id="0", new_token=False)]
+
+
+@pytest.mark.parametrize(
+    ("content", "unreadable", "node"),
+    [
+        pytest.param(None, False, "", id="none"),
+        pytest.param('node = "web-1"\nroots = ["/srv"]\n', False, "web-1", id="sound"),
+        pytest.param('node = "web', True, "", id="cut off"),
+        pytest.param('roots = ["/srv"]\n', True, "", id="no node"),
+        pytest.param("node = 1\n", True, "", id="no name"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_not_none(
+    tmp_path: Path, content: str | None, unreadable: bool, node: str
+) -> None:
+    wanted = replace(WANTED, config=str(tmp_path / "agent.toml"), python=sys.executable)
+    if content is not None:
+        Path(wanted.config).write_text(content)
+    found = read_facts(in_shell(probe(wanted), tmp_path))
+    assert (found.config_unreadable, found.node) == (unreadable, node)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +184,7 @@ class Host:
     def __init__(self, *, breaks: str, error: Exception, away: bool = False) -> None:
         self.has: set[str] = set()
         self.halted = 0
+        self.undoing: Callable[[], None] = lambda: None
         self._breaks, self._error, self._away = breaks, error, away
 
     async def do(self, step: Step) -> str:
@@ -156,12 +194,15 @@ class Host:
         return ""
 
     async def undo(self, step: Step) -> str:
+        self.undoing()
+        await trio.lowlevel.checkpoint()
         if self._away and step.undo:
             raise HostUnreachable("no route")
         self.has.discard(step.name)
         return ""
 
     async def halt(self) -> None:
+        await trio.lowlevel.checkpoint()
         self.halted += 1
         if self._away:
             raise HostUnreachable("no route")
@@ -213,3 +254,22 @@ async def test_a_cancelled_installation_is_taken_back() -> None:
         host.do = cancelled  # type: ignore[method-assign]
         await carry_out(STEPS, host, Log(quiet, lambda text: text))
     assert scope.cancelled_caught and not host.has and host.halted == 1
+
+
+async def test_an_undo_that_somebody_interrupts_goes_on() -> None:
+    """After a step that failed, whose error is what is told then, as after an interrupt."""
+    host = Host(breaks="b", error=CommandFailed("no space left", output=""))
+    with trio.CancelScope() as scope:
+        host.undoing = scope.cancel
+        with pytest.raises(InstallFailed, match="the host is as it was"):
+            await carry_out(STEPS, host, Log(quiet, lambda text: text))
+    assert scope.cancel_called and not host.has
+
+
+def test_the_hosts_words_act_on_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    Log(said.append, lambda text: text).say("  failed: no\x1b[2J\rspace")
+    assert said == ["  failed: no\\x1b[2J\\rspace"]
+    with pytest.raises(SystemExit):
+        _report(TrueupError("could not join: no\x1b]0;owned\x07\tspace"))
+    assert capsys.readouterr().err == "error: could not join: no\\x1b]0;owned\\x07\tspace\n"
