@@ -45,6 +45,9 @@ nodes:
 REST = 2.0
 """Seconds between two commits: one that comes right after a pass waits a moment, which is not asked here."""
 
+SLOW_ONES = 500
+"""Connections of people who send a part of a request."""
+
 SECRET = canary("webhook-secret-of-a-measurement")
 
 
@@ -77,13 +80,14 @@ async def _bench(where: Path, forge: dict[str, str], deliveries: int, commits: i
             await _applied(primary, len(hosts))
             await trio.sleep(REST)
             answers = await _deliver(primary, deliveries)
+            asked = await _among_slow_ones(primary, deliveries // 5)
             ways = []
             for number in range(commits):
                 print(f"commit {number + 1} of {commits}", file=sys.stderr, flush=True)
                 await trio.sleep(REST)
                 commit = app.commit({"site/index.html": f"{number}\n"}, branch=BRANCH)
                 ways.append(await _follow(world, primary, commit, len(hosts)))
-            return _measured(answers, ways)
+            return _measured(answers, asked, ways)
 
 
 def _client(primary: Serving) -> httpx.AsyncClient:
@@ -102,6 +106,25 @@ async def _deliver(primary: Serving, number: int) -> list[float]:
             await _post(client, request)
             seconds.append(time.perf_counter() - begin)
     return seconds
+
+
+async def _among_slow_ones(primary: Serving, number: int) -> list[float]:
+    """How long `/health` takes while many others have each sent a part of a request and say nothing more."""
+    address = httpx.URL(primary.http)
+    slow = [await trio.open_tcp_stream(address.host, address.port or 80) for _ in range(SLOW_ONES)]
+    try:
+        for stream in slow:
+            await stream.send_all(b"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        seconds = []
+        async with _client(primary) as client:
+            for _ in range(number):
+                begin = time.perf_counter()
+                (await client.get("/health")).raise_for_status()
+                seconds.append(time.perf_counter() - begin)
+        return seconds
+    finally:
+        for stream in slow:
+            await trio.aclose_forcefully(stream)
 
 
 def _push(commit: str) -> Mapping[str, Any]:
@@ -150,10 +173,12 @@ def _steps(world: World, after: int) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def _measured(answers: list[float], ways: list[tuple[float, float]]) -> list[Measurement]:
+def _measured(answers: list[float], asked: list[float], ways: list[tuple[float, float]]) -> list[Measurement]:
     answered = Measurement("delivery to 202", "trueup", answers)
     answered.note = "goal: p99 under 50 ms"
+    healthy = Measurement(f"/health, while {SLOW_ONES} others are slow", "trueup", asked)
+    healthy.note = "goal: under 100 ms"
     begun = Measurement("delivery to first step", "trueup", [first for first, _ in ways])
     begun.note = "goal: p95 under 2 s"
     applied = Measurement("delivery to applied on two hosts", "trueup", [last for _, last in ways])
-    return [answered, begun, applied]
+    return [answered, healthy, begun, applied]
