@@ -290,22 +290,25 @@ def make_table(*columns: str) -> Table:
 
 
 def print_table(table: Table) -> None:
-    """A table on standard output, wide enough for scripts where there is no terminal.
+    """A table on standard output; where there is no terminal, one line a row, for programs that read lines.
 
     Where a terminal is so narrow that names would be broken, each row is a block of its own.
     """
     console = Console(file=sys.stdout, highlight=False)
+    needed = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table)
     if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=160)
-    needed = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table).minimum
-    if console.is_terminal and needed > console.width:
+        wide = Console(file=sys.stdout, highlight=False, width=needed.maximum)
+        with wide.capture() as captured:
+            wide.print(table)
+        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    elif needed.minimum > console.width:
         for row in zip(*(column.cells for column in table.columns), strict=True):
             console.print(_block(table, row))
     else:
         console.print(table)
 
 
-_ANY_WIDTH = 10_000
+_ANY_WIDTH = 1_000_000
 
 
 def _block(table: Table, row: Sequence[RenderableType]) -> Table:

@@ -69,7 +69,9 @@ def make_request(
         wait=max(1, int(wait)),
     )
     environment = settings.tool_environment()
-    host = SshHost(destination, environment, port=port, config=ssh_config, sudo=sudo)
+    # ssh is started elsewhere.
+    own_config = None if ssh_config is None else ssh_config.absolute()
+    host = SshHost(destination, environment, port=port, config=own_config, sudo=sudo)
     token = None if token_file is None else NodeToken.from_text(_read(token_file), where="--token-file")
     return Request(
         wanted=wanted,

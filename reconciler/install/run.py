@@ -42,6 +42,7 @@ class Interrupted(TrueupError):
     """Somebody ended the installation."""
 
     reason = "InstallInterrupted"
+    exit_code = 128 + signal.SIGINT
 
 
 @dataclass

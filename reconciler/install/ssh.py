@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import Final
 
 from reconciler.child import Ended, Killed, run_child
@@ -84,6 +84,12 @@ class SshHost:
         if not _DESTINATION.fullmatch(self.destination):
             raise SettingsError(f"--ssh {self.destination!r} is not accepted", hint="give user@host")
 
+    @property
+    def _where(self) -> list[str]:
+        """What ssh has to be told to get there, the destination last."""
+        config = ("-F", str(self.config)) if self.config is not None else ()
+        return [*config, *(("-p", str(self.port)) if self.port is not None else ()), self.destination]
+
     async def run(self, script: str, *, stdin: bytes = b"", deadline: float, mark: str = "") -> str:
         """Run a shell script there, to its end; what it printed. It is killed there after `deadline` seconds.
 
@@ -95,8 +101,7 @@ class SshHost:
             shell = f"env {_MARK}={quote(mark)} {shell}"
         command = [
             *("ssh", *_OPTIONS),
-            *(("-F", str(self.config)) if self.config is not None else ()),
-            *(("-p", str(self.port)) if self.port is not None else ()),
+            *self._where[:-1],
             *("--", self.destination, f"sudo -n -- {shell}" if self.sudo else shell),
         ]
         limit = deadline + SPARE
@@ -112,7 +117,7 @@ class SshHost:
         if ran.code == _NOT_REACHED:
             raise HostUnreachable(
                 f"{self.destination} cannot be reached: {last or 'ssh says nothing'}",
-                hint=f"see that `ssh {self.destination}` works without a question",
+                hint=f"see that `{join(['ssh', *self._where])}` works without a question",
             )
         if ran.code:
             raise _failure(ran.code, last, said, sudo=self.sudo)

@@ -35,6 +35,16 @@ def test_only_what_changes_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(service("api", "True"), service("web", "False")) == [("web", True)]
 
 
+def test_a_program_that_reads_lines_gets_all_of_a_row_in_one(capsys: pytest.CaptureFixture[str]) -> None:
+    table = GrowingTable("RESOURCE", "REASON", "MESSAGE")
+    message = "the agent is not there: " + "check address and firewall " * 9 + "and join again"
+    row = ("projects/live/files/web-1/" + "srv+" * 40, "AgentUnreachable", message)
+    for _ in range(2):
+        table.add([row])
+        *_, line = capsys.readouterr().out.splitlines()
+        assert line.split(maxsplit=2) == list(row)
+
+
 def test_rows_stand_below_those_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:
     table = GrowingTable("RESOURCE", "READY", "MESSAGE")
     table.add([])
