@@ -11,7 +11,7 @@ _LINE: Final = re.compile(r"trueup:([a-z-]+)=(.*)")
 """What else is printed comes from the account's own start files."""
 
 _PYTHON: Final = """\
-import os, platform, sys
+import fcntl, os, platform, sys
 print("trueup:python=%d.%d" % sys.version_info[:2])
 print("trueup:machine=" + platform.machine())
 print("trueup:glibc=" + platform.libc_ver()[1])
@@ -24,6 +24,7 @@ try:
     import tomllib
 except ImportError:
     sys.exit()
+config = {}
 try:
     with open(sys.argv[1], "rb") as file:
         config = tomllib.load(file)
@@ -36,6 +37,14 @@ except FileNotFoundError:
     pass
 except (KeyError, OSError, TypeError, ValueError):
     print("trueup:config-unreadable=1")
+try:
+    state_dir = str(config.get("state_dir") or sys.argv[2])
+    with open(os.path.join(state_dir, "agent.lock"), "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("trueup:running=1")
+except (AttributeError, OSError):
+    pass
 """
 
 _TOOLS: Final = """\
@@ -75,7 +84,8 @@ def probe(wanted: Wanted) -> str:
         user,
         'if [ -n "$user" ]; then echo "trueup:user=$user"; fi',
         'if id -u "$user" >/dev/null 2>&1; then echo trueup:user-exists=1; fi',
-        f"{quote(wanted.python)} -c {quote(_PYTHON)} {quote(wanted.config)} 2>/dev/null || :",
+        f"{quote(wanted.python)} -c {quote(_PYTHON)} {quote(wanted.config)} {quote(wanted.state_dir)}"
+        " 2>/dev/null || :",
         "echo trueup:end=1",
     ]
     return "\n".join(lines)
@@ -116,6 +126,7 @@ def read_facts(output: str) -> Found:
         node=last("node"),
         has_token="token" in said,
         active="active" in said,
+        running="running" in said,
         enabled="enabled" in said,
         user=last("user"),
         user_exists="user-exists" in said,

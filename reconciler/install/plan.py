@@ -95,6 +95,8 @@ class Found:
     """Whose configuration it is."""
     has_token: bool = False
     active: bool = False
+    running: bool = False
+    """An agent has these records in use, whoever started it."""
     enabled: bool = False
     user: str = ""
     """Whom the agent shall run as: who was asked for, or the present unit's."""
@@ -210,6 +212,11 @@ def refuse(wanted: Wanted, found: Found) -> None:
         raise SettingsError(
             f"the unit {wanted.unit} runs on the host, and {found.node} is installed there",
             hint="leave out --no-service, stop the unit, or give --unit where that unit is another's",
+        )
+    if found.running and not (found.active and wanted.service):
+        raise SettingsError(
+            f"an agent runs on the host with {wanted.state_dir}, and not as the unit {wanted.unit}",
+            hint="stop it there, and run this again; or name its --unit",
         )
     if wanted.user and not found.user_exists and found.uid != 0:
         raise SettingsError(

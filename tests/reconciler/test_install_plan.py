@@ -1,5 +1,6 @@
 """What an installation does on a host, is refused for, and takes back: decided without one."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from agent.status import hold_lock
 from reconciler.cli import _report
 from reconciler.errors import SettingsError, StepFailed, TrueupError
 from reconciler.install.facts import probe, read_facts
@@ -54,6 +56,7 @@ JOINED = replace(
         pytest.param(replace(JOINED, node="web-2"), "belongs to the node web-2", id="another node"),
         pytest.param(replace(JOINED, state_dir="/data"), "--host-state /data", id="other records"),
         pytest.param(replace(BARE, link_taken=True), "is not ours", id="link taken"),
+        pytest.param(replace(BARE, running=True), "an agent runs on the host with", id="running"),
         pytest.param(replace(BARE, config_unreadable=True), "cannot be read as an agent's", id="damaged"),
     ],
 )
@@ -93,6 +96,16 @@ def test_a_configuration_that_cannot_be_read_is_not_none(
         Path(wanted.config).write_text(content)
     found = read_facts(in_shell(probe(wanted), tmp_path))
     assert (found.config_unreadable, found.node) == (unreadable, node)
+
+
+def test_an_agent_is_found_by_the_records_that_it_holds(tmp_path: Path) -> None:
+    wanted = replace(WANTED, config=str(tmp_path / "agent.toml"), python=sys.executable)
+    Path(wanted.config).write_text(f'node = "web-1"\nstate_dir = "{tmp_path}/state"\n')
+    assert not read_facts(in_shell(probe(wanted), tmp_path)).running
+    held = hold_lock(tmp_path / "state")
+    assert read_facts(in_shell(probe(wanted), tmp_path)).running
+    os.close(held)
+    assert not read_facts(in_shell(probe(wanted), tmp_path)).running
 
 
 @pytest.mark.parametrize(
