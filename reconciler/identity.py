@@ -41,6 +41,11 @@ def sync_id(project: Project, target: SyncTarget) -> str:
     return f"{project_id(project)}/{target.node}/{target_slug(target.target_path)}"
 
 
+def is_installation(resource: str) -> bool:
+    """Whether a task of this resource is a `trueup node install`: done by that command, and by no pass."""
+    return resource.startswith("nodes/")
+
+
 def compose_project(service: Service, recorded: str | None = None) -> str:
     """The compose project of a service: what the spec says, else what it was deployed as, else its own name.
 

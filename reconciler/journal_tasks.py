@@ -1,10 +1,11 @@
 """The journal's tasks with their attempts. Methods block, and raise JournalUnavailable."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
+from reconciler.identity import is_installation
 from reconciler.journal_records import (
     MAX_MESSAGE,
     AttemptRecord,
@@ -72,20 +73,31 @@ class Tasks(Tables):
             )
             cursor.execute("UPDATE tasks SET state = ? WHERE id = ?", (state, task))
 
-    def fail_interrupted_tasks(self) -> int:
-        """FAILED, reason Interrupted: all tasks that another process left unfinished. Returns how many."""
+    def fail_interrupted_tasks(
+        self, is_under_way: Callable[[str], bool], *, installations_alone: bool = False
+    ) -> int:
+        """FAILED, reason Interrupted: all tasks that another process left unfinished. Returns how many.
+
+        An installation is at work beside this process as long as `is_under_way` says so of its id.
+        """
         with self._file.transaction() as cursor:
             cursor.execute(
-                "UPDATE attempts SET ended_at = ?, state = 'FAILED', reason = 'Interrupted'"
-                " WHERE ended_at = '' AND task IN (SELECT id FROM tasks WHERE run <> ?)",
-                (self._time(), self._run),
-            )
-            cursor.execute(
-                "UPDATE tasks SET state = 'FAILED'"
+                "SELECT id, resource FROM tasks"
                 " WHERE state IN ('PENDING', 'RUNNING', 'RETRYING') AND run <> ?",
                 (self._run,),
             )
-            return cursor.rowcount
+            left = [
+                (id,)
+                for id, resource in cursor.fetchall()
+                if (not is_under_way(id) if is_installation(resource) else not installations_alone)
+            ]
+            cursor.executemany(
+                "UPDATE attempts SET ended_at = ?, state = 'FAILED', reason = 'Interrupted'"
+                " WHERE ended_at = '' AND task = ?",
+                [(self._time(), id) for (id,) in left],
+            )
+            cursor.executemany("UPDATE tasks SET state = 'FAILED' WHERE id = ?", left)
+            return len(left)
 
     def tasks(
         self,

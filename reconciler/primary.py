@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hash
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from reconciler.github.export import Arrivals
 from reconciler.github.pace import Pace
 from reconciler.github_reports import GithubReports
 from reconciler.hashing import digest
+from reconciler.installations import is_under_way
 from reconciler.journal import Journal
 from reconciler.journal_file import JOURNAL_FILE
 from reconciler.keys import MasterKey, read_key_file
@@ -338,7 +340,8 @@ async def open_primary(
             )
             resources.callback(primary.run_context.close)
             if exclusive:
-                await trio.to_thread.run_sync(journal.fail_interrupted_tasks)
+                alive = partial(is_under_way, settings)
+                await trio.to_thread.run_sync(journal.fail_interrupted_tasks, alive)
                 await sweep(primary.checkouts)
                 await trio.to_thread.run_sync(sweep_homes, primary.run_context)
                 lease = open_keeper(settings, status_mirror, key)

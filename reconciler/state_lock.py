@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from reconciler.errors import SettingsError
@@ -50,8 +51,13 @@ def take_lock(settings: Settings) -> int | None:
 
 def is_locked(settings: Settings) -> bool:
     """Whether somebody works there; yes where that cannot be told. Nothing is made, and nothing kept."""
+    return is_held(settings.state_dir / LOCK_FILE)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of this file; yes where that cannot be told."""
     try:
-        descriptor = os.open(settings.state_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError:

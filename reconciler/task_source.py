@@ -10,6 +10,7 @@ import trio
 from reconciler import live
 from reconciler.errors import JournalUnavailable
 from reconciler.event_source import LOOKS, require_journal
+from reconciler.installations import is_under_way
 from reconciler.journal import Journal
 from reconciler.journal_file import JOURNAL_FILE
 from reconciler.live_streams import Follower, Say
@@ -85,8 +86,8 @@ class OfJournal:
 
         seen = 0
         while True:
-            # In this order: whoever ends the task does so before letting go of the directory.
-            is_worked_on = is_locked(self._settings)
+            # In this order: whoever ends the task does so before letting go of the directory or its own lock.
+            is_worked_on = is_locked(self._settings) or is_under_way(self._settings, id)
             try:
                 logs = await trio.to_thread.run_sync(self._logs, id)
             except JournalUnavailable:

@@ -84,6 +84,10 @@ async def find_task(source: TaskSource, named: str) -> str:
 
 async def _latest(source: TaskSource, wanted: Selection) -> str:
     by_node = wanted.kind == "nodes"
+    if by_node:  # its installation, where there was one
+        own = (await source.page({"resource": f"nodes/{wanted.name}", "limit": "1"}))["tasks"]
+        if own:
+            return str(own[0]["id"])
     params = {"node": wanted.name} if by_node else {"resource": wanted.kind}
     before: str | None = ""
     while before is not None:

@@ -247,7 +247,7 @@ def test_tasks_that_a_killed_process_left_are_failed(path: Path) -> None:
         first.end_attempt("done", first.begin_attempt("done"), "SUCCESS")
     with Journal(path) as second:
         second.create_task("mine", "projects/prod/a/web-1/srv+a", "web-1")
-        assert second.fail_interrupted_tasks() == 2
+        assert second.fail_interrupted_tasks(lambda _: True) == 2
         assert {task.id: task.state for task in second.tasks()} == {
             "pending": "FAILED",
             "running": "FAILED",
@@ -256,6 +256,20 @@ def test_tasks_that_a_killed_process_left_are_failed(path: Path) -> None:
         }
         running = next(task for task in second.tasks() if task.id == "running")
         assert running.attempts[0].reason == "Interrupted"
+
+
+def test_an_installation_is_interrupted_once_it_is_not_under_way(path: Path) -> None:
+    with Journal(path) as first:
+        for id in ("alive", "killed"):
+            first.create_task(id, "nodes/web-1", "web-1")
+            first.begin_attempt(id)
+        first.create_task("sync", "projects/prod/a/web-1/srv+a", "web-1")
+    with Journal(path) as second:
+        assert second.fail_interrupted_tasks(lambda id: id == "alive", installations_alone=True) == 1
+        states = {"alive": "RUNNING", "killed": "FAILED", "sync": "PENDING"}
+        assert {task.id: task.state for task in second.tasks()} == states
+        assert second.fail_interrupted_tasks(lambda id: id == "alive") == 1
+        assert {task.id: task.state for task in second.tasks()} == {**states, "sync": "FAILED"}
 
 
 def test_events_come_newest_first(journal: Journal) -> None:

@@ -1,6 +1,8 @@
 """Tasks out of the journal of a state directory on which no primary runs: found, followed to their end."""
 
 import fcntl
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import pytest
 import trio
 
 from reconciler.errors import SettingsError
+from reconciler.install.record import Record
+from reconciler.installations import is_under_way
 from reconciler.journal import Journal
 from reconciler.journal_file import JOURNAL_FILE
 from reconciler.live import NoPrimary
@@ -66,6 +70,47 @@ async def test_what_nobody_works_on_was_interrupted(tmp_path: Path) -> None:
     await source_of(tmp_path, followed.said).follow("ab12", followed)
     assert followed.heard == [("begun", 1), ("task", "FAILED")]
     assert followed.said == [f"nothing works on {tmp_path}: the task was interrupted"]
+
+
+async def test_an_installation_is_followed_though_no_primary_works_there(tmp_path: Path) -> None:
+    followed = Followed()
+    settings = load_settings({"HOME": "/home/op", "TRUEUP_STATE_DIR": str(tmp_path)}, root=False)
+    record = Record.begin(settings, "web-1")
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(source_of(tmp_path, followed.said).follow, record.id, followed)
+            await followed.first.wait()
+            with Journal(tmp_path / JOURNAL_FILE) as primary:
+                assert primary.fail_interrupted_tasks(partial(is_under_way, settings)) == 0
+            record.end("", "it runs", "one")
+    assert [each for each in followed.heard if each[0] != "begun"] == [("ended", 1), ("task", "SUCCESS")]
+    assert followed.said == []
+    assert not list((tmp_path / "installing").iterdir())
+
+
+async def test_an_installation_whose_process_died_was_interrupted(tmp_path: Path) -> None:
+    settings = load_settings({"HOME": "/home/op", "TRUEUP_STATE_DIR": str(tmp_path)}, root=False)
+    begin = "import os; from tests.reconciler.test_task_source import *; Record.begin(load_settings({'HOME': "
+    begin += f"'/home/op', 'TRUEUP_STATE_DIR': {str(tmp_path)!r}}}, root=False), 'web-1'); os._exit(9)"
+    killed = await trio.run_process([sys.executable, "-c", begin], check=False, cwd=Path(__file__).parents[2])
+    assert killed.returncode == 9
+    [left] = (tmp_path / "installing").iterdir()
+    followed = Followed()
+    await source_of(tmp_path, followed.said).follow(left.name, followed)
+    assert followed.heard == [("begun", 1), ("task", "FAILED")]
+    record = Record.begin(settings, "web-2")
+    with Journal(tmp_path / JOURNAL_FILE, read_only=True) as journal:
+        assert [task.state for task in journal.tasks()] == ["RUNNING", "FAILED"]
+    record.end("", "it runs", "")
+
+
+async def test_a_nodes_installation_comes_before_its_newer_tasks(tmp_path: Path) -> None:
+    with Journal(tmp_path / JOURNAL_FILE) as journal:
+        journal.create_task("ab12", "nodes/web-1", "web-1")
+        journal.create_task("cd34", "nodes/web-1", "web-1")
+        journal.create_task("ef56", SITE, "web-1", project="site")
+        journal.create_task("ab99", "nodes/web-10", "web-10")
+    assert await find_task(source_of(tmp_path, []), "nodes/web-1") == "cd34"
 
 
 @pytest.mark.parametrize(

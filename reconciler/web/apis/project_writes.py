@@ -11,7 +11,8 @@ from reconciler import spec_edit
 from reconciler.control.records import Record
 from reconciler.control.situation import told
 from reconciler.control.state import ControlState, fold
-from reconciler.identity import project_id, sync_id
+from reconciler.identity import is_installation, project_id, sync_id
+from reconciler.journal_records import TaskRecord
 from reconciler.runner import Runner
 from reconciler.spec.model import Project, Spec
 from reconciler.web.apis.known import spec_of
@@ -75,7 +76,7 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
             role=Role.OPERATE,
             answer=Follow,
             status=202,
-            refusals={409: "The task has not ended in failure, or what it did is suspended or frozen."},
+            refusals={409: "The task has not failed, is an installation, or of what is suspended or frozen."},
         ),
     ]
 
@@ -119,8 +120,7 @@ class _Projects:
         task = await trio.to_thread.run_sync(self._runner.primary.journal.task, id)
         if task is None:
             raise RequestRefused(404, "there is no such task, or it is long ago")
-        if task.state != "FAILED":
-            raise RequestRefused(409, f"the task is {task.state}; only one that is FAILED can be tried again")
+        require_retriable(task)
         await self._require_free([task.resource])
         why = f"{call.caller.name} asked for a retry of {task.resource}"
         await ask_durably(self._runner, "api", PassAsked(why, resources=(task.resource,)))
@@ -145,6 +145,16 @@ class _Projects:
             raise RequestRefused(
                 409, f"{name} is suspended {told(kept)}", hint=f"`trueup resume {name}` ends that"
             )
+
+
+def require_retriable(task: TaskRecord) -> None:
+    """Raises RequestRefused for what no pass would do again."""
+    if task.state != "FAILED":
+        raise RequestRefused(409, f"the task is {task.state}; only one that is FAILED can be tried again")
+    if is_installation(task.resource):
+        raise RequestRefused(
+            409, f"no pass installs an agent on {task.node}", hint="run `trueup node install` again"
+        )
 
 
 def keeping(control: ControlState, resource: str) -> Record | None:

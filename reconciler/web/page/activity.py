@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from reconciler.identity import is_installation
 from reconciler.secret_uses import uses_of
 from reconciler.secrets.freshness import Freshness
 from reconciler.secrets_report import state_word
@@ -71,7 +72,7 @@ def _task(record: "TaskRecord", progress: "Progress | None") -> TaskView:
         done=min(progress.sent_bytes, progress.total_bytes) if progress is not None else 0,
         total=progress.total_bytes if progress is not None else 0,
         progress=_progress(progress) if progress is not None else "",
-        can_retry=record.state == "FAILED",
+        can_retry=record.state == "FAILED" and not is_installation(record.resource),
     )
 
 

@@ -3,8 +3,10 @@
 import pytest
 
 from reconciler.control.state import fold
+from reconciler.journal_records import TaskRecord
 from reconciler.spec.model import Project, Spec, SyncRules
-from reconciler.web.apis.project_writes import keeping, project_named
+from reconciler.web.apis.project_writes import keeping, project_named, require_retriable
+from reconciler.web.page.activity import tasks
 from reconciler.web.refusals import RequestRefused
 from tests.reconciler.control.records import record
 
@@ -51,3 +53,16 @@ def test_what_keeps_a_project_as_it_is(suspended: str, kept: bool) -> None:
     assert (found is not None) == kept
     target = keeping(control, "projects/staging/site/web-1/srv+site")
     assert (target is not None) == (suspended != "projects/production/site")
+
+
+def test_what_no_pass_would_do_again_is_not_tried_again() -> None:
+    at = "2026-01-02T03:04:05.678+00:00"
+    sync = TaskRecord("ab12", "projects/staging/site/web-1/srv+site", "web-1", "FAILED", at)
+    install = TaskRecord("cd34", "nodes/web-1", "web-1", "FAILED", at)
+    running = TaskRecord("ef56", sync.resource, "web-1", "RUNNING", at)
+    require_retriable(sync)
+    for task, says in ((install, "run `trueup node install` again"), (running, "the task is RUNNING")):
+        with pytest.raises(RequestRefused, match=says) as refused:
+            require_retriable(task)
+        assert refused.value.status == 409
+    assert [view.can_retry for view in tasks((sync, install, running), {})] == [True, False, False]
