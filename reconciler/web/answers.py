@@ -1,5 +1,6 @@
 """JSON answers, the same form everywhere: a document, or `{"success": false, "message": ...}`."""
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -33,7 +34,9 @@ def refused(status: int, message: str, reason: str | None = None) -> JSONRespons
 async def http_error(_request: Request, error: Exception) -> JSONResponse:
     """No such path, or not with this method."""
     assert isinstance(error, HTTPException)
-    refusal = refused(error.status_code, error.detail)
+    refusal = refused(
+        error.status_code, error.detail, HTTPStatus(error.status_code).phrase.title().replace(" ", "")
+    )
     refusal.headers.update(error.headers or {})
     return refusal
 

@@ -102,8 +102,10 @@ async def test_answers_and_errors_are_json() -> None:
     async with running(Site()) as address, client(address) as asking:
         assert (await asking.get("/quick")).json() == {"quick": True}
         missing = await asking.get("/nothing")
-        assert (missing.status_code, missing.json()) == (404, {"success": False, "message": "Not Found"})
-        assert (await asking.post("/quick")).status_code == 405
+        assert missing.json() == {"success": False, "message": "Not Found", "reason": "NotFound"}
+        assert missing.status_code == 404
+        wrong = await asking.post("/quick")
+        assert (wrong.status_code, wrong.json()["reason"]) == (405, "MethodNotAllowed")
         assert "server" not in missing.headers
 
 
