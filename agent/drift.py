@@ -73,7 +73,7 @@ class DriftWatch:
         if listener is not self._listener:
             self._listener = listener
             self._told.clear()
-        records = sorted((self._state_dir / "targets").glob("*.manifest"))[:MAX_TARGETS]
+        records = await trio.to_thread.run_sync(self._records)
         for gone in (self._memory.keys() | self._told.keys() | self._counts.keys()) - set(records):
             self._memory.pop(gone, None)
             self._told.pop(gone, None)
@@ -81,6 +81,9 @@ class DriftWatch:
         await self._look_at(records, listener)
         if self._looked is not None:
             await self._looked(sum(self._counts.values()))
+
+    def _records(self) -> list[Path]:
+        return sorted((self._state_dir / "targets").glob("*.manifest"))[:MAX_TARGETS]
 
     async def _look_at(self, records: Sequence[Path], listener: Session) -> None:
         from agent.compare import Remembered, compare

@@ -54,7 +54,8 @@ class Drifts:
         self._backoff = backoff
 
     def take(self, node: str, report: DriftReport) -> bool:
-        """Remember what an agent says; whether there is something to ask a pass for."""
+        """Remember what an agent says; whether there is something to ask a pass for now, where
+        nothing was before: what a node adds to that costs no look at the others."""
         if not _is_plausible(report):
             return False
         known = self._nodes.get(node)
@@ -66,8 +67,9 @@ class Drifts:
             return False
         if key not in known.told and len(known.told) >= MAX_TARGETS:
             return False
+        is_first = not known.told
         known.told[key] = Drift(node, report.project, report.target_path, report.count)
-        return True
+        return is_first
 
     def due_at(self) -> float:
         """When there is something to ask for."""

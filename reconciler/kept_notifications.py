@@ -106,6 +106,10 @@ class Notifications:
         """Messages to a channel, or to all, that were neither sent nor given up, the oldest first."""
         return self._select("WHERE outcome = '' AND (?1 = '' OR channel = ?1) ORDER BY id", (channel,))
 
+    def count_waiting(self) -> int:
+        [(count,)] = self._file.query("SELECT count(*) FROM notifications WHERE outcome = ''")
+        return int(count)
+
     def newest(self, limit: int = 50) -> tuple[KeptNotification, ...]:
         return self._select("ORDER BY id DESC LIMIT ?", (limit,))
 

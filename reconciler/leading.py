@@ -60,10 +60,11 @@ class Leadership:
         """
         if self._standing or self.lease.role is not Role.STANDBY:
             return False
-        overtaken = await self.lease.claim(self._mirror.lease)
+        return await self.lease.claim(self._mirror.lease, self._began)
+
+    def _began(self) -> None:
         self._nursery.start_soon(self.lease.keep)
         self.on_epoch(self.lease.epoch)
-        return overtaken
 
     @asynccontextmanager
     async def acting(self) -> AsyncIterator[None]:

@@ -116,9 +116,10 @@ class Keeper:
                 told = waits
             await trio.sleep(min(wait, self.timing.look))
 
-    async def claim(self, seen: str | None) -> bool:
+    async def claim(self, seen: str | None, taken: Callable[[], None] = lambda: None) -> bool:
         """Take the lease for a single pass, unless it is ours already. True: somebody may have acted since it
         was seen under the id `seen`, so that whatever was found out since then has to be looked at anew.
+        `taken` is told where it was not ours: of several claims side by side only one takes it.
 
         Raises LeaseHeld where somebody else renews it, or does not let go of it for a minute.
         """
@@ -131,6 +132,7 @@ class Keeper:
                 watch, wait = await self._attempt(watch)
                 first = first or Found(watch.oid, self.seen)
                 if wait is None:
+                    taken()
                     return first.oid != seen or not self._is_idle(first.lease)
                 alive = watch.oid != first.oid
                 if alive or self._clock() - began > self.timing.patience:

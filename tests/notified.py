@@ -38,6 +38,8 @@ class Receiver:
     """Answers `status` to each post; those that it took are in `taken`, all of them in `seen`."""
 
     status: int = 200
+    garbled: bool = False
+    """Whether its headers have a line that is none."""
     taken: list[Post] = field(default_factory=list)
     seen: list[Post] = field(default_factory=list)
 
@@ -53,6 +55,9 @@ class Receiver:
                 self.send_response(receiver.status)
                 self.send_header("Content-Length", "0")
                 with suppress(BrokenPipeError, ConnectionResetError):
+                    if receiver.garbled:
+                        self.flush_headers()
+                        self.wfile.write(b"no header\r\n")
                     self.end_headers()
 
             def log_message(self, format: str, *args: Any) -> None:

@@ -125,8 +125,10 @@ class Warden:
     def begin(self) -> None:
         """Have it run, from the first task on. Blocks for a moment; may be called from any thread."""
         with self._beginning:
-            if self._pid is not None and os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+            if self._runs():
                 return
+            # Its number is anybody's from now on, also where no other one can be had at the moment.
+            self._pid = None
             # Of its own session, so that what ends our group does not end it first. `-I`, `-S`: it needs
             # nothing but Python.
             command = [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(self._scratch)]
@@ -136,10 +138,16 @@ class Warden:
     def end(self) -> None:
         """At a clean end, when nothing is left to see to."""
         with self._beginning:
-            if self._pid is not None:
-                os.kill(self._pid, signal.SIGKILL)
-                os.waitpid(self._pid, 0)
-                self._pid = None
+            pid, self._pid = self._pid, None
+            if pid is not None:
+                with suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+
+    def _runs(self) -> bool:
+        with suppress(ChildProcessError):
+            return self._pid is not None and os.waitpid(self._pid, os.WNOHANG) == (0, 0)
+        return False
 
 
 def _keep_watch(over: int, scratch: Path) -> None:

@@ -13,7 +13,7 @@ from reconciler.errors import LeaseHeld, LeaseLost, TrueupError
 from reconciler.kept_notifications import MAX_WAITING, KeptNotification, channel_name
 from reconciler.metrics.declared import NOTIFICATIONS
 from reconciler.mishaps import line_for_log
-from reconciler.notifications.sending import NotSent, address_of, send
+from reconciler.notifications.sending import NotSent, address_of, one_at_a_time, send
 from reconciler.primary import Primary
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Credential, Spec
@@ -39,6 +39,7 @@ class Notifier:
         self._kept = primary.journal.notifications
         self._draw = draw
         self._busy: set[str] = set()
+        self._limiters: dict[str, trio.CapacityLimiter] = {}
         self._failing: dict[str, str] = {}
         """By channel, what was said of it in the log."""
 
@@ -104,7 +105,8 @@ class Notifier:
         with trace(message.trace or None, notification=message.key):
             try:
                 async with leadership.acting():
-                    await send(await self._address(channel), message)
+                    limiter = self._limiters.setdefault(channel, one_at_a_time())
+                    await send(await self._address(channel), message, limiter)
             except (LeaseHeld, LeaseLost) as error:
                 log.debug("notifications: only who leads sends any", error=line_for_log(error))
                 return False

@@ -20,11 +20,6 @@ DEADLINE: Final = 30.0
 ADDRESS_DEADLINE: Final = 30.0
 """Seconds to find the address, where a secret source has it."""
 
-AT_ONCE: Final = 4
-"""Messages that are on their way side by side, those included that nobody waits for any more."""
-
-_THREADS = trio.CapacityLimiter(AT_ONCE)
-
 
 class NotSent(Exception):
     """Why, in words that hold nothing of the address."""
@@ -41,12 +36,17 @@ async def address_of(store: SecretStore, channel: Credential) -> Secret:
     return found
 
 
-async def send(address: Secret, message: KeptNotification) -> None:
+def one_at_a_time() -> trio.CapacityLimiter:
+    """Of one channel: a message that nobody waits for any more holds up the next one there, and no other."""
+    return trio.CapacityLimiter(1)
+
+
+async def send(address: Secret, message: KeptNotification, limiter: trio.CapacityLimiter) -> None:
     """Returns once the service has taken it. Raises NotSent, also where that took too long."""
     problem: str | None = f"no answer within {DEADLINE:.0f} seconds"
     with trio.move_on_after(DEADLINE):
         problem = await trio.to_thread.run_sync(
-            _send, address, message, limiter=_THREADS, abandon_on_cancel=True
+            _send, address, message, limiter=limiter, abandon_on_cancel=True
         )
     if problem is not None:
         raise NotSent(problem)
@@ -58,6 +58,8 @@ def _send(address: Secret, message: KeptNotification) -> str | None:
     from apprise import Apprise, AppriseAsset, NotifyFormat, NotifyType, PersistentStoreMode
 
     logging.getLogger("apprise").disabled = True
+    for name in ("requests", "urllib3"):  # their warnings name the URL, which is not the address as it stands
+        logging.getLogger(name).setLevel(logging.ERROR)
     asset = AppriseAsset(
         app_id="trueup",
         app_desc="trueup",
@@ -72,6 +74,9 @@ def _send(address: Secret, message: KeptNotification) -> str | None:
         services = Apprise(asset=asset)
         if not services.add(address.reveal()):
             return "the address is none that apprise knows, or not a complete one"
+        if len(services) != 1:
+            # Where one of them fails all would be tried again, also those that took it.
+            return "the address is not that of one service for apprise; make a channel for each"
         taken = services.notify(
             title=message.title,
             body=f"{message.body}, message {message.key}",

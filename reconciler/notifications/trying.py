@@ -7,7 +7,7 @@ from reconciler.errors import SettingsError, TrueupError
 from reconciler.exit_codes import ExitCode
 from reconciler.kept_notifications import KeptNotification, channel_name
 from reconciler.mishaps import line_for_log
-from reconciler.notifications.sending import NotSent, address_of, send
+from reconciler.notifications.sending import NotSent, address_of, one_at_a_time, send
 from reconciler.primary import open_primary
 from reconciler.settings import Settings
 from reconciler.setup import validate_pushed
@@ -44,7 +44,8 @@ async def try_channels(settings: Settings, place: int | None, say: Callable[[str
                 at="",
             )
             try:
-                await send(await address_of(primary.secret_store(spec), channel.url), message)
+                address = await address_of(primary.secret_store(spec), channel.url)
+                await send(address, message, one_at_a_time())
             except (NotSent, TrueupError) as error:
                 failed = True
                 say(f"{where}: not sent: {error if isinstance(error, NotSent) else line_for_log(error)}")

@@ -399,3 +399,16 @@ def test_a_deleted_lease_is_made_anew_above_every_epoch(tmp_path: Path) -> None:
         assert second.epoch == 1002
 
     in_simulated_time(main)
+
+
+def test_of_claims_side_by_side_one_begins_to_keep_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        one = make(Remote(), tmp_path, "one")
+        began: list[int] = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(one.claim, None, lambda: began.append(one.epoch))
+        assert began == [one.epoch]
+        await one.release()
+
+    in_simulated_time(main)

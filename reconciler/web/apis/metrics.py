@@ -79,8 +79,8 @@ async def _answer(runner: Runner) -> Response:
         metrics.set(LEASE_EPOCH, lease.epoch)
     metrics.set(TASKS_RUNNING, len(primary.running))
     with suppress(TrueupError):
-        waiting = await trio.to_thread.run_sync(primary.journal.notifications.waiting)
-        metrics.set(NOTIFICATIONS_WAITING, len(waiting))
+        waiting = await trio.to_thread.run_sync(primary.journal.notifications.count_waiting)
+        metrics.set(NOTIFICATIONS_WAITING, waiting)
     metrics.set(PASS_REQUESTED, runner.is_asked)
     if runner.last is not None:
         metrics.set(LAST_PASS, runner.last.ended_at.timestamp())

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from reconciler.web.page.model import EnvironmentView, NodeView, ProjectView, ServiceGroup, Todo, Tone
 
 MAX_LISTED = 20
-"""The rest stands in the sections, with the same badges."""
+"""The rest stands in the sections, with the same badges; a last line says how many there are."""
 
 
 def todos(
@@ -21,7 +21,9 @@ def todos(
         *_troubles(services, nodes, projects),
         *_stopped(environments, services, projects),
     ]
-    return tuple(found[:MAX_LISTED])
+    left = found[MAX_LISTED:]
+    more = [Todo(f"and {len(left)} more", left[0].section, Tone.IDLE)] if left else []
+    return (*found[:MAX_LISTED], *more)
 
 
 def _decisions(environments: Iterable[EnvironmentView]) -> Iterator[Todo]:

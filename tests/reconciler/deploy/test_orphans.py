@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.deploy.orphans import MARK, home_prefix, sweep
+from reconciler.deploy.orphans import MARK, Warden, home_prefix, sweep
 from tests.reconciler.deploy.processes import goes, is_running
 
 # Runs one task as a primary does, and says who is running once the task is under way.
@@ -92,3 +92,24 @@ def test_a_home_of_a_process_number_that_is_in_use_again_is_swept(scratch: Path)
 
 def test_a_scratch_directory_that_is_not_there_yet(tmp_path: Path) -> None:
     assert sweep(tmp_path / "none") == ()
+
+
+def test_a_warden_that_died_is_replaced_also_after_an_attempt_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warden = Warden(tmp_path)
+    warden.begin()
+    try:
+        first = warden._pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(tmp_path / "none"))
+            with pytest.raises(FileNotFoundError):
+                warden.begin()
+        warden.begin()
+        assert warden._pid not in (None, first)
+    finally:
+        warden.end()
+    warden.end()

@@ -1,5 +1,6 @@
 """How messages leave the journal: tried again in their own time, given up at last, by who leads alone."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from reconciler.journal import Journal
 from reconciler.kept_notifications import KEEP, MAX_AGE, MAX_WAITING, KeptNotification, Told
 from reconciler.notifications.news import Alarm, Known
 from reconciler.notifications.notifier import FIRST, Notifier
-from reconciler.notifications.sending import DEADLINE, NotSent, send
+from reconciler.notifications.sending import DEADLINE, NotSent, one_at_a_time, send
 from reconciler.notifications.wording import Draft
 from reconciler.primary import Primary, open_primary
 from reconciler.reconcile import reconcile
@@ -147,7 +148,7 @@ async def test_a_service_that_never_answers_is_not_waited_for(mock_clock: MockCl
 
             nursery.start_soon(time_passes)
             with pytest.raises(NotSent, match="no answer within 30 seconds"):
-                await send(Secret(receiver.address()), message)
+                await send(Secret(receiver.address()), message, one_at_a_time())
 
 
 @pytest.mark.parametrize("address", ["", "json://", "nothing://{}@host", "slack://{}", "{}"])
@@ -155,9 +156,55 @@ async def test_a_wrong_address_is_not_told(address: str, capfd: pytest.CaptureFi
     secret = canary("wrong-address")
     message = KeptNotification(1, "a" * 12, "", "failure", "title", "body", "", "")
     with pytest.raises(NotSent) as raised:
-        await send(Secret(address.format(secret)), message)
+        await send(Secret(address.format(secret)), message, one_at_a_time())
     assert "apprise" in str(raised.value)
     assert secret not in str(raised.value) and secret not in "".join(capfd.readouterr())
+
+
+async def test_an_address_of_several_services_is_refused() -> None:
+    message = KeptNotification(1, "a" * 12, "", "failure", "title", "body", "", "")
+    with Receiver() as one, Receiver(status=500) as other:
+        with pytest.raises(NotSent, match="make a channel for each"):
+            await send(Secret(f"{one.address()}, {other.address()}"), message, one_at_a_time())
+        assert one.seen == other.seen == []
+
+
+async def test_what_a_service_answers_brings_no_part_of_the_address_into_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    secret = canary("address-path")
+    message = KeptNotification(1, "a" * 12, "", "failure", "title", "body", "", "")
+    caplog.set_level(logging.DEBUG)
+    with Receiver(garbled=True) as receiver:
+        await send(Secret(receiver.address(secret)), message, one_at_a_time())
+        assert secret in receiver.taken[0].path
+    assert secret not in caplog.text
+
+
+async def test_services_that_never_answer_hold_up_no_other(tmp_path: Path) -> None:
+    names = [f"HUNG_{number}" for number in range(5)]
+    channels = ", ".join(f"{{url: {{env: {name}}}}}" for name in (*names, "OPS_URL"))
+    with Receiver() as hung, Receiver() as receiver, hung.not_answering():
+        addresses = {name: hung.address() for name in names}
+        place = Place.make(
+            tmp_path,
+            f"version: 1\nnotifications: [{channels}]\n",
+            OPS_URL=receiver.address(),
+            TRUEUP_LEASE_RENEW="10m",
+            **addresses,
+        )
+        async with open_primary(place.settings) as primary:
+            await reconcile(primary, patience=0)
+            drafts = [Draft(EnvCredential(name=name), "failure", "hung", "body") for name in names]
+            primary.journal.notifications.tell(Told(1, Known()), drafts)
+            assert primary.journal.notifications.count_waiting() == len(names)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Notifier(primary).run)
+                await trio.to_thread.run_sync(hung.wait_seen, len(names))
+                tell(primary.journal, "told")
+                primary.notices.tell()
+                await trio.to_thread.run_sync(receiver.wait_taken, 1)
+                nursery.cancel_scope.cancel()
 
 
 def test_what_was_told_and_what_is_to_be_sent_are_one_write(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from reconciler.spec.model import Spec
 from reconciler.status.documents import Recorded
 from reconciler.web.page.deeds import DEEDS, FORMS
 from reconciler.web.page.facts import Facts, Setup
+from reconciler.web.page.model import Badge, State, Todo, Tone
 from reconciler.web.page.render import SLOT, TITLES, render, sections
 from reconciler.web.page.view import page_of
+from reconciler.web.page.waiting import MAX_LISTED, todos
 from tests.reconciler.control.records import record
 from tests.reconciler.web.page_facts import facts
 
@@ -135,6 +137,15 @@ def test_what_waits_for_a_person_is_told_with_where_it_is() -> None:
     ]
     assert "What waits for you" in html_of(facts())
     assert "What waits for you" not in html_of(Facts())
+
+
+def test_what_is_not_listed_of_that_is_counted() -> None:
+    [project, *_] = page_of(facts()).projects
+    suspended = replace(project, name="site", suspended=True, state=State(Badge("Ready", Tone.GOOD)))
+    listed = todos((), (), (), [suspended] * MAX_LISTED)
+    assert [each.text for each in listed] == ["site is suspended"] * MAX_LISTED
+    more = todos((), (), (), [suspended] * (MAX_LISTED + 2))
+    assert more == (*listed, Todo("and 2 more", "projects", Tone.IDLE))
 
 
 def test_only_what_changed_has_another_digest() -> None:
