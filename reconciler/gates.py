@@ -2,22 +2,6 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final
-
-from reconciler.status.conditions import Reason
-
-MEANT: Final = frozenset(
-    {
-        Reason.AWAITING_APPROVAL,
-        Reason.AWAITING_RELEASE,
-        Reason.FROZEN,
-        Reason.HOLD_ACTIVE,
-        Reason.SOAKING,
-        Reason.SUSPENDED,
-        Reason.WINDOW_CLOSED,
-    }
-)
-"""Reasons for which something waits because somebody, or the spec, wants that: no failure of a pass."""
 
 
 @dataclass(frozen=True, slots=True)

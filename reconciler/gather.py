@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from reconciler.control.state import ControlState
 from reconciler.desired import Facts, Revision, SecretsKey, ignore_file_path, project_revision
 from reconciler.errors import TrueupError
-from reconciler.gates import MEANT
 from reconciler.keys import MasterKey
 from reconciler.observation import Setback
 from reconciler.paths import CommitPaths
@@ -23,6 +22,7 @@ from reconciler.secrets.template import MAX_TEMPLATE, decode_template
 from reconciler.secrets.values import Secret, SecretValue, is_text
 from reconciler.settings import Settings
 from reconciler.spec.model import Spec
+from reconciler.status.conditions import MEANT
 from reconciler.verification import Verification
 from reconciler.views import View, Views, for_each
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from reconciler.desired import Desired, DesiredResource, DesiredService, DesiredSync, DesiredTarget
-from reconciler.gates import MEANT, Gates, release_id
+from reconciler.gates import Gates, release_id
 from reconciler.hashing import SECRET, ConfigHash, changed_inputs
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
 from reconciler.prune import Leaving, Removable, judge
-from reconciler.status.conditions import Reason
+from reconciler.status.conditions import MEANT, Reason
 
 
 class Action(StrEnum):

@@ -10,23 +10,16 @@ from typing import Final, Literal
 
 import msgspec
 
-from reconciler.gates import MEANT
-from reconciler.status.conditions import Condition, ConditionType, Reason, find_condition
+from reconciler.status.conditions import WAITS, Condition, ConditionType, Reason, find_condition
 from reconciler.status.documents import SUMMARY_ID, Applied, Document, Recorded
 
 Kind = Literal["failed", "recovered", "degraded", "awaiting_approval"]
 Trouble = Literal["failed", "degraded"]
 _State = Literal["well", "failed", "unknown", "ill", "no news"]
 
-NO_NEWS: Final = MEANT | {
-    Reason.AWAITING_PAIRING,
-    Reason.MANUAL,
-    Reason.PROGRESSING,
-    Reason.REVOKED,
-    Reason.SUPERSEDED,
-}
-"""Reasons for which something is not as the spec asks and nothing is wrong: somebody wants it so, or it is on
-its way. What was told before goes on to be what people know."""
+NO_NEWS: Final = WAITS | {Reason.PROGRESSING, Reason.REVOKED, Reason.SUPERSEDED}
+"""Reasons for which something is not as the spec asks and nothing is wrong with it: somebody wants it so, it is on
+its way, or it waits for what is told of itself. What was told before goes on to be what people know."""
 
 
 class Alarm(msgspec.Struct, frozen=True):
@@ -95,10 +88,10 @@ def taken_as_told(recorded: Recorded) -> Known:
 def _state_of(document: Document) -> tuple[_State, Condition | None]:
     """How it is, and the condition that says so; None: nothing new can be said."""
     ready = find_condition(document.conditions, ConditionType.READY)
+    if ready is not None and document.id == SUMMARY_ID and ready.reason == Reason.DEPENDENCY_NOT_READY:
+        return "well", ready  # which ones are not is told of themselves
     if ready is None or (ready.status != "True" and ready.reason in NO_NEWS):
         return "no news", None
-    if document.id == SUMMARY_ID and ready.reason == Reason.DEPENDENCY_NOT_READY:
-        return "well", ready  # which ones are not is told of themselves
     if ready.status != "True":
         return ("failed" if ready.status == "False" else "unknown"), ready
     healthy = find_condition(document.conditions, ConditionType.HEALTHY)

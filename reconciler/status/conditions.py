@@ -139,20 +139,20 @@ class Reason(StrEnum):
     CONTROL_CONTENDED = "ControlContended"
 
 
-WAITS: Final = frozenset(
+MEANT: Final = frozenset(
     {
         Reason.AWAITING_APPROVAL,
-        Reason.AWAITING_PAIRING,
         Reason.AWAITING_RELEASE,
-        Reason.DEPENDENCY_NOT_READY,
         Reason.FROZEN,
         Reason.HOLD_ACTIVE,
-        Reason.MANUAL,
         Reason.SOAKING,
         Reason.SUSPENDED,
         Reason.WINDOW_CLOSED,
     }
 )
+"""Reasons for which something waits because somebody, or the spec, wants that: no failure of a pass."""
+
+WAITS: Final = MEANT | {Reason.AWAITING_PAIRING, Reason.DEPENDENCY_NOT_READY, Reason.MANUAL}
 """Reasons for which something is not ready because it waits, and has not failed."""
 
 

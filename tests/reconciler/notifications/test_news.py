@@ -63,7 +63,8 @@ def told(*states: str) -> list[list[str]]:
         ("False False/Suspended True", [["failed"], [], ["recovered"]]),
         ("True False/Manual True", [[], [], []]),
         ("False/AwaitingPairing True", [[], []]),
-        ("False/DependencyNotReady", [["failed"]]),
+        ("True False/DependencyNotReady True", [[], [], []]),
+        ("False False/DependencyNotReady True", [["failed"], [], ["recovered"]]),
     ],
 )
 def test_what_is_told_in_pass_after_pass(states: str, kinds: list[list[str]]) -> None:
