@@ -18,8 +18,8 @@ Trouble = Literal["failed", "degraded"]
 _State = Literal["well", "failed", "unknown", "ill", "no news"]
 
 NO_NEWS: Final = WAITS | {Reason.PROGRESSING, Reason.REVOKED, Reason.SUPERSEDED}
-"""Reasons for which something is not as the spec asks and nothing is wrong with it: somebody wants it so, it is on
-its way, or it waits for what is told of itself. What was told before goes on to be what people know."""
+"""Reasons for which something is not as the spec asks and nothing is wrong with it: somebody wants it so, it
+is on its way, or it waits for what is told of itself. What was told before goes on to be what people know."""
 
 
 class Alarm(msgspec.Struct, frozen=True):
