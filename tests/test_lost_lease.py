@@ -174,13 +174,13 @@ async def test_one_that_is_cut_off_from_git_only_keeps_hosts_as_they_are(
         assert (await primary.ask("GET", "/health")).json()["role"] == "unsure"
 
         # A host is brought back to what is recorded of it, and nothing else is done.
-        passes = await next_pass(primary)
-        asked = len(double.requests)
+        seen, asked = len(primary.lines), len(double.requests)
         assert it.placed.read_text() == "1\n"
         it.placed.write_text("by hand\n")
         (it.placed.parent / "site.env").unlink()
-        await primary.said("nodes are kept at what was applied", after=passes)
-        await primary.said("step applied", after=passes, action="sync")
+        assert (await primary.ask_locally("POST", "/api/reconcile")).status_code == 202
+        await primary.said("nodes are kept at what was applied", after=seen)
+        await primary.said("step applied", after=seen, action="sync")
         assert it.placed.read_text() == "1\n"
         assert canary("lost-lease") in (it.placed.parent / "site.env").read_text()
         assert len(double.requests) == asked
@@ -193,14 +193,6 @@ async def test_one_that_is_cut_off_from_git_only_keeps_hosts_as_they_are(
         assert (it.deployed, it.placed.read_text()) == (["v1.0.0", "v1.1.0"], "1\n")
         assert await primary.end() == 0
     assert not unfinished_passes(world)
-
-
-async def next_pass(primary: Serving) -> int:
-    """From which line of the log on nothing comes of a pass that began before now."""
-    seen = len(primary.lines)
-    assert (await primary.ask_locally("POST", "/api/reconcile")).status_code == 202
-    await primary.said("a pass was asked for", after=seen)
-    return seen
 
 
 def unfinished_passes(world: World) -> list[object]:
