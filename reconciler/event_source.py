@@ -36,21 +36,23 @@ class EventSource(Protocol):
 
 async def open_source(settings: Settings, say: Say) -> EventSource:
     """Raises NoPrimary where nothing runs and nothing is left to read, and what `live.request` raises."""
-    probe = await live.request_if_running(settings, "GET", PATH, params={"limit": "1"})
-    if probe is not None:
-        return OfPrimary(settings, say)
-    require_journal(settings, say)
-    return OfJournal(settings)
+    return OfPrimary(settings, say) if await primary_has(settings, PATH, say) else OfJournal(settings)
 
 
-def require_journal(settings: Settings, say: Say) -> None:
-    """Raises NoPrimary where the state directory has no journal; SettingsError where it cannot be entered."""
+async def primary_has(settings: Settings, path: str, say: Say) -> bool:
+    """Whether a running primary answers at this path; if not, the journal is left to read, and that is said.
+
+    Raises NoPrimary where there is no journal either; SettingsError where its directory cannot be entered.
+    """
+    if await live.request_if_running(settings, "GET", path, params={"limit": "1"}) is not None:
+        return True
     if not settings.sees_state(JOURNAL_FILE):
         raise live.NoPrimary(
             f"no primary is running on {settings.state_dir}, and no journal is there",
             hint="give the primary's --state-dir, or name one elsewhere with TRUEUP_SERVER and TRUEUP_TOKEN",
         )
     say(f"no primary is running here: this is from the journal in {settings.state_dir}")
+    return False
 
 
 class OfPrimary:

@@ -1,6 +1,6 @@
 """Where tasks are read: at a running primary, or in the journal of the state directory where none runs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -9,12 +9,12 @@ import trio
 
 from reconciler import live
 from reconciler.errors import JournalUnavailable
-from reconciler.event_source import LOOKS, require_journal
+from reconciler.event_source import LOOKS, primary_has
 from reconciler.installations import is_under_way
 from reconciler.journal import Journal
 from reconciler.journal_file import JOURNAL_FILE
 from reconciler.live_streams import Follower, Say
-from reconciler.sent_events import SentEvent, SentEvents
+from reconciler.sent_events import SentEvent
 from reconciler.settings import Settings
 from reconciler.state_lock import is_locked
 
@@ -40,11 +40,7 @@ class TaskSource(Protocol):
 
 async def open_tasks(settings: Settings, say: Say) -> TaskSource:
     """Raises NoPrimary where nothing runs and nothing is left to read, and what `live.request` raises."""
-    probe = await live.request_if_running(settings, "GET", PATH, params={"limit": "1"})
-    if probe is not None:
-        return OfPrimary(settings, say)
-    require_journal(settings, say)
-    return OfJournal(settings, say)
+    return OfPrimary(settings, say) if await primary_has(settings, PATH, say) else OfJournal(settings, say)
 
 
 class OfPrimary:
@@ -82,20 +78,18 @@ class OfJournal:
 
     async def follow(self, id: str, heard: Heard) -> None:
         """As long as somebody works on the state directory: what nobody works on any more was interrupted."""
-        from reconciler.web.apis.tasks import ENDED, told
+        from reconciler.web.apis.tasks import ENDED, news_of
 
         seen = 0
         while True:
-            # In this order: whoever ends the task does so before letting go of the directory or its own lock.
-            is_worked_on = is_locked(self._settings) or is_under_way(self._settings, id)
             try:
-                logs = await trio.to_thread.run_sync(self._logs, id)
+                is_worked_on, logs = await trio.to_thread.run_sync(self._look, id)
             except JournalUnavailable:
                 await trio.sleep(self._looks)
                 continue
-            for sent in _events(told(logs, seen)):
-                _hear(sent, heard)
-                seen = int(sent.id or seen)
+            for each in news_of(logs, seen):
+                heard(each.kind, msgspec.to_builtins(each.document))
+                seen = each.number or seen
             if logs.state in ENDED:
                 return
             if not is_worked_on:
@@ -103,6 +97,11 @@ class OfJournal:
                 heard("task", {"task": id, "state": "FAILED"})
                 return
             await trio.sleep(self._looks)
+
+    def _look(self, id: str) -> tuple[bool, Any]:
+        # In this order: whoever ends the task does so before letting go of the directory or its own lock.
+        is_worked_on = is_locked(self._settings) or is_under_way(self._settings, id)
+        return is_worked_on, self._logs(id)
 
     def _page(self, params: Mapping[str, str]) -> Document:
         from reconciler.web.apis.tasks import TasksQuery, tasks_of, tasks_page
@@ -125,10 +124,6 @@ class OfJournal:
 
 def _path(id: str) -> str:
     return f"{PATH}/{quote(id, safe='')}/logs"
-
-
-def _events(parts: Iterable[bytes]) -> list[SentEvent]:
-    return list(SentEvents().feed(b"".join(parts)))
 
 
 def _hear(sent: SentEvent, heard: Heard) -> bool:

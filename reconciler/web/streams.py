@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from reconciler.bulletin import Bulletin
+from reconciler.errors import TrueupError
 from reconciler.web.guard import TIME
 from reconciler.web.refusals import RequestRefused
 
@@ -113,30 +114,55 @@ async def _until_gone(receive: Receive, everything: trio.CancelScope) -> None:
     everything.cancel()
 
 
-async def wait_news(
-    bulletin: Bulletin,
-    version: int,
-    stop: trio.Event,
-    *,
-    patience: float = HEARTBEAT,
-    spacing: float = SPACING,
-) -> None:
-    """Until something changed since `version`, `patience` is over, or `stop` is set; seconds.
+class Looks:
+    """When a stream looks: at once, then whenever there is news, for as long as it lasts.
 
-    `spacing`: between two looks of one stream, however much changes.
+    It is over after `LASTS` seconds, when `stop` is set, and where `again`, asked before each look whether
+    the caller may still see this, raises a TrueupError. `spacing`: seconds between two looks.
     """
-    async with trio.open_nursery() as nursery:
 
-        async def end_with(wait: Callable[[], Awaitable[object]]) -> None:
-            await wait()
+    def __init__(
+        self,
+        bulletin: Bulletin,
+        stop: trio.Event,
+        *,
+        again: Callable[[], Awaitable[object]] | None = None,
+        spacing: float = SPACING,
+    ) -> None:
+        self._bulletin = bulletin
+        self._stop = stop
+        self._again = again
+        self._spacing = spacing
+        self._ends = trio.current_time() + LASTS
+        self._version: int | None = None
+
+    async def another(self, *, patience: float = HEARTBEAT, at_once: bool = False) -> bool:
+        """Wait for the next look, `patience` seconds at most; False: it is over."""
+        if self._version is not None and not at_once:
+            await self._wait(self._version, patience)
+        if self._stop.is_set() or trio.current_time() >= self._ends:
+            return False
+        self._version = self._bulletin.version
+        try:
+            if self._again is not None:
+                await self._again()
+        except TrueupError:
+            return False
+        return True
+
+    async def _wait(self, version: int, patience: float) -> None:
+        """Until something changed since `version`, `patience` is over, or `stop` is set."""
+        async with trio.open_nursery() as nursery:
+
+            async def end_with(wait: Callable[[], Awaitable[object]]) -> None:
+                await wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_with, self._stop.wait)
+            nursery.start_soon(end_with, partial(self._newer, version))
+            await trio.sleep(patience)
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(end_with, stop.wait)
-        nursery.start_soon(end_with, partial(_newer, bulletin, version, spacing))
-        await trio.sleep(patience)
-        nursery.cancel_scope.cancel()
-
-
-async def _newer(bulletin: Bulletin, version: int, spacing: float) -> None:
-    await trio.sleep(spacing)
-    await bulletin.wait_newer(version)
+    async def _newer(self, version: int) -> None:
+        await trio.sleep(self._spacing)
+        await self._bulletin.wait_newer(version)

@@ -7,7 +7,7 @@ import msgspec
 import trio
 from starlette.responses import Response
 
-from reconciler.errors import TrueupError
+from reconciler.errors import JournalUnavailable
 from reconciler.journal import EventRecord, Journal
 from reconciler.runner import Runner
 from reconciler.web.answers import NO_STORE
@@ -15,13 +15,12 @@ from reconciler.web.apis.known import Limit, Name
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Endpoint, Model, Nothing, Role
 from reconciler.web.streams import (
     BEAT,
-    LASTS,
     RETRY,
     EventStream,
+    Looks,
     Streams,
     Tell,
     last_event_id,
-    wait_news,
     wants_stream,
 )
 
@@ -111,23 +110,19 @@ class _Events:
         )
 
     async def _run(self, call: Call[EventsQuery, Nothing], after: int, tell: Tell) -> None:
-        journal, ends = self._primary.journal, trio.current_time() + LASTS
+        looks, more = Looks(self._primary.bulletin, self._stop, again=call.again), True
         await tell(RETRY)
-        while not self._stop.is_set() and trio.current_time() < ends:
-            version = self._primary.bulletin.version
+        while await looks.another(at_once=more):
             try:
-                if call.again is not None:
-                    await call.again()  # its token may have been taken back
-                events = await trio.to_thread.run_sync(_following, journal, call.query, after)
-            except TrueupError:
+                events = await trio.to_thread.run_sync(_following, self._primary.journal, call.query, after)
+            except JournalUnavailable:
                 return
             for each in events:
                 await tell(as_sent(event_view(each)))
                 after = each.id
-            if len(events) < BATCH:
-                if not events:
-                    await tell(BEAT)
-                await wait_news(self._primary.bulletin, version, self._stop)
+            if not events:
+                await tell(BEAT)
+            more = len(events) == BATCH
 
 
 def _last_seen(call: Call[EventsQuery, Nothing]) -> int | None:

@@ -7,11 +7,10 @@ import msgspec
 import trio
 from starlette.responses import Response
 
-from reconciler.errors import TrueupError
 from reconciler.runner import Runner
 from reconciler.web.answers import NO_STORE
 from reconciler.web.endpoints import AnyEndpoint, Call, Endpoint, Model, Nothing, Role
-from reconciler.web.streams import BEAT, LASTS, RETRY, EventStream, Streams, Tell, wait_news, wants_stream
+from reconciler.web.streams import BEAT, RETRY, EventStream, Looks, Streams, Tell, wants_stream
 
 PATH: Final = "/api/status"
 
@@ -54,19 +53,13 @@ class _Status:
 
     async def _run(self, call: Call[Nothing, Nothing], tell: Tell) -> None:
         """Level-triggered: it begins with where the branch stands, so that nothing is missed."""
-        told, ends = None, trio.current_time() + LASTS
+        told = None
+        looks = Looks(self._primary.bulletin, self._stop, again=call.again)
         await tell(RETRY)
-        while not self._stop.is_set() and trio.current_time() < ends:
-            version = self._primary.bulletin.version
-            try:
-                if call.again is not None:
-                    await call.again()  # its token may have been taken back
-            except TrueupError:
-                return
+        while await looks.another():
             tip = self._tip()
             await tell(BEAT if tip == told else b"event: status\ndata: %s\n\n" % msgspec.json.encode(tip))
             told = tip
-            await wait_news(self._primary.bulletin, version, self._stop)
 
     def _tip(self) -> StatusTip:
         return StatusTip(commit=self._primary.status.known_commit)

@@ -1,6 +1,7 @@
 """The tasks: one project to one node, or one command there, with attempts, progress and what was printed."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -17,13 +18,12 @@ from reconciler.web.apis.known import Limit, Name, NotFound, Page, seen_as
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Endpoint, Model, Nothing, Role
 from reconciler.web.streams import (
     BEAT,
-    LASTS,
     RETRY,
     EventStream,
+    Looks,
     Streams,
     Tell,
     last_event_id,
-    wait_news,
     wants_stream,
 )
 
@@ -169,24 +169,23 @@ class _Tasks:
 
     async def _run(self, call: Call[Nothing, Nothing], id: str, seen: int, tell: Tell) -> None:
         """Level-triggered: whatever was missed, what is told is how the task is now."""
-        ends = trio.current_time() + LASTS
+        looks = Looks(self._primary.bulletin, self._stop, again=call.again)
         begun: set[int] = set()
         await tell(RETRY)
-        while not self._stop.is_set() and trio.current_time() < ends:
-            version = self._primary.bulletin.version
+        while await looks.another():
             try:
-                if call.again is not None:
-                    await call.again()  # its token may have been taken back
                 task = await self._task(id)
             except TrueupError:
                 return
-            for each in told(task_logs(task), seen, begun) or [BEAT]:
-                await tell(each)
+            news = news_of(task_logs(task), seen, begun)
+            for each in news:
+                await tell(as_sent(each))
+            if not news:
+                await tell(BEAT)
             if task.state in ENDED:
                 return
             seen = max([seen, *(each.number for each in task.attempts if each.ended_at)])
             begun = {each.number for each in task.attempts}
-            await wait_news(self._primary.bulletin, version, self._stop)
 
     async def _task(self, id: str) -> TaskRecord:
         found = await trio.to_thread.run_sync(self._primary.journal.task, id)
@@ -206,20 +205,32 @@ def task_logs(task: TaskRecord) -> TaskLogs:
     )
 
 
-def told(logs: TaskLogs, seen: int, begun: Collection[int] = ()) -> list[bytes]:
-    """A task as events: attempts that ended after the number `seen`, one that runs and is not among those
-    that have `begun`, and the end of it all."""
-    events = []
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something that happened to a task. `number`: of an attempt that has ended, from which one goes on."""
+
+    kind: Literal["begun", "ended", "task"]
+    document: AttemptLog | Mapping[str, str]
+    number: int | None = None
+
+
+def news_of(logs: TaskLogs, seen: int, begun: Collection[int] = ()) -> list[News]:
+    """Of a task: attempts that ended after the number `seen`, one that runs and is not among those that have
+    `begun`, and the end of it all."""
+    news = []
     for attempt in logs.attempts:
-        data = msgspec.json.encode(attempt)
         if attempt.ended_at and attempt.number > seen:
-            events.append(b"id: %d\nevent: ended\ndata: %s\n\n" % (attempt.number, data))
+            news.append(News("ended", attempt, attempt.number))
         elif not attempt.ended_at and attempt.number not in begun:
-            events.append(b"event: begun\ndata: %s\n\n" % data)
+            news.append(News("begun", attempt))
     if logs.state in ENDED:
-        data = msgspec.json.encode({"task": logs.task, "state": logs.state})
-        events.append(b"event: task\ndata: %s\n\n" % data)
-    return events
+        news.append(News("task", {"task": logs.task, "state": logs.state}))
+    return news
+
+
+def as_sent(news: News) -> bytes:
+    id = b"" if news.number is None else b"id: %d\n" % news.number
+    return b"%sevent: %s\ndata: %s\n\n" % (id, news.kind.encode(), msgspec.json.encode(news.document))
 
 
 def tasks_page(journal: Journal, query: TasksQuery) -> tuple[Sequence[TaskRecord], str | None]:

@@ -13,7 +13,7 @@ import trio
 from reconciler.bulletin import Bulletin
 from reconciler.web.page.render import Section
 from reconciler.web.page.sessions import Session
-from reconciler.web.streams import BEAT, HEARTBEAT, LASTS, RETRY, Tell, wait_news
+from reconciler.web.streams import BEAT, HEARTBEAT, RETRY, Looks, Tell
 
 BUSY: Final = 2.0
 """Seconds after which one looks in any case while tasks are under way, whose progress nobody tells of."""
@@ -38,21 +38,18 @@ async def watch(
     """Tell what changed until the session or the time of the stream is over, or `stop` is set."""
     await tell(RETRY)
     sent: dict[str, str] = {}
-    ends = trio.current_time() + LASTS
-    while not stop.is_set() and trio.current_time() < ends:
+    looks = Looks(bulletin, stop, spacing=SPACING)
+    while await looks.another(patience=BUSY if busy() else HEARTBEAT):
         mine = session()
         if mine is None:
             await tell(LOGIN)
             return
-        version = bulletin.version
         changed = [each for each in await sections(mine) if sent.get(each.id) != each.digest]
         for each in changed:
             await tell(event(each, mine.csrf))
             sent[each.id] = each.digest
         if not changed:
             await tell(BEAT)
-        patience = BUSY if busy() else HEARTBEAT
-        await wait_news(bulletin, version, stop, patience=patience, spacing=SPACING)
 
 
 def event(section: Section, csrf: str) -> bytes:
