@@ -157,7 +157,7 @@ class _Run:
             ignore=await trio.to_thread.run_sync(Ignore, task.ignore),
             forbidden=own,
             reserved=own.union(others),
-            delete_foreign=task.delete_foreign and task.strategy == "mirror",
+            delete_foreign=task.removes_foreign,
             keep_edits=task.on_local_edit == "keep",
             ignore_permissions=task.ignore_permissions,
         )
@@ -323,7 +323,7 @@ class _Run:
             tree=tree,
             tree_has_modes=not self._task.ignore_permissions,
             ignore=self._task.ignore,
-            delete_foreign=self._task.delete_foreign and self._task.strategy == "mirror",
+            delete_foreign=self._task.removes_foreign,
         )
         paths = [file.path for file in self._task.rendered]
         self._manifest = with_rendered(

@@ -16,8 +16,7 @@ from reconciler.plan import Action, Plan
 from reconciler.primary import Primary
 from reconciler.reconcile import Pass, prepare
 from reconciler.status.documents import Recorded
-from reconciler.step_recorder import JournalRecorder
-from reconciler.work import Work
+from reconciler.work import Work, recorder_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -51,14 +50,7 @@ async def heal(
     plan = healing(prepared.plan, prepared.recorded)
     if plan.steps:
         log.warning("nodes are kept at what was applied", resources=", ".join(s.resource for s in plan.steps))
-    recorder = await JournalRecorder.start(
-        primary.journal,
-        prepared.desired,
-        primary.now,
-        primary.bulletin.tell,
-        primary.metrics,
-        prepared.published,
-    )
+    recorder = await recorder_of(primary, prepared)
     work = Work(primary, replace(prepared, plan=plan), recorder, on_change=on_change)
     await work.keep(ongoing.stop)
     outcomes = work.application.outcomes

@@ -54,11 +54,11 @@ from reconciler.spec_source import read_spec, with_releases
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import SUMMARY_ID, Recorded, Summary
 from reconciler.status.transitions import Transition, transitions
-from reconciler.step_recorder import JournalRecorder, result_of
+from reconciler.step_recorder import result_of
 from reconciler.tracing import traced
 from reconciler.verification import Verification
 from reconciler.views import view_repositories
-from reconciler.work import Work
+from reconciler.work import Work, recorder_of
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -161,14 +161,7 @@ async def _one_pass(
     primary.bulletin.tell()
     spec = prepared.spec.spec
     # apply
-    recorder = await JournalRecorder.start(
-        primary.journal,
-        prepared.desired,
-        primary.now,
-        primary.bulletin.tell,
-        primary.metrics,
-        prepared.published,
-    )
+    recorder = await recorder_of(primary, prepared)
     work = Work(primary, prepared, recorder, on_change=on_change, ongoing=ongoing)
     await work.run()
     # status

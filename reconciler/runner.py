@@ -23,6 +23,7 @@ from reconciler.errors import JournalUnavailable, SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
 from reconciler.healing import heal
 from reconciler.inbox import Inbox
+from reconciler.journal_events import NewEvent
 from reconciler.metrics.declared import LAST_GOOD_PASS, PASS_DURATION, PASSES
 from reconciler.mishaps import line_for_log, way_to
 from reconciler.notifications.notifier import Notifier
@@ -170,12 +171,17 @@ class Runner:
             if not drifted:
                 continue
             nodes = ", ".join(sorted({drift.node for drift in drifted.values()}))
-            for id, drift in drifted.items():
-                says = f"the agent of {drift.node} sees {drift.count} entries that are not as placed"
-                with suppress(JournalUnavailable):  # history alone
-                    await trio.to_thread.run_sync(
-                        self.primary.journal.record_event, "drift", id, Reason.DRIFT_DETECTED, says
-                    )
+            events = [
+                NewEvent(
+                    "drift",
+                    id,
+                    Reason.DRIFT_DETECTED,
+                    f"the agent of {drift.node} sees {drift.count} entries that are not as placed",
+                )
+                for id, drift in drifted.items()
+            ]
+            with suppress(JournalUnavailable):  # history alone
+                await trio.to_thread.run_sync(self.primary.journal.record_events, events)
             self.ask(f"drift on {nodes}", resources=drifted.keys())
 
     async def _make_pass(self, patience: float) -> None:

@@ -24,6 +24,18 @@ from reconciler.verification import Verification
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+async def recorder_of(primary: Primary, prepared: Prepared) -> JournalRecorder:
+    """Of a pass whose steps begin now. Raises JournalUnavailable."""
+    return await JournalRecorder.start(
+        primary.journal,
+        prepared.desired,
+        primary.now,
+        primary.bulletin.tell,
+        primary.metrics,
+        prepared.published,
+    )
+
+
 class Work:
     """With `ongoing`, of a running primary, the pass may be over before the steps are."""
 

@@ -126,6 +126,11 @@ class Task(Message, frozen=True, kw_only=True, tag="task"):
     trace: str = ""
     """The trace id of what the task follows from, for the log; empty from a primary that tells none."""
 
+    @property
+    def removes_foreign(self) -> bool:
+        """Whether what is not in the tree has to go: an overlay leaves it."""
+        return self.delete_foreign and self.strategy == "mirror"
+
 
 class Command(Message, frozen=True, kw_only=True, tag="command"):
     """Primary to agent: run a command that your own configuration allows, in a target that is there.

@@ -98,15 +98,13 @@ def changed_entries(entries: Sequence[Entry], form: Form) -> list[dict[str, Any]
         return None
     wanted: list[dict[str, Any]] = []
     for number in _rows_in(form):
-        given = {name: _given(form, number, name) for name in _FIELDS}
+        given = {name: _given(form, number, name) for name in _KEYS}
         if form.get(f"nodes-{number}-remove") or not any(given.values()):
             continue
         wanted.append(_entry(number, entries[number] if number < len(entries) else {}, given))
     return None if wanted == [dict(entry) for entry in entries] else wanted
 
 
-_FIELDS: Final = ("node", "labels", "path", "strategy", "keep", "include", "exclude")
-_LINES: Final = frozenset({"labels", "include", "exclude"})
 _KEYS: Final = {
     "node": "node_id",
     "labels": "labels",
@@ -117,6 +115,7 @@ _KEYS: Final = {
     "exclude": "exclude",
 }
 """By the name of a field, the key that the spec has."""
+_LINES: Final = frozenset({"labels", "include", "exclude"})
 
 
 def _rows_in(form: Form) -> range:

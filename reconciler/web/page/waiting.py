@@ -1,6 +1,6 @@
 """What waits for a person: to be decided, to be mended, or to be let go on again. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from reconciler.web.page.model import EnvironmentView, NodeView, ProjectView, ServiceGroup, Todo, Tone
 
@@ -9,13 +9,12 @@ MAX_LISTED = 20
 
 
 def todos(
-    environments: Iterable[EnvironmentView],
-    services: Iterable[ServiceGroup],
-    nodes: Iterable[NodeView],
-    projects: Iterable[ProjectView],
+    environments: Collection[EnvironmentView],
+    services: Collection[ServiceGroup],
+    nodes: Collection[NodeView],
+    projects: Collection[ProjectView],
 ) -> tuple[Todo, ...]:
     """What is to be decided first, then what failed, then what somebody stopped and may have forgotten."""
-    environments, services = tuple(environments), tuple(services)
     found = [
         *_decisions(environments),
         *_troubles(services, nodes, projects),
