@@ -17,6 +17,7 @@ import yaml
 
 from tests.canaries import canary, may_hold
 from tests.contracts.infisical_double import InfisicalDouble
+from tests.vault import vault, vault_environment
 from tests.world import Ran, World, make_world
 
 TASKS = """\
@@ -63,17 +64,6 @@ services:
     paths: ["api/**"]
     deploy: {kind: invoke, task: deploy}
     environments: [staging]
-"""
-
-VAULT = """\
-  vault:
-    kind: infisical
-    host: "{url}"
-    project_id: {project}
-    environment_slug: staging
-    client_id: {{env: INFISICAL_CLIENT_ID}}
-    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
-    cache_ttl: {cache_ttl}
 """
 
 API, DATABASE = "services/staging/api", "services/staging/database"
@@ -158,11 +148,8 @@ async def make_case(root: Path) -> AsyncIterator[Case]:
 
 def use_vault(case: Case, double: InfisicalDouble, *, cache_ttl: str = "5m") -> None:
     """A good spec whose service `database` takes its password from Infisical."""
-    case.world.environment |= {
-        "INFISICAL_CLIENT_ID": double.client_id,
-        "INFISICAL_CLIENT_SECRET": double.client_secret,
-    }
-    case.head += VAULT.format(url=double.url, project=double.project, cache_ttl=cache_ttl)
+    case.world.environment |= vault_environment(double)
+    case.head += f"{vault(double, cache_ttl=cache_ttl)}\n"
     case.commit(case.good.replace("source: local", "source: vault"))
 
 

@@ -4,11 +4,37 @@ import hashlib
 import hmac
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.world import Host
+
+REPOSITORY, BRANCH = "Codertocat/Hello-World", "master"
+"""As the payloads have them."""
+
+SPEC = """\
+version: 1
+repositories:
+  hello: {{url: "{hello}", branch: master}}
+projects:
+  site:
+    repository: hello
+    branch: master
+    path: site
+    sync: {{nodes: [{entries}]}}
+nodes:
+{nodes}
+"""
+"""That repository's `site` on hosts."""
+
 PAYLOADS = Path(__file__).parent / "contracts" / "github_webhooks"
+
+
+def synced(hello: str, hosts: Sequence[Host], nodes: str) -> str:
+    """The spec, for the repository at the URL `hello`; `nodes` as `trueup node add` has written them."""
+    entries = ", ".join(f'{{node_id: {host.node}, target_path: "{host.srv}/site"}}' for host in hosts)
+    return SPEC.format(hello=hello, entries=entries, nodes=nodes)
 
 
 def payload(name: str, **changed: Any) -> bytes:

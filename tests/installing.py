@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -193,10 +193,13 @@ def install_host(directory: Path) -> Iterator[InstallHost]:
             subprocess.run(end, capture_output=True, timeout=60)
             if (pid := host.agent_pid()) is not None:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-                    while True:
-                        os.kill(pid, 0)
-                        time.sleep(0.05)
+                    process = os.pidfd_open(pid)
+                    try:
+                        signal.pidfd_send_signal(process, signal.SIGTERM)
+                        ended, _, _ = select.select([process], [], [], 60)
+                        assert ended, "the agent does not end"
+                    finally:
+                        os.close(process)
 
 
 def wheels_of_this_environment(directory: Path) -> Path:

@@ -4,11 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 from reconciler.control.files import parse_record
 from reconciler.control.records import Record
-from tests.gitrepo import GitRepo
+from reconciler.settings import Settings, load_settings
+from reconciler.setup import make_key
+from tests.canaries import may_hold
+from tests.gitrepo import GitRepo, git_environment
 from tests.world import World
 
 REF = "refs/heads/trueup/control"
@@ -24,6 +28,22 @@ environments:
 services:
   web: {repository: app, environments: [staging, production], deploy: {kind: invoke, task: web}}
 """
+
+
+def settings_here(directory: Path, remote: GitRepo, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Of an operator in this very process, with a master key; `remote` is the spec repository."""
+    for name, value in git_environment().items():
+        monkeypatch.setenv(name, value)
+    may_hold(directory / "state" / "master.key")
+    settings = load_settings(
+        {
+            "TRUEUP_SPEC_REPO": remote.url,
+            "TRUEUP_STATE_DIR": str(directory / "state"),
+            "TRUEUP_ALLOW_LOCAL_REPOS": "1",
+        }
+    )
+    list(make_key(settings))
+    return settings
 
 
 @asynccontextmanager

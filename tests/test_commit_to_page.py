@@ -11,32 +11,13 @@ import trio
 from tests.browsing import Surfing, needs_chromium, surf
 from tests.canaries import canary
 from tests.githttps import git_over_https
-from tests.github_deliveries import headers_of, payload
+from tests.github_deliveries import BRANCH, REPOSITORY, headers_of, payload, synced
 from tests.gitrepo import GitRepo, git
 from tests.serving import Serving, serving
 from tests.world import Host, Relay, World, make_world, tree_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
-
-REPOSITORY, BRANCH = "Codertocat/Hello-World", "master"
-"""As GitHub's example payloads have them: all that is changed in those is which commit it was."""
-
-SPEC = """\
-version: 1
-repositories:
-  hello: {{url: "{hello}", branch: master}}
-projects:
-  site:
-    repository: hello
-    branch: master
-    path: site
-    sync:
-      nodes:
-{entries}
-nodes:
-{nodes}
-"""
 
 WEBHOOK_SECRET = canary("github-webhook-secret-of-a-page")
 
@@ -74,10 +55,7 @@ async def token_of(world: World, tokens: Path) -> str:
 async def add_hosts(world: World, relay: Relay, url: str) -> list[Host]:
     hosts = [await world.add_host(node, relay.address) for node in ("web-1", "web-2")]
     nodes = world.spec.read("trueup.yaml").decode().partition("nodes:\n")[2]
-    entries = "\n".join(
-        f'        - {{node_id: {host.node}, target_path: "{host.srv}/site"}}' for host in hosts
-    )
-    world.commit_spec(SPEC.format(hello=url, entries=entries, nodes=nodes))
+    world.commit_spec(synced(url, hosts, nodes))
     return hosts
 
 

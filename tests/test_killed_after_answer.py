@@ -25,6 +25,7 @@ from tests.contracts.infisical_double import InfisicalDouble
 from tests.deploying import body_of
 from tests.github_deliveries import headers_of, payload, signature
 from tests.serving import Serving, serving
+from tests.vault import vault, vault_environment
 from tests.world import World, make_world
 
 SPEC = """\
@@ -35,15 +36,7 @@ environments:
   staging: {{release: {{from: main, cut: external}}}}
   production: {{release: {{promote_from: staging, bump: minor}}}}
 secret_sources:
-  vault:
-    kind: infisical
-    host: "{infisical}"
-    project_id: {project}
-    environment_slug: staging
-    client_id: {{env: INFISICAL_CLIENT_ID}}
-    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
-    cache_ttl: 1h
-    refresh_interval: 0s
+{vault}
 services:
   web:
     repository: app
@@ -191,15 +184,13 @@ def of_a_promotion(tag: str) -> Told:
 async def test_nothing_is_lost_and_nothing_done_twice(tmp_path: Path, double: InfisicalDouble) -> None:
     async with make_world(tmp_path) as (world, _):
         it = Killing(world, double)
-        world.environment |= {
-            "INFISICAL_CLIENT_ID": double.client_id,
-            "INFISICAL_CLIENT_SECRET": double.client_secret,
-        }
+        world.environment |= vault_environment(double)
         it.set_password("kill-0")
         files = {"web/compose.yaml": "0\n", "database/compose.yaml": "0\n"}
         world.app.commit({"tasks.py": TASKS.format(root=str(world.deployed)), **files})
         world.app.tag("v1.0.0", trailers={"Environment": "staging"})
-        world.commit_spec(SPEC.format(app=world.app.url, infisical=double.url, project=double.project))
+        source = vault(double, cache_ttl="1h", refresh_interval="0s")
+        world.commit_spec(SPEC.format(app=world.app.url, vault=source))
         async with it.primary() as primary:
             await primary.until(lambda: {} if len(it.deployed) == 2 else None, "the first deploys")
             assert await primary.end() == 0

@@ -18,19 +18,12 @@ from tests.contracts.infisical_double import InfisicalDouble
 from tests.serving import Line, Serving, serving
 from tests.test_serve import reader_of
 from tests.test_two_primaries import RENEW, fill, has_ended, leads, pid_of_task, release
+from tests.vault import vault, vault_environment
 from tests.world import Host, World, make_world
 
 MORE = """\
 secret_sources:
-  vault:
-    kind: infisical
-    host: "{infisical}"
-    project_id: {project}
-    environment_slug: staging
-    client_id: {{env: INFISICAL_CLIENT_ID}}
-    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
-    cache_ttl: 1s
-    refresh_interval: 0s
+{vault}
 projects:
   site:
     repository: app
@@ -71,15 +64,13 @@ async def leading(root: Path, double: InfisicalDouble) -> AsyncIterator[tuple[Pl
     """A primary that leads, has deployed v1.0.0 and synced it to a host."""
     async with make_world(root) as (world, relay):
         double.secrets[double.project, "staging", "/"] = {"DB_PASSWORD": canary("lost-lease")}
-        world.environment |= {
-            "INFISICAL_CLIENT_ID": double.client_id,
-            "INFISICAL_CLIENT_SECRET": double.client_secret,
-        }
+        world.environment |= vault_environment(double)
         log = fill(world)
         target = root / "hosts/web-1/srv/site"
         may_hold(target / "site.env")
         spec = world.spec.read("trueup.yaml").decode()
-        world.commit_spec(spec + MORE.format(infisical=double.url, project=double.project, target=target))
+        source = vault(double, cache_ttl="1s", refresh_interval="0s")
+        world.commit_spec(spec + MORE.format(vault=source, target=target))
         host = await world.add_host("web-1", relay.address, "group=web")
         async with serving(world, **RENEW) as primary:
             await leads(primary)

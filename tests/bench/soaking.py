@@ -22,6 +22,7 @@ from tests.canaries import canary
 from tests.contracts.infisical_double import InfisicalDouble
 from tests.github_deliveries import pushed
 from tests.serving import Serving, serving
+from tests.vault import vault, vault_environment
 from tests.world import PATIENCE, Host, World, make_world
 
 ROOT = Path(__file__).parents[2]
@@ -41,15 +42,7 @@ environments:
   staging:
     release: {{from: main, cut: external}}
 secret_sources:
-  vault:
-    kind: infisical
-    host: "{infisical}"
-    project_id: {project}
-    environment_slug: staging
-    client_id: {{env: INFISICAL_CLIENT_ID}}
-    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
-    cache_ttl: 15s
-    refresh_interval: 10s
+{vault}
 services:
   api:
     repository: app
@@ -213,10 +206,7 @@ async def soaking(root: Path, *, agents: int) -> AsyncIterator[Soak]:
 
 def _fill(world: World, double: InfisicalDouble, agents: int, primary: str) -> list[Host]:
     double.secrets[double.project, "staging", "/"] = {"DB_PASSWORD": canary("soak-password")}
-    world.environment |= {
-        "INFISICAL_CLIENT_ID": double.client_id,
-        "INFISICAL_CLIENT_SECRET": double.client_secret,
-    }
+    world.environment |= vault_environment(double)
     files = {f"site/part-{number:02}.html": f"part {number}\n" * 200 for number in range(50)}
     world.app.commit({"tasks.py": TASKS, "api/compose.yaml": "# 0\n", "site/index.html": "page 0\n", **files})
     world.app.tag("v1.0.0")
@@ -234,8 +224,7 @@ def _fill(world: World, double: InfisicalDouble, agents: int, primary: str) -> l
     world.commit_spec(
         SPEC.format(
             app=world.app.url,
-            infisical=double.url,
-            project=double.project,
+            vault=vault(double, cache_ttl="15s", refresh_interval="10s"),
             targets="\n".join(targets),
             nodes="\n".join(nodes),
         )

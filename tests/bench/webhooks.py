@@ -21,26 +21,10 @@ import trio
 from tests.bench.fleets import child
 from tests.bench.report import Measurement
 from tests.canaries import canary
-from tests.github_deliveries import pushed
+from tests.github_deliveries import BRANCH, REPOSITORY, pushed, synced
 from tests.gitrepo import GitRepo
 from tests.serving import Serving, serving
 from tests.world import PATIENCE, World, make_world
-
-REPOSITORY, BRANCH = "Codertocat/Hello-World", "master"
-
-SPEC = """\
-version: 1
-repositories:
-  hello: {{url: "{hello}", branch: master}}
-projects:
-  site:
-    repository: hello
-    branch: master
-    path: site
-    sync: {{nodes: [{entries}]}}
-nodes:
-{nodes}
-"""
 
 REST = 2.0
 """Seconds between two commits: one that comes right after a pass waits a moment, which is not asked here."""
@@ -71,9 +55,7 @@ async def _bench(where: Path, forge: dict[str, str], deliveries: int, commits: i
         }
         hosts = [await world.add_host(node, relay.address) for node in ("web-1", "web-2")]
         nodes = world.spec.read("trueup.yaml").decode().partition("nodes:\n")[2]
-        entries = ", ".join(f"{{node_id: {it.node}, target_path: {it.srv}/site}}" for it in hosts)
-        hello = f"{forge['url']}/{REPOSITORY}.git"
-        world.commit_spec(SPEC.format(hello=hello, entries=entries, nodes=nodes))
+        world.commit_spec(synced(f"{forge['url']}/{REPOSITORY}.git", hosts, nodes))
         async with serving(world) as primary:
             for host in hosts:
                 await world.start_agent(host)

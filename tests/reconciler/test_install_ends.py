@@ -13,13 +13,12 @@ from reconciler.install.ssh import SshHost
 from reconciler.journal import Journal
 from reconciler.journal_file import JOURNAL_FILE
 from reconciler.nodes import put_back_pairing
-from reconciler.settings import Settings, load_settings
-from reconciler.setup import make_key
+from reconciler.settings import Settings
 from reconciler.spec.load import SPEC_FILE
 from reconciler.spec_edit import EditRefused
 from reconciler.status.documents import NodeStatus
-from tests.canaries import may_hold
-from tests.gitrepo import GitRepo, git_environment
+from tests.gitrepo import GitRepo
+from tests.operators import settings_here
 
 TOKEN = NodeToken.generate()
 PAIRED = NodeStatus(id="nodes/web-1", certificate="-----BEGIN CERTIFICATE-----\nx\n", fingerprint="ab" * 32)
@@ -27,22 +26,11 @@ PAIRED = NodeStatus(id="nodes/web-1", certificate="-----BEGIN CERTIFICATE-----\n
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name, value in git_environment().items():
-        monkeypatch.setenv(name, value)
     remote = GitRepo.create(tmp_path / "spec.git")
     remote.commit(
         {SPEC_FILE: f"version: 1\nnodes:\n  web-1: {{token_key: '{TOKEN.public_text}'}}\n"},
     )
-    may_hold(tmp_path / "state" / "master.key")
-    settings = load_settings(
-        {
-            "TRUEUP_SPEC_REPO": remote.url,
-            "TRUEUP_STATE_DIR": str(tmp_path / "state"),
-            "TRUEUP_ALLOW_LOCAL_REPOS": "1",
-        }
-    )
-    list(make_key(settings))
-    return settings
+    return settings_here(tmp_path, remote, monkeypatch)
 
 
 async def test_a_host_that_joined_with_a_given_token_is_forgotten_with_the_rest(settings: Settings) -> None:

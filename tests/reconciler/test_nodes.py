@@ -8,12 +8,11 @@ import pytest
 from agent.node_token import NodeToken, parse_token_key
 from reconciler.errors import GitRefused, GitUnavailable, SettingsError, SpecInvalid
 from reconciler.nodes import add_node, list_nodes, repair_node, rotate_token
-from reconciler.settings import Settings, load_settings
-from reconciler.setup import make_key
+from reconciler.settings import Settings
 from reconciler.spec.load import SPEC_FILE, load_or_raise
 from reconciler.spec_edit import EditRefused
-from tests.canaries import may_hold
-from tests.gitrepo import GitRepo, Link, git_environment
+from tests.gitrepo import GitRepo, Link
+from tests.operators import settings_here
 
 SPEC = "version: 1   # mine\nnodes:\n  old: {token_key: '%s'}   # the first\n"
 
@@ -25,19 +24,8 @@ def remote(tmp_path: Path) -> GitRepo:
 
 @pytest.fixture
 def settings(tmp_path: Path, remote: GitRepo, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name, value in git_environment().items():
-        monkeypatch.setenv(name, value)
     remote.commit({SPEC_FILE: SPEC % NodeToken.generate().public_text})
-    may_hold(tmp_path / "state" / "master.key")
-    settings = load_settings(
-        {
-            "TRUEUP_SPEC_REPO": remote.url,
-            "TRUEUP_STATE_DIR": str(tmp_path / "state"),
-            "TRUEUP_ALLOW_LOCAL_REPOS": "1",
-        }
-    )
-    list(make_key(settings))
-    return settings
+    return settings_here(tmp_path, remote, monkeypatch)
 
 
 async def add(settings: Settings, name: str, *labels: str, dry_run: bool = False) -> list[str]:
