@@ -66,15 +66,15 @@ esac
 QUICK_PYTHON = f"""\
 #!/bin/sh
 # A Python whose environments are there at once, and hold all that they will ever need.
-if [ "$1 $2" = "-m pip" ]; then
+if [ "$1 $2 $3" = "-I -m pip" ]; then
   if [ -p "$HOST_STATE/gate" ]; then echo "at work" > "$HOST_STATE/gate"; sleep 3600; fi
   exit 0
 fi
-if [ "$1 $2" != "-m venv" ]; then exec {sys.executable} "$@"; fi
-mkdir -p "$3/bin"
-cp "$0" "$3/bin/python"
-printf '#!/bin/sh\\nexec {sys.executable} -m agent "$@"\\n' > "$3/bin/trueup-agent"
-chmod +x "$3/bin/trueup-agent"
+if [ "$1 $2 $3" != "-I -m venv" ]; then exec {sys.executable} "$@"; fi
+mkdir -p "$4/bin"
+cp "$0" "$4/bin/python"
+printf '#!/bin/sh\\nexec {sys.executable} -m agent "$@"\\n' > "$4/bin/trueup-agent"
+chmod +x "$4/bin/trueup-agent"
 """
 
 NO_VENV = f"""\
@@ -99,7 +99,8 @@ exec "$@"
 LOGIN = """\
 #!/bin/sh
 # Every command that ssh runs here; one of them ends with an error although it did its work.
-export PATH={tools}:$PATH HOME={state}/home HOST_ROOT={root} HOST_STATE={state} PYTHONPATH={code}
+export PATH={tools}:$PATH HOME={state}/home HOST_ROOT={root} HOST_STATE={state}
+export PYTHONPATH={code}:{state}/packages
 number=$(($(cat {state}/count 2>/dev/null || echo 0) + 1))
 echo $number > {state}/count
 sh -c "$SSH_ORIGINAL_COMMAND"
@@ -178,6 +179,12 @@ def install_host(directory: Path) -> Iterator[InstallHost]:
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     (tools / "python3").symlink_to(sys.executable)
+    # Of another program there, and no part of any environment: what it has must not count as installed.
+    installed = distribution("trueup")
+    elsewhere = state / f"packages/trueup-{installed.version}.dist-info"
+    elsewhere.mkdir(parents=True)
+    said = installed.read_text("METADATA") or installed.read_text("PKG-INFO")
+    (elsewhere / "METADATA").write_text(str(said))
     login = state / "login"
     login.write_text(LOGIN.format(tools=tools, state=state, root=root, code=ROOT))
     login.chmod(0o755)

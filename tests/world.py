@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -263,12 +263,10 @@ def beside(world: World, name: str) -> World:
 def tree_of(directory: Path, *, skip: Container[str] = ()) -> dict[str, tuple[str, int, bytes]]:
     """Everything below a directory: path to (kind, permission bits, content or link target).
 
-    `skip`: names that somebody is at work on, which are not looked at.
+    `skip`: names that somebody is at work on; neither they nor what is below them is looked at.
     """
     found: dict[str, tuple[str, int, bytes]] = {}
-    for path in sorted(directory.rglob("*")):
-        if path.name in skip:
-            continue
+    for path in sorted(_paths_below(directory, skip)):
         name = path.relative_to(directory).as_posix()
         if path.is_symlink():
             found[name] = ("symlink", 0, str(path.readlink()).encode())
@@ -277,3 +275,12 @@ def tree_of(directory: Path, *, skip: Container[str] = ()) -> dict[str, tuple[st
         else:
             found[name] = ("file", path.stat().st_mode & 0o777, path.read_bytes())
     return found
+
+
+def _paths_below(directory: Path, skip: Container[str]) -> Iterator[Path]:
+    with os.scandir(directory) as entries:
+        wanted = [entry for entry in entries if entry.name not in skip]
+    for entry in wanted:
+        yield Path(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _paths_below(Path(entry.path), skip)

@@ -267,11 +267,12 @@ def _steps(wanted: Wanted, found: Found, id: str, new_token: bool) -> Iterator[S
     yield Step(
         name="environment",
         what=f"make the environment {environment}",
-        do=f"{quote(wanted.python)} -m venv {quote(environment)}",
+        do=f"{quote(wanted.python)} -I -m venv {quote(environment)}",
         undo=f"rm -rf {quote(environment)}",
         deadline=300,
     )
-    pip = f"{quote(environment)}/bin/python -m pip --quiet --disable-pip-version-check --no-input"
+    # Isolated: neither the directory it runs in nor PYTHONPATH says what is installed already.
+    pip = f"{quote(environment)}/bin/python -I -m pip --quiet --disable-pip-version-check --no-input"
     index = f" --no-index --find-links {quote(wheels)}" if wanted.offline else ""
     yield Step(
         name="packages",
