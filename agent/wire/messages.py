@@ -125,6 +125,8 @@ class Task(Message, frozen=True, kw_only=True, tag="task"):
     after: tuple[str, ...] = ()
     trace: str = ""
     """The trace id of what the task follows from, for the log; empty from a primary that tells none."""
+    features: tuple[str, ...] = ()
+    """What the primary can do beyond the base protocol; see `SyncStart.features`."""
 
     @property
     def removes_foreign(self) -> bool:
@@ -257,9 +259,14 @@ Notice = Standing | DriftReport
 
 
 class SyncStart(Message, frozen=True, kw_only=True, tag="sync_start"):
-    """Agent to primary: the target differs; send the index of this task."""
+    """Agent to primary: the target differs; send the index of this task.
+
+    `features` are those of the task's that this transfer makes use of. An older peer names none, and gets
+    nothing that it does not know.
+    """
 
     task: str
+    features: tuple[str, ...] = ()
 
 
 class IndexBegin(Message, frozen=True, kw_only=True, tag="index_begin"):
