@@ -25,7 +25,7 @@ from agent.session import Agent, Identity
 from agent.status import Board
 from agent.wire.channel import Channel
 from agent.wire.connection import Connection, Phase, Role
-from agent.wire.messages import AnyMessage, Hello, Task, TaskReport
+from agent.wire.messages import PROTOCOL_VERSIONS, AnyMessage, Hello, Task, TaskReport
 from agent.workers import Runner
 from reconciler.settings_values import Address as ListenAddress
 from reconciler.sync.enrolment import Enrolment
@@ -155,7 +155,7 @@ class Setup:
         )
         fields: dict[str, object] = {
             "node": node.name,
-            "protocols": (1,),
+            "protocols": PROTOCOL_VERSIONS,
             "agent_version": "test",
             "session": session,
             "signature": node.token.sign(statement),

@@ -135,7 +135,7 @@ async def test_a_node_is_changed_tested_revoked_and_given_another_token(tmp_path
         # The connection: a message there and back, and what the agent says of itself.
         found = await it.tested()
         assert found["roundTripMs"] > 0
-        assert (found["protocol"], bool(found["agentVersion"]), bool(found["address"])) == (3, True, True)
+        assert (found["protocol"], bool(found["agentVersion"]), bool(found["address"])) == (4, True, True)
         assert (await it.refused("POST", "/api/sync/nodes/web-9/test"))[0] == 404
 
         # What would be committed, and that it is.

@@ -9,14 +9,14 @@ from typing import Literal
 
 import msgspec
 
-PROTOCOL_VERSIONS = (3, 2, 1)
+PROTOCOL_VERSIONS = (4, 3, 2)
 """The versions of the protocol this code speaks, newest first."""
-
-COMMANDS_SINCE = 2
-"""The version from which on an agent knows `Command` and `Removal`; none is sent to an older one."""
 
 NOTICES_SINCE = 3
 """The version from which on both sides know `Standing` and `DriftReport`."""
+
+RELEASES_SINCE = 4
+"""The version from which on an agent knows tasks with the strategy `release`."""
 
 DIGEST_SIZE = 32
 
@@ -171,6 +171,13 @@ class Removal(Message, frozen=True, kw_only=True, tag="removal"):
 
 Work = Task | Command | Removal
 """What a primary asks an agent to do; each has an id, a project and a target, and ends in a report."""
+
+_STRATEGIES_SINCE: dict[str, int] = {"mirror": 2, "overlay": 2, "release": RELEASES_SINCE}
+
+
+def needed_protocol(work: Work) -> int:
+    """The version from which on an agent understands this; it is sent to no older one."""
+    return _STRATEGIES_SINCE[work.strategy] if isinstance(work, Task) else PROTOCOL_VERSIONS[-1]
 
 
 class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):

@@ -24,7 +24,6 @@ from agent.routing import Session, TaskChannel, Traffic
 from agent.wire.channel import Channel
 from agent.wire.frames import CONTROL_LIMIT
 from agent.wire.messages import (
-    COMMANDS_SINCE,
     LEAVING,
     NOTICES_SINCE,
     Cancel,
@@ -32,6 +31,7 @@ from agent.wire.messages import (
     Task,
     TaskReport,
     Work,
+    needed_protocol,
 )
 from reconciler.drift import FIRST, Drifts
 from reconciler.drift import LONGEST as LONGEST_PAUSE
@@ -63,7 +63,7 @@ _log = logging.getLogger("trueup.sync")
 
 
 class AgentTooOld(StepFailed):
-    """The agent speaks a version of the protocol that has no such message."""
+    """The agent speaks a version of the protocol that has no such task."""
 
     reason = "AgentTooOld"
 
@@ -248,10 +248,11 @@ class Hub:
         too large to be sent; AgentTooOld, before anything is sent, if it would not know the message.
         """
         session = self._session(node)
-        if not isinstance(task, Task) and session.protocol < COMMANDS_SINCE:
+        if session.protocol < (needed := needed_protocol(task)):
             raise AgentTooOld(
-                f"the agent of the node {node} is too old to run commands or to remove what it placed",
-                hint="update trueup on that host and restart its agent",
+                f"the agent of the node {node} is too old for this task: it speaks version {session.protocol}"
+                f" of the protocol, and the task needs {needed}",
+                hint=f"update trueup on that host (`trueup node install {node}`) and restart its agent",
             )
         task = msgspec.structs.replace(task, trace=current_trace())
         channel = session.open(task.id)

@@ -35,9 +35,9 @@ from agent.wire.messages import (
 )
 
 DIGEST = bytes(range(32))
-HELLO = Hello(node="web-1", protocols=(1,), agent_version="1", signature=b"s" * 64)
+HELLO = Hello(node="web-1", protocols=(4, 3, 2), agent_version="1", signature=b"s" * 64)
 BULK_HELLO = msgspec.structs.replace(HELLO, session=b"i" * 16)
-ACCEPTED = HelloAck(accepted=True, protocol=1, session=b"i" * 16, epoch=3)
+ACCEPTED = HelloAck(accepted=True, protocol=4, session=b"i" * 16, epoch=3)
 PAYLOAD = b"p" * 300
 
 EXAMPLES: list[AnyMessage] = [

@@ -22,13 +22,15 @@ from agent.wire.messages import (
     TaskReport,
 )
 
-HELLO = Hello(node="n", protocols=(1,), agent_version="1", signature=b"")
-ACCEPTED = HelloAck(accepted=True, protocol=1)
+HELLO = Hello(node="n", protocols=(4, 3, 2), agent_version="1", signature=b"")
+ACCEPTED = HelloAck(accepted=True, protocol=4)
 
 
 def in_session(bulk: bool = False) -> dict[Role, Connection]:
     ends = {role: Connection(role, Phase.HELLO) for role in Role}
-    hello = Hello(node="n", protocols=(1,), agent_version="1", signature=b"", session=b"s" if bulk else b"")
+    hello = Hello(
+        node="n", protocols=(4, 3, 2), agent_version="1", signature=b"", session=b"s" if bulk else b""
+    )
     for speaker, message in ((Role.AGENT, hello), (Role.PRIMARY, ACCEPTED)):
         data = b"".join(map(bytes, ends[speaker].send(message)))
         list(ends[speaker.other].receive_data(data))

@@ -152,7 +152,7 @@ class Tried:
 async def test_an_older_agent_is_told_nothing_and_waited_for_by_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.session.PROTOCOL_VERSIONS", (2, 1))
+    monkeypatch.setattr("agent.session.PROTOCOL_VERSIONS", (2,))
     async with two_primaries(tmp_path, epochs=(1, 2)) as two:
         two.first.hub.stand(UNSURE)
         await two.until_at(two.first)

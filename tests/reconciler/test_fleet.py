@@ -229,18 +229,18 @@ async def test_a_removal_on_a_node_that_is_away(tmp_path: Path) -> None:
 
 
 async def test_an_older_agent_is_asked_nothing_that_it_does_not_know(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: TreeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.session.PROTOCOL_VERSIONS", (1,))
-    script = Script({"observed": TREE})
+    monkeypatch.setattr("agent.session.PROTOCOL_VERSIONS", (3, 2))
+    monkeypatch.setattr("agent.wire.messages._STRATEGIES_SINCE", {"mirror": 4})
+    script = Script({"files_deleted": 1})
     async with fleet(tmp_path, script) as (agents, journal):
-        with pytest.raises(AgentTooOld, match=r"web-1 is too old .* update trueup on that host"):
-            await agents.run_command(COMMAND)
-        with pytest.raises(AgentTooOld):
-            await agents.remove(SYNC.id, node="web-1", target_path="/srv/site")
+        told = r"web-1 is too old .* speaks version 3 .* needs 4; update trueup on that host"
+        with pytest.raises(AgentTooOld, match=told):
+            await agents.sync(SYNC, source, RETRY)
         # Its session stands, and it goes on doing what it knows.
-        assert (await agents.look(SYNC, TREE)).observed == TREE
-        assert [task.state for task in journal.tasks()] == ["FAILED", "FAILED"]
+        assert (await agents.remove(SYNC.id, node="web-1", target_path="/srv/site")).files_deleted == 1
+        assert [task.state for task in journal.tasks()] == ["SUCCESS", "FAILED"]
 
 
 async def test_what_commands_printed_is_in_the_log_of_the_attempt(tmp_path: Path, source: TreeSource) -> None:

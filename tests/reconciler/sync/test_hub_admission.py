@@ -321,9 +321,9 @@ async def test_no_common_protocol(tmp_path: Path) -> None:
         _, answer = await setup.hello(node, protocols=(99,))
         assert isinstance(answer, HelloAck)
         assert (answer.accepted, answer.reason) == (False, "ProtocolUnsupported")
-        _, answer = await setup.hello(node, protocols=(99, 1))
+        _, answer = await setup.hello(node, protocols=(99, 2, 1))
         assert isinstance(answer, HelloAck)
-        assert (answer.accepted, answer.protocol) == (True, 1)
+        assert (answer.accepted, answer.protocol) == (True, 2)
 
 
 async def test_a_bulk_connection_belongs_to_its_own_session(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ async def test_a_node_opens_one_session_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_refusal_quotes_no_unknown_peer() -> None:
-    hello = Hello(node="x\n2026 ERROR forged", protocols=(1,), agent_version="1", signature=b"")
+    hello = Hello(node="x\n2026 ERROR forged", protocols=(4, 3, 2), agent_version="1", signature=b"")
     refusal = judge_hello(hello, None, Roster(), server_fp="00")
     assert refusal is not None
     assert refusal.message.isprintable()
