@@ -13,7 +13,7 @@ from agent.index import parent_of
 from agent.libc import sync_file_system
 from agent.look import View
 from agent.pulse import FLUSH_SECONDS, quiet
-from agent.reuse import find_sources
+from agent.reuse import Shelf, find_sources
 from agent.rules import AgentRules
 from agent.transfer import Transfer
 from agent.wire.channel import Channel
@@ -27,14 +27,26 @@ Item = TypeVar("Item")
 
 
 class Application:
-    """One task's changes, made through `writer`; how far it came can be read off it at any time."""
+    """One task's changes, made through `writer`; how far it came can be read off it at any time.
 
-    def __init__(self, task: Task, channel: Channel, rules: AgentRules, writer: Writer, view: View) -> None:
+    `shelves` are directories besides the target, on its file system, from which blocks may be taken.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        channel: Channel,
+        rules: AgentRules,
+        writer: Writer,
+        view: View,
+        shelves: Sequence[Shelf] = (),
+    ) -> None:
         self._task = task
         self._channel = channel
         self._rules = rules
         self._writer = writer
         self._view = view
+        self._shelves = shelves
         self.bytes_received = 0
         self.bytes_reused = 0
         self.warnings: list[str] = []
@@ -92,7 +104,7 @@ class Application:
                 self._writer,
                 changes.writes,
                 {entry.path: ordinal for ordinal, entry in enumerate(index)},
-                find_sources(changes.writes, contents),
+                find_sources(changes.writes, [Shelf(self._writer.root_fd, contents), *self._shelves]),
                 paced=self._task.durability == "paced",
             )
 

@@ -25,7 +25,7 @@ from agent.failures import TaskFailed
 from agent.folders import Folders
 from agent.libc import sync_file_system
 from agent.pulse import FLUSH_SECONDS, quiet
-from agent.reuse import Reader, Source
+from agent.reuse import Reader, Source, Sources
 from agent.scan import WORKERS
 from agent.staging import Partial
 from agent.wire.channel import Channel
@@ -77,7 +77,7 @@ class Transfer:
         writer: Writer,
         writes: Sequence[Write],
         ordinals: Mapping[str, int],
-        sources: Mapping[bytes, Source],
+        sources: Sources,
         *,
         paced: bool = False,
     ) -> None:
@@ -179,12 +179,13 @@ class Transfer:
         missing: list[Wanted] = []
         local: list[tuple[int, int, Source]] = []
         empty: list[int] = []
+        found = self._sources.blocks
         for ordinal in chunk:
             entry = self._writes[ordinal].entry
             if not entry.size:
                 empty.append(ordinal)
             for number in range(block_count(entry.size)):
-                source = self._sources.get(block_digest(entry.blocks, number)) if self._sources else None
+                source = found.get(block_digest(entry.blocks, number)) if found else None
                 if source is None:
                     missing.append((ordinal, number))
                 else:
@@ -219,7 +220,8 @@ class Transfer:
         """Copies verified blocks within the target; those that were not as expected, and files done."""
         unusable: list[Wanted] = []
         complete: list[int] = []
-        with Folders(self._writer.root_fd) as folders, Reader(self._writer.root_fd, self._buffer) as reader:
+        shelves = self._sources.shelves
+        with Folders(self._writer.root_fd) as folders, Reader(shelves, self._buffer) as reader:
             for ordinal, number, source in local:
                 write = self._writes[ordinal]
                 length = block_length(write.entry.size, number)

@@ -25,7 +25,7 @@ from agent.manifest import (
     settle_doubts,
     torn,
 )
-from agent.reuse import Source, find_sources
+from agent.reuse import Shelf, Source, find_sources
 from agent.scan import Found
 from agent.wire.messages import Entry
 
@@ -170,13 +170,17 @@ def test_nothing_foreign_is_ever_ours(
 
 
 def test_sources_are_found_for_wanted_blocks_only() -> None:
-    wanted = a_file("new", b"1")
+    wanted, other = a_file("new", b"1"), a_file("other", b"3")
     sources = find_sources(
-        [Write(wanted)],
-        [("x", 1, a_file("x", b"2").blocks), ("y", 1, wanted.blocks), ("z", 1, wanted.blocks)],
+        [Write(wanted), Write(other)],
+        [
+            Shelf(7, [("x", 1, a_file("x", b"2").blocks), ("y", 1, wanted.blocks), ("z", 1, wanted.blocks)]),
+            Shelf(8, [("y", 1, other.blocks), ("z", 1, wanted.blocks)]),
+        ],
     )
-    assert sources == {wanted.blocks: Source("y", 0)}
-    assert find_sources([], [("y", 1, wanted.blocks)]) == {}
+    assert sources.shelves == (7, 8)
+    assert sources.blocks == {wanted.blocks: Source(0, "y", 0), other.blocks: Source(1, "y", 0)}
+    assert not find_sources([], [Shelf(7, [("y", 1, wanted.blocks)])])
 
 
 def test_an_interrupted_save_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
