@@ -90,21 +90,16 @@ class Application:
         self._writer.finish_folders(folders, modes=modes)
 
     async def _transfer(self, index: Sequence[Entry], changes: Changes) -> None:
-        view = self._view
-
         def prepare() -> Transfer:
-            contents = (
-                (path, found.size, blocks)
-                for path, found in view.found.items()
-                if found.kind == "file" and (blocks := view.blocks.get(path))
-            )
             return Transfer(
                 self._channel,
                 self._task.id,
                 self._writer,
                 changes.writes,
                 {entry.path: ordinal for ordinal, entry in enumerate(index)},
-                find_sources(changes.writes, [Shelf(self._writer.root_fd, contents), *self._shelves]),
+                find_sources(
+                    changes.writes, [Shelf(self._writer.root_fd, self._view.contents()), *self._shelves]
+                ),
                 paced=self._task.durability == "paced",
             )
 

@@ -14,15 +14,21 @@ from agent.wire.messages import Entry, IndexBegin, IndexEnd, IndexFile, SyncStar
 
 
 async def fetch_index(
-    channel: Channel, task: Task, rules: AgentRules, ignore: Ignore, *, reserved: Collection[str]
+    channel: Channel,
+    task: Task,
+    rules: AgentRules,
+    ignore: Ignore,
+    *,
+    reserved: Collection[str],
+    features: tuple[str, ...] = (),
 ) -> tuple[tuple[Entry, ...], int]:
     """Asks for a task's index and takes it, checked entry by entry and then as a whole.
 
-    `reserved` are paths that it may not name. Gives the entries and the modification time of the tree's
-    own directory. Raises PathRefused or RemoteProtocolError for what must not be placed, TransferFailed
-    once the session is gone.
+    `reserved` are paths that it may not name, `features` what of the task's is made use of. Gives the entries
+    and the modification time of the tree's own directory. Raises PathRefused or RemoteProtocolError for what
+    must not be placed, TransferFailed once the session is gone.
     """
-    await channel.send(SyncStart(task=task.id))
+    await channel.send(SyncStart(task=task.id, features=features))
     message, _ = await receive(channel)
     if not isinstance(message, IndexBegin) or message.task != task.id:
         raise RemoteProtocolError(f"an index was expected and {type(message).__name__} came")

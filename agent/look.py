@@ -5,7 +5,7 @@ is read.
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -84,6 +84,12 @@ class View:
         if blocks is None:
             return None
         return file_entry(path, mode=found.mode, size=found.size, mtime_ns=found.mtime_ns, blocks=blocks)
+
+    def contents(self) -> Iterator[tuple[str, int, bytes]]:
+        """Path, size and block digests of the files whose content is known."""
+        for path, found in self.found.items():
+            if found.kind == "file" and (blocks := self.blocks.get(path)):
+                yield path, found.size, blocks
 
     def holds(self, entry: Entry) -> bool:
         """Whether the content of `entry` is at its path, whatever its mode and time."""

@@ -8,16 +8,17 @@ import trio
 
 from agent import rendered
 from agent.apply import Application, check_room, set_time
-from agent.changes import Changes, Policy, diff
+from agent.changes import Changes
 from agent.commands import check_commands, command_environment, last_lines, run_command
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, single
 from agent.fetch import fetch_index
 from agent.ignore import Ignore
-from agent.index import by_path
+from agent.itemise import Outlook, tell_forecast
 from agent.libc import sync_file_system
-from agent.look import Scope, View, look, look_for, observed_digest, observed_entries
+from agent.look import Scope, View, look, observed_digest, observed_entries
 from agent.manifest import Manifest, Placed, load, manifest_path, other_targets, save, with_rendered
+from agent.planning import Planned, plan
 from agent.pulse import FLUSH_SECONDS, quiet
 from agent.record import established_digest, record, wait_for_clock
 from agent.rules import AgentRules
@@ -26,6 +27,7 @@ from agent.target import Target, check_target, open_target, private_inside
 from agent.wire.channel import Channel
 from agent.wire.messages import (
     DIGEST_SIZE,
+    ITEMISE,
     AfterResult,
     Entry,
     RenderedContent,
@@ -72,6 +74,7 @@ class _Run:
         self._state_dir = state_dir
         self._manifest_path = manifest_path(state_dir, task.target_path)
         self._durable = task.durability != "none"
+        self._itemises = task.observe and ITEMISE in task.features
         self._target: Target | None = None
         self._manifest: Manifest | None = None
         self._view = View()
@@ -100,6 +103,8 @@ class _Run:
         scope = await self._look()
         differing = await self._look_at_rendered()
         if task.observe:
+            if self._itemises:
+                await self._tell_what_would_be_done(scope, differing)
             return self._report("SUCCESS", established=self._observed)
         target = self._target
         if target is not None:
@@ -116,7 +121,9 @@ class _Run:
             index, self._root_mtime_ns = await fetch_index(
                 self._channel, task, self._rules, scope.ignore, reserved=scope.forbidden
             )
-            changes = await self._plan(index, scope)
+            planned = await plan(task, index, self._view, scope, target.fd if target is not None else None)
+            changes, self._foreign = planned.changes, planned.foreign
+            self._local_edits = changes.local_edits
         established = await self._apply(index, changes, differing, equal=equal)
         await self._run_after()
         self._rendered_equal = self._after_done = True
@@ -130,9 +137,10 @@ class _Run:
             raise RemoteProtocolError("the name of the task's project is no name")
         check_target(task.target_path, self._rules.roots)
         rendered.check_rendered(task.rendered)
-        if task.observe:
+        if task.observe and not self._itemises:
             return
-        check_commands(task.after, self._rules.commands)
+        if not task.observe:
+            check_commands(task.after, self._rules.commands)
         if len(task.tree) != DIGEST_SIZE:
             raise RemoteProtocolError("the task's tree digest does not have 32 bytes")
         if not 0 <= task.max_delete <= 1:
@@ -184,31 +192,16 @@ class _Run:
         self._rendered_equal = not files
         return files
 
-    async def _plan(self, index: Sequence[Entry], scope: Scope) -> Changes:
-        task, view = self._task, self._view
-        if self._target is not None:
-            wanted = await trio.to_thread.run_sync(by_path, index)
-            await look_for(view, self._target.fd, wanted, scope)
-        policy = Policy(
-            strategy=task.strategy,
-            delete_foreign=scope.delete_foreign,
-            max_delete=task.max_delete,
-            allow_empty=task.allow_empty,
-            on_local_edit=task.on_local_edit,
-            ignore_permissions=task.ignore_permissions,
-        )
-
-        def plan() -> tuple[Changes, int]:
-            protected = view.protected(scope)
-            changes = diff(
-                index, view.seen(), policy, ours=view.ours, ignored=view.ignored, protected=protected
+    async def _tell_what_would_be_done(self, scope: Scope, differing: Sequence[RenderedContent]) -> None:
+        task, fd = self._task, self._target.fd if self._target is not None else None
+        planned = Planned(Changes(), self._foreign)
+        if fd is None or self._observed != task.tree:
+            index, _ = await fetch_index(
+                self._channel, task, self._rules, scope.ignore, reserved=scope.forbidden, features=(ITEMISE,)
             )
-            left = view.found.keys() - {entry.path for entry in index} - protected
-            return changes, len(left.difference(changes.delete, changes.remove_first))
-
-        changes, self._foreign = await trio.to_thread.run_sync(plan)
-        self._local_edits = changes.local_edits
-        return changes
+            planned = await plan(task, index, self._view, scope, fd, only_look=True)
+        outlook = Outlook(task, self._view, scope, planned, differing, self._after_done)
+        await tell_forecast(outlook, self._channel, self._rules, fd)
 
     # --- doing it ------------------------------------------------------------------------------
 

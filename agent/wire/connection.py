@@ -13,6 +13,8 @@ from enum import Enum
 import msgspec
 
 from agent.errors import LocalProtocolError, RemoteProtocolError
+from agent.wire.base import Message
+from agent.wire.forecast import Forecast
 from agent.wire.frames import CONTROL_LIMIT, DATA_LIMIT, UNAUTHENTICATED_LIMIT, Buffer, FrameReader, header
 from agent.wire.messages import (
     AnyMessage,
@@ -26,7 +28,6 @@ from agent.wire.messages import (
     IndexBegin,
     IndexEnd,
     IndexFile,
-    Message,
     PairAck,
     PairRequest,
     Ping,
@@ -82,6 +83,7 @@ TRANSITIONS: dict[tuple[Phase, Role, type[Message]], Phase] = {
     (Phase.CONTROL, _A, Pong): Phase.CONTROL,
     (Phase.CONTROL, _A, TaskReport): Phase.CONTROL,
     (Phase.CONTROL, _A, TaskProgress): Phase.CONTROL,
+    (Phase.CONTROL, _A, Forecast): Phase.CONTROL,
     (Phase.CONTROL, _A, DriftReport): Phase.CONTROL,
     (Phase.BULK, _P, Ping): Phase.BULK,
     (Phase.BULK, _P, Pong): Phase.BULK,
@@ -103,6 +105,7 @@ ON_CONTROL: tuple[type[Message], ...] = (
     Cancel,
     TaskReport,
     TaskProgress,
+    Forecast,
 )
 """Task messages that travel on the control connection; all others travel on the bulk one."""
 

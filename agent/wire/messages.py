@@ -9,6 +9,9 @@ from typing import Literal
 
 import msgspec
 
+from agent.wire.base import Message
+from agent.wire.forecast import Forecast
+
 PROTOCOL_VERSIONS = (4, 3, 2)
 """The versions of the protocol this code speaks, newest first."""
 
@@ -20,9 +23,8 @@ RELEASES_SINCE = 4
 
 DIGEST_SIZE = 32
 
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Base of all messages; unknown fields are ignored so that newer peers can add some."""
+ITEMISE = "itemise"
+"""Feature of an observing task: say with `Forecast` what a task that is the same but for that would do."""
 
 
 # --- before a session --------------------------------------------------------------------------
@@ -144,7 +146,7 @@ class Command(Message, frozen=True, kw_only=True, tag="command"):
     project: str
     target_path: str
     command: str
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
     """Variables for the command besides those it always gets; secrets travel only here."""
     secret: tuple[str, ...] = ()
     """The names of those whose values are hidden in the output."""
@@ -342,6 +344,7 @@ AnyMessage = (
     | Cancel
     | TaskReport
     | TaskProgress
+    | Forecast
     | Standing
     | DriftReport
     | SyncStart

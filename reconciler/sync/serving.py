@@ -239,9 +239,9 @@ class _Serving:
         if isinstance(message, TaskReport):
             return message
         if not isinstance(message, SyncStart):
-            raise _out_of_place(message)
+            raise out_of_place(message)
         self._task = message.task
-        await self._send_index()
+        await send_index(self._channel, self._source, self._task)
         requests, take_requests = trio.open_memory_channel[BlockRequest](QUEUED_REQUESTS)
         frames, take_frames = trio.open_memory_channel[tuple[BlockResponseBin, bytearray]](QUEUED_FRAMES)
         async with trio.open_nursery() as nursery:
@@ -259,18 +259,9 @@ class _Serving:
                 if isinstance(message, TaskReport):
                     return message
                 if not isinstance(message, BlockRequest) or message.task != self._task:
-                    raise _out_of_place(message)
+                    raise out_of_place(message)
                 self._check(message)
                 await requests.send(message)
-
-    async def _send_index(self) -> None:
-        source, task = self._source, self._task
-        await self._channel.send(
-            IndexBegin(task=task, entries=len(source.entries), bytes=source.bytes, mtime_ns=source.mtime_ns)
-        )
-        for batch in source.batches:
-            await self._channel.send(IndexFile(task=task, entries=batch))
-        await self._channel.send(IndexEnd(task=task, tree=source.tree))
 
     def _check(self, request: BlockRequest) -> None:
         entries = self._source.entries
@@ -345,5 +336,15 @@ class _Serving:
                 await self._channel.send(message, payload)
 
 
-def _out_of_place(message: object) -> RemoteProtocolError:
+async def send_index(channel: Channel, source: TreeSource, task: str) -> None:
+    """All of it, to an agent that has asked for it."""
+    await channel.send(
+        IndexBegin(task=task, entries=len(source.entries), bytes=source.bytes, mtime_ns=source.mtime_ns)
+    )
+    for batch in source.batches:
+        await channel.send(IndexFile(task=task, entries=batch))
+    await channel.send(IndexEnd(task=task, tree=source.tree))
+
+
+def out_of_place(message: object) -> RemoteProtocolError:
     return RemoteProtocolError(f"the agent sent {type(message).__name__} out of place")

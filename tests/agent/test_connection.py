@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agent.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from agent.wire.connection import TRANSITIONS, Connection, Phase, Received, Role
+from agent.wire.forecast import Forecast, Item, Sums
 from agent.wire.frames import CONTROL_LIMIT, DATA_LIMIT, UNAUTHENTICATED_LIMIT
 from agent.wire.messages import (
     AnyMessage,
@@ -58,6 +59,7 @@ EXAMPLES: list[AnyMessage] = [
     BlockResponseBin(task="t", size=len(PAYLOAD), blocks=((0, 0, len(PAYLOAD)),)),
     Standing(state="unsure", epoch=3, message="why"),
     DriftReport(project="p", target_path="/srv/p", digest=DIGEST, count=1),
+    Forecast(task="t", items=(Item("update", "a", size=3, requested=3),), sums=Sums(counts={"update": 1})),
 ]
 
 STARTS: dict[Phase, tuple[Phase, list[AnyMessage]]] = {

@@ -1,0 +1,206 @@
+"""What a sync would do, path by path and in bytes, told by a task that only observes. Nothing is changed."""
+
+import os
+import posixpath
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from agent.apply import check_room
+from agent.blocks import block_count, block_digest, block_length
+from agent.changes import Write
+from agent.commands import check_commands
+from agent.failures import TaskFailed, line_of
+from agent.index import PERMISSIONS, parent_of
+from agent.look import Scope, View
+from agent.planning import Planned
+from agent.reuse import Shelf, Sources, find_sources
+from agent.rules import AgentRules
+from agent.target import check_target, open_target
+from agent.wire.channel import Channel
+from agent.wire.forecast import (
+    BACKUP,
+    BATCH_BYTES,
+    CREATE,
+    DELETE,
+    KEEP,
+    MAX_ITEMS,
+    MAX_TEXT,
+    MODE,
+    MODE_AND_TIME,
+    RENDER,
+    REPLACE,
+    STAY,
+    TIME,
+    UPDATE,
+    Forecast,
+    Guard,
+    Item,
+    Sums,
+)
+from agent.wire.messages import Entry, RenderedContent, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """All that a task found out before it would begin to act."""
+
+    task: Task
+    view: View
+    scope: Scope
+    planned: Planned
+    differing: Sequence[RenderedContent]
+    after_done: bool
+
+
+async def tell_forecast(outlook: Outlook, channel: Channel, rules: AgentRules, root_fd: int | None) -> None:
+    """Says in bounded batches what would be done, and which guards would stop it."""
+
+    def work() -> list[Forecast]:
+        return list(_batches(outlook.task.id, *_forecast(outlook, _guards(outlook, rules, root_fd))))
+
+    for batch in await trio.to_thread.run_sync(work):
+        await channel.send(batch)
+
+
+def _guards(outlook: Outlook, rules: AgentRules, root_fd: int | None) -> list[Guard]:
+    task = outlook.task
+    found = [] if outlook.planned.stopped is None else [outlook.planned.stopped]
+    try:
+        check_commands(task.after, rules.commands)
+    except TaskFailed as error:
+        found.append(error)
+    try:
+        _check_room(task.target_path, rules, root_fd, outlook.planned.changes.writes)
+    except TaskFailed as error:
+        found.append(error)
+    return [Guard(reason=error.code, message=line_of(error)[:2000]) for error in found]
+
+
+def _check_room(path: str, rules: AgentRules, root_fd: int | None, writes: Sequence[Write]) -> None:
+    if root_fd is not None:
+        check_room(root_fd, writes)
+        return
+    for _ in check_target(path, rules.roots)[1]:
+        path = posixpath.dirname(path)
+        above = open_target(path, rules.roots, create=False)
+        if above is not None:
+            try:
+                check_room(above.fd, writes)
+            finally:
+                above.close()
+            return
+
+
+def _forecast(outlook: Outlook, guards: Sequence[Guard]) -> tuple[list[Item], Sums]:
+    changes, view = outlook.planned.changes, outlook.view
+    # The target's own alone: its descriptor is not needed to know what it holds.
+    sources = find_sources(changes.writes, [Shelf(-1, view.contents())])
+    # These are away before a block of theirs could be read.
+    gone_first = {*changes.save_first, *changes.remove_first}
+    saved = frozenset(changes.save_first)
+    items = [
+        *(_placed(entry, view, saved=entry.path in saved) for entry in changes.folders),
+        *(_written(write, view, sources, gone_first) for write in changes.writes),
+        *(_placed(write.entry, view, saved=write.backup) for write in changes.links),
+        *(_touched(entry, view) for entry in changes.touch),
+        *(Item(KEEP, path, view.found[path].kind) for path in changes.kept),
+        *(Item(BACKUP, path, view.found[path].kind) for path in changes.save_last),
+        *(Item(RENDER, file.path, size=len(file.content)) for file in outlook.differing),
+    ]
+    placed = {item.path for item in items}
+    going = {*changes.remove_first, *changes.delete}
+    staying = _staying(going, view, changes.save_last)
+    items += [
+        Item(STAY if path in staying else DELETE, path, view.found[path].kind) for path in going - placed
+    ]
+    items.sort(key=lambda item: (item.path, item.deed))
+    counts: dict[str, int] = {}
+    for item in items:
+        counts[item.deed] = counts.get(item.deed, 0) + 1
+    listed = _that_fit(items)
+    sums = Sums(
+        counts=counts,
+        unlisted=len(items) - len(listed),
+        files_written=len(changes.writes) + len(changes.links) + len(outlook.differing),
+        files_deleted=len(going) - len(staying),
+        bytes_requested=sum(item.requested for item in items),
+        bytes_reused=sum(item.reused for item in items),
+        foreign=outlook.planned.foreign,
+        ignored=len(view.ignored),
+        local_edits=changes.local_edits,
+        guards=tuple(guards),
+        after=outlook.task.after if changes or outlook.differing or not outlook.after_done else (),
+    )
+    return listed, sums
+
+
+def _placed(entry: Entry, view: View, *, saved: bool) -> Item:
+    there = view.found.get(entry.path)
+    deed = CREATE if there is None else UPDATE if there.kind == entry.kind else REPLACE
+    return Item(deed, entry.path, entry.kind, entry.size, saved=saved)
+
+
+def _written(write: Write, view: View, sources: Sources, gone: Collection[str]) -> Item:
+    requested = reused = 0
+    entry = write.entry
+    for number in range(block_count(entry.size)):
+        source = sources.blocks.get(block_digest(entry.blocks, number))
+        length = block_length(entry.size, number)
+        if source is None or source.path in gone:
+            requested += length
+        else:
+            reused += length
+    there = view.found.get(entry.path)
+    deed = CREATE if there is None else UPDATE if there.kind == "file" else REPLACE
+    return Item(deed, entry.path, "file", entry.size, requested, reused, write.backup)
+
+
+def _touched(entry: Entry, view: View) -> Item:
+    there = view.found[entry.path]
+    mode = there.mode & PERMISSIONS != entry.mode & PERMISSIONS
+    time = entry.kind == "file" and there.mtime_ns != entry.mtime_ns
+    deed = MODE_AND_TIME if mode and time else MODE if mode else TIME
+    return Item(deed, entry.path, entry.kind, entry.size)
+
+
+def _staying(going: Collection[str], view: View, saved: Iterable[str]) -> set[str]:
+    """Directories among `going` that something keeps: what is not going, ignored, or never looked into."""
+    held = {parent_of(path) for path in view.ignored}
+    # The backup of a local edit lies where that was.
+    held.update(parent_of(path) for path in view.found if path not in going)
+    held.update(parent_of(path) for path in saved)
+    staying: set[str] = set()
+    for path in sorted(going, reverse=True):  # deepest first
+        unseen = view.entered is not None and path not in view.entered
+        if view.found[path].kind == "directory" and (path in held or unseen):
+            staying.add(path)
+            held.add(parent_of(path))
+    return staying
+
+
+def _that_fit(items: Sequence[Item]) -> list[Item]:
+    listed: list[Item] = []
+    room = MAX_TEXT
+    for item in items[:MAX_ITEMS]:
+        # Names that are no UTF-8 cannot be sent as they are.
+        path = os.fsencode(item.path).decode(errors="backslashreplace")
+        room -= len(path.encode())
+        if room < 0:
+            break
+        listed.append(item if path == item.path else msgspec.structs.replace(item, path=path))
+    return listed
+
+
+def _batches(task: str, items: Iterable[Item], sums: Sums) -> Iterator[Forecast]:
+    batch: list[Item] = []
+    room = BATCH_BYTES
+    for item in items:
+        batch.append(item)
+        room -= 4 * len(item.path) + 64
+        if room <= 0:
+            yield Forecast(task=task, items=tuple(batch))
+            batch, room = [], BATCH_BYTES
+    yield Forecast(task=task, items=tuple(batch), sums=sums)
