@@ -101,6 +101,7 @@ class Application:
                     changes.writes, [Shelf(self._writer.root_fd, self._view.contents()), *self._shelves]
                 ),
                 paced=self._task.durability == "paced",
+                patience=self._task.patience,
             )
 
         if not changes.writes:

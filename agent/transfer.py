@@ -35,6 +35,9 @@ from agent.writer import Writer
 ANSWER_DEADLINE = 120.0
 """Seconds without any answer to what was asked, after which a task gives up."""
 
+LONGEST_PATIENCE = 3600.0
+"""Seconds more that a primary may ask for, because it keeps to a bandwidth."""
+
 MAX_PARTIAL = 128
 """Files of several blocks that are under way at once, each with an open descriptor."""
 
@@ -80,6 +83,7 @@ class Transfer:
         sources: Sources,
         *,
         paced: bool = False,
+        patience: float = 0.0,
     ) -> None:
         self._channel = channel
         self._task = task
@@ -87,6 +91,7 @@ class Transfer:
         self._writes = {ordinals[write.entry.path]: write for write in writes}
         self._sources = sources
         self._paced = paced
+        self._deadline = ANSWER_DEADLINE + min(max(patience, 0.0), LONGEST_PATIENCE)
         self._partials: dict[int, Partial] = {}
         self._asked: dict[Wanted, int] = {}
         self._storing = 0
@@ -241,7 +246,7 @@ class Transfer:
     async def _receive(self, send: trio.MemorySendChannel[tuple[BlockResponseBin, bytes]]) -> None:
         async with send:
             while await self._expecting():
-                message, payload = await receive(self._channel)
+                message, payload = await receive(self._channel, deadline=self._deadline)
                 if not isinstance(message, BlockResponseBin) or payload is None:
                     raise RemoteProtocolError(f"blocks were expected and {type(message).__name__} came")
                 self._check_answer(message, payload)

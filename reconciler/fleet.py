@@ -136,20 +136,29 @@ class Fleet:
         task = self._task(uuid.uuid4().hex, sync, tree, observe=True)
         return await self._ask(sync.target.node, task, unnamed=Reason.OBSERVATION_FAILED)
 
-    async def sync(self, sync: DesiredSync, source: TreeSource, retry: Retry) -> TaskReport:
+    async def sync(
+        self, sync: DesiredSync, source: TreeSource, retry: Retry, *, node_bandwidth: float | None = None
+    ) -> TaskReport:
         """Bring a target to the tree of `source`; tries again while that can help.
+
+        `node_bandwidth`: bytes a second that all projects may send to the node, besides the project's own.
 
         The journal has it as one task with its attempts. Raises what the last attempt ended with:
         TaskFailed, AgentUnreachable and others; JournalUnavailable.
         """
 
-        async def attempt(id: str) -> TaskReport:
-            task = self._task(id, sync, source.tree, observe=False)
-            return await self._ask(sync.target.node, task, source, unnamed=Reason.SYNC_FAILED)
-
-        return await self._attempts(
-            sync.id, sync.target.node, sync.project.id, retry, attempt, total_bytes=source.bytes
+        project, node = sync.project, sync.target.node
+        limited = source.within(
+            self._hub.throttles.of(
+                project.id, node, project_rate=project.sync.bandwidth, node_rate=node_bandwidth
+            )
         )
+
+        async def attempt(id: str) -> TaskReport:
+            task = self._task(id, sync, source.tree, observe=False, patience=limited.throttle.patience)
+            return await self._ask(node, task, limited, unnamed=Reason.SYNC_FAILED)
+
+        return await self._attempts(sync.id, node, project.id, retry, attempt, total_bytes=source.bytes)
 
     async def run_command(self, run: NodeCommand) -> TaskReport:
         """Run an allowed command on a node, recorded and tried again as a sync is.
@@ -268,7 +277,7 @@ class Fleet:
         return report
 
     @staticmethod
-    def _task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool) -> Task:
+    def _task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool, patience: float = 0.0) -> Task:
         project, target = sync.project, sync.target
         assert target.strategy != "release"  # unbuilt, so it never gets here
         rules = project.sync
@@ -288,6 +297,7 @@ class Fleet:
             on_local_edit=rules.on_local_edit,
             durability=rules.durability,
             after=project.after,
+            patience=patience,
         )
 
 

@@ -121,7 +121,10 @@ class Steps:
         if self._fleet is None:
             raise StepFailed("this pass runs without agents")
         source = await self._sources.tree(sync)
-        report = await self._fleet.sync(sync, source, sync.project.sync.retry)
+        node = self._spec.nodes.get(sync.target.node)
+        report = await self._fleet.sync(
+            sync, source, sync.project.sync.retry, node_bandwidth=node.bandwidth if node else None
+        )
         return report_details(report, source.warnings)
 
     async def _push(self, step: Step) -> Details:

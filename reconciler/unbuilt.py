@@ -34,6 +34,4 @@ def unbuilt_in_project(project: Project, target: SyncTarget) -> Setback | None:
         return _setback(f"{where}source (a directory on the primary)")
     if target.strategy == "release":
         return _setback(f"{where}sync.strategy: release")
-    if project.sync.bandwidth is not None:
-        return _setback(f"{where}sync.bandwidth")
     return None

@@ -10,7 +10,6 @@ NOT_YET = "is valid, but this version of trueup does not act on it yet"
 PROJECTS = {
     "source (a directory on the primary)": "source: {directory: /srv/build}, sync: {nodes: [NODE]}",
     "sync.strategy: release": "repository: app, branch: main, sync: {strategy: release, nodes: [NODE]}",
-    "sync.bandwidth": "repository: app, branch: main, sync: {bandwidth: 1MiB/s, nodes: [NODE]}",
 }
 
 

@@ -129,6 +129,8 @@ class Task(Message, frozen=True, kw_only=True, tag="task"):
     """The trace id of what the task follows from, for the log; empty from a primary that tells none."""
     features: tuple[str, ...] = ()
     """What the primary can do beyond the base protocol; see `SyncStart.features`."""
+    patience: float = 0.0
+    """Seconds by which an answer may come later than usual, because the primary keeps to a bandwidth."""
 
     @property
     def removes_foreign(self) -> bool:

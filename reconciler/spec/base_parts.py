@@ -37,6 +37,10 @@ BRANCH_SCOPE = "branch"
 """Stands for the environment in the ids of projects that have none, so no environment may have it."""
 
 
+LOWEST_BANDWIDTH = 16 * 1024
+"""Bytes a second; with less, a block of a large file would take minutes."""
+
+
 def plain(value: Value) -> Any:
     """Data without marks, for a model."""
     if isinstance(value, Map):
@@ -207,9 +211,18 @@ def build_nodes(findings: Findings) -> dict[str, Node]:
             )
         else:
             owners[token] = name
+        fields = dict(converted(entry, "node"))
+        check_bandwidth(findings, path, fields)
         if not findings.is_broken("nodes", name):
-            built[name] = msgspec.convert({"id": name, **converted(entry, "node")}, Node)
+            built[name] = msgspec.convert({"id": name, **fields}, Node)
     return built
+
+
+def check_bandwidth(findings: Findings, path: Path, fields: Mapping[str, Any]) -> None:
+    """Reports a rate at which nothing would get on."""
+    rate = fields.get("bandwidth")
+    if rate is not None and rate < LOWEST_BANDWIDTH:
+        findings.report((*path, "bandwidth"), "is less than 16KiB/s; with `suspend` nothing is sent at all")
 
 
 def _public_key(text: str) -> bytes | None:

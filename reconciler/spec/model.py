@@ -243,6 +243,8 @@ class Node(Model, frozen=True, kw_only=True):
     """`ed25519:<base64>`: the public half of the node's token."""
     fingerprint: str | None = None
     """Optional pin: SHA-256 of the agent certificate's public key (SPKI), lower-case hex."""
+    bandwidth: float | None = None
+    """Bytes a second that all projects together may send to it."""
 
 
 class Build(Model, frozen=True, kw_only=True):
@@ -295,6 +297,7 @@ class SyncRules(Model, frozen=True, kw_only=True):
     on_unreachable: Literal["skip", "block"] = "skip"
     durability: Literal["none", "commit", "paced"] = "commit"
     bandwidth: float | None = None
+    """Bytes a second that the project may send to each node."""
     retry: Retry = Retry()
     targets: tuple[SyncTarget, ...] = ()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.spec.base_parts import check_bandwidth
 from reconciler.spec.convert import converted
 from reconciler.spec.document import Path, shown
 from reconciler.spec.findings import Findings
@@ -112,6 +113,7 @@ def _targets(
 
 
 def _check_sync(findings: Findings, path: Path, sync: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    check_bandwidth(findings, path, sync)
     retry = sync.get("retry", {})
     if retry.get("backoff", 1.0) > retry.get("max_backoff", 300.0):
         findings.report((*path, "retry"), "`backoff` is longer than `max_backoff`; shorten it")

@@ -37,6 +37,7 @@ from reconciler.drift import FIRST, Drifts
 from reconciler.drift import LONGEST as LONGEST_PAUSE
 from reconciler.errors import StepFailed
 from reconciler.settings_values import Address
+from reconciler.sync.bandwidth import Throttles
 from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.listener import Listener, open_listeners
 from reconciler.sync.reception import OnPaired, Peer, Reception
@@ -105,6 +106,8 @@ class Hub:
         )
         self.drifts = Drifts(lambda: Backoff(first=FIRST, longest=LONGEST_PAUSE))
         """What agents said of drift and nobody has seen to."""
+        self.throttles = Throttles()
+        """The bandwidths of what is under way, over all passes."""
         self._drifted = trio.Event()
         self._reception.on_drift = self._take_drift
         self._accepting = trio.CancelScope()
@@ -314,7 +317,9 @@ class Hub:
                 if isinstance(task, Task)
                 else "make its variables smaller",
             ) from None
-        watched = Watched(channel, node, self._silence)
+        # An agent that waits because of our limit has nothing to say.
+        patience = source.throttle.patience if source is not None else 0.0
+        watched = Watched(channel, node, self._silence + patience)
         if source is not None:
             return await self._serve(watched, source)
         message, _ = await watched.receive()

@@ -3,12 +3,12 @@
 import errno
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import trio
 
-from agent.blocks import FRAME_TARGET, MAX_REQUEST, block_count, block_length, block_size_for
+from agent.blocks import MAX_REQUEST, block_count, block_length, block_size_for
 from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
 from agent.failures import single
 from agent.folders import Folders
@@ -39,6 +39,7 @@ from agent.wire.messages import (
     TaskReport,
 )
 from reconciler.errors import LookFailed
+from reconciler.sync.bandwidth import FREELY, Throttle
 
 QUEUED_REQUESTS = 16
 """Requests of one agent that wait here; one that sends more waits until blocks have left."""
@@ -67,6 +68,12 @@ class TreeSource:
     found: dict[str, Found]
     mtime_ns: int
     """Of the directory itself."""
+    throttle: Throttle = FREELY
+    """What contents have to pass on their way to the agent."""
+
+    def within(self, throttle: Throttle) -> "TreeSource":
+        """The same tree, served no faster than that."""
+        return replace(self, throttle=throttle)
 
     @classmethod
     async def build(
@@ -283,11 +290,12 @@ class _Serving:
 
     def _frames_of(self, blocks: Iterable[tuple[int, int]]) -> Iterable[list[tuple[int, int, int]]]:
         """The blocks of a request with their lengths, packed into frames of about a MiB."""
+        largest = self._source.throttle.frame_bytes
         part: list[tuple[int, int, int]] = []
         total = 0
         for ordinal, number in blocks:
             length = block_length(self._source.entries[ordinal].size, number)
-            if part and total + length > FRAME_TARGET:
+            if part and total + length > largest:
                 yield part
                 part, total = [], 0
             part.append((ordinal, number, length))
@@ -333,6 +341,7 @@ class _Serving:
     async def _send(self, frames: trio.MemoryReceiveChannel[tuple[BlockResponseBin, bytearray]]) -> None:
         async with frames:
             async for message, payload in frames:
+                await self._source.throttle.take(len(payload))
                 await self._channel.send(message, payload)
 
 

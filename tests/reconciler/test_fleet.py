@@ -20,7 +20,7 @@ from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason
-from reconciler.sync.hub import AgentTooOld, AgentUnreachable
+from reconciler.sync.hub import AgentTooOld, AgentUnreachable, Serve
 from reconciler.sync.serving import TreeSource
 from tests.canaries import canary
 from tests.connected import connected, make_node, running_hub
@@ -59,7 +59,7 @@ async def serve(channel: Channel, source: TreeSource) -> TaskReport:
 
 @asynccontextmanager
 async def fleet(
-    tmp_path: Path, runner: Runner | None, **options: Any
+    tmp_path: Path, runner: Runner | None, *, serve: Serve = serve, **options: Any
 ) -> AsyncIterator[tuple[Fleet, Journal]]:
     """A fleet of one node, whose agent is connected unless there is none."""
     node = make_node(tmp_path)
@@ -96,6 +96,27 @@ async def test_a_sync_is_one_task_with_one_attempt(tmp_path: Path, source: TreeS
     [task] = script.tasks
     assert (task.target_path, task.tree, task.observe) == ("/srv/site", source.tree, False)
     assert task.ignore == (".git", "runtime/", "tmp/", "*.bak")
+
+
+async def test_a_sync_keeps_to_the_bandwidths_of_its_project_and_its_node(
+    tmp_path: Path, source: TreeSource
+) -> None:
+    limited = only_sync(
+        "projects: {site: {repository: app, branch: main, path: site,"
+        " sync: {bandwidth: 4MiB/s, nodes: [{node_id: web-1, target_path: /srv/site}]}}}\n"
+    )
+    served: list[TreeSource] = []
+
+    async def see(channel: Channel, source: TreeSource) -> TaskReport:
+        served.append(source)
+        return await serve(channel, source)
+
+    script = Script({}, {})
+    async with fleet(tmp_path, script, serve=see) as (agents, _):
+        await agents.sync(limited, source, RETRY, node_bandwidth=float(2**20))
+        await agents.sync(SYNC, source, RETRY)
+    assert [[bucket.rate for bucket in each.throttle.buckets] for each in served] == [[4 * 2**20, 2**20], []]
+    assert [task.patience for task in script.tasks] == [32, 0]
 
 
 async def test_what_may_pass_is_tried_again(tmp_path: Path, source: TreeSource) -> None:

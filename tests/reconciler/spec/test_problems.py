@@ -460,6 +460,10 @@ RESOURCES = [
         "`5Mb/s` will not do; a rate is a size a second",
     ),
     (
+        PROJECT + "{repository: app, branch: main, sync: {bandwidth: 15.9KiB/s}}",
+        "projects.site.sync.bandwidth: is less than 16KiB/s",
+    ),
+    (
         PROJECT + "{repository: app, branch: main, sync: {strategy: miror}}",
         "`miror` is not one of the choices; did you mean",
     ),
