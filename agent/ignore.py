@@ -1,10 +1,17 @@
-"""gitignore patterns over paths of a tree, through pathspec. Pure."""
+"""gitignore patterns over paths of a tree. Pure.
 
+pathspec finds the pattern that decides; what a pattern means is `agent/gitglob.py`'s, because pathspec's own
+GitIgnoreSpec is not git in many a corner, and fails in some (docs/decisions/0215 has the list).
+"""
+
+import re
 from collections.abc import Iterable, Sequence
 
-from pathspec import GitIgnoreSpec
+from pathspec import PathSpec
+from pathspec.pattern import RegexPattern
 
 from agent.errors import SettingsError
+from agent.gitglob import BadGlob, as_bytes, is_negated, translate
 from agent.index import ancestors
 
 DEFAULT_IGNORES = (".git", "runtime/", "tmp/")
@@ -30,17 +37,24 @@ class Ignore:
     """Whether gitignore lines match a path. A directory that matches takes all below it along.
 
     As in git, the last line that matches decides, `!` takes back, a trailing `/` means directories
-    only. Unlike git, `name/**` matches the directory itself too. Raises SettingsError for a line that
-    is no pattern.
+    only. Unlike git, which knows no empty directories, `name/**` matches the directory too where no line
+    takes anything back: there is nothing left to put into it. Raises SettingsError for a line that is no
+    pattern.
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = tuple(lines)
         check_patterns(lines)
-        try:
-            self._spec = GitIgnoreSpec.from_lines(lines)
-        except ValueError as error:
-            raise SettingsError(f"ignore pattern: {error}") from error
+        whole = not any(map(is_negated, lines))
+        patterns: list[RegexPattern] = []
+        for line in lines:
+            try:
+                glob = translate(line, whole=whole)
+            except BadGlob as error:
+                raise SettingsError(f"ignore pattern: {error}") from error
+            if glob is not None:
+                patterns.append(RegexPattern(re.compile(glob.regex), not glob.negated))
+        self._spec = PathSpec(patterns, backend="simple")
         self._folders: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
@@ -48,7 +62,8 @@ class Ignore:
 
     def matches(self, path: str, is_dir: bool) -> bool:
         """Whether `path` itself matches; whoever walks a tree does not go below a match."""
-        return self._spec.match_file(f"{path}/" if is_dir else path)
+        text = as_bytes(path)
+        return self._spec.match_file(f"{text}/" if is_dir else text)
 
     def covers(self, path: str, is_dir: bool) -> bool:
         """Whether `path` or a directory above it matches."""

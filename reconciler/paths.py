@@ -4,11 +4,15 @@ Git object ids are compared, never timestamps: a digest changes exactly when a p
 below the pattern changes.
 """
 
+import re
+import warnings
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import AnyStr
 
-import pathspec
+from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 from reconciler.git.objects import TreeEntry
 from reconciler.hashing import digest
@@ -36,7 +40,7 @@ class CommitPaths:
     def matching(self, patterns: Sequence[str]) -> list[TreeEntry]:
         if tuple(patterns) == (WHOLE_TREE,):
             return self._entries
-        spec = _compiled(tuple(patterns))
+        spec = compiled(tuple(patterns))
         found: dict[str, TreeEntry] = {}
         for prefix in {_literal_prefix(pattern) for pattern in patterns if not pattern.startswith("!")}:
             # 1,000 services over one big tree: look only at the part that a pattern can reach.
@@ -89,9 +93,28 @@ def digest_by_pattern(paths: CommitPaths, patterns: Sequence[str]) -> dict[str, 
     return {f"path {pattern}": paths.digest((pattern,)) for pattern in patterns}
 
 
+class _Pattern(GitIgnoreSpecPattern):
+    """One that takes every line: the library fails at `[b-a]`, and warns of `[[`, which is right as it is."""
+
+    __slots__ = ()
+
+    @classmethod
+    def pattern_to_regex(cls, pattern: AnyStr) -> tuple[AnyStr | None, bool | None]:
+        regex, include = super().pattern_to_regex(pattern)
+        if regex is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                try:
+                    re.compile(regex)  # kept by `re`, so that the next one to compile it hears no warning
+                except re.error:
+                    return None, None
+        return regex, include
+
+
 @lru_cache(maxsize=4096)
-def _compiled(patterns: tuple[str, ...]) -> pathspec.GitIgnoreSpec:
-    return pathspec.GitIgnoreSpec.from_lines(patterns)
+def compiled(patterns: tuple[str, ...]) -> GitIgnoreSpec:
+    """What matches a path if the last pattern that does is no `!`."""
+    return GitIgnoreSpec.from_lines(patterns, _Pattern)
 
 
 def _escaped(path: str) -> str:

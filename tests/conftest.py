@@ -43,6 +43,20 @@ _session_dir = pytest.StashKey[Path]()
 _reported: list[canaries.Find] = []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="every byte, system call and seed where otherwise a part of them is tried; takes an hour",
+    )
+
+
+@pytest.fixture(scope="session")
+def exhaustive(request: pytest.FixtureRequest) -> bool:
+    """Whether to try every point of a kind, or as many as an ordinary run has time for."""
+    return bool(request.config.getoption("--exhaustive"))
+
+
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 

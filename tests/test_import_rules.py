@@ -24,6 +24,7 @@ PURE = (
     "reconciler.release.past",
     "agent.blocks",
     "agent.changes",
+    "agent.gitglob",
     "agent.ignore",
     "agent.index",
     "agent.wire.connection",

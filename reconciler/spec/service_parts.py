@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from pathspec import GitIgnoreSpec
 
 from reconciler.identity import exclusive_place
+from reconciler.paths import compiled
 from reconciler.spec.addresses import port_fault, url_fault
 from reconciler.spec.convert import converted
 from reconciler.spec.document import Map, Path, Seq, shown
@@ -230,7 +230,6 @@ class UnitFinder:
 
     def __init__(self, repositories: Mapping[str, Repository]) -> None:
         self._repositories = repositories
-        self._matchers: dict[str, GitIgnoreSpec] = {}
 
     def of_service(self, findings: Findings, variant: Variant, fields: Mapping[str, Any]) -> str | None:
         patterns = [each for each in fields.get("paths", ()) if not each.startswith("!")]
@@ -284,9 +283,8 @@ class UnitFinder:
             return False
         if not unit.paths:
             return True
-        if unit.name not in self._matchers:
-            self._matchers[unit.name] = GitIgnoreSpec.from_lines(unit.paths)
-        return all(self._matchers[unit.name].match_file(probe) for probe in probes)
+        matcher = compiled(tuple(unit.paths))
+        return all(matcher.match_file(probe) for probe in probes)
 
 
 def _probe(pattern: str) -> str:
