@@ -6,49 +6,53 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.node_token import NodeToken
+from tests.bench.peers import Copied
 from tests.bench.primary import NODE
 
 ROOT = Path(__file__).parents[2]
 _END_DEADLINE = 20.0
 
 
-@dataclass(frozen=True)
-class Synced:
-    """One task: its time in seconds, how much of that was the look at the source, and what moved."""
-
-    seconds: float
-    scan_seconds: float
-    bytes_moved: int
-    peak_rss: dict[str, int]
-
-
 class BlockSync:
-    def __init__(self, primary: subprocess.Popen[str], agent: subprocess.Popen[bytes]) -> None:
+    """`durability` is that of the writes."""
+
+    name = "trueup"
+    compare_options: tuple[str, ...] = ()
+
+    def __init__(
+        self, primary: subprocess.Popen[str], agent: subprocess.Popen[bytes], durability: str
+    ) -> None:
         self._primary = primary
         self._agent = agent
+        self._durability = durability
 
-    def copy(self, source: Path, target: Path, *, durability: str) -> Synced:
-        """Bring `target` to `source`: look at the source, then one task over the standing session."""
-        for process in (self._primary, self._agent):
-            Path("/proc", str(process.pid), "clear_refs").write_text("5")  # the peak starts over
-        order = {"source": str(source), "target": str(target), "durability": durability}
+    def processes(self) -> Sequence[int]:
+        return self._primary.pid, self._agent.pid
+
+    def prepare(self, source: Path, target: Path) -> None:
+        """The agent keeps a manifest for each target, and makes it at the first copy."""
+
+    def forget(self, source: Path, target: Path) -> None:
+        """The agent sees by itself that a target is another directory than before."""
+
+    def copy(self, source: Path, target: Path) -> Copied:
+        """Look at the source, then one task over the standing session."""
+        order = {"source": str(source), "target": str(target), "durability": self._durability}
         print(json.dumps(order), file=self._primary.stdin, flush=True)
         answer = _answer(self._primary)
         if answer["state"] != "SUCCESS":
             raise RuntimeError(f"the task failed: {answer['reason']}")
-        peaks = {"primary": _peak(self._primary.pid), "agent": _peak(self._agent.pid)}
-        return Synced(answer["seconds"], answer["scan_seconds"], answer["bytes_moved"], peaks)
+        return Copied(answer["seconds"], answer["scan_seconds"], answer["bytes_moved"])
 
 
 @contextmanager
-def block_sync(private: Path, root: Path) -> Iterator[BlockSync]:
+def block_sync(private: Path, root: Path, durability: str) -> Iterator[BlockSync]:
     """Start both processes; the agent may write below `root`. Both have ended when this is left."""
     private.mkdir(mode=0o700)
     token = NodeToken.generate()
@@ -72,7 +76,7 @@ def block_sync(private: Path, root: Path) -> Iterator[BlockSync]:
             agent = subprocess.Popen([*agent_command, "run", *config], cwd=ROOT, env=environment, stderr=log)
         try:
             _answer(primary)
-            yield BlockSync(primary, agent)
+            yield BlockSync(primary, agent, durability)
         finally:
             agent.terminate()
             assert primary.stdin is not None
@@ -91,9 +95,3 @@ def _answer(primary: subprocess.Popen[str]) -> dict[str, Any]:
         raise RuntimeError("the measured primary has ended; its last words are above")
     answer: dict[str, Any] = json.loads(line)
     return answer
-
-
-def _peak(pid: int) -> int:
-    """The most resident memory a process had, in bytes."""
-    lines = Path("/proc", str(pid), "status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

@@ -28,6 +28,10 @@ class Measurement:
     """How much of each run was the look at the source, where the peer can say it."""
     bytes_moved: int | None = None
     """Of file contents, as far as the peer says it, in the last run."""
+    wire_bytes: list[int] = field(default_factory=list)
+    """What a run put on the wire, in both directions and with everything."""
+    cpu_seconds: list[float] = field(default_factory=list)
+    """Of all processes of the peer."""
     peak_rss: dict[str, int] = field(default_factory=dict)
     """Bytes, by process."""
     note: str = ""
@@ -65,19 +69,22 @@ def machine(where: Path) -> dict[str, str | int]:
 def print_table(measurements: Sequence[Measurement], *, against: str) -> None:
     """One line for each piece of work and peer; the ratio is to the peer `against` at the same work."""
     base = {measured.work: measured.median for measured in measurements if measured.peer == against}
-    rows = [("work", "peer", "median", "ratio", "runs", "look at the source", "moved", "peak memory", "note")]
+    head = ("work", "peer", "median", "ratio", "runs", "look at the source", "moved", "wire", "cpu")
+    rows = [(*head, "peak memory", "note")]
     for measured in measurements:
         ratio = base.get(measured.work, 0.0) / measured.median
         rows.append(
             (
                 measured.work,
                 measured.peer,
-                _seconds(measured.median),
+                seconds_text(measured.median),
                 f"{ratio:.2f}x" if ratio and measured.peer != against else "",
                 _runs(measured.seconds),
-                _seconds(statistics.median(measured.scan_seconds)) if measured.scan_seconds else "",
-                "" if measured.bytes_moved is None else f"{measured.bytes_moved / MIB:.1f} MiB",
-                ", ".join(f"{name} {peak // MIB} MiB" for name, peak in measured.peak_rss.items()),
+                seconds_text(statistics.median(measured.scan_seconds)) if measured.scan_seconds else "",
+                "" if measured.bytes_moved is None else size_text(measured.bytes_moved),
+                size_text(statistics.median(measured.wire_bytes)) if measured.wire_bytes else "",
+                seconds_text(statistics.median(measured.cpu_seconds)) if measured.cpu_seconds else "",
+                ", ".join(f"{name} {peak // MIB} MiB".strip() for name, peak in measured.peak_rss.items()),
                 measured.note,
             )
         )
@@ -97,6 +104,8 @@ def write_json(path: Path, facts: Mapping[str, str | int], measurements: Sequenc
             "seconds": measured.seconds,
             "scan_seconds": measured.scan_seconds,
             "bytes_moved": measured.bytes_moved,
+            "wire_bytes": measured.wire_bytes,
+            "cpu_seconds": measured.cpu_seconds,
             "peak_rss_bytes": measured.peak_rss,
             "note": measured.note,
         }
@@ -105,16 +114,20 @@ def write_json(path: Path, facts: Mapping[str, str | int], measurements: Sequenc
     path.write_text(json.dumps({"machine": dict(facts), "measurements": rows}, indent=2) + "\n")
 
 
+def size_text(count: float) -> str:
+    return f"{count / MIB:.1f} MiB" if count >= MIB else f"{count / 1024:.0f} KiB"
+
+
 def _runs(seconds: Sequence[float]) -> str:
     """Each of a few; of many how they spread."""
     if len(seconds) <= FEW:
-        return " ".join(_seconds(one) for one in seconds)
+        return " ".join(seconds_text(one) for one in seconds)
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    spread = ", ".join(f"p{share} {_seconds(cuts[share - 1])}" for share in (50, 95, 99))
-    return f"{len(seconds)}: {spread}, most {_seconds(max(seconds))}"
+    spread = ", ".join(f"p{share} {seconds_text(cuts[share - 1])}" for share in (50, 95, 99))
+    return f"{len(seconds)}: {spread}, most {seconds_text(max(seconds))}"
 
 
-def _seconds(value: float) -> str:
+def seconds_text(value: float) -> str:
     if value < 0.001:
         return f"{value * 1e6:.1f} µs"
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"

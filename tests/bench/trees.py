@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import filecmp
-import os
 import random
-import stat
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 MIB = 1024 * 1024
@@ -33,6 +32,17 @@ def change_large_file(where: Path, *, seed: int) -> None:
         for number in range(_RUNS):
             file.seek(number * size // _RUNS + source.randrange(size // _RUNS - run))
             file.write(source.randbytes(run))
+
+
+def insert_at_front(where: Path, *, seed: int) -> None:
+    """One byte before all others: no block of a fixed grid holds what it did."""
+    file = where / "large.bin"
+    longer = file.with_suffix(".longer")
+    with file.open("rb") as old, longer.open("wb") as new:
+        new.write(bytes([seed % 256]))
+        while chunk := old.read(16 * MIB):
+            new.write(chunk)
+    longer.replace(file)
 
 
 def make_small_files(where: Path, count: int, *, seed: int = 2) -> None:
@@ -63,21 +73,11 @@ def size_of(where: Path) -> int:
     return sum(path.stat().st_size for path in where.rglob("*") if path.is_file())
 
 
-def differences(left: Path, right: Path) -> list[str]:
-    """What differs between two trees: names, kinds, permission bits and contents; at most ten lines."""
-    found: list[str] = []
-    waiting = [Path()]
-    while waiting and len(found) < 10:
-        here = waiting.pop()
-        names = set(os.listdir(left / here))
-        found += [f"{here / name}: on one side only" for name in names ^ set(os.listdir(right / here))]
-        for name in names & set(os.listdir(right / here)):
-            path = here / name
-            modes = [(side / path).lstat().st_mode for side in (left, right)]
-            if modes[0] != modes[1]:
-                found.append(f"{path}: kinds or permissions differ")
-            elif stat.S_ISDIR(modes[0]):
-                waiting.append(path)
-            elif not filecmp.cmp(left / path, right / path, shallow=False):
-                found.append(f"{path}: contents differ")
-    return found[:10]
+def differences(left: Path, right: Path, options: Sequence[str] = ()) -> list[str]:
+    """What rsync would change in `right` to make it equal to `left`, by contents; at most ten lines.
+
+    `options` are rsync's, for what is not to be compared.
+    """
+    command = ["rsync", "-anci", "--delete", *options, f"{left}/", f"{right}/"]
+    found = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True)
+    return found.stdout.splitlines()[:10]

@@ -1,0 +1,134 @@
+"""All peers at the same trees, in turns, so that a slow moment of the machine meets each of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench import trees
+from tests.bench.blocksync import block_sync
+from tests.bench.peers import Peer, PeerMissing
+from tests.bench.report import MIB, Measurement
+from tests.bench.rsync import rsync_daemon, rsync_over_ssh
+from tests.bench.syncthing import syncthing
+from tests.bench.usage import measured
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to the tree between two copies; `number` is that of the run."""
+
+    name: str
+    make: Callable[[Path, int], None]
+
+
+@dataclass(frozen=True)
+class TreeWork:
+    """A kind of tree: how to make it, and what follows the first copy."""
+
+    name: str
+    make: Callable[[Path], None]
+    then: tuple[Change, ...]
+
+
+def nothing(_where: Path, _number: int) -> None:
+    """No change: what it costs to find that out."""
+
+
+def tree_works(*, quick: bool) -> dict[str, TreeWork]:
+    large, inserted, count = (256 * MIB, 128 * MIB, 5_000) if quick else (2048 * MIB, 1024 * MIB, 50_000)
+    unchanged = Change("nothing changed", nothing)
+    return {
+        "large": TreeWork(
+            f"one file of {large // MIB} MiB",
+            lambda where: trees.make_large_file(where, large),
+            (
+                unchanged,
+                Change("1 % changed", lambda where, number: trees.change_large_file(where, seed=number)),
+            ),
+        ),
+        "insertion": TreeWork(
+            f"one file of {inserted // MIB} MiB",
+            lambda where: trees.make_large_file(where, inserted, seed=3),
+            (
+                Change(
+                    "a byte inserted at the front",
+                    lambda where, number: trees.insert_at_front(where, seed=number),
+                ),
+            ),
+        ),
+        "small": TreeWork(
+            f"{count:,} files of 0.2 to 16 KB",
+            lambda where: trees.make_small_files(where, count),
+            (
+                unchanged,
+                Change("1 % changed", lambda where, number: trees.change_small_files(where, seed=number)),
+            ),
+        ),
+    }
+
+
+@contextmanager
+def all_peers(where: Path, place: Path, durability: str) -> Iterator[list[Peer]]:
+    """Every peer that can run here, ours last; `place` is where the trees are."""
+    with ExitStack() as resources:
+        peers: list[Peer] = []
+        makers: Sequence[Callable[[], object]] = (
+            lambda: resources.enter_context(rsync_over_ssh(where / "ssh")),
+            lambda: resources.enter_context(rsync_daemon(where / "rsyncd", place)),
+            lambda: resources.enter_context(syncthing(where / "syncthing")),
+        )
+        for make in makers:
+            try:
+                peers.append(make())  # type: ignore[arg-type]
+            except PeerMissing as missing:
+                print(f"One peer less: {missing}", file=sys.stderr)
+        peers.append(resources.enter_context(block_sync(where / "private", place, durability)))
+        yield peers
+
+
+class Rounds:
+    def __init__(self, place: Path, peers: Sequence[Peer]) -> None:
+        self._place = place
+        self._peers = peers
+        self.measured: dict[tuple[str, str], Measurement] = {}
+
+    def run(self, work: TreeWork, runs: int) -> None:
+        source = self._place / "source"
+        work.make(source)
+        for number in range(runs):
+            print(f"{work.name}: run {number + 1} of {runs}", file=sys.stderr, flush=True)
+            targets = {peer.name: self._place / f"target-{at}" for at, peer in enumerate(self._peers)}
+            for peer in self._peers:
+                targets[peer.name].mkdir()
+                peer.prepare(source, targets[peer.name])
+            self._all(f"{work.name}, first copy", source, targets)
+            for change in work.then:
+                change.make(source, number)
+                self._all(f"{work.name}, {change.name}", source, targets)
+            for peer in self._peers:
+                peer.forget(source, targets[peer.name])
+                shutil.rmtree(targets[peer.name])
+        shutil.rmtree(source)
+
+    def _all(self, work: str, source: Path, targets: Mapping[str, Path]) -> None:
+        for peer in self._peers:
+            os.sync()  # what was written before is not paid for by the next run
+            target = targets[peer.name]
+            with measured(peer.processes) as usage:
+                copied = peer.copy(source, target)
+            row = self.measured.setdefault((work, peer.name), Measurement(work, peer.name))
+            row.seconds.append(copied.seconds)
+            if copied.scan_seconds is not None:
+                row.scan_seconds.append(copied.scan_seconds)
+            row.bytes_moved = copied.bytes_moved
+            row.wire_bytes.append(usage.wire_bytes)
+            row.cpu_seconds.append(usage.cpu_seconds)
+            row.note_memory({"": usage.peak_rss})
+            if found := trees.differences(source, target, peer.compare_options):
+                raise RuntimeError(f"{work}: {peer.name} left a wrong copy: {found}")
