@@ -90,6 +90,8 @@ class Application:
         self._order = {step.resource: position for position, step in enumerate(plan.steps)}
         self._tolerant = {step.resource for step in plan.steps if step.may_be_unreachable}
         self._waiting: dict[str, trio.CancelScope] = {}
+        self._running: dict[str, trio.CancelScope] = {}
+        self._called_off: dict[str, str] = {}
         self._begun: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}
         self.dropped: set[str] = set()
@@ -124,6 +126,18 @@ class Application:
                 self.dropped.add(id)
                 if (scope := self._waiting.get(id)) is not None:
                     scope.cancel()
+
+    def call_off(self, resource: str, why: str) -> None:
+        """Break a step off, for something newer: it ends as failed, with the reason Superseded. One that has
+        not begun does not begin."""
+        if resource in self._begun:
+            if (running := self._running.get(resource)) is not None:
+                self._called_off[resource] = why
+                running.cancel()
+        elif resource in self.left:
+            self.dropped.add(resource)
+            if (waiting := self._waiting.get(resource)) is not None:
+                waiting.cancel()
 
     async def _run(self, step: Step, executor: Executor, slot: Slot) -> None:
         resource = step.resource
@@ -176,7 +190,11 @@ class Application:
             # Nothing was touched, and nothing may be: after a kill nobody would know that it was under way.
             return _not_done("blocked", step, error)
         self._on_change(step, None)
-        outcome = await _carry_out(step, executor)
+        with trio.CancelScope() as self._running[step.resource]:
+            outcome = await _carry_out(step, executor)
+        if self._running.pop(step.resource).cancelled_caught:
+            outcome = Outcome("failed", Reason.SUPERSEDED, self._called_off[step.resource])
+            log.info("step called off", resource=step.resource, why=outcome.message)
         try:
             await self._recorder.end(record, step, outcome)
         except JournalUnavailable as error:

@@ -1,12 +1,12 @@
 """What earlier passes of a running primary leave to the next one: steps that run, and ends to tell. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from reconciler.back_off import keys_of
 from reconciler.desired_model import Desired
-from reconciler.plan import Plan, Step
+from reconciler.plan import Action, Plan, Step
 
 if TYPE_CHECKING:
     from reconciler.apply import Outcome
@@ -34,6 +34,26 @@ class Carried:
     """Their numbers in the journal."""
     ended: Mapping[str, End] = field(default_factory=dict)
     """By resource, what no pass has told yet."""
+
+
+def outdated(carried: Carried, desired: Desired, is_frozen: Callable[[str], bool]) -> dict[str, str]:
+    """Transfers that still run, of what is not wanted any more: by resource, why. What they have placed
+    stays, and what comes next carries on from it.
+
+    Where it could not be found out what is wanted now, they go on; so does everything that is not a transfer.
+    """
+    resources = {resource.id: resource for resource in desired.resources}
+    found: dict[str, str] = {}
+    for id, step in carried.under_way.items():
+        if step.action is not Action.SYNC:
+            continue
+        resource = resources.get(id)
+        if resource is None:
+            if not is_frozen(id):
+                found[id] = "it left the spec"
+        elif resource.hash is not None and str(resource.hash) != step.hash:
+            found[id] = f"{resource.revision or 'something else'} is to be there now"
+    return found
 
 
 def ends_to_tell(

@@ -1,20 +1,24 @@
 """The agents of a spec: who is enrolled, who is connected, and what is asked of them."""
 
+import random
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
 import trio
 
+from agent.backoff import Backoff
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
 from agent.wire.messages import Command, Removal, Task, TaskReport, Work
 from reconciler.deploy.request import NodeCommand
 from reconciler.desired import DesiredSync
-from reconciler.errors import StepFailed
+from reconciler.errors import JournalUnavailable, StepFailed
 from reconciler.journal import Journal
+from reconciler.lanes import Place
 from reconciler.logs import printable
 from reconciler.metrics.declared import ATTEMPTS_AGAIN, BLOCKS, SYNC_BYTES, TASKS
 from reconciler.metrics.registry import Metrics
@@ -88,10 +92,13 @@ class Fleet:
         running: Running | None = None,
         metrics: Metrics | None = None,
         tell: Callable[[], None] = _nobody,
+        sleep: Callable[[float], Awaitable[None]] = trio.sleep,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         """`patience`: seconds to wait, once a pass, for agents that are not connected.
 
         `running` is shown the attempts that are under way; `tell` is called whenever one begins or ends.
+        `sleep` and what is drawn can be replaced for tests.
         """
         self._hub = hub
         self._journal = journal
@@ -99,6 +106,8 @@ class Fleet:
         self._running = Running() if running is None else running
         self._metrics = Metrics() if metrics is None else metrics
         self._tell = tell
+        self._sleep = sleep
+        self._draw = draw
 
     async def wait_connected(self, nodes: Iterable[str]) -> set[str]:
         wanted = set(nodes)
@@ -137,11 +146,19 @@ class Fleet:
         return await self._ask(sync.target.node, task, unnamed=Reason.OBSERVATION_FAILED)
 
     async def sync(
-        self, sync: DesiredSync, source: TreeSource, retry: Retry, *, node_bandwidth: float | None = None
+        self,
+        sync: DesiredSync,
+        source: TreeSource,
+        retry: Retry,
+        place: Place | None = None,
+        *,
+        node_bandwidth: float | None = None,
     ) -> TaskReport:
         """Bring a target to the tree of `source`; tries again while that can help.
 
-        `node_bandwidth`: bytes a second that all projects may send to the node, besides the project's own.
+        `place`, among those who are at work, is given back between attempts: a node that is in trouble
+        holds up no other. `node_bandwidth`: bytes a second that all projects may send to the node, besides
+        the project's own.
 
         The journal has it as one task with its attempts. Raises what the last attempt ended with:
         TaskFailed, AgentUnreachable and others; JournalUnavailable.
@@ -158,7 +175,9 @@ class Fleet:
             task = self._task(id, sync, source.tree, observe=False, patience=limited.throttle.patience)
             return await self._ask(node, task, limited, unnamed=Reason.SYNC_FAILED)
 
-        return await self._attempts(sync.id, node, project.id, retry, attempt, total_bytes=source.bytes)
+        return await self._attempts(
+            sync.id, node, project.id, retry, attempt, total_bytes=source.bytes, place=place
+        )
 
     async def run_command(self, run: NodeCommand) -> TaskReport:
         """Run an allowed command on a node, recorded and tried again as a sync is.
@@ -207,10 +226,11 @@ class Fleet:
         attempt: Callable[[str], Awaitable[TaskReport]],
         *,
         total_bytes: int = 0,
+        place: Place | None = None,
     ) -> TaskReport:
         task = uuid.uuid4().hex
         await self._record(self._journal.create_task, task, resource, node, project=project)
-        delay = retry.backoff
+        pace = Backoff(first=retry.backoff, longest=retry.max_backoff, draw=self._draw)
         while True:
             number = await self._record(self._journal.begin_attempt, task)
             id = f"{task}-{number}"
@@ -225,17 +245,39 @@ class Fleet:
                 if number < retry.attempts and _may_pass(error):
                     await self._record(failed, "RETRYING")
                     self._metrics.count(ATTEMPTS_AGAIN)
-                    await trio.sleep(delay)
-                    delay = min(delay * 2, retry.max_backoff)
-                    if await self.wait_connected([node]):
-                        continue
+                    try:
+                        if await self._wait_until_again(node, pace.next(), place):
+                            continue
+                    except BaseException:
+                        await self._called_off(failed)
+                        raise
                 await self._record(failed, "FAILED")
                 self._metrics.count(TASKS, state="FAILED")
                 error.task = task  # type: ignore[attr-defined]
                 raise
+            except BaseException:  # called off, also from within nurseries, or a mistake of ours
+                why = "Cancelled", "the primary gave the task up"
+                await self._called_off(partial(self._end, task, number, *why, None))
+                raise
             await self._record(self._end, task, number, "", "", report, "SUCCESS")
             self._count(report, id)
             return report
+
+    async def _wait_until_again(self, node: str, pause: float, place: Place | None) -> bool:
+        """Between two attempts; whether the node is there for another."""
+        if place is not None:
+            await place.give_back()
+        await self._sleep(pause)
+        connected = bool(await self.wait_connected([node]))
+        if connected and place is not None:
+            await place.take()
+        return connected
+
+    async def _called_off(self, end: Callable[[str], None]) -> None:
+        """Nobody waits for the task any more: say so in the journal, and let who called it off go on."""
+        with trio.CancelScope(shield=True), suppress(JournalUnavailable):
+            await self._record(end, "FAILED")
+        self._metrics.count(TASKS, state="FAILED")
 
     def _end(
         self,

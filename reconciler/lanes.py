@@ -6,8 +6,8 @@ goes on in a slow lane. That lane has a bound too: when it is full, a step keeps
 
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -158,6 +158,21 @@ class Lane:
         if self._slow >= SLOW_PLACES * self.places:
             return inf
         return min(running.overdue_at for running in self._normal)
+
+
+class Place:
+    """What a step holds of the limits while it is at work. It gives it back while it only waits."""
+
+    def __init__(self, enter: Callable[[], AbstractAsyncContextManager[object]]) -> None:
+        self._enter = enter
+        self._held = AsyncExitStack()
+
+    async def take(self) -> None:
+        """Once there is room: who waits already goes first."""
+        await self._held.enter_async_context(self._enter())
+
+    async def give_back(self) -> None:
+        await self._held.aclose()
 
 
 class Lanes:

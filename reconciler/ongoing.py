@@ -3,7 +3,7 @@
 A pass that somebody does not want to wait for lets go of its steps: those that have begun go on here.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -42,6 +42,13 @@ class Ongoing:
             frozenset(each.records[id] for id, _, each in running if id in each.records),
             dict(self._ended),
         )
+
+    def call_off(self, resources: Mapping[str, str]) -> None:
+        """Break off what runs for something that is not wanted any more: by resource, why."""
+        for id, why in resources.items():
+            for application in self._applications:
+                if id in application.left:
+                    application.call_off(id, why)
 
     def without_failing(
         self, plan: Plan, named: Collection[str], carried: Carried, wall: datetime

@@ -13,7 +13,7 @@ import trio
 
 from reconciler.apply import OnChange, Outcome
 from reconciler.around import around, finding_under_way
-from reconciler.carried import Carried, ends_to_tell
+from reconciler.carried import Carried, ends_to_tell, outdated
 from reconciler.control.state import fold
 from reconciler.deploy.looking import looking
 from reconciler.deploy.removal import removable
@@ -295,6 +295,8 @@ async def prepare(
     notes = tuple(notes_of_pass(spec.spec, desired, recorded))
     moves = spec.spec.moved
     carried = replace(carried, under_way={moved(id, moves): step for id, step in carried.under_way.items()})
+    if ongoing is not None:
+        ongoing.call_off(outdated(carried, desired, spec.is_frozen))
     # observe
     fleet = None
     if patience is not None:

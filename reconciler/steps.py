@@ -16,7 +16,7 @@ from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
 from reconciler.git.checkout import checkout
 from reconciler.health import HealthChecks
-from reconciler.lanes import Lanes
+from reconciler.lanes import Lanes, Place
 from reconciler.observation import Absent, Observation
 from reconciler.plan import ADOPTED, FORCED, Action, Step
 from reconciler.release_steps import ReleaseSteps
@@ -71,6 +71,8 @@ class Steps:
         self._projects = {build: sync for sync, build in desired.builds.items()}
         self._by_kind: dict[str, dict[str, dict[str, str]]] | None = None
         self._lanes = lanes
+        self._places: dict[str, Place] = {}
+        """Of targets whose steps are at work."""
         lanes.set(tasks=spec.limits.max_parallel_tasks, others=spec.limits.max_parallel_steps)
         self._timed_out = {
             status.id
@@ -99,19 +101,34 @@ class Steps:
 
         Targets have limits of their own, as they wait for hosts and not for this machine; so do secret
         targets, which wait for GitHub. A target that waits for others of its project takes no place from
-        the rest.
+        the rest, and one that waits for its next attempt takes none at all.
         """
         last = step.resource in self._timed_out
         if step.action is Action.SYNC:
-            project = self._syncs[step.resource].project
-            limit = self._lanes.project(project.id, max(1, project.sync.max_parallel_nodes))
-            async with limit, self._lanes.tasks.place(step.action, last=last):
+            place = self._places[step.resource] = Place(lambda: self._sync_place(step, last=last))
+            try:
+                await place.take()
                 yield
+            finally:
+                await place.give_back()
+                del self._places[step.resource]
         else:
             waits = step.action in (Action.PUSH, Action.EXPORT) or step.resource in self._recorded.syncs
             lane = self._lanes.tasks if waits else self._lanes.others
             async with lane.place(step.action, last=last):
                 yield
+
+    @asynccontextmanager
+    async def _sync_place(self, step: Step, *, last: bool) -> AsyncIterator[None]:
+        project = self._syncs[step.resource].project
+        limit = self._lanes.project(project.id, max(1, project.sync.max_parallel_nodes))
+        holder = object()  # a step may go on in another task than the one in which it took its place
+        await limit.acquire_on_behalf_of(holder)
+        try:
+            async with self._lanes.tasks.place(step.action, last=last):
+                yield
+        finally:
+            limit.release_on_behalf_of(holder)
 
     async def _build(self, step: Step) -> Details:
         return await self._sources.build(self._syncs[self._projects[step.resource]])
@@ -121,9 +138,9 @@ class Steps:
         if self._fleet is None:
             raise StepFailed("this pass runs without agents")
         source = await self._sources.tree(sync)
-        node = self._spec.nodes.get(sync.target.node)
+        node, place = self._spec.nodes.get(sync.target.node), self._places.get(step.resource)
         report = await self._fleet.sync(
-            sync, source, sync.project.sync.retry, node_bandwidth=node.bandwidth if node else None
+            sync, source, sync.project.sync.retry, place, node_bandwidth=node.bandwidth if node else None
         )
         return report_details(report, source.warnings)
 

@@ -268,3 +268,30 @@ async def test_a_plan_that_is_let_go_before_it_begins_does_nothing() -> None:
     held.application.let_go()
     await held.run()
     assert (held.begun, held.application.outcomes) == ([], {})
+
+
+async def test_a_step_is_called_off_for_something_newer(autojump_clock: trio.testing.MockClock) -> None:
+    record, done = Record(), []
+
+    async def deploy(step: Step) -> Details:
+        await trio.sleep(10)
+        done.append(step.resource)
+        return {}
+
+    limiter = trio.CapacityLimiter(2)
+    steps = (step("running"), step("other"), step("waits"), step("last"))
+    application = Application(Plan("r", steps, ()), record)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(application.run, {Action.DEPLOY: deploy}, lambda _step: limiter)
+        await trio.testing.wait_all_tasks_blocked()
+        running = [event.partition(" ")[2] for event in record.events]
+        [waits, last] = sorted({each.resource for each in steps} - set(running))
+        application.call_off(running[0], "v2 is to be there now")
+        application.call_off(waits, "v2 is to be there now")
+        application.call_off("unknown", "nobody has it")
+    assert application.outcomes[running[0]] == Outcome("failed", "Superseded", "v2 is to be there now")
+    assert f"failed {running[0]}" in record.events, "its end is on record as its beginning is"
+    assert application.dropped == {waits}
+    assert sorted(done) == sorted([running[1], last])
+    application.call_off(running[0], "too late")
+    assert application.outcomes[running[0]].message == "v2 is to be there now"

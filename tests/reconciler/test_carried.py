@@ -4,12 +4,13 @@ from dataclasses import replace
 
 from reconciler.apply import Outcome
 from reconciler.back_off import keys_of
-from reconciler.carried import Carried, End, ends_to_tell
+from reconciler.carried import Carried, End, ends_to_tell, outdated
 from reconciler.desired import Desired, DesiredService
 from reconciler.hashing import Inputs, config_hash
 from reconciler.plan import Action, Finding, Plan, Step
 from reconciler.spec.model import InvokeDeploy, Service
 from reconciler.status.conditions import Reason
+from tests.reconciler.facts import only_sync
 
 INPUTS = Inputs({"path web/**": "p1"}, {})
 HASH = config_hash(INPUTS, "1" * 8)
@@ -63,3 +64,29 @@ def test_a_failure_is_told_where_the_same_would_be_tried_again() -> None:
 def test_what_runs_again_is_not_told() -> None:
     carried = Carried({WEB: STEP}, frozenset({2}), {WEB: End(STEP, KEY, SUCCESS, 1)})
     assert ends_to_tell(carried, NOTHING, DESIRED, (), (), {}) == {}
+
+
+def test_a_transfer_of_what_is_not_wanted_any_more_is_called_off() -> None:
+    sync = replace(
+        only_sync(
+            "projects: {site: {repository: app, branch: main, path: site,"
+            " sync: {nodes: [{node_id: web-1, target_path: /srv/site}]}}}\n"
+        ),
+        inputs=INPUTS,
+        hash=HASH,
+    )
+    wanted = replace(DESIRED, resources=(sync, *DESIRED.resources))
+
+    def called_off(step: Step, desired: Desired = wanted, *, frozen: bool = False) -> dict[str, str]:
+        return outdated(Carried(under_way={step.resource: step}), desired, lambda _id: frozen)
+
+    runs = Step(sync.id, Action.SYNC, "changed", str(HASH))
+    older = replace(runs, hash="v1:other")
+    assert called_off(runs) == {}
+    assert called_off(older) == {sync.id: f"{sync.revision} is to be there now"}
+    assert called_off(older, DESIRED) == {sync.id: "it left the spec"}
+    assert called_off(older, DESIRED, frozen=True) == {}, "nobody knows whether it did"
+    unknown = replace(wanted, resources=(replace(sync, hash=None),))
+    assert called_off(older, unknown) == {}, "nobody knows what is wanted"
+    assert called_off(replace(older, action=Action.REMOVE)) == {}
+    assert called_off(replace(STEP, hash="another")) == {}, "a deploy goes on"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from structlog.testing import capture_logs
 
 from agent.wire.channel import Channel
@@ -15,6 +16,7 @@ from reconciler.bulletin import Bulletin
 from reconciler.deploy.request import NodeCommand
 from reconciler.fleet import MAX_WARNINGS, Fleet, TaskFailed, report_details
 from reconciler.journal import Journal
+from reconciler.lanes import Place
 from reconciler.running import Progress, Running
 from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
@@ -138,6 +140,60 @@ async def test_the_last_attempt_ends_the_task(tmp_path: Path, source: TreeSource
             "FAILED",
             [(1, "RETRYING", "SyncFailed"), (2, "RETRYING", "SyncFailed"), (3, "FAILED", "SyncFailed")],
         )
+
+
+async def test_the_pauses_double_with_jitter_and_hold_no_place(tmp_path: Path, source: TreeSource) -> None:
+    slept: list[float] = []
+    drawn = iter([0.0, 1.0, 0.5, 0.0])
+    limit = trio.CapacityLimiter(1)
+    place = Place(lambda: limit)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert limit.borrowed_tokens == 0
+
+    class Held(Script):
+        async def __call__(self, task: Work, channel: Channel) -> TaskReport:
+            assert limit.borrowed_tokens == 1
+            return await super().__call__(task, channel)
+
+    script = Held(*[FAILED] * 4, {})
+    async with fleet(tmp_path, script, sleep=sleep, draw=lambda: next(drawn)) as (agents, journal):
+        await place.take()
+        await agents.sync(SYNC, source, Retry(attempts=5, backoff=1.0, max_backoff=5.0), place)
+        await place.give_back()
+        assert attempts(journal)[1] == "SUCCESS"
+    assert slept == [0.5, 2.0, 3.0, 2.5]
+
+
+@pytest.mark.parametrize("when", ["at work", "in a pause"])
+async def test_what_is_called_off_is_no_longer_under_way(
+    tmp_path: Path, source: TreeSource, when: str
+) -> None:
+    reached, cancelled = trio.Event(), trio.Event()
+
+    async def pause(_seconds: float = 0.0) -> None:
+        reached.set()
+        await trio.sleep_forever()
+
+    async def runner(task: Work, channel: Channel) -> TaskReport:
+        if when == "at work":
+            try:
+                await pause()
+            finally:
+                cancelled.set()
+        return await Script(FAILED)(task, channel)
+
+    async with fleet(tmp_path, runner, sleep=pause) as (agents, journal):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(agents.sync, SYNC, source, RETRY)
+            await reached.wait()
+            nursery.cancel_scope.cancel()
+        if when == "at work":
+            with trio.fail_after(60):
+                await cancelled.wait()
+        reason = "Cancelled" if when == "at work" else "SyncFailed"
+        assert attempts(journal)[1:] == ("FAILED", [(1, "FAILED", reason)])
 
 
 async def test_what_will_not_pass_is_not_tried_again(tmp_path: Path, source: TreeSource) -> None:

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from reconciler.lanes import FIRST, SLOW_PLACES, Lane
+from reconciler.lanes import FIRST, SLOW_PLACES, Lane, Place
 
 HANGS = 1800.0
 
@@ -135,3 +135,31 @@ async def test_a_step_that_is_cancelled_gives_its_place_back(autojump_clock: tri
     with trio.fail_after(2):
         await world.step("next", 1.0)
     assert list(world.ended) == ["next"]
+
+
+async def test_a_place_that_is_given_back_goes_to_who_waits(autojump_clock: trio.testing.MockClock) -> None:
+    limit = trio.CapacityLimiter(1)
+    order: list[str] = []
+
+    async def work(name: str, pauses: int) -> None:
+        place = Place(lambda: limit)
+        await place.take()
+        try:
+            for _ in range(pauses):
+                assert limit.borrowed_tokens == 1
+                await place.give_back()
+                await trio.sleep(10)
+                await place.take()
+            await trio.sleep(1)
+            order.append(name)
+        finally:
+            await place.give_back()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(work, f"bad-{number}", 5)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(4):
+            nursery.start_soon(work, f"good-{number}", 0)
+    assert [name.partition("-")[0] for name in order] == ["good"] * 4 + ["bad"] * 3
+    assert limit.borrowed_tokens == 0
