@@ -27,6 +27,7 @@ from reconciler.selecting import selection
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import ConditionType, find_condition
 from reconciler.status.documents import AnyDocument, Applied, EnvironmentStatus, Recorded
+from reconciler.status.revisions import split_revision
 
 SHORT_ID = 8
 """Characters of a task's id that tell it from all others."""
@@ -243,7 +244,7 @@ def _short_revision(document: AnyDocument) -> str:
         tags = {unit: known.release.tag for unit, known in sorted(document.units.items())}
         return ", ".join(tags.values() if len(tags) == 1 else map(" ".join, tags.items()))
     if isinstance(document, Applied) and document.last_applied_revision:
-        ref, _, commit = document.last_applied_revision.partition("@sha1:")
+        ref, commit = split_revision(document.last_applied_revision)
         return f"{ref}@{commit[:8]}"
     return ""
 

@@ -7,6 +7,7 @@ and what only its fingerprint may be.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Final, Literal
 
 from agent.wire.messages import RenderedContent
 from reconciler.control.state import ControlState
@@ -35,9 +36,34 @@ class Revision:
     commit: str
     spec_revision: str | None = None
     """The commit of the spec that a release was made with, where its tag says so."""
+    form: Literal["sha1", "sha256"] = "sha1"
+    """`sha256`: no commit, but the digest of the tree in a directory, whose `ref` is DIRECTORY."""
 
     def __str__(self) -> str:
-        return f"{self.ref}@sha1:{self.commit}"
+        return f"{self.ref}@{self.form}:{self.commit}"
+
+
+DIRECTORY: Final = "dir"
+"""What stands for a branch in the revision of a directory: `dir@sha256:<digest of its tree>`."""
+
+DirectoryKey = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""(project, include, exclude): targets that differ in neither get the same tree."""
+
+
+def directory_key(project: Project, target: SyncTarget) -> DirectoryKey:
+    return project.id, target.include, target.exclude
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryFacts:
+    """What was found in the directory that a project is synced from."""
+
+    digest: str
+    """Of the tree that goes to its targets (`agent.index.tree_digest`), in hex."""
+    ignore: tuple[str, ...]
+    """gitignore lines: what of it is left out."""
+    templates: Mapping[str, str | Setback | None] = field(default_factory=dict)
+    """Text of the templates that rendered files name, by path; None: not there."""
 
 
 SecretsKey = tuple[str, str]
@@ -68,6 +94,8 @@ class Facts:
     key_id: str
     suspended: ControlState = field(default_factory=ControlState)
     """What operators have suspended, over what the spec says."""
+    directories: Mapping[DirectoryKey, DirectoryFacts | Setback] = field(default_factory=dict)
+    """Of projects that have no repository."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,17 +1,20 @@
 """The desired state of a sync target: one project at one path on one node. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from agent.ignore import DEFAULT_IGNORES
 from agent.wire.messages import RenderedContent
 from reconciler.desired_model import (
+    DIRECTORY,
     DesiredSync,
+    DirectoryFacts,
     Facts,
     Revision,
     SetbackRaised,
+    directory_key,
     split_inputs,
     suspended,
     suspended_by_operator,
@@ -47,41 +50,75 @@ def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredS
     if not project.sync.enabled:
         message = f"the sync of {project.id} is off in the spec; remove `enabled: false`"
         return replace(resource, setback=Setback(Reason.SUSPENDED, message, blocks=False))
-    revision = project_revision(facts.spec, project, facts.releases, facts.branches)
-    if isinstance(revision, Setback):
-        return replace(resource, setback=revision)
-    paths = facts.commits[revision.commit]
-    if isinstance(paths, Setback):
-        return replace(resource, setback=paths)
-    if project.build is None and not paths.has_directory(project.path):
-        message = f"`{project.path}` does not exist in {revision}; correct projects.{project.id}.path"
-        return replace(resource, setback=Setback(Reason.REVISION_NOT_FOUND, message))
+    origin = _from_directory(facts, project, target) if project.source else _from_repository(facts, project)
+    if isinstance(origin, Setback):
+        return replace(resource, setback=origin)
     rules = project.sync
-    ignore = (*(DEFAULT_IGNORES if rules.ignore_defaults else ()), *rules.ignore_patterns)
-    if rules.ignore_file is not None:
-        text = facts.ignore_files[revision.commit, ignore_file_path(project)]
-        if isinstance(text, Setback):
-            return replace(resource, setback=text)
-        if text is None:
-            message = f"`{ignore_file_path(project)}` does not exist in {revision}; correct sync.ignore_file"
-            return replace(resource, setback=Setback(Reason.REVISION_NOT_FOUND, message))
-        ignore += tuple(text.splitlines())
     public = {
-        # A build may read anything of its checkout.
-        f"path {project.path}": paths.below("." if project.build else project.path),
+        f"path {project.path}": origin.content,
         "target": digest(msgspec.to_builtins(target)),
-        "rules": digest([ignore, rules.ignore_permissions, rules.delete_foreign]),
+        "rules": digest([origin.ignore, rules.ignore_permissions, rules.delete_foreign]),
         "after": digest(project.after),
     }
     if project.build is not None:
         public["build"] = digest(project.build.task)
-    resource = replace(resource, revision=revision, inputs=Inputs(public, {}), ignore=ignore)
+    resource = replace(resource, revision=origin.revision, inputs=Inputs(public, {}), ignore=origin.ignore)
     try:
         return _with_files(facts, resource, project)
     except SetbackRaised as raised:
         return replace(resource, setback=raised.setback)
     except TrueupError as error:
         return replace(resource, setback=Setback.of(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where the tree of a target comes from: which one, a digest of its content, what is left out of it."""
+
+    revision: Revision
+    content: str
+    ignore: tuple[str, ...]
+
+
+def _from_directory(facts: Facts, project: Project, target: SyncTarget) -> _Origin | Setback:
+    found = facts.directories[directory_key(project, target)]
+    if isinstance(found, Setback):
+        return found
+    return _Origin(Revision(DIRECTORY, found.digest, form="sha256"), found.digest, found.ignore)
+
+
+def _from_repository(facts: Facts, project: Project) -> _Origin | Setback:
+    revision = project_revision(facts.spec, project, facts.releases, facts.branches)
+    if isinstance(revision, Setback):
+        return revision
+    paths = facts.commits[revision.commit]
+    if isinstance(paths, Setback):
+        return paths
+    if project.build is None and not paths.has_directory(project.path):
+        message = f"`{project.path}` does not exist in {revision}; correct projects.{project.id}.path"
+        return Setback(Reason.REVISION_NOT_FOUND, message)
+    ignore_file = ""
+    if project.sync.ignore_file is not None:
+        text = facts.ignore_files[revision.commit, ignore_file_path(project)]
+        if isinstance(text, Setback):
+            return text
+        if text is None:
+            message = f"`{ignore_file_path(project)}` does not exist in {revision}; correct sync.ignore_file"
+            return Setback(Reason.REVISION_NOT_FOUND, message)
+        ignore_file = text
+    # A build may read anything of its checkout.
+    content = paths.below("." if project.build else project.path)
+    return _Origin(revision, content, ignore_lines(project, ignore_file))
+
+
+def ignore_lines(project: Project, ignore_file: str) -> tuple[str, ...]:
+    """The gitignore lines of a project, given the text of its ignore file."""
+    rules = project.sync
+    return (
+        *(DEFAULT_IGNORES if rules.ignore_defaults else ()),
+        *rules.ignore_patterns,
+        *ignore_file.splitlines(),
+    )
 
 
 def _with_files(facts: Facts, resource: DesiredSync, project: Project) -> DesiredSync:
@@ -142,13 +179,20 @@ def _template(facts: Facts, resource: DesiredSync, file: RenderedFile) -> str:
     if file.template is None:
         return ""
     assert resource.revision is not None  # files come last
-    text = facts.templates[resource.revision.commit, file.template]
+    text: str | Setback | None
+    where = "the repository"
+    if resource.project.source is not None:
+        found = facts.directories[directory_key(resource.project, resource.target)]
+        assert isinstance(found, DirectoryFacts)  # otherwise there is no revision
+        text, where = found.templates[file.template], "the directory"
+    else:
+        text = facts.templates[resource.revision.commit, file.template]
     if isinstance(text, Setback):
         raise SetbackRaised(text)
     if text is None:
         message = (
             f"`{file.template}` does not exist in {resource.revision}; correct the `template` of "
-            f"{file.path}, which is named from the root of the repository"
+            f"{file.path}, which is named from the root of {where}"
         )
         raise SetbackRaised(Setback(Reason.REVISION_NOT_FOUND, message))
     return text
@@ -168,7 +212,7 @@ def project_revision(
     branches: Mapping[tuple[str, str], Revision | Setback],
 ) -> Revision | Setback:
     """What a project of a repository is at: its unit's release in its environment, or the tip of a branch."""
-    assert project.repository is not None  # a directory is unbuilt, and reported before
+    assert project.repository is not None
     if project.environment is not None and project.unit is not None:
         return releases[project.unit, project.environment]
     return branches[project.repository, project.branch or spec.repositories[project.repository].branch]

@@ -38,9 +38,9 @@ RETRYABLE_REASONS = frozenset(
         Reason.AGENT_UNREACHABLE,
         Reason.SYNC_FAILED,
         Reason.PROTOCOL_ERROR,
-        # The agents' own: the target or the source changed under the task, or something else uses it.
+        # The agents' own: the target changed under the task, or something else uses it. Not where the source
+        # changed: the same index cannot be served any more, and the next pass makes another.
         "Busy",
-        "SourceChanged",
         "TargetBusy",
         "TargetChanged",
         "VerificationFailed",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from reconciler.control.state import ControlState
 from reconciler.desired import Facts, Revision, SecretsKey, ignore_file_path, project_revision
+from reconciler.desired_model import DirectoryFacts, DirectoryKey
 from reconciler.errors import TrueupError
 from reconciler.keys import MasterKey
 from reconciler.observation import Setback
@@ -43,6 +44,7 @@ async def gather_facts(
     settings: Settings,
     key: MasterKey,
     suspended: ControlState,
+    directories: Mapping[DirectoryKey, DirectoryFacts | Setback],
     offline: bool = False,
 ) -> Facts:
     """Everything that `make_desired` needs, looked up concurrently, given the release of each unit.
@@ -75,6 +77,7 @@ async def gather_facts(
         hash_key=key.hash_key,
         key_id=key.key_id,
         suspended=suspended,
+        directories=directories,
     )
 
 

@@ -8,6 +8,7 @@ from reconciler.around import finding_under_way
 from reconciler.carried import Carried, End
 from reconciler.control.state import ControlState
 from reconciler.desired import Desired, Facts
+from reconciler.directories import Looks
 from reconciler.fleet import Fleet
 from reconciler.holds import with_untold_failures
 from reconciler.journal import StepRecord
@@ -41,6 +42,8 @@ class Prepared:
     decided: Decided
     control: ControlState
     control_commit: str
+    directories: Looks
+    """What is in the directories that projects are synced from."""
     replayed: tuple[StepRecord, ...] = ()
     """Steps that an earlier process finished and did not get into the status branch."""
     untold: tuple[StepRecord, ...] = ()

@@ -15,6 +15,7 @@ import trio
 from reconciler.bulletin import Bulletin
 from reconciler.control.branch import ControlBranch
 from reconciler.deploy.context import RunContext, sweep_homes
+from reconciler.directories import Directories
 from reconciler.enrolling import enrol, enrolled
 from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.fleet import Fleet
@@ -113,6 +114,8 @@ class Primary:
     journal: Journal
     run_context: RunContext
     now: Callable[[], datetime]
+    directories: Directories
+    """On this machine, that projects are synced from."""
     alone: bool
     """No other process is making a pass on this state directory."""
     _secret_cache: SecretCache
@@ -334,6 +337,7 @@ async def open_primary(
                 journal=journal,
                 run_context=RunContext.of(settings),
                 now=utc_now,
+                directories=Directories(nursery.start_soon, (settings.state_dir, settings.tls_dir)),
                 alone=lock is not None,
                 _secret_cache=open_secret_cache(settings),
                 _nursery=nursery,

@@ -7,6 +7,7 @@ repaired by the next one, which starts from what git, the status branch and the 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 
 import structlog
 import trio
@@ -18,6 +19,7 @@ from reconciler.control.state import fold
 from reconciler.deploy.looking import looking
 from reconciler.deploy.removal import removable
 from reconciler.desired import make_desired
+from reconciler.directories import PATIENCE, DirectoryLook, record_changes
 from reconciler.environment_status import returned_to
 from reconciler.errors import Problem
 from reconciler.gather import gather_facts, releases_of
@@ -160,6 +162,7 @@ async def _one_pass(
     )
     primary.bulletin.tell()
     spec = prepared.spec.spec
+    await record_changes(primary.directories, primary.journal)
     # apply
     recorder = await recorder_of(primary, prepared)
     work = Work(primary, prepared, recorder, on_change=on_change, ongoing=ongoing)
@@ -276,6 +279,8 @@ async def prepare(
     # A release may have resources under names that the head has changed since.
     recorded, untold = known_at_start(published, replayed, interrupted, spec.spec.moved)
     # desired
+    waits = inf if ongoing is None else PATIENCE
+    directories = await primary.directories.look(spec.spec, patience=waits)
     facts = await gather_facts(
         spec.spec,
         spec.revision,
@@ -286,6 +291,9 @@ async def prepare(
         settings=settings,
         key=primary.key,
         suspended=control,
+        directories={
+            key: look.facts if isinstance(look, DirectoryLook) else look for key, look in directories.items()
+        },
         offline=offline,
     )
     desired = await trio.to_thread.run_sync(make_desired, facts)
@@ -354,6 +362,7 @@ async def prepare(
         decided,
         control,
         primary.operators.tip,
+        directories,
         replayed,
         untold,
         gone,

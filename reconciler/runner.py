@@ -18,6 +18,7 @@ from agent.backoff import Backoff
 from agent.failures import single
 from reconciler.apply import Outcome
 from reconciler.back_off import FIRST, LONGEST, BackOff
+from reconciler.directory_watch import DirectoryWatch
 from reconciler.drift import resources_of
 from reconciler.errors import JournalUnavailable, SpecInvalid
 from reconciler.exit_codes import ExitCode, pass_exit_code
@@ -75,6 +76,7 @@ class Runner:
             applies=lambda: self._timetable.applies(trio.current_time()),
             told=self._step_ended,
         )
+        primary.directories.on_late = self._directory_read
         self._asked = trio.Event()
         self._passed = trio.Event()
         self._away: frozenset[str] = frozenset()
@@ -156,6 +158,10 @@ class Runner:
     async def watch_drift(self) -> NoReturn:
         """Ask for a pass of what agents say has drifted, for ever."""
         await lasting("heeding agents that tell of drift", self._heed_drift)
+
+    async def watch_directories(self) -> NoReturn:
+        """Ask for a pass of projects whose directory on this machine changed, for ever."""
+        await lasting("watching directories", lambda: DirectoryWatch(self.primary, self.ask).run())
 
     async def _heed_drift(self) -> NoReturn:
         while True:
@@ -268,6 +274,9 @@ class Runner:
         if back:
             self._away -= back
             self.ask(f"connected: {', '.join(sorted(back))}", resources=[f"nodes/{node}" for node in back])
+
+    def _directory_read(self, resource: str) -> None:
+        self.ask(f"the directory of {resource} was read", resources=[resource])
 
     def _secret_changed(self, source: str, environment: str) -> None:
         self.ask(

@@ -98,6 +98,7 @@ async def _serve(primary: Primary, stop: trio.Event, again: Reload) -> None:
             background.start_soon(runner.keep_secrets_fresh)
             background.start_soon(runner.watch_agents)
             background.start_soon(runner.watch_drift)
+            background.start_soon(runner.watch_directories)
             background.start_soon(tell_doubts, primary)
             background.start_soon(runner.act_on_deliveries)
             background.start_soon(keep_alive, primary.settings)

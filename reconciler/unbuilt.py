@@ -30,8 +30,6 @@ def unbuilt_in_service(service: Service) -> Setback | None:
 
 def unbuilt_in_project(project: Project, target: SyncTarget) -> Setback | None:
     where = f"projects.{project.id}."
-    if project.source is not None:
-        return _setback(f"{where}source (a directory on the primary)")
     if target.strategy == "release":
         return _setback(f"{where}sync.strategy: release")
     return None

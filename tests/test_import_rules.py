@@ -78,6 +78,8 @@ PURE = (
     "reconciler.release.told",
     "reconciler.prune",
     "reconciler.release.versions",
+    "reconciler.status.revisions",
+    "reconciler.sync.directory_changes",
     "reconciler.release.windows",
     "reconciler.retry_after",
     "reconciler.scope",

@@ -8,7 +8,6 @@ from tests.bad_world import Case, errors, make_case
 NOT_YET = "is valid, but this version of trueup does not act on it yet"
 
 PROJECTS = {
-    "source (a directory on the primary)": "source: {directory: /srv/build}, sync: {nodes: [NODE]}",
     "sync.strategy: release": "repository: app, branch: main, sync: {strategy: release, nodes: [NODE]}",
 }
 

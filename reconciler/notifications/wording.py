@@ -8,6 +8,7 @@ from typing import Final, Literal
 from reconciler.notifications.news import Kind, News
 from reconciler.spec.model import Credential, Notification
 from reconciler.status.conditions import bounded, whole_second
+from reconciler.status.revisions import split_revision
 
 Severity = Literal["failure", "warning", "success"]
 
@@ -89,8 +90,8 @@ def _draft(channel: Credential, found: list[News], origin: Origin, mask: Callabl
 
 def _line(each: News, mask: Callable[[str], str]) -> str:
     what = bounded(mask(f"{each.reason}: {each.message}" if each.message else each.reason), MAX_LINE)
-    tag, _, commit = each.revision.rpartition("@sha1:")
-    revision = bounded(f"{tag} {commit.removeprefix('sha1:')[:12]}".strip(), MAX_TITLE)
+    tag, commit = split_revision(each.revision)
+    revision = bounded(f"{tag} {commit[:12]}".strip(), MAX_TITLE)
     at = f" at {revision}" if revision else ""
     return f"{_WORDS[each.kind]}: {each.resource}{at}: {what}"
 

@@ -120,6 +120,8 @@ class Reason(StrEnum):
     SYNC_FAILED = "SyncFailed"
     PATH_REFUSED = "PathRefused"
     AGENT_TOO_OLD = "AgentTooOld"
+    SOURCE_CHANGED = "SourceChanged"
+    WATCH_FAILED = "WatchFailed"
     CONNECTION_REFUSED = "ConnectionRefused"
     CONNECTION_LOST = "ConnectionLost"
     PROTOCOL_ERROR = "ProtocolError"

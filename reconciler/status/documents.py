@@ -143,7 +143,7 @@ class EnvironmentStatus(Document, frozen=True, kw_only=True):
 class Applied(Document, frozen=True, kw_only=True):
     """What services and synced targets have in common.
 
-    Revisions read `v1.0.1@sha1:<commit>`. `config_hash` and `inputs` are of what was last established;
+    Revisions read as `status.revisions` says. `config_hash` and `inputs` are of what was last established;
     the hash is empty while nothing is known to be.
     """
 
@@ -393,8 +393,3 @@ def bounded_problems(problems: Iterable[object]) -> tuple[str, ...]:
     lines = [bounded(str(problem)) for problem in problems]
     more = len(lines) - MAX_PROBLEMS
     return tuple(lines) if more <= 0 else (*lines[:MAX_PROBLEMS], f"and {more} more")
-
-
-def revision_text(ref: str, commit: str) -> str:
-    """`v1.0.1@sha1:<commit>`; the commit alone where there is no ref."""
-    return f"{ref}@sha1:{commit}" if ref else f"sha1:{commit}"

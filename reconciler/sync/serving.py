@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -85,26 +86,45 @@ class TreeSource:
         exclude: Sequence[str] = (),
         reserved: Collection[str] = (),
         ignore_permissions: bool = False,
+        root_fd: int | None = None,
+        remembered: "Remembered | None" = None,
     ) -> "TreeSource":
         """Scans and hashes `directory`, in worker threads.
 
         `ignore`, `include` and `exclude` are gitignore lines; with `include`, only what matches it is
         taken, with the directories above. `reserved` are paths of rendered files, which win over
-        files of the tree. Raises LookFailed where the directory can't be read, PathRefused for a name
-        that can't be sent, TransferFailed where it changed while it was read.
+        files of the tree. `root_fd` is the directory where the caller has it open; `remembered`, what
+        spares reading again what did not change. Raises LookFailed where the directory can't be read,
+        PathRefused for a name that can't be sent, TransferFailed where it changed while it was read.
         """
         try:
-            root_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            own_fd = (
+                os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if root_fd is None else None
+            )
         except OSError as error:
             raise LookFailed(f"cannot read the directory {directory}: {error.strerror}") from error
+        fd = root_fd if own_fd is None else own_fd
+        assert fd is not None
         try:
-            return await _build(
-                directory, root_fd, _Selection(ignore, include, exclude, reserved), ignore_permissions
-            )
+            selection = _Selection(ignore, include, exclude, reserved)
+            return await _build(directory, fd, selection, ignore_permissions, remembered)
         except OSError as error:
             raise LookFailed(f"cannot read {error.filename or directory}: {error.strerror}") from error
         finally:
-            os.close(root_fd)
+            if own_fd is not None:
+                os.close(own_fd)
+
+
+class Remembered(Protocol):
+    """What earlier scans of a directory have found, as far as it still holds."""
+
+    def whole(self, found: Mapping[str, Found]) -> TreeSource | None:
+        """The source of an earlier scan that found exactly the same."""
+        ...
+
+    async def hash(self, root_fd: int, files: Sequence[tuple[str, Found]]) -> Mapping[str, bytes | None]:
+        """As `hash_files`."""
+        ...
 
 
 class _Selection:
@@ -140,7 +160,11 @@ class _Selection:
 
 
 async def _build(
-    directory: Path, root_fd: int, selection: _Selection, ignore_permissions: bool
+    directory: Path,
+    root_fd: int,
+    selection: _Selection,
+    ignore_permissions: bool,
+    remembered: Remembered | None = None,
 ) -> TreeSource:
     def walk() -> dict[str, Found]:
         found = selection.choose(scan(root_fd, selection.leave_out, reserved=selection.reserved).found)
@@ -148,13 +172,15 @@ async def _build(
         return found
 
     found = await trio.to_thread.run_sync(walk)
+    if remembered is not None and (known := remembered.whole(found)) is not None:
+        return known
     warnings = [
         f"{path!r} is a FIFO, socket or device and is not sent"
         for path, there in sorted(found.items())
         if there.kind == "other"
     ]
     files = sorted((path, there) for path, there in found.items() if there.kind == "file")
-    contents = await hash_files(root_fd, files)
+    contents = await (hash_files if remembered is None else remembered.hash)(root_fd, files)
 
     def finish() -> TreeSource:
         entries: list[Entry] = []

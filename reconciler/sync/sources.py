@@ -1,11 +1,12 @@
-"""What projects are synced from: one checkout and one build for each project and commit of a pass.
+"""What projects are synced from: a directory as it was looked at, or one checkout and one build for each
+project and commit of a pass.
 
 However many targets a project has, its tree is checked out, built, scanned and hashed once.
 """
 
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 import structlog
@@ -16,6 +17,8 @@ from reconciler.apply import Details
 from reconciler.deploy.build import BuildRequest, run_build
 from reconciler.deploy.context import RunContext
 from reconciler.desired import DesiredSync
+from reconciler.desired_model import directory_key
+from reconciler.directories import DirectoryLook, Looks
 from reconciler.errors import StepFailed
 from reconciler.git.checkout import checkout
 from reconciler.identity import project_id
@@ -32,11 +35,20 @@ TreeKey = tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 class ProjectSources:
     """Checkouts and scanned trees of one pass; all are removed when it is left."""
 
-    def __init__(self, spec: Spec, repositories: Repositories, checkouts: Path, context: RunContext) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        repositories: Repositories,
+        checkouts: Path,
+        context: RunContext,
+        directories: Looks = MappingProxyType({}),
+    ) -> None:
+        """`directories`: trees of projects without a repository, as when the pass was planned."""
         self._spec = spec
         self._repositories = repositories
         self._checkouts = checkouts
         self._context = context
+        self._live = directories
         self._stack = AsyncExitStack()
         self._locks: dict[tuple[str, str], trio.Lock] = {}
         self._directories: dict[tuple[str, str], Path] = {}
@@ -76,6 +88,10 @@ class ProjectSources:
     async def tree(self, sync: DesiredSync) -> TreeSource:
         """The scanned tree for one target, shared with all targets that have the same rules."""
         project, target = sync.project, sync.target
+        if project.source is not None:
+            found = self._live[directory_key(project, target)]
+            assert isinstance(found, DirectoryLook)  # a step has no setback
+            return found.source
         key = (*_key(sync), sync.ignore, target.include, target.exclude)
         async with self._lock(sync):
             if key not in self._trees:

@@ -96,6 +96,7 @@ class Place:
             settings=load_settings({"TRUEUP_STATE_DIR": str(self.root / "state"), "LEVEL": level}),
             key=MasterKey.generate(),
             suspended=ControlState(),
+            directories={},
         )
 
 

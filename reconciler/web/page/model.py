@@ -12,6 +12,7 @@ from reconciler.status.conditions import (
     Reason,
     find_condition,
 )
+from reconciler.status.revisions import split_revision
 
 
 class Tone(StrEnum):
@@ -332,6 +333,6 @@ def short(commit: str) -> str:
 
 
 def revision_of(text: str) -> tuple[str, str]:
-    """Ref and short commit of `v1.0.1@sha1:…`."""
-    ref, _, commit = text.partition("@sha1:")
+    """Ref and short commit of `v1.0.1@sha1:…`; of a directory `dir` and its short digest."""
+    ref, commit = split_revision(text)
     return ref, short(commit)

@@ -27,7 +27,6 @@ from reconciler.status.documents import (
     add_history,
     bounded_problems,
     record_release,
-    revision_text,
 )
 from reconciler.status.files import (
     KIND_NAMES,
@@ -39,6 +38,7 @@ from reconciler.status.files import (
     render_document,
     render_files,
 )
+from reconciler.status.revisions import split_revision
 from schema import read_schema
 from tests.reconciler.status.documents import (
     COMMIT,
@@ -326,5 +326,7 @@ def test_problems_are_bounded() -> None:
 
 
 def test_revisions_are_written_as_users_of_flux_know_them() -> None:
-    assert revision_text("v1.0.1", COMMIT) == REVISION
-    assert revision_text("", COMMIT) == f"sha1:{COMMIT}"
+    assert split_revision(REVISION) == ("v1.0.1", COMMIT)
+    assert split_revision(f"sha1:{COMMIT}") == ("", COMMIT)
+    assert split_revision(f"dir@sha256:{'e' * 64}") == ("dir", "e" * 64)
+    assert split_revision("") == ("", "")
