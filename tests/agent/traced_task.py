@@ -1,0 +1,74 @@
+"""A process that runs a task in a child of its own, which waits until a tracer holds it.
+
+Orders are JSON lines `{"base": ..., "source": ...}`, answered by `{"pid": N}`; the line that follows lets the
+child go, and its end is answered with `{"killed": bool, "state": ..., "reason": ...}`. Nothing that the child
+does for the answer is a call that writes to a file. Work is done in one thread, so that the number of a call
+among those of its kind is the same each time.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import trio
+
+import agent.scan
+import agent.transfer
+from tests.agent.syncing import Host, synchronise
+from tests.agent.upheaval import POLICY
+
+_PR_SET_PTRACER = 0x59616D61
+_PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
+
+
+def run_child(order: dict[str, Any], go: int, answers: socket.socket) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
+    os.read(go, 1)
+
+    async def task() -> None:
+        trio.to_thread.current_default_thread_limiter().total_tokens = 1
+        outcome = await synchronise(Path(order["source"]), Host(Path(order["base"])), **POLICY)
+        report = outcome.report
+        answers.send(json.dumps({"state": report.state, "reason": report.reason}).encode())
+
+    trio.run(task)
+
+
+def main() -> None:
+    agent.scan.WORKERS = 1
+    agent.transfer.WORKERS = 1  # type: ignore[attr-defined]
+    for line in sys.stdin:
+        wait, go = os.pipe()
+        take, give = socket.socketpair()
+        child = os.fork()
+        if child == 0:
+            take.close()
+            os.close(go)
+            try:
+                run_child(json.loads(line), wait, give)
+            except BaseException:
+                give.send(json.dumps({"state": "CRASHED", "reason": traceback.format_exc()[-8000:]}).encode())
+                os._exit(1)
+            os._exit(0)
+        give.close()
+        os.close(wait)
+        print(json.dumps({"pid": child}), flush=True)
+        sys.stdin.readline()
+        os.write(go, b"!")
+        os.close(go)
+        answer = take.recv(20_000)
+        take.close()
+        _, status = os.waitpid(child, 0)
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        said = json.loads(answer) if answer else {"state": "", "reason": ""}
+        print(json.dumps({"killed": killed, **said}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""A task that changes everything that can change, on a host where somebody did something meanwhile."""
+
+from pathlib import Path
+from typing import Any
+
+from agent.blocks import MIN_BLOCK
+from agent.index import BACKUP_MARK, STAGING
+from agent.wire.messages import RenderedContent
+from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
+
+OLD: Tree = {
+    "changed": b"old" * 100,
+    "big": b"o" * (MIN_BLOCK + 10),
+    "gone/deep": b"gone",
+    "becomes_file/x": b"1",
+    "becomes_folder": b"2",
+    "edited": b"placed",
+    "link": "changed",
+}
+NEW: Tree = {
+    "changed": b"new" * 100,
+    "big": b"o" * MIN_BLOCK + b"n" * 10,
+    "fresh/file": b"fresh",
+    "fresh/none": None,
+    "becomes_file": b"3",
+    "becomes_folder/y": b"4",
+    "edited": b"new",
+    "link": "big",
+}
+FOREIGN: Tree = {"mine": b"mine", "fresh/mine": b"mine too", "fresh": None, "edited": b"by hand"}
+FORMER = (RenderedContent(path="conf/.env", content=b"A=0\n"),)
+RENDERED = (RenderedContent(path="conf/.env", content=b"A=1\n"),)
+POLICY: dict[str, Any] = {"durability": "commit", "on_local_edit": "backup", "rendered": RENDERED}
+
+
+class Upheaval:
+    """Hosts with the old tree and what somebody did there, for a task to the new one."""
+
+    def __init__(self, where: Path) -> None:
+        self.base = where / "host"
+        self.old = write_tree(where / "old", OLD)
+        self.new = write_tree(where / "new", NEW)
+
+    async def host(self) -> Host:
+        """A host as it was before the task."""
+        host = Host(self.base)
+        assert (await synchronise(self.old, host, **POLICY | {"rendered": FORMER})).state == "SUCCESS"
+        write_tree(host.target, FOREIGN)
+        return host
+
+    async def retry(self, host: Host, note: object) -> None:
+        """What a task that was cut off left is whole, and the next one completes it."""
+        check_whole(read_tree(host.target), note)
+        outcome = await synchronise(self.new, host, **POLICY)
+        assert outcome.state == "SUCCESS", (note, outcome.report.message)
+        found = read_tree(host.target)
+        backups = [path for path in found if BACKUP_MARK in path]
+        # One that was named before the cut and is still the original, and the one of the retry.
+        assert 1 <= len(backups) <= 2, note
+        assert {found.pop(path) for path in backups} == {b"by hand"}, note
+        expected = read_tree(self.new) | {"mine": b"mine", "fresh/mine": b"mine too"}
+        assert found == expected | {"conf": None, "conf/.env": b"A=1\n"}, note
+
+
+def check_whole(found: Tree, note: object) -> None:
+    """Each path has its old or its new content, and nothing of somebody else's is lost."""
+    for path, content in found.items():
+        if not path.startswith((STAGING, "conf")) and BACKUP_MARK not in path:
+            allowed = [tree[path] for tree in (OLD, NEW, FOREIGN) if path in tree]
+            assert content in allowed or content is None, (note, path)
+    assert found["mine"] == b"mine"
+    assert found["fresh/mine"] == b"mine too"
+    assert found["conf/.env"] in (b"A=0\n", b"A=1\n")
+    assert {"changed", "big", "link"} <= found.keys(), note
+    kept = [content for path, content in found.items() if path == "edited" or BACKUP_MARK in path]
+    assert b"by hand" in kept, note
