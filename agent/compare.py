@@ -17,7 +17,7 @@ import trio
 from agent.folders import Folders
 from agent.ignore import Ignore
 from agent.index import PERMISSIONS, ancestors
-from agent.manifest import Manifest, Placed, load, other_targets
+from agent.manifest import Manifest, Placed, load, other_targets, state_of
 from agent.rules import AgentRules
 from agent.scan import Found, hash_files, look_at, scan, settled
 from agent.target import Target, check_target, open_target, private_inside
@@ -56,7 +56,7 @@ async def compare(
 
     Raises TrueupError and OSError for what cannot be looked at, which is not the same as gone.
     """
-    before = await trio.to_thread.run_sync(_state_of, record)
+    before = await trio.to_thread.run_sync(state_of, record)
     manifest = await trio.to_thread.run_sync(load, record)
     if manifest is None or manifest.pending or manifest.deleting:
         return None  # a task is at work, or was cut off: the next one sees to it
@@ -72,17 +72,8 @@ async def compare(
             difference = await look.run(rules, state_dir, memory)
         finally:
             target.close()
-    after = await trio.to_thread.run_sync(_state_of, record)
+    after = await trio.to_thread.run_sync(state_of, record)
     return difference if before == after else None
-
-
-def _state_of(record: Path) -> bytes:
-    """Another one for each manifest that was saved, as each replaces the one before; empty for none."""
-    try:
-        status = record.stat()
-    except FileNotFoundError:
-        return b""
-    return f"{status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_size}".encode()
 
 
 @dataclass(slots=True)

@@ -52,6 +52,8 @@ class View:
     found: dict[str, Found] = field(default_factory=dict)
     ignored: set[str] = field(default_factory=set)
     """What an ignore line, a reservation or trueup's own names kept out of `found`."""
+    ignored_folders: set[str] = field(default_factory=set)
+    """Those of `ignored` that are directories."""
     entered: frozenset[str] | None = frozenset()
     """Directories that were looked into where they exist; None: all."""
     ours: dict[str, Placed] = field(default_factory=dict)
@@ -169,7 +171,8 @@ def _scan_into(view: View, root_fd: int, scope: Scope, folders: Collection[str])
     result = scan(root_fd, scope.ignore, only=only, reserved=scope.reserved)
     for path in [path for path in view.blocks if result.found.get(path) != view.found.get(path)]:
         del view.blocks[path]
-    view.found, view.ignored, view.entered = result.found, result.ignored, only
+    view.found, view.entered = result.found, only
+    view.ignored, view.ignored_folders = result.ignored, result.ignored_folders
 
 
 def _believe(view: View, items: Iterable[Placed]) -> None:

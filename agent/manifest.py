@@ -160,6 +160,15 @@ def save(path: Path, manifest: Manifest, *, durable: bool) -> None:
             os.close(folder)
 
 
+def state_of(record: Path) -> bytes:
+    """Another one for each manifest that was saved, as each replaces the one before; empty for none."""
+    try:
+        status = record.stat()
+    except FileNotFoundError:
+        return b""
+    return f"{status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_size}".encode()
+
+
 def other_targets(state_dir: Path, target: str) -> list[str]:
     """Paths of other targets that lie inside `target`, relative to it; a task must not touch them.
 

@@ -22,6 +22,7 @@ from agent.libc import sync_file_system
 from agent.look import Scope, View, look
 from agent.manifest import Manifest, load, manifest_path, other_targets, save
 from agent.pulse import FLUSH_SECONDS, quiet
+from agent.recall import forget
 from agent.rules import AgentRules
 from agent.scan import look_at
 from agent.staging import sweep_staging
@@ -187,6 +188,7 @@ def _rmdir(above: int, name: str) -> None:
 
 
 def _forget(record: Path) -> None:
+    forget(record)
     record.unlink(missing_ok=True)
     folder = os.open(record.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

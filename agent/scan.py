@@ -59,6 +59,8 @@ class Scan:
 
     found: dict[str, Found] = field(default_factory=dict)
     ignored: set[str] = field(default_factory=set)
+    ignored_folders: set[str] = field(default_factory=set)
+    """Those of `ignored` that are directories."""
 
 
 def found_from(status: os.stat_result, link: str = "") -> Found:
@@ -134,6 +136,8 @@ def scan(
                         or (matches is not None and matches(path, is_dir))
                     ):
                         result.ignored.add(path)
+                        if is_dir:
+                            result.ignored_folders.add(path)
                         continue
                     try:
                         status = item.stat(follow_symlinks=False)

@@ -9,24 +9,24 @@ import trio
 from agent import rendered
 from agent.apply import Application, check_room, set_time
 from agent.changes import Changes
-from agent.commands import check_commands, command_environment, last_lines, run_command
-from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
+from agent.commands import command_environment, last_lines, run_command
+from agent.errors import TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, single
 from agent.fetch import fetch_index
-from agent.ignore import Ignore
 from agent.itemise import Outlook, tell_forecast
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, observed_digest, observed_entries
-from agent.manifest import Manifest, Placed, load, manifest_path, other_targets, save, with_rendered
+from agent.manifest import Manifest, Placed, load, manifest_path, save, with_rendered
 from agent.planning import Planned, plan
 from agent.pulse import FLUSH_SECONDS, quiet
+from agent.recall import recall, remember
 from agent.record import established_digest, record, wait_for_clock
 from agent.rules import AgentRules
+from agent.scope import check_task, scope_of
 from agent.staging import sweep_staging
-from agent.target import Target, check_target, open_target, private_inside
+from agent.target import Target, check_target, open_target
 from agent.wire.channel import Channel
 from agent.wire.messages import (
-    DIGEST_SIZE,
     ITEMISE,
     AfterResult,
     Entry,
@@ -36,7 +36,6 @@ from agent.wire.messages import (
 )
 from agent.writer import Writer
 
-MAX_PROJECT = 255
 MAX_WARNINGS = 50
 _MAX_WARNING = 400
 
@@ -79,6 +78,7 @@ class _Run:
         self._manifest: Manifest | None = None
         self._view = View()
         self._observed = b""
+        self._unchanged = False
         self._rendered_equal = False
         self._after_done = False
         self._root_mtime_ns = 0
@@ -99,12 +99,16 @@ class _Run:
 
     async def run(self) -> TaskReport:
         task = self._task
-        self._check_task()
-        scope = await self._look()
+        check_task(task, self._rules)
+        scope = await self._open_and_glance()
+        if not self._unchanged:
+            await self._look(scope)
         differing = await self._look_at_rendered()
         if task.observe:
             if self._itemises:
                 await self._tell_what_would_be_done(scope, differing)
+            else:
+                await self._remember(scope)
             return self._report("SUCCESS", established=self._observed)
         target = self._target
         if target is not None:
@@ -112,8 +116,13 @@ class _Run:
             await trio.to_thread.run_sync(sweep_staging, target.fd)
         equal = target is not None and self._observed == task.tree
         if equal and not differing and self._after_done:
-            await self._refresh_manifest(scope)
+            if not self._unchanged:
+                await self._refresh_manifest(scope)
+                await self._remember(scope)
             return self._report("SUCCESS", established=self._observed)
+        if self._unchanged:
+            await self._look(scope)
+            equal = target is not None and self._observed == task.tree
         if equal:
             index: Sequence[Entry] = await trio.to_thread.run_sync(observed_entries, self._view, scope)
             changes = Changes()
@@ -129,56 +138,37 @@ class _Run:
         self._rendered_equal = self._after_done = True
         return self._report("SUCCESS", established=established)
 
-    def _check_task(self) -> None:
-        """Refuses, before anything is looked at, what this host would not do in the end."""
+    async def _open_and_glance(self) -> Scope:
+        """Opens the target, where there is one, and sees whether all is as it was at the last look."""
         task = self._task
-        if not task.project.isprintable() or len(task.project) > MAX_PROJECT:
-            # Commands get it in their environment.
-            raise RemoteProtocolError("the name of the task's project is no name")
-        check_target(task.target_path, self._rules.roots)
-        rendered.check_rendered(task.rendered)
-        if task.observe and not self._itemises:
-            return
-        if not task.observe:
-            check_commands(task.after, self._rules.commands)
-        if len(task.tree) != DIGEST_SIZE:
-            raise RemoteProtocolError("the task's tree digest does not have 32 bytes")
-        if not 0 <= task.max_delete <= 1:
-            raise RemoteProtocolError("the task's max_delete is not between 0 and 1")
+        scope = await scope_of(task, self._rules, self._state_dir)
+        self._target = target = await trio.to_thread.run_sync(self._open, False)
+        self._after_done = not task.after
+        if target is None:
+            return scope
+        await target.lock(shared=task.observe)
+        if self._itemises:
+            return scope  # it tells of each entry
+        last = await trio.to_thread.run_sync(
+            recall, self._manifest_path, target.fd, target.identity, task, scope
+        )
+        if last is not None:
+            self._unchanged, self._observed, self._foreign = True, last.tree, last.foreign
+            self._after_done = not task.after or (not last.after_due and last.after == task.after)
+        return scope
 
-    async def _look(self) -> Scope:
-        """Opens the target, where there is one, and sees what of ours it holds."""
+    async def _look(self, scope: Scope) -> None:
+        """Sees what of ours the target holds."""
         task = self._task
-        private = await trio.to_thread.run_sync(
-            private_inside, task.target_path, self._rules.roots, self._rules.private
-        )
-        rendered.check_apart(task.rendered, private)
-        self._target = await trio.to_thread.run_sync(self._open, False)
+        self._manifest = manifest = await trio.to_thread.run_sync(load, self._manifest_path)
         if self._target is not None:
-            await self._target.lock(shared=self._task.observe)
-        self._manifest = await trio.to_thread.run_sync(load, self._manifest_path)
-        own = private | {file.path for file in task.rendered}
-        others: Iterable[str] = ()
-        if task.delete_foreign:
-            others = await trio.to_thread.run_sync(other_targets, self._state_dir, task.target_path)
-        scope = Scope(
-            ignore=await trio.to_thread.run_sync(Ignore, task.ignore),
-            forbidden=own,
-            reserved=own.union(others),
-            delete_foreign=task.removes_foreign,
-            keep_edits=task.on_local_edit == "keep",
-            ignore_permissions=task.ignore_permissions,
-        )
-        if self._target is not None:
-            self._view = await look(self._target.fd, self._target.identity, self._manifest, scope)
-            self._observed = await trio.to_thread.run_sync(observed_digest, self._view, scope, self._manifest)
-            self._local_edits = len(self._view.edited)
-            self._foreign = self._view.foreign(scope)
-        manifest = self._manifest
+            self._view = view = await look(self._target.fd, self._target.identity, manifest, scope)
+            self._observed = await trio.to_thread.run_sync(observed_digest, view, scope, manifest)
+            self._local_edits = len(view.edited)
+            self._foreign = view.foreign(scope)
         self._after_done = not task.after or (
             manifest is not None and not manifest.after_due and manifest.after == task.after
         )
-        return scope
 
     def _open(self, create: bool) -> Target | None:
         return open_target(self._task.target_path, self._rules.roots, create=create)
@@ -293,6 +283,12 @@ class _Run:
         writer = Writer(target.fd, view.found)
         placed = await trio.to_thread.run_sync(record, target.fd, index, view, writer, ())
         await self._save_manifest(placed, after_due=False, tree=self._observed)
+
+    async def _remember(self, scope: Scope) -> None:
+        """Keeps what a close look has found, so that a glance will do the next time."""
+        manifest, view = self._manifest, self._view
+        if manifest is not None and self._target is not None and not self._unchanged:
+            await trio.to_thread.run_sync(remember, self._manifest_path, manifest, scope, view, self._foreign)
 
     async def _save_manifest(
         self,

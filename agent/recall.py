@@ -1,0 +1,158 @@
+"""The last close look at a target, kept beside its manifest: where a glance shows the same, it still holds.
+
+This is the index cache: of 50,000 entries none is decoded, compared or kept as long as nothing changed. It is
+worth nothing by itself: it names the manifest that it goes with, and the task has to ask for the same things.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from agent.glance import Glance, glance_of, still
+from agent.look import Scope, View
+from agent.manifest import Identity, Manifest, state_of
+from agent.scan import Found
+from agent.wire.messages import Task
+
+_VERSION = 1
+_CHECK = hashlib.sha256().digest_size
+
+
+class LastLook(msgspec.Struct, frozen=True, array_like=True):
+    """A target in which everything was as its manifest says; `record` is the state of that file."""
+
+    version: int
+    record: bytes
+    scope: bytes
+    root: Identity
+    project: str
+    tree: bytes
+    after: tuple[str, ...]
+    after_due: bool
+    rendered: tuple[str, ...]
+    foreign: int
+    glance: Glance
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(LastLook)
+
+
+def _path_beside(record: Path) -> Path:
+    return record.with_suffix(".look")
+
+
+def recall(record: Path, root_fd: int, root: Identity, task: Task, scope: Scope) -> LastLook | None:
+    """The last look, if it was one for the same task and all is as it was then; blocks.
+
+    Raises OSError where the target can't be read.
+    """
+    try:
+        content = _path_beside(record).read_bytes()
+        if hashlib.sha256(content[_CHECK:]).digest() != content[:_CHECK]:
+            return None
+        last = _decoder.decode(content[_CHECK:])
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if (
+        last.version != _VERSION
+        or last.record != state_of(record)
+        or last.root != root
+        or last.scope != _digest_of(scope)
+        or last.project != task.project
+        or not set(last.rendered).issuperset(file.path for file in task.rendered)
+    ):
+        return None
+    return last if still(root_fd, last.glance) else None
+
+
+def remember(record: Path, manifest: Manifest, scope: Scope, view: View, foreign: int) -> None:
+    """Keeps a look that found everything as `manifest` says, where that is so; blocks.
+
+    What cannot be kept is looked at closely again; nothing else depends on it.
+    """
+    ours = view.ours
+    if (
+        not view.untouched
+        or view.read_any
+        or view.edited
+        or any(placed.kept for placed in ours.values())
+        or manifest.pending
+        or manifest.deleting
+        or not manifest.tree
+        or manifest.tree_has_modes is scope.ignore_permissions
+        or manifest.ignore != scope.ignore.lines
+        or manifest.delete_foreign is not scope.delete_foreign
+        or (scope.delete_foreign and foreign)
+    ):
+        return
+    extras = {path: there.kind == "directory" for path, there in view.found.items() if path not in ours}
+    extras.update((path, path in view.ignored_folders) for path in view.ignored)
+    entered = view.entered
+    folders = [
+        path
+        for path, there in view.found.items()
+        if there.kind == "directory" and (entered is None or path in entered)
+    ]
+    write_look(record, manifest, scope, view.found, folders, extras, foreign, view.read_at)
+
+
+def write_look(
+    record: Path,
+    manifest: Manifest,
+    scope: Scope,
+    found: Mapping[str, Found],
+    folders: Iterable[str],
+    extras: Mapping[str, bool],
+    foreign: int,
+    read_at: int,
+) -> None:
+    """Keeps what `agent.glance.glance_of` makes of these; blocks."""
+    glance = glance_of(found, folders, extras, read_at)
+    if glance is None:
+        return
+    look = LastLook(
+        version=_VERSION,
+        record=state_of(record),
+        scope=_digest_of(scope),
+        root=manifest.root,
+        project=manifest.project,
+        tree=manifest.tree,
+        after=manifest.after,
+        after_due=manifest.after_due,
+        rendered=manifest.rendered,
+        foreign=foreign,
+        glance=glance,
+    )
+    try:
+        content = _encoder.encode(look)
+    except UnicodeEncodeError:
+        return  # a name that is no UTF-8
+    path = _path_beside(record)
+    fresh = path.with_suffix(".look-new")
+    with contextlib.suppress(OSError):
+        # Two looks may write at once; the digest tells a mixture of theirs.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
+            file.write(hashlib.sha256(content).digest() + content)
+        fresh.rename(path)
+
+
+def forget(record: Path) -> None:
+    """Removes what is kept beside a manifest; blocks."""
+    _path_beside(record).unlink(missing_ok=True)
+
+
+def _digest_of(scope: Scope) -> bytes:
+    """Of all that decides what a look sees."""
+    asked = (
+        scope.ignore.lines,
+        sorted(os.fsencode(path) for path in scope.reserved),
+        scope.delete_foreign,
+        scope.ignore_permissions,
+    )
+    return hashlib.sha256(_encoder.encode(asked)).digest()
