@@ -64,8 +64,21 @@ def validate(spec: Path | None, spec_repo: str | None, output: str, **connection
 @with_settings
 @output_option
 @click.option("--detailed-exitcode", is_flag=True, help="0 nothing to do, 2 changes, 1 error or unknown.")
-def plan(settings: Any, output: str, detailed_exitcode: bool) -> None:
+@click.option(
+    "--files", "project", metavar="PROJECT", help="What its sync would do to each file, as its agents see it."
+)
+@click.option("--wait-agents", default="60s", show_default=True, help="With --files: how long, for agents.")
+def plan(settings: Any, output: str, detailed_exitcode: bool, project: str | None, wait_agents: str) -> None:
     """Show what a pass would do, and why; nothing is changed."""
+    if project is not None:
+        from reconciler.files_plan import plan_files
+
+        patience = _patience(wait_agents)
+        leave(
+            run_async(
+                lambda: plan_files(settings, project, output, patience=patience, detailed=detailed_exitcode)
+            )
+        )
     from reconciler.console import print_plan
     from reconciler.exit_codes import plan_exit_code
     from reconciler.primary import open_primary
@@ -106,10 +119,8 @@ def reconcile(
     from reconciler.notifications.notifier import Notifier
     from reconciler.primary import open_primary
     from reconciler.reconcile import reconcile as run_pass
-    from reconciler.settings_values import parse_duration
 
-    patience = 0.0 if wait_agents in ("0", "0s") else parsed("--wait-agents", parse_duration, wait_agents)
-
+    patience = _patience(wait_agents)
     forbid_core_dumps()
 
     async def run() -> int:
@@ -129,6 +140,13 @@ def reconcile(
         return pass_exit_code(done)
 
     leave(run_async(run))
+
+
+def _patience(text: str) -> float:
+    """Seconds to wait for agents."""
+    from reconciler.settings_values import parse_duration
+
+    return 0.0 if text in ("0", "0s") else parsed("--wait-agents", parse_duration, text)
 
 
 @cli.command()

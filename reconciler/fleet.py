@@ -8,12 +8,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
+import msgspec
 import structlog
 import trio
 
 from agent.backoff import Backoff
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
-from agent.wire.messages import Command, Removal, Task, TaskReport, Work
+from agent.wire.messages import ITEMISE, Command, Removal, Task, TaskReport, Work
 from reconciler.deploy.request import NodeCommand
 from reconciler.desired import DesiredSync
 from reconciler.errors import JournalUnavailable, StepFailed
@@ -28,7 +29,8 @@ from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason, bounded
-from reconciler.sync.hub import AgentUnreachable, Hub
+from reconciler.sync.hub import AgentTooOld, AgentUnreachable, Hub
+from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -144,6 +146,24 @@ class Fleet:
     async def look(self, sync: DesiredSync, tree: bytes) -> TaskReport:
         task = self._task(uuid.uuid4().hex, sync, tree, observe=True)
         return await self._ask(sync.target.node, task, unnamed=Reason.OBSERVATION_FAILED)
+
+    async def itemise(self, sync: DesiredSync, source: TreeSource) -> Itemising:
+        """What a sync to the tree of `source` would do, changing nothing.
+
+        Raises TaskFailed where the agent could not tell, AgentUnreachable, AgentTooOld.
+        """
+        observing = self._task(uuid.uuid4().hex, sync, source.tree, observe=True)
+        task = msgspec.structs.replace(observing, features=(*observing.features, ITEMISE))
+        itemising = Itemising()
+        report = await self._hub.run_task(sync.target.node, task, source, serve=itemising.serve)
+        if report.state == "FAILED":
+            raise TaskFailed(report, unnamed=Reason.OBSERVATION_FAILED)
+        if itemising.sums is None:
+            raise AgentTooOld(
+                f"the agent of the node {sync.target.node} is too old to say what a sync would do",
+                hint="update trueup on that host and restart its agent",
+            )
+        return itemising
 
     async def sync(
         self,

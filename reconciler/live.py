@@ -170,12 +170,13 @@ async def request_if_running(
     *,
     params: Mapping[str, str] | None = None,
     body: Mapping[str, Any] | None = None,
+    deadline: float = DEADLINE,
 ) -> Any:
     """As `request`; None where nothing runs on this state directory. One named elsewhere has to be there."""
     if settings.server is None and not settings.has_state(SOCKET_NAME):
         return None
     try:
-        return await request(settings, method, path, params=params, body=body)
+        return await request(settings, method, path, params=params, body=body, deadline=deadline)
     except NoPrimary:
         if settings.server is not None:
             raise

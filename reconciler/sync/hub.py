@@ -242,10 +242,13 @@ class Hub:
 
     # --- tasks ---------------------------------------------------------------------------------
 
-    async def run_task(self, node: str, task: Work, source: TreeSource | None = None) -> TaskReport:
+    async def run_task(
+        self, node: str, task: Work, source: TreeSource | None = None, *, serve: Serve | None = None
+    ) -> TaskReport:
         """Push a task to a node and serve it until its report comes; the report may be of a failure.
 
-        `source` is what an agent that needs something is served from; only a `Task` that places needs one.
+        `source` is what an agent that needs something is served from, by `serve` if that is given; only a
+        `Task` that places or itemises needs one.
         Cancelling this cancels the task at the agent. Raises AgentUnreachable if the node is not
         connected, goes away, stops getting on or takes longer than a day, and StepFailed if the task is
         too large to be sent; AgentTooOld, before anything is sent, if it would not know the message.
@@ -265,7 +268,7 @@ class Hub:
         finished = False
         try:
             with trio.move_on_after(LONGEST):
-                report = await self._converse(node, channel, task, source)
+                report = await self._converse(node, channel, task, source, serve or self._serve)
                 finished = True
                 return report
             raise AgentUnreachable(
@@ -306,7 +309,7 @@ class Hub:
         return self._traffic.get(task, Traffic())
 
     async def _converse(
-        self, node: str, channel: TaskChannel, task: Work, source: TreeSource | None
+        self, node: str, channel: TaskChannel, task: Work, source: TreeSource | None, serve: Serve
     ) -> TaskReport:
         try:
             await channel.send(task)
@@ -321,7 +324,7 @@ class Hub:
         patience = source.throttle.patience if source is not None else 0.0
         watched = Watched(channel, node, self._silence + patience)
         if source is not None:
-            return await self._serve(watched, source)
+            return await serve(watched, source)
         message, _ = await watched.receive()
         if isinstance(message, TaskReport):
             return message

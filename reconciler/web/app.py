@@ -24,6 +24,7 @@ from reconciler.web.apis import (
     node_writes,
     nodes,
     plan,
+    project_files,
     project_writes,
     projects,
     secrets,
@@ -45,7 +46,7 @@ LOCAL_LIMITS: Final = Limits(deadline=240.0, max_requests=64)
 SUBJECTS: Final = (
     *(general, metrics, webhooks, deploys),
     *(environments, history, services, plan),
-    *(nodes, projects, secrets),
+    *(nodes, projects, project_files, secrets),
     *(decisions, node_writes, project_writes),
 )
 """Each declares its endpoints."""

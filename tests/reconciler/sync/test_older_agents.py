@@ -71,6 +71,8 @@ async def test_an_older_agent_is_served(tmp_path: Path, protocol: int) -> None:
                 first = await agents.sync(sync, tree, ONCE)
                 assert tree_of(root / "site") == tree_of(source)
                 assert first.bytes_received > 500_000
+                with pytest.raises(AgentTooOld, match="too old to say what a sync would do"):
+                    await agents.itemise(sync, tree)
                 again = await agents.sync(sync, tree, ONCE)
                 assert (again.observed, again.files_written, again.bytes_received) == (tree.tree, 0, 0)
                 with (source / "large.bin").open("r+b") as file:
