@@ -157,6 +157,12 @@ def bench(arguments: Sequence[str]) -> None:
     run(VENV / "bin/python", "-m", "tests.bench", *arguments)
 
 
+def fuzz(arguments: Sequence[str]) -> None:
+    """bytes by chance at the wire's decoder, --seconds long; what fails is kept and played again by a test"""
+    ensure_environment("dev")
+    run(VENV / "bin/python", "-m", "tests.fuzz.wire", *arguments)
+
+
 def docs(arguments: Sequence[str]) -> None:
     """the documentation as a site in build/site, strictly; --serve shows it and follows your edits"""
     ensure_environment("dev")
@@ -194,7 +200,7 @@ def lock(arguments: Sequence[str]) -> None:
 
 
 VERBS: tuple[Callable[[Sequence[str]], None], ...] = (
-    *(demo, test, lint, types, agent_alone, ci, bench, docs, lock),
+    *(demo, test, lint, types, agent_alone, ci, bench, fuzz, docs, lock),
 )
 
 
