@@ -40,12 +40,14 @@ _REFUSED = re.compile(
 )
 
 
-async def run_allowed(command: Command, *, rules: AgentRules) -> TaskReport:
-    """Runs the command and reports how it ended. Raises TrueupError for what this host does not do."""
+async def run_allowed(command: Command, *, rules: AgentRules, inside: str = "") -> TaskReport:
+    """Runs the command and reports how it ended. Raises TrueupError for what this host does not do.
+
+    It runs in the target, or in the directory `inside` it: that of the current release.
+    """
     _check(command, rules)
-    target = await trio.to_thread.run_sync(
-        lambda: open_target(command.target_path, rules.roots, create=False)
-    )
+    where = f"{command.target_path}/{inside}" if inside else command.target_path
+    target = await trio.to_thread.run_sync(lambda: open_target(where, rules.roots, create=False))
     if target is None:
         raise TaskFailed(
             "TargetMissing",

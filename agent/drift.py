@@ -83,15 +83,17 @@ class DriftWatch:
             await self._looked(sum(self._counts.values()))
 
     def _records(self) -> list[Path]:
-        return sorted((self._state_dir / "targets").glob("*.manifest"))[:MAX_TARGETS]
+        found = (self._state_dir / "targets").glob("*")
+        return sorted(path for path in found if path.suffix in (".manifest", ".releases"))[:MAX_TARGETS]
 
     async def _look_at(self, records: Sequence[Path], listener: Session) -> None:
-        from agent.compare import Remembered, compare
+        from agent.compare import Remembered
+        from agent.release_drift import compare_any
 
         for record in records:
             memory = self._memory.setdefault(record, Remembered())
             try:
-                found = await compare(record, rules=self._rules, state_dir=self._state_dir, memory=memory)
+                found = await compare_any(record, rules=self._rules, state_dir=self._state_dir, memory=memory)
             except (TrueupError, OSError) as error:
                 _log.debug("a target cannot be compared: %s", line_of(error))
                 continue

@@ -143,11 +143,16 @@ def _unreadable(path: Path) -> TaskFailed:
 
 def save(path: Path, manifest: Manifest, *, durable: bool) -> None:
     """Replaces the manifest. Blocks; with `durable` it is on disk when this returns."""
+    write_record(path, _encoder.encode(manifest), durable=durable)
+
+
+def write_record(path: Path, content: bytes, *, durable: bool) -> None:
+    """Replaces a file in the state directory by one of this content, whole; blocks."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
+    fresh = path.with_suffix(f"{path.suffix}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
-        file.write(_encoder.encode(manifest))
+        file.write(content)
         file.flush()
         if durable:
             os.fsync(fd)
@@ -175,7 +180,8 @@ def other_targets(state_dir: Path, target: str) -> list[str]:
     Blocks; raises TaskFailed if a record can't be read, as nobody knows then whose it is.
     """
     inside: list[str] = []
-    for path in sorted((state_dir / "targets").glob("*.manifest")):
+    records = (state_dir / "targets").glob("*")
+    for path in sorted(path for path in records if path.suffix in (".manifest", ".releases")):
         try:
             other = msgspec.msgpack.decode(path.read_bytes(), type=_Header).target
         except FileNotFoundError:

@@ -40,7 +40,7 @@ async def plan(
         wanted = await trio.to_thread.run_sync(by_path, index)
         await look_for(view, root_fd, wanted, scope)
     policy = Policy(
-        strategy=task.strategy,
+        strategy="overlay" if task.strategy == "overlay" else "mirror",
         delete_foreign=scope.delete_foreign,
         max_delete=task.max_delete,
         allow_empty=task.allow_empty,

@@ -162,21 +162,26 @@ class _Removing:
 
     def _remove_root(self) -> None:
         """The target's own directory, if a task made it and nothing is left in it."""
-        manifest, target = self._manifest, self._target
-        _root, names = check_target(target.path, self._rules.roots)
-        if not manifest.made or not names or manifest.root != target.identity:
-            return
-        above = open_target(posixpath.dirname(target.path), self._rules.roots, create=False)
-        if above is None:
-            return
-        try:
-            there = os.stat(names[-1], dir_fd=above.fd, follow_symlinks=False)
-            if (there.st_dev, there.st_ino) == target.identity[:2]:
-                _rmdir(above.fd, names[-1])
-        except FileNotFoundError:
-            return
-        finally:
-            above.close()
+        if self._manifest.made and self._manifest.root == self._target.identity:
+            remove_made_root(self._target, self._rules)
+
+
+def remove_made_root(target: Target, rules: AgentRules) -> None:
+    """Removes a target's own directory, if nothing is in it and it still has its place; blocks."""
+    _root, names = check_target(target.path, rules.roots)
+    if not names:
+        return
+    above = open_target(posixpath.dirname(target.path), rules.roots, create=False)
+    if above is None:
+        return
+    try:
+        there = os.stat(names[-1], dir_fd=above.fd, follow_symlinks=False)
+        if (there.st_dev, there.st_ino) == target.identity[:2]:
+            _rmdir(above.fd, names[-1])
+    except FileNotFoundError:
+        return
+    finally:
+        above.close()
 
 
 def _rmdir(above: int, name: str) -> None:

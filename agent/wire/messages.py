@@ -113,7 +113,8 @@ class Task(Message, frozen=True, kw_only=True, tag="task"):
     project: str
     target_path: str
     observe: bool
-    strategy: Literal["mirror", "overlay"]
+    strategy: Literal["mirror", "overlay", "release"]
+    """`release` (from RELEASES_SINCE on) is a directory of its own for each tree, below the target."""
     tree: bytes
     rendered: tuple[RenderedContent, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -131,11 +132,17 @@ class Task(Message, frozen=True, kw_only=True, tag="task"):
     """What the primary can do beyond the base protocol; see `SyncStart.features`."""
     patience: float = 0.0
     """Seconds by which an answer may come later than usual, because the primary keeps to a bandwidth."""
+    keep: int = 3
+    """Releases that stay in the target, the current one among them."""
+    revision: str = ""
+    """What people call the tree of a release; it is remembered and given back."""
+    kept_only: bool = False
+    """Switch to the release of that tree that is there, as it was left; nothing is sent or rendered."""
 
     @property
     def removes_foreign(self) -> bool:
         """Whether what is not in the tree has to go: an overlay leaves it."""
-        return self.delete_foreign and self.strategy == "mirror"
+        return self.delete_foreign and self.strategy != "overlay"
 
 
 class Command(Message, frozen=True, kw_only=True, tag="command"):
@@ -198,6 +205,16 @@ class AfterResult(msgspec.Struct, frozen=True, kw_only=True):
     timed_out: bool = False
 
 
+class KeptVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One release that a target holds, whole: the name of its directory, and what it is."""
+
+    name: str
+    tree: bytes
+    revision: str = ""
+    at: int = 0
+    """When it was made, in seconds since the epoch, by the agent's clock."""
+
+
 class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
     """Agent to primary: the task has ended. `observed` is the digest found, before any change."""
 
@@ -222,6 +239,10 @@ class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
     local_edits: int = 0
     warnings: tuple[str, ...] = ()
     after: tuple[AfterResult, ...] = ()
+    current: str = ""
+    """The name of the release that is switched to; empty where there is none."""
+    kept: tuple[KeptVersion, ...] = ()
+    """The releases there, those least recently switched to first."""
 
 
 class TaskProgress(Message, frozen=True, kw_only=True, tag="task_progress"):

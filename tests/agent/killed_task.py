@@ -1,7 +1,8 @@
 """A process that runs tasks in children of its own and has them killed at a given system call.
 
-It answers one JSON line `{"base": ..., "source": ..., "kill_at": N}` with `{"killed": bool, "calls": N}`:
-a child runs the task and is killed by SIGKILL right before its N-th call that changes a file system, or,
+It answers one JSON line `{"base": ..., "source": ..., "kill_at": N, "options": {}}` with
+`{"killed": bool, "calls": N}`: a child runs the task and is killed by SIGKILL right before its N-th call that
+changes a file system, or,
 where that is a write, after half of it. The parent never runs trio, so that its children start clean.
 """
 
@@ -73,8 +74,9 @@ def run_child(order: dict[str, Any], report_fd: int) -> None:
 
     async def task() -> None:
         host = Host(Path(order["base"]))
-        host.allow(commands={"note": ("/bin/sh", "-c", "echo x >> ../ran")})
-        outcome = await synchronise(Path(order["source"]), host, durability="commit", after=("note",))
+        host.allow(commands={"note": ("/bin/sh", "-c", "echo x >> $TRUEUP_TARGET/../ran")})
+        options = {"durability": "commit", "after": ("note",), **order.get("options", {})}
+        outcome = await synchronise(Path(order["source"]), host, **options)
         assert outcome.state == "SUCCESS", outcome.report.message
 
     killer.arm()

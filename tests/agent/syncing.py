@@ -11,9 +11,9 @@ import msgspec
 import trio
 
 from agent.rules import AgentRules
-from agent.task import run_task
 from agent.wire.channel import Channel
 from agent.wire.messages import RenderedContent, Task, TaskReport
+from agent.work import run_work
 from reconciler.sync.serving import TreeSource, serve_task
 from tests.channelpair import MemoryChannel, Traffic, channel_pair
 
@@ -140,7 +140,7 @@ async def synchronise(
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
-            report = await run_task(task, agent, rules=host.rules, state_dir=host.state)
+            report = await run_work(task, agent, rules=host.rules, state_dir=host.state)
             await agent.send(report)
     assert reports == [report]
     return Outcome(report, primary.sent, agent.sent)
@@ -150,7 +150,7 @@ async def observe(host: Host, **changes: Any) -> TaskReport:
     """An observing task: nothing may be said but the report."""
     primary, agent = channel_pair()
     with trio.fail_after(60):
-        report = await run_task(
+        report = await run_work(
             host.task(b"", observe=True, **changes), agent, rules=host.rules, state_dir=host.state
         )
     assert agent.sent.messages == []
@@ -169,6 +169,6 @@ async def run_against(task: Task, host: Host, script: Callable[[Channel], Any]) 
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(play)
-            result.append(await run_task(task, agent, rules=host.rules, state_dir=host.state))
+            result.append(await run_work(task, agent, rules=host.rules, state_dir=host.state))
             nursery.cancel_scope.cancel()
     return result[0]

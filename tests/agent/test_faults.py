@@ -55,10 +55,10 @@ class Helper:
             text=True,
         )
 
-    def run(self, base: Path, source: Path, kill_at: int) -> tuple[bool, int]:
+    def run(self, base: Path, source: Path, kill_at: int, **options: object) -> tuple[bool, int]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        order = {"base": str(base), "source": str(source), "kill_at": kill_at}
+        order = {"base": str(base), "source": str(source), "kill_at": kill_at, "options": options}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
