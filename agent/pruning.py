@@ -12,6 +12,7 @@ import trio
 from agent.failures import TaskFailed
 from agent.ignore import Ignore
 from agent.manifest import load, manifest_path
+from agent.recall import forget
 from agent.removal import remove, remove_made_root
 from agent.rules import AgentRules
 from agent.scan import scan
@@ -63,6 +64,7 @@ def forget_others(record: Releases, inner: Path) -> None:
     for path in (inner / "targets").glob("*.manifest"):
         if path not in kept:
             path.unlink(missing_ok=True)
+            forget(path)
 
 
 async def _holds_ignored(path: str, rules: AgentRules, ignore: Ignore) -> bool:
@@ -120,6 +122,7 @@ def _unlink(site: Site, record: Releases) -> None:
 def _forget(path: Path, inner: Path) -> None:
     built = manifest_path(inner, version_path("", BUILDING))
     built.unlink(missing_ok=True)
+    forget(built)
     path.unlink(missing_ok=True)
     for empty in (inner / "targets", inner):
         with contextlib.suppress(OSError):

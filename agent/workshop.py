@@ -15,6 +15,7 @@ from agent.ignore import Ignore
 from agent.libc import sync_file_system
 from agent.manifest import Manifest, load, manifest_path, save
 from agent.pulse import FLUSH_SECONDS, quiet
+from agent.recall import forget
 from agent.rules import AgentRules
 from agent.site import Site
 from agent.target import open_target
@@ -41,6 +42,7 @@ class Workshop:
         """Removes what was begun and is not wanted; blocks."""
         self._site.sweep()
         self._manifest_path.unlink(missing_ok=True)
+        forget(self._manifest_path)
 
     def settle(self, record: Releases) -> None:
         """A version that got its name gets its manifest's too, should a kill have come between; blocks."""
@@ -79,6 +81,7 @@ class Workshop:
         named = msgspec.structs.replace(manifest, target=version_path(self._task.target_path, name))
         save(self._manifest_of(name), named, durable=self._durable)
         self._manifest_path.unlink(missing_ok=True)
+        forget(self._manifest_path)
 
     async def _clone(self, current: str) -> None:
         """Begins with what of the current version is as it was placed."""
