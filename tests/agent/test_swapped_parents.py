@@ -1,0 +1,73 @@
+"""Threat 33: another process swaps directories for symlinks while a task writes; nothing outside changes."""
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
+
+WRITES = 10_000
+SWAPS = 100_000
+FILES = 150
+
+
+def tree_of(turn: int) -> Tree:
+    """Files that all change from turn to turn, and some that come and go."""
+    tree: Tree = {f"d/f{number}": f"{turn} {number}".encode() for number in range(FILES)}
+    tree |= {f"d/sub/f{number}": f"{turn} {number}".encode() for number in range(FILES)}
+    return tree | {f"d/turn{turn}/x": b"1", "d/link": f"f{turn}", "beside": b"%d" % turn}
+
+
+@contextmanager
+def swapping(folder: Path, aside: Path, outside: Path) -> Iterator[list[int]]:
+    """A process that swaps while the block lasts; how often it did is in the list afterwards."""
+    swaps: list[int] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.agent.swapper", str(folder), str(aside), str(outside)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        try:
+            yield swaps
+        finally:
+            told, _ = process.communicate()
+            swaps.append(int(told))
+
+
+async def test_nothing_outside_changes_in_ten_thousand_writes(tmp_path: Path) -> None:
+    # What lies outside has the same names, for whoever follows a link.
+    outside = write_tree(tmp_path / "outside", {path[2:]: b"theirs" for path in tree_of(0) if "d/f" in path})
+    write_tree(outside, {"sub/f1": b"theirs", "turn0/x": b"theirs", "turn1/x": b"theirs"})
+    before = read_tree(outside)
+    host = Host(tmp_path / "host")
+    sources = [write_tree(tmp_path / f"source{turn}", tree_of(turn)) for turn in range(2)]
+    assert (await synchronise(sources[0], host)).state == "SUCCESS"
+    ends: Counter[str] = Counter()
+    written = turn = 0
+    with swapping(host.target / "d", host.target / "aside", outside) as swaps:
+        while written < WRITES:
+            turn += 1
+            outcome = await synchronise(sources[turn % 2], host, ignore=("/aside",))
+            ends[outcome.state] += 1
+            written += outcome.report.files_written
+            assert read_tree(outside) == before
+    assert swaps[0] >= SWAPS
+    assert ends["SUCCESS"] > 0
+    assert read_tree(outside) == before
+    allowed = [tree_of(turn) for turn in range(2)]
+    for path, content in read_tree(host.target).items():
+        if content is not None and path.startswith("d/f"):
+            assert content in [tree[path] for tree in allowed], path
+    for path in (host.target / "aside", host.target / "d"):
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    outcome = await synchronise(sources[0], host)
+    assert outcome.state == "SUCCESS", outcome.report.message
+    assert read_tree(host.target) == read_tree(sources[0])
