@@ -63,11 +63,11 @@ async def test_nothing_outside_changes_in_ten_thousand_writes(tmp_path: Path) ->
     for path, content in read_tree(host.target).items():
         if content is not None and path.startswith("d/f"):
             assert content in [tree[path] for tree in allowed], path
-    for path in (host.target / "aside", host.target / "d"):
-        if path.is_symlink():
-            path.unlink()
+    for left in (host.target / "aside", host.target / "d"):
+        if left.is_symlink():
+            left.unlink()
         else:
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(left, ignore_errors=True)
     outcome = await synchronise(sources[0], host)
     assert outcome.state == "SUCCESS", outcome.report.message
     assert read_tree(host.target) == read_tree(sources[0])
