@@ -21,7 +21,7 @@ def main(folder: Path, aside: Path, outside: Path) -> None:
     while True:
         if swaps % 16 == 0:
             try:
-                if sys.stdin.buffer.raw.read(1) == b"":  # type: ignore[attr-defined]
+                if os.read(0, 1) == b"":
                     break
             except BlockingIOError:
                 pass
