@@ -9,6 +9,7 @@ import trio
 
 from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
 from agent.failures import code_of, line_of
+from agent.libc import bulk_memory
 from agent.logs import bind_trace
 from agent.pulse import Pulse
 from agent.routing import Session, TaskChannel
@@ -108,7 +109,8 @@ class Workers:
             # The target first: who waits for it takes no place from others.
             async with lock, self._places:
                 pulse.install()
-                return await self._work(task, channel)
+                with bulk_memory():
+                    return await self._work(task, channel)
         finally:
             self._leave(task.target_path)
 

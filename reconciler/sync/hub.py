@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent import tls
 from agent.backoff import Backoff
 from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
+from agent.libc import bulk_memory
 from agent.link import LinkLost
 from agent.routing import Session, TaskChannel, Traffic
 from agent.wire.channel import Channel
@@ -324,7 +325,8 @@ class Hub:
         patience = source.throttle.patience if source is not None else 0.0
         watched = Watched(channel, node, self._silence + patience)
         if source is not None:
-            return await serve(watched, source)
+            with bulk_memory():
+                return await serve(watched, source)
         message, _ = await watched.receive()
         if isinstance(message, TaskReport):
             return message
