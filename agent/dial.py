@@ -35,12 +35,15 @@ class Dialled:
 
 class Dial(Protocol):
     async def __call__(
-        self, address: Address, preface: bytes, *, identity: Path | None, pin: str | None
+        self, address: Address, preface: bytes, *, identity: Path | None, pin: str | None, name: str = ...
     ) -> Dialled: ...
 
 
-async def dial(address: Address, preface: bytes, *, identity: Path | None, pin: str | None) -> Dialled:
-    """Connect to a primary. `identity` is the directory with the agent's key, None while pairing.
+async def dial(
+    address: Address, preface: bytes, *, identity: Path | None, pin: str | None, name: str = "client"
+) -> Dialled:
+    """Connect to a primary. `identity` is the directory with the agent's key, None while pairing;
+    `name` is which of those there.
 
     Raises LinkLost if it cannot be reached and ConnectionRefused if it is not the one that `pin`
     names; in that case nothing was sent to it but the start of TLS.
@@ -54,7 +57,7 @@ async def dial(address: Address, preface: bytes, *, identity: Path | None, pin: 
         done = False
         try:
             # Only now: reading the key takes as long as TLS itself, and one that is away is asked often.
-            stream = TLSStream(transport, tls.client_context(identity), server_side=False)
+            stream = TLSStream(transport, tls.client_context(identity, name), server_side=False)
             await transport.send_all(preface)
             await stream.do_handshake()
             certificate = stream.peer_certificate

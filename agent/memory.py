@@ -12,6 +12,7 @@ from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
 from agent import tls
+from agent.certificates import Certificates
 from agent.errors import SettingsError
 from agent.node_token import NodeToken
 
@@ -23,6 +24,7 @@ class Memory:
 
     def identity(self, node: str) -> Certificate:
         """The agent's own certificate, made at the first call; SettingsError if it is another node's."""
+        Certificates(self.tls_dir, node).settle()
         found = tls.load_identity(self.tls_dir, "client")
         name = found and found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
         if found is not None and name != tls.agent_subject(node) and not self._has_paired():

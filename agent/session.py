@@ -8,7 +8,9 @@ make a visit to every host necessary.
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -17,6 +19,7 @@ from cryptography.x509 import Certificate
 from agent import tls
 from agent.address import Address
 from agent.backoff import Backoff
+from agent.certificates import CLIENT, NEXT, Certificates
 from agent.dial import HANDSHAKE_DEADLINE, SESSION_PREFACE, Dial, dial
 from agent.drift import DriftWatch
 from agent.errors import ConnectionRefused, RemoteProtocolError, SettingsError
@@ -24,6 +27,7 @@ from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkL
 from agent.memory import Memory
 from agent.node_token import NodeToken
 from agent.pairing import pair
+from agent.renewal import Renewal
 from agent.routing import Session, TaskChannel
 from agent.status import Board
 from agent.version import agent_version
@@ -33,15 +37,21 @@ from agent.wire.messages import (
     PROTOCOL_VERSIONS,
     UNSURE,
     Cancel,
+    CertificateAnswer,
     Hello,
     HelloAck,
     Notice,
+    RenewCertificate,
     Standing,
     Work,
 )
 from agent.workers import MAX_TASKS, Runner, Workers
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+Shown = tuple[str, Certificate]
+"""A certificate, and the name that it has in the TLS directory."""
 
 _log = logging.getLogger("trueup.agent")
 
@@ -69,6 +79,9 @@ class _Live:
 
     address: Address
     session: Session
+    renewal: Renewal
+    is_new: bool = False
+    """The next certificate has opened it."""
     state: str = ""
     news: trio.Event = field(default_factory=trio.Event)
 
@@ -79,6 +92,8 @@ class _Live:
             self.news = trio.Event()
             if notice.state == LEAVING:
                 self.session.end(LinkLost(notice.message or "the primary goes away"))
+        elif isinstance(notice, RenewCertificate | CertificateAnswer):
+            self.renewal.take(notice)
 
 
 class Agent:
@@ -102,6 +117,7 @@ class Agent:
         self._identity = identity
         self._primaries = list(primaries)
         self._memory = memory
+        self._certificates = Certificates(memory.tls_dir, identity.node)
         self._board = board
         self._runner = runner
         self._max_tasks = max_tasks
@@ -159,9 +175,14 @@ class Agent:
         self._primaries.insert(0, address)
         try:
             await self._board.connected(address)
+            if live.is_new:
+                with suppress(LinkLost):  # the next connection sees to it
+                    await self._on_disk(address, self._certificates.promote)
+                _log.info("the new certificate is in use")
             self._live = live
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._seek, live, workers)
+                nursery.start_soon(live.renewal.run, session, workers)
                 reason = await session.run()
                 nursery.cancel_scope.cancel()
             await self._board.disconnected(f"{address}: {reason}")
@@ -206,12 +227,12 @@ class Agent:
         pin = self._identity.pin or await trio.to_thread.run_sync(self._memory.server)
         if await trio.to_thread.run_sync(self._memory.server) is None:
             pin = await self._pair(address)
-        control, answer = await self._hello(address, pin, b"", CONTROL_TIMING, CONTROL_BACKLOG)
+        (control, answer), shown = await self._hello_with_either(address, pin)
         try:
             if answer.epoch <= above:
                 raise ConnectionRefused(f"{address}: this primary succeeded nobody")
             await self._check_epoch(address, answer.epoch)
-            bulk, _ = await self._hello(address, pin, answer.session, BULK_TIMING, 0)
+            bulk, _ = await self._hello(address, pin, answer.session, BULK_TIMING, 0, shown)
         except BaseException:
             await control.aclose()
             raise
@@ -237,8 +258,29 @@ class Agent:
             on_notice=on_notice,
             protocol=answer.protocol,
         )
-        live = _Live(address, session)
+        identity, name = self._identity, shown[0]
+        renewal = Renewal(
+            self._certificates, identity.node, identity.token, pin or "", tls.spki_fingerprint(shown[1])
+        )
+        live = _Live(address, session, renewal, is_new=name == NEXT)
         return live
+
+    async def _hello_with_either(
+        self, address: Address, pin: str | None
+    ) -> tuple[tuple[Link, HelloAck], Shown]:
+        """The control connection of a session, and what was shown on it. Where the next certificate is not
+        let in, the one before is: the record of the next one may be lost."""
+        shown = await self._on_disk(address, self._certificates.shown)
+        try:
+            return await self._hello(address, pin, b"", CONTROL_TIMING, CONTROL_BACKLOG, shown), shown
+        except (LinkLost, ConnectionRefused):
+            if shown[0] != NEXT:
+                raise
+        shown = CLIENT, await self._on_disk(address, self._certificates.serving)
+        accepted = await self._hello(address, pin, b"", CONTROL_TIMING, CONTROL_BACKLOG, shown)
+        with suppress(LinkLost):
+            await self._on_disk(address, self._certificates.refused)
+        return accepted, shown
 
     async def _pair(self, address: Address) -> str:
         identity = self._identity
@@ -255,15 +297,17 @@ class Agent:
         return fingerprint
 
     async def _hello(
-        self, address: Address, pin: str | None, session: bytes, timing: Timing, backlog: int
+        self, address: Address, pin: str | None, session: bytes, timing: Timing, backlog: int, shown: Shown
     ) -> tuple[Link, HelloAck]:
         """Open one connection of a session and be accepted on it."""
-        identity = self._identity
-        dialled = await self._dial(address, SESSION_PREFACE, identity=self._memory.tls_dir, pin=pin)
+        identity, (name, certificate) = self._identity, shown
+        dialled = await self._dial(
+            address, SESSION_PREFACE, identity=self._memory.tls_dir, pin=pin, name=name
+        )
         connection = Connection(Role.AGENT, Phase.HELLO)
         link = Link(dialled.stream, connection, timing=timing, backlog=backlog)
         statement = tls.hello_statement(
-            dialled.fingerprint, tls.spki_fingerprint(identity.certificate), identity.node, session
+            dialled.fingerprint, tls.spki_fingerprint(certificate), identity.node, session
         )
         hello = Hello(
             node=identity.node,
@@ -306,8 +350,11 @@ class Agent:
             await self._remember(address, self._memory.remember_epoch, epoch)
 
     async def _remember(self, address: Address, write: Callable[[T], None], value: T) -> None:
+        await self._on_disk(address, partial(write, value))
+
+    async def _on_disk(self, address: Address, work: Callable[[], R]) -> R:
         """Without it there is no session; a disk that is full now may have room at the next attempt."""
         try:
-            await trio.to_thread.run_sync(write, value)
+            return await trio.to_thread.run_sync(work)
         except SettingsError as error:
             raise LinkLost(f"{address}: {error}") from error

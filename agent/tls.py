@@ -38,6 +38,7 @@ is wrong must still be reachable."""
 
 _PAIRING_LABEL = b"trueup pairing v1\0"
 _HELLO_LABEL = b"trueup hello v1\0"
+_RENEWAL_LABEL = b"trueup renewal v1\0"
 
 
 # --- identities --------------------------------------------------------------------------------
@@ -149,6 +150,12 @@ def pairing_statement(server_fp: str, agent_fp: str, node: str, pinned: bool) ->
 def hello_statement(server_fp: str, agent_fp: str, node: str, session: bytes) -> bytes:
     """What the token signs in every hello; `session` is empty on the control connection."""
     return _statement(_HELLO_LABEL, server_fp.encode(), agent_fp.encode(), node.encode(), session)
+
+
+def renewal_statement(server_fp: str, agent_fp: str, node: str, next_der: bytes) -> bytes:
+    """What the token signs to offer a certificate: to whom, who I am until now, and all of the next one."""
+    parts = server_fp.encode(), agent_fp.encode(), node.encode(), next_der
+    return _statement(_RENEWAL_LABEL, *parts)
 
 
 # --- files -------------------------------------------------------------------------------------
@@ -283,16 +290,16 @@ def add_anchors(context: ssl.SSLContext, anchors: list[bytes]) -> None:
         context.load_verify_locations(cadata=b"".join(anchors))
 
 
-def client_context(directory: Path | None) -> ssl.SSLContext:
+def client_context(directory: Path | None, name: str = "client") -> ssl.SSLContext:
     """The agent's: nothing is verified by name or authority, the caller compares the pin.
 
-    With a directory it shows `client.crt` when asked; while pairing it shows none.
+    With a directory it shows `<name>.crt` when asked; while pairing it shows none.
     """
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if directory is not None:
-        _load_chain(context, directory, "client")
+        _load_chain(context, directory, name)
     return context
 
 

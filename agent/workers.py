@@ -46,6 +46,7 @@ class Workers:
         self._places = trio.Semaphore(limit)
         self._targets: dict[str, tuple[trio.Lock, int]] = {}
         self._scopes: dict[tuple[int, str], tuple[trio.CancelScope, list[str]]] = {}
+        self._ended = trio.Event()
         self._got_on = float("-inf")
         """When any task was last seen to get on: those that wait for it get on too."""
 
@@ -77,6 +78,11 @@ class Workers:
             if owner == id(session):
                 scope.cancel()
 
+    async def wait_idle(self) -> None:
+        """Until no task is there, of whatever session."""
+        while self._scopes:
+            await self._ended.wait()
+
     async def _run(
         self,
         session: Session,
@@ -101,6 +107,8 @@ class Workers:
         finally:
             del self._scopes[key]
             session.close(channel)
+            self._ended.set()
+            self._ended = trio.Event()
 
     async def _wait_and_work(self, task: Work, channel: TaskChannel, pulse: Pulse) -> TaskReport:
         lock, users = self._targets.get(task.target_path, (trio.Lock(), 0))

@@ -271,6 +271,16 @@ def node_rotate_token(settings: Any, name: str, primaries: tuple[str, ...]) -> N
         click.echo(line)
 
 
+@node.command("rotate-certificate")
+@click.argument("name")
+@with_settings
+def node_rotate_certificate(settings: Any, name: str) -> None:
+    """Have a node's agent take another key and certificate, over the connection it has."""
+    from reconciler.live_nodes import rotate_certificate
+
+    click.echo(run_async(lambda: rotate_certificate(settings, name)))
+
+
 @node.command("repair")
 @click.argument("name")
 @with_settings

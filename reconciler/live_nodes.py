@@ -1,4 +1,4 @@
-"""`trueup node rotate-token`, `repair`, `revoke` and `test`: by the running primary where there is one.
+"""What `trueup node` does to a node that may be connected: by the running primary where there is one.
 
 It acts on live connections at once. Where none runs, what is in git is changed all the same, and the next
 pass ends what has no right any more.
@@ -29,6 +29,12 @@ async def rotate_token(settings: Settings, name: str, *, primaries: Sequence[str
     if document is None:
         return [*await nodes.rotate_token(settings, name, primaries=primaries), "", NOT_AT_ONCE]
     return [_said(document), "", *nodes.how_to_join(document["join"])]
+
+
+async def rotate_certificate(settings: Settings, name: str) -> str:
+    """Have a node's agent take another certificate. Only a running primary has a connection to it."""
+    document = await live.request(settings, "POST", _path(name, "rotate-certificate"))
+    return str(document["message"])
 
 
 async def repair(settings: Settings, name: str) -> list[str]:

@@ -19,6 +19,7 @@ from reconciler.joining import addresses, join_command
 from reconciler.runner import Runner
 from reconciler.spec_edit import Edit, EditRefused, NodeFields
 from reconciler.spec_write import BranchProtected, Written
+from reconciler.sync.hub import AgentUnreachable
 from reconciler.unpairing import forget_certificate
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -99,6 +100,13 @@ class NodeWork:
             raise EditRefused(f"{node} has never paired", hint="see `trueup node list`")
         await take_effect(self._runner, f"the node {node} may pair again")
         return commit or ""
+
+    async def renew(self, node: str) -> bool:
+        """Have the node's agent take another key and certificate. Whether it uses it already: otherwise it
+        will once its tasks have ended. Raises AgentUnreachable, AgentTooOld, RenewalRefused."""
+        if self._primary.hub is None:
+            raise AgentUnreachable("no pass has made the agents' listener yet", hint="try again in a moment")
+        return await self._primary.hub.renew_agent(node)
 
     async def revoke(self, node: str, reason: str, author: str) -> Appended:
         """Take the node's token back, over the spec. Raises DecisionRefused, and as the branch does."""

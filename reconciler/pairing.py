@@ -27,6 +27,7 @@ def enrolments(spec: Spec, recorded: Recorded, control: ControlState) -> list[En
                 token_key=node.token_key,
                 pin=node.fingerprint,
                 certificate_der=certificate_der(status) if status is not None else None,
+                next_der=_der(status.next_certificate) if status is not None else None,
                 made_at=_token_age_start(status, node.token_key),
             )
         )
@@ -46,12 +47,20 @@ def certificate_der(status: NodeStatus) -> bytes | None:
     One that cannot be read is given back as it is: it fits no agent, so that nobody can connect or pair
     again as this node until an operator says so with `trueup node repair`.
     """
-    if not status.certificate:
+    return _der(status.certificate)
+
+
+def _der(pem: str) -> bytes | None:
+    if not pem:
         return None
     try:
-        return tls.to_der(x509.load_pem_x509_certificate(status.certificate.encode()))
+        return tls.to_der(x509.load_pem_x509_certificate(pem.encode()))
     except ValueError:
-        return status.certificate.encode()
+        return pem.encode()
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(Encoding.PEM).decode()
 
 
 def with_pairing(
@@ -69,13 +78,35 @@ def with_pairing(
     return recorded.put(
         msgspec.structs.replace(
             status,
-            certificate=certificate.public_bytes(Encoding.PEM).decode(),
+            certificate=_pem(certificate),
+            next_certificate="",
             fingerprint=tls.spki_fingerprint(certificate),
             paired_at=whole_second(now),
             trust_on_first_use=trust_on_first_use,
             conditions=set_condition(
                 status.conditions, ConditionType.PAIRED, "True", reason, message, now=now
             ),
+        )
+    )
+
+
+def with_renewal(recorded: Recorded, node: str, der: bytes, *, used: bool) -> Recorded:
+    """The documents after a node's agent has offered this certificate, or has used it for the first time.
+
+    Nothing changes for a node that was unpaired meanwhile, or where another certificate is to follow by now.
+    """
+    status = recorded.nodes.get(f"nodes/{node}")
+    if status is None or not status.certificate:
+        return recorded
+    certificate = tls.load_certificate(der)
+    if not used:
+        return recorded.put(msgspec.structs.replace(status, next_certificate=_pem(certificate)))
+    if _der(status.next_certificate) != der:
+        return recorded
+    fingerprint = tls.spki_fingerprint(certificate)
+    return recorded.put(
+        msgspec.structs.replace(
+            status, certificate=_pem(certificate), next_certificate="", fingerprint=fingerprint
         )
     )
 
@@ -90,6 +121,7 @@ def without_pairing(recorded: Recorded, node: str, *, now: datetime) -> Recorded
         msgspec.structs.replace(
             status,
             certificate="",
+            next_certificate="",
             fingerprint="",
             paired_at=None,
             trust_on_first_use=False,

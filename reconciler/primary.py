@@ -33,7 +33,7 @@ from reconciler.lanes import Lanes
 from reconciler.leading import Leadership, open_keeper
 from reconciler.looked import Looked
 from reconciler.metrics.registry import Metrics
-from reconciler.pairing import with_pairing
+from reconciler.pairing import with_pairing, with_renewal
 from reconciler.repositories import BranchFiles, Repositories
 from reconciler.running import Running
 from reconciler.secret_exports import SecretExports
@@ -236,6 +236,7 @@ class Primary:
                     tls_dir=self.settings.tls_dir,
                     enrolments=await enrolled(self),
                     on_paired=self._record_pairing,
+                    on_renewed=self._record_renewal,
                     epoch=await self.leadership.epoch() if self.leadership is not None else 0,
                 )
                 await self._nursery.start(_keep_open, hub)
@@ -265,6 +266,22 @@ class Primary:
         reason = Reason.TRUST_ON_FIRST_USE if trust_on_first_use else Reason.PAIRED
         with suppress(JournalUnavailable):  # history alone: the pairing stands
             await trio.to_thread.run_sync(self.journal.record_event, "paired", f"nodes/{node}", reason)
+        self.bulletin.tell()
+
+    async def _record_renewal(self, node: str, certificate: bytes, used: bool) -> None:
+        """Another certificate of a node, before its agent hears of it; `used`: in place of the one before."""
+        async with self.enrolling:
+            await self.status.publish(
+                lambda recorded: with_renewal(recorded, node, certificate, used=used),
+                f"Let {node} use another certificate"
+                if not used
+                else f"Forget the old certificate of {node}",
+            )
+        if used:
+            with suppress(JournalUnavailable):
+                await trio.to_thread.run_sync(
+                    self.journal.record_event, "renewed", f"nodes/{node}", Reason.PAIRED
+                )
         self.bulletin.tell()
 
 

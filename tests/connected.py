@@ -30,6 +30,7 @@ from agent.workers import Runner
 from reconciler.settings_values import Address as ListenAddress
 from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.hub import Hub, Serve
+from reconciler.sync.renewals import OnRenewed
 from reconciler.sync.serving import TreeSource
 
 DEADLINE = 10.0
@@ -173,6 +174,7 @@ async def running_hub(
     epoch: int = 0,
     serve: Serve = refuse_to_serve,
     on_paired: Callable[[str, bytes, bool], Awaitable[None]] | None = None,
+    on_renewed: OnRenewed | None = None,
     silence: float = 600.0,
     port: int = 0,
 ) -> AsyncIterator[Setup]:
@@ -189,6 +191,7 @@ async def running_hub(
         key=key or Ed25519PrivateKey.generate(),
         tls_dir=tmp_path / "hub-tls",
         on_paired=record,
+        **({} if on_renewed is None else {"on_renewed": on_renewed}),
         enrolments=enrolments,
         epoch=epoch,
         serve=serve,

@@ -92,6 +92,12 @@ class Case:
         log = self.world.spec.git("log", "-1", "--format=%an <%ae>%n%cn <%ce>%n%s", "main")
         return log.splitlines()
 
+    def fingerprint(self) -> str:
+        """Of the node's key, as it is recorded."""
+        status = yaml.safe_load(self.world.status()["nodes/web-1.yaml"])
+        assert "nextCertificate" not in status
+        return str(status["fingerprint"])
+
     def spec(self) -> Any:
         return yaml.safe_load(self.world.spec.read("trueup.yaml"))
 
@@ -137,6 +143,14 @@ async def test_a_node_is_changed_tested_revoked_and_given_another_token(tmp_path
         assert found["roundTripMs"] > 0
         assert (found["protocol"], bool(found["agentVersion"]), bool(found["address"])) == (4, True, True)
         assert (await it.refused("POST", "/api/sync/nodes/web-9/test"))[0] == 404
+
+        # Another key and certificate, over that connection.
+        before = it.fingerprint()
+        done = await it.done("POST", "/api/sync/nodes/web-1/rotate-certificate")
+        assert done["message"] == "the agent of web-1 uses another certificate"
+        assert it.fingerprint() != before
+        assert (await it.tested())["connected"]
+        assert (await it.refused("POST", "/api/sync/nodes/web-9/rotate-certificate"))[0] == 409
 
         # What would be committed, and that it is.
         change = {"labels": {"group": "web"}, "name": "Web 1"}

@@ -18,6 +18,9 @@ PROTOCOL_VERSIONS = (4, 3, 2)
 NOTICES_SINCE = 3
 """The version from which on both sides know `Standing` and `DriftReport`."""
 
+RENEWALS_SINCE = 4
+"""The version from which on both sides know `RenewCertificate` and what follows it."""
+
 RELEASES_SINCE = 4
 """The version from which on an agent knows tasks with the strategy `release`."""
 
@@ -283,8 +286,33 @@ class DriftReport(Message, frozen=True, kw_only=True, tag="drift_report"):
     count: int
 
 
-Notice = Standing | DriftReport
-"""What is said without being asked and without an answer."""
+class RenewCertificate(Message, frozen=True, kw_only=True, tag="renew_certificate"):
+    """Primary to agent: make another key with its certificate, and offer it."""
+
+
+class CertificateOffer(Message, frozen=True, kw_only=True, tag="certificate_offer"):
+    """Agent to primary: this certificate shall be mine too, and in place of the other once I have used it.
+
+    `signature` is by the node's token over `tls.renewal_statement(...)`.
+    """
+
+    certificate: bytes
+    """DER."""
+    signature: bytes
+
+
+class CertificateAnswer(Message, frozen=True, kw_only=True, tag="certificate_answer"):
+    """Primary to agent: whether the certificate that was offered is recorded."""
+
+    fingerprint: str
+    """Of the key that was offered."""
+    accepted: bool
+    reason: str = ""
+    message: str = ""
+
+
+Notice = Standing | DriftReport | RenewCertificate | CertificateOffer | CertificateAnswer
+"""What belongs to the session and to no task."""
 
 
 # --- bulk connection ---------------------------------------------------------------------------
@@ -370,6 +398,9 @@ AnyMessage = (
     | Forecast
     | Standing
     | DriftReport
+    | RenewCertificate
+    | CertificateOffer
+    | CertificateAnswer
     | SyncStart
     | IndexBegin
     | IndexFile

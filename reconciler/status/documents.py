@@ -192,6 +192,8 @@ class NodeStatus(Document, frozen=True, kw_only=True):
 
     certificate: str = ""
     """PEM; empty: not paired."""
+    next_certificate: str = ""
+    """PEM, of one that is accepted too and takes its place once it was used."""
     fingerprint: str = ""
     """SHA-256 of the certificate's public key (SPKI), lower-case hex."""
     paired_at: Moment | None = None

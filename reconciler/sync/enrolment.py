@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from agent import tls
 from agent.errors import ConnectionRefused, SettingsError
 from agent.node_token import parse_token_key
-from agent.wire.messages import PROTOCOL_VERSIONS, Hello, PairRequest
+from agent.wire.messages import PROTOCOL_VERSIONS, CertificateOffer, Hello, PairRequest
 
 TOKEN_LIFETIME = 24 * 3600.0
 """Seconds after which a join token that was never used pairs no more."""
@@ -32,7 +32,13 @@ class Enrolment:
     token_key: str
     pin: str | None = None
     certificate_der: bytes | None = None
+    next_der: bytes | None = None
+    """The certificate that is to follow it: accepted as well, and alone once it was used."""
     made_at: float | None = None
+
+    def accepted(self) -> tuple[bytes, ...]:
+        """The certificates with which its agent may come."""
+        return tuple(der for der in (self.certificate_der, self.next_der) if der is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +61,13 @@ class Roster:
     def of(cls, enrolments: Iterable[Enrolment]) -> "Roster":
         by_node = {enrolment.node: enrolment for enrolment in enrolments}
         by_certificate = {
-            tls.der_hash(enrolment.certificate_der): node
-            for node, enrolment in by_node.items()
-            if enrolment.certificate_der is not None
+            tls.der_hash(der): node for node, enrolment in by_node.items() for der in enrolment.accepted()
         }
         return cls(by_node, by_certificate)
 
     def anchors(self) -> list[bytes]:
         """Every enrolled certificate, in DER, save those that are none: one must not keep out the others."""
-        found = (enrolment.certificate_der for enrolment in self.by_node.values())
+        found = (der for enrolment in self.by_node.values() for der in enrolment.accepted())
         return [certificate for certificate in found if _readable(certificate)]
 
     def holder(self, certificate: bytes | None) -> str | None:
@@ -147,6 +151,29 @@ def judge_hello(hello: Hello, certificate: bytes | None, roster: Roster, *, serv
             f"agent and primary share no version of the protocol (this primary speaks"
             f" {', '.join(map(str, PROTOCOL_VERSIONS))}): update the older one",
         )
+    return None
+
+
+def judge_offer(
+    offer: CertificateOffer, enrolment: Enrolment | None, shown: bytes, *, server_fp: str
+) -> Refusal | None:
+    """Whether a certificate is accepted besides the one that was `shown` when its session began (None)."""
+    if enrolment is None or shown not in enrolment.accepted():
+        return Refusal("CertificateRefused", "the certificate of this session is not enrolled any more")
+    agent_fp = tls.spki_fingerprint(tls.load_certificate(shown))
+    statement = tls.renewal_statement(server_fp, agent_fp, enrolment.node, offer.certificate)
+    if not _signed(enrolment, offer.signature, statement):
+        return Refusal("TokenRefused", "the offer is not signed by the token of this node")
+    if enrolment.pin is not None:
+        return Refusal(
+            "FingerprintRefused",
+            f"the spec pins the node {enrolment.node!r} to its key: set nodes.{enrolment.node}.fingerprint to"
+            " null, renew the certificate, and pin it again",
+        )
+    try:
+        tls.check_agent_certificate(offer.certificate, enrolment.node)
+    except ConnectionRefused as error:
+        return Refusal("CertificateRefused", error.message)
     return None
 
 

@@ -27,6 +27,7 @@ from agent.wire.frames import CONTROL_LIMIT
 from agent.wire.messages import (
     LEAVING,
     NOTICES_SINCE,
+    RENEWALS_SINCE,
     Cancel,
     DriftReport,
     Task,
@@ -42,6 +43,7 @@ from reconciler.sync.bandwidth import Throttles
 from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.listener import Listener, open_listeners
 from reconciler.sync.reception import OnPaired, Peer, Reception
+from reconciler.sync.renewals import OnRenewed, Renewals
 from reconciler.sync.serving import TreeSource, serve_task
 from reconciler.sync.watch import SILENCE, AgentUnreachable, Watched
 from reconciler.tracing import current_trace
@@ -70,14 +72,27 @@ class AgentTooOld(StepFailed):
     reason = "AgentTooOld"
 
 
+def _too_old(node: str, protocol: int, needed: int, what: str) -> AgentTooOld:
+    return AgentTooOld(
+        f"the agent of the node {node} is too old for {what}: it speaks version {protocol} of the protocol,"
+        f" and {needed} is needed",
+        hint=f"update trueup on that host (`trueup node install {node}`) and restart its agent",
+    )
+
+
+async def _nowhere(node: str, certificate: bytes, used: bool) -> None:
+    """For hubs whose certificates are recorded nowhere else."""
+
+
 class Hub:
     """All agents of one primary, for the time of `async with`.
 
     `key` is the primary's TLS key; its certificate is made anew at each start and stored with it in
     `tls_dir` (`server.crt`, `server.key`), because Python's ssl reads files. `on_paired(node,
     certificate_der, trust_on_first_use)` is awaited before an agent hears that it is paired, so that
-    the pairing is durable then; if it raises, the agent is told to try again. `epoch` is the fencing
-    epoch that agents are shown.
+    the pairing is durable then; if it raises, the agent is told to try again. `on_renewed(node,
+    certificate_der, used)` likewise for another certificate, and once more when it was used. `epoch` is the
+    fencing epoch that agents are shown.
     """
 
     def __init__(
@@ -87,6 +102,7 @@ class Hub:
         key: Ed25519PrivateKey,
         tls_dir: Path,
         on_paired: OnPaired,
+        on_renewed: OnRenewed = _nowhere,
         enrolments: Iterable[Enrolment] = (),
         epoch: int = 0,
         serve: Serve = serve_task,
@@ -110,6 +126,8 @@ class Hub:
         self.throttles = Throttles()
         """The bandwidths of what is under way, over all passes."""
         self._drifted = trio.Event()
+        self._on_renewed = on_renewed
+        self._renewals: Renewals
         self._reception.on_drift = self._take_drift
         self._accepting = trio.CancelScope()
         self._manager: AbstractAsyncContextManager[trio.Nursery, bool | None]
@@ -131,6 +149,8 @@ class Hub:
         listener = Listener(self._reception.context, self._reception.judge)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
+        self._renewals = Renewals(self._reception, self._on_renewed, self._nursery.start_soon)
+        self._reception.renewals = self._renewals
         self._nursery.start_soon(self._accept, listener, listeners)
         return self
 
@@ -225,6 +245,14 @@ class Hub:
             hint="look at its log; a host that is overloaded or a network that drops packets looks like this",
         )
 
+    async def renew_agent(self, node: str) -> bool:
+        """Have a node's agent take another key and certificate, over its session. Whether it uses it already;
+        otherwise it will once its tasks have ended. Raises AgentUnreachable, AgentTooOld, RenewalRefused."""
+        session = self._session(node)
+        if session.protocol < RENEWALS_SINCE:
+            raise _too_old(node, session.protocol, RENEWALS_SINCE, "another certificate")
+        return await self._renewals.renew(node, session)
+
     async def wait_change(self) -> None:
         """Until the next time that a node connects or disconnects."""
         await self._reception.wait_change()
@@ -256,11 +284,7 @@ class Hub:
         """
         session = self._session(node)
         if session.protocol < (needed := needed_protocol(task)):
-            raise AgentTooOld(
-                f"the agent of the node {node} is too old for this task: it speaks version {session.protocol}"
-                f" of the protocol, and the task needs {needed}",
-                hint=f"update trueup on that host (`trueup node install {node}`) and restart its agent",
-            )
+            raise _too_old(node, session.protocol, needed, "this task")
         task = msgspec.structs.replace(task, trace=current_trace())
         channel = session.open(task.id)
         self._traffic[task.id] = channel.traffic

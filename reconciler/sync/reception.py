@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from ssl import SSLContext
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,6 +24,7 @@ from agent.wire.connection import Phase, Role
 from agent.wire.messages import (
     LEADING,
     NOTICES_SINCE,
+    CertificateOffer,
     DriftReport,
     Hello,
     HelloAck,
@@ -33,6 +35,9 @@ from agent.wire.messages import (
 )
 from reconciler.sync.enrolment import Enrolment, Refusal, Roster, judge_hello, judge_pairing, shared_protocol
 from reconciler.sync.listener import Caller, Continue, refuse
+
+if TYPE_CHECKING:
+    from reconciler.sync.renewals import Renewals
 
 OnPaired = Callable[[str, bytes, bool], Awaitable[None]]
 """(node, certificate in DER, whether the agent trusted us on first use) -> recorded for good."""
@@ -55,12 +60,30 @@ class Peer:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a session rests upon: it ends once one of it counts no more."""
+
+    node: str
+    token_key: str
+    pin: str | None
+    shown: bytes
+    """The certificate, in DER."""
+
+    def holds(self, roster: Roster) -> bool:
+        now = roster.by_node.get(self.node)
+        return now is not None and (now.token_key, now.pin) == (self.token_key, self.pin) and self.is_in(now)
+
+    def is_in(self, enrolment: Enrolment) -> bool:
+        return self.shown in enrolment.accepted()
+
+
 @dataclass(eq=False)
 class _Opening:
     """A session whose control connection stands and whose bulk connection is awaited."""
 
     node: str
-    rights: tuple[str | None, ...] | None
+    base: "Base"
     control: Link
     protocol: int
     agent_version: str
@@ -78,6 +101,9 @@ class Reception:
         self.sessions: dict[str, Session] = {}
         self.peers: dict[str, Peer] = {}
         """Who is at the other end of each session."""
+        self.bases: dict[str, Base] = {}
+        """By node that is connected, what its session rests upon."""
+        self.renewals: Renewals | None = None
         self._standing = LEADING, ""
         self._informed: dict[Session, str] = {}
         """What agents were told last of how we stand; nothing: that we lead."""
@@ -100,10 +126,11 @@ class Reception:
 
     async def update(self, enrolments: Iterable[Enrolment]) -> None:
         """See `Hub.update`. Who is no longer enrolled is out before this waits for anything."""
-        before, self.roster = self.roster, Roster.of(enrolments)
-        for node, enrolment in before.by_node.items():
-            if _rights(enrolment) != _rights(self.roster.by_node.get(node)):
-                self._disconnect(node)
+        self.roster = Roster.of(enrolments)
+        based = [*self.bases.values(), *(opening.base for opening in self._openings.values())]
+        for base in based:
+            if not base.holds(self.roster):
+                self._disconnect(base.node)
         async with self._updating:
             enrolled = frozenset(self.roster.by_certificate)
             if enrolled == self._anchored:
@@ -137,11 +164,12 @@ class Reception:
         newer = LinkLost("the primary has taken the lease; connect again")
         for node, session in list(self.sessions.items()):
             del self.sessions[node]
+            del self.bases[node]
             session.end(newer)
             self._close_openings(node)
         for opening in list(self._openings.values()):
             self._close_openings(opening.node)
-        self._changed()
+        self.changed()
 
     def stand(self, state: str, message: str) -> None:
         """See `Hub.stand`."""
@@ -216,7 +244,8 @@ class Reception:
     async def _judge_hello(self, caller: Caller, hello: Hello) -> Continue | None:
         refusal = judge_hello(hello, caller.certificate, self.roster, server_fp=self.server_fp)
         opening = self._openings.get(hello.session) if hello.session else None
-        if refusal is None and hello.session and (opening is None or opening.node != hello.node):
+        is_its_own = opening is not None and opening.base.shown == caller.certificate
+        if refusal is None and hello.session and not is_its_own:
             refusal = Refusal("SessionUnknown", "there is no such session: open a control connection first")
         if refusal is not None:
             await refuse(caller, HelloAck(accepted=False, reason=refusal.reason, message=refusal.message))
@@ -232,8 +261,9 @@ class Reception:
         link = caller.link
         control = Link(link.stream, link.connection, timing=CONTROL_TIMING, backlog=CONTROL_BACKLOG)
         protocol = shared_protocol(hello.protocols) or 0
-        rights = _rights(self.roster.by_node.get(hello.node))
-        opening = _Opening(hello.node, rights, control, protocol, hello.agent_version)
+        enrolment = self.roster.by_node[hello.node]
+        base = Base(hello.node, enrolment.token_key, enrolment.pin, caller.certificate or b"")
+        opening = _Opening(hello.node, base, control, protocol, hello.agent_version)
         self._openings[session] = opening
         try:
             await control.write(self._accepted(hello, session))
@@ -263,7 +293,7 @@ class Reception:
         try:
             with trio.move_on_after(HANDSHAKE_DEADLINE):
                 await opening.ready.wait()
-            if opening.bulk is None or opening.rights != _rights(self.roster.by_node.get(node)):
+            if opening.bulk is None or not opening.base.holds(self.roster):
                 await opening.control.aclose()
                 _log.warning("closed the session of node %s: no bulk connection, or no right to one", node)
                 return
@@ -271,6 +301,8 @@ class Reception:
             def on_notice(notice: Notice) -> None:
                 if isinstance(notice, DriftReport):
                     self.on_drift(node, notice)
+                elif isinstance(notice, CertificateOffer) and self.renewals is not None:
+                    self.renewals.take(node, session, opening.base, notice)
 
             session = Session(
                 Role.PRIMARY,
@@ -281,11 +313,14 @@ class Reception:
             )
             older = self.sessions.get(node)
             self.sessions[node] = session
+            self.bases[node] = opening.base
             self.peers[node] = Peer(opening.agent_version, opening.protocol, caller.peer, trio.current_time())
             if older is not None:
                 older.end(LinkLost("the agent connected again"))
             self._inform(node)
-            self._changed()
+            if self.renewals is not None:
+                self.renewals.connected(node, session, opening.base)
+            self.changed()
             _log.info("node %s connected from %s", node, caller.peer)
             try:
                 reason = await session.run()
@@ -294,7 +329,8 @@ class Reception:
                 self._informed.pop(session, None)
                 if self.sessions.get(node) is session:
                     del self.sessions[node]
-                    self._changed()
+                    del self.bases[node]
+                    self.changed()
         finally:
             self._openings.pop(session_id, None)
             opening.over.set()
@@ -302,9 +338,10 @@ class Reception:
     def _disconnect(self, node: str) -> None:
         revoked = LinkLost(_REVOKED)
         session = self.sessions.pop(node, None)
+        self.bases.pop(node, None)
         if session is not None:
             session.end(revoked)
-            self._changed()
+            self.changed()
         self._close_openings(node)
 
     def _close_openings(self, node: str) -> None:
@@ -313,14 +350,7 @@ class Reception:
                 del self._openings[key]
                 opening.ready.set()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Wake up who waits for another state of connections or certificates."""
         self._change.set()
         self._change = trio.Event()
-
-
-def _rights(enrolment: Enrolment | None) -> tuple[str | None, ...] | None:
-    """What, if it changes, ends a node's connections."""
-    if enrolment is None:
-        return None
-    der = enrolment.certificate_der
-    return enrolment.token_key, enrolment.pin, None if der is None else tls.der_hash(der)

@@ -312,7 +312,7 @@ async def test_an_older_agent_is_asked_nothing_that_it_does_not_know(
     monkeypatch.setattr("agent.wire.messages._STRATEGIES_SINCE", {"mirror": 4})
     script = Script({"files_deleted": 1})
     async with fleet(tmp_path, script) as (agents, journal):
-        told = r"web-1 is too old .* speaks version 3 .* needs 4; update trueup on that host"
+        told = r"web-1 is too old .* speaks version 3 .* 4 is needed; update trueup on that host"
         with pytest.raises(AgentTooOld, match=told):
             await agents.sync(SYNC, source, RETRY)
         # Its session stands, and it goes on doing what it knows.

@@ -9,6 +9,9 @@ from reconciler.control.records import describe
 from reconciler.node_work import NewToken, NodeWork
 from reconciler.runner import Runner
 from reconciler.spec_edit import NodeFields
+from reconciler.sync.hub import AgentTooOld, AgentUnreachable
+from reconciler.sync.renewals import DEADLINE as RENEWAL_DEADLINE
+from reconciler.sync.renewals import RenewalRefused
 from reconciler.web.apis.node_test import Tested, test_node
 from reconciler.web.apis.writing import (
     DECISION_REFUSALS,
@@ -22,6 +25,7 @@ from reconciler.web.apis.writing import (
     wrote,
 )
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Done, Endpoint, Model, Nothing, Role
+from reconciler.web.refusals import RequestRefused
 
 Text = Annotated[str, msgspec.Meta(max_length=255)]
 Labels = Annotated[dict[Text, Text], msgspec.Meta(max_length=100)]
@@ -105,6 +109,16 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
             body=Reached,
             answer=WroteToken,
         ),
+        Endpoint(
+            method="POST",
+            path="/api/sync/nodes/{name}/rotate-certificate",
+            summary="Have a node's agent take another key and certificate; nothing is cut off",
+            tag="nodes",
+            handler=api.renew,
+            role=Role.OPERATE,
+            answer=Done,
+            deadline=2 * RENEWAL_DEADLINE,
+        ),
         writes(
             "POST",
             "/api/sync/nodes/{name}/repair",
@@ -160,6 +174,17 @@ class _Nodes:
         name = call.path["name"]
         made = await self._work.rotate(name, call.body.primaries, how(call.caller, call.query))
         return _with_join(made, f"node {name} has another token")
+
+    async def renew(self, call: Call[Nothing, Nothing]) -> Done:
+        name = call.path["name"]
+        try:
+            used = await self._work.renew(name)
+        except (AgentUnreachable, AgentTooOld, RenewalRefused) as error:
+            raise RequestRefused(409, str(error)) from None
+        how_far = (
+            "uses another certificate" if used else "takes another certificate once its tasks have ended"
+        )
+        return Done(success=True, message=f"the agent of {name} {how_far}")
 
     async def repair(self, call: Call[Nothing, Nothing]) -> Done:
         name = call.path["name"]

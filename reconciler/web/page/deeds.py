@@ -87,6 +87,7 @@ DEEDS: Final[Mapping[str, Deed]] = {
     "rollback": _decision("rollback", "unit", "reason", to="tag"),
     "test": _node("test"),
     "rotate": _node("rotate-token", "primaries"),
+    "renew": _node("rotate-certificate"),
     "repair": _node("repair"),
     "revoke": _node("revoke", reason="reason"),
     "suspend": _resource("suspend"),
