@@ -47,8 +47,8 @@ class Application:
         self._writer = writer
         self._view = view
         self._shelves = shelves
-        self.bytes_received = 0
-        self.bytes_reused = 0
+        self.bytes_received = self.bytes_reused = 0
+        self.blocks_requested = self.blocks_reused = 0
         self.warnings: list[str] = []
 
     async def run(
@@ -111,6 +111,7 @@ class Application:
             await transfer.run()
         finally:
             self.bytes_received, self.bytes_reused = transfer.bytes_received, transfer.bytes_reused
+            self.blocks_requested, self.blocks_reused = transfer.blocks_requested, transfer.blocks_reused
 
 
 async def _in_batches(work: Callable[[Sequence[Item]], object], items: Sequence[Item]) -> None:

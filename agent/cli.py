@@ -235,7 +235,9 @@ async def _run(config: AgentConfig) -> None:
             hint="run `trueup-agent join`, or set SYNC_NODE_TOKEN or SYNC_NODE_TOKEN_FILE",
         )
     identity = Identity(config.node, token, memory.identity(config.node), config.fingerprint)
-    board = Board(config.state_dir, node=config.node, version=agent_version())
+    board = Board(
+        config.state_dir, node=config.node, version=agent_version(), metrics_file=config.metrics_file
+    )
     runner = partial(_run_work, config)
     drift = DriftWatch(config.rules, config.state_dir, interval=config.drift_interval, looked=board.looked)
     agent = Agent(identity, config.primaries, memory, board, runner, max_tasks=config.max_tasks, drift=drift)

@@ -65,8 +65,8 @@ class View:
     """Paths of ours that a crash left incomplete."""
     known: bool = False
     """Whether there is a manifest, so that there is something to compare."""
-    read_any: bool = False
-    """Whether a file had to be read, as nothing was known of it."""
+    files_read: int = 0
+    """Files that had to be read, as nothing was known of them."""
     untouched: bool = False
     """Whether all that the manifest lists is there, as it was when the manifest was saved."""
     read_at: int = 0
@@ -234,14 +234,14 @@ async def read_contents(view: View, root_fd: int, paths: Collection[str]) -> Non
 
     files = await trio.to_thread.run_sync(unread)
     if files:
-        view.read_any = True
+        view.files_read += len(files)
         view.blocks.update(await hash_files(root_fd, files))
     await trio.to_thread.run_sync(_find_edits, view)
 
 
 def _find_edits(view: View) -> None:
     """A file that was not read, as nobody asked, counts as edited until it is."""
-    if view.untouched and not view.read_any:
+    if view.untouched and not view.files_read:
         view.edited = set()
         return
     view.edited = {

@@ -78,7 +78,7 @@ def remember(record: Path, manifest: Manifest, scope: Scope, view: View, foreign
     ours = view.ours
     if (
         not view.untouched
-        or view.read_any
+        or view.files_read
         or view.edited
         or any(placed.kept for placed in ours.values())
         or manifest.pending

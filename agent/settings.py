@@ -32,6 +32,7 @@ DEFAULT_STATE_DIR = Path("/var/lib/trueup-agent")
 
 _SIZES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _KEYS = ("node", "primaries", "fingerprint", "state_dir", "tls_dir", "roots", "owners", "limits", "commands")
+_OPTIONAL = ("metrics_file",)
 _LIMITS = (
     *("max_tasks", "max_file_size", "max_total_size", "max_entries", "command_timeout"),
     "drift_interval",
@@ -57,6 +58,8 @@ class AgentConfig:
     max_tasks: int = MAX_TASKS
     drift_interval: float = INTERVAL
     """Seconds between two looks for drift; 0: none."""
+    metrics_file: Path | None = None
+    """Where Prometheus' node_exporter finds what the agent has done."""
     token: NodeToken | None = None
     """From the environment; None: the one that `join` stored."""
 
@@ -92,6 +95,7 @@ def load_config(path: Path | None, environ: Mapping[str, str]) -> AgentConfig:
 def private_paths(config: AgentConfig, path: Path | None, environ: Mapping[str, str]) -> tuple[str, ...]:
     """The agent's own files and directories: what `AgentRules.private` is for."""
     paths = [config_path(path, environ), config.state_dir, config.tls_dir]
+    paths += [config.metrics_file] if config.metrics_file is not None else []
     if environ.get("SYNC_NODE_TOKEN_FILE"):
         paths.append(Path(environ["SYNC_NODE_TOKEN_FILE"]))
     return tuple(map(str, paths))
@@ -125,6 +129,7 @@ def render_config(config: AgentConfig) -> str:
         **({"fingerprint": config.fingerprint} if config.fingerprint else {}),
         "state_dir": str(config.state_dir),
         **({"tls_dir": str(config.tls_dir)} if config.tls_dir != config.state_dir / "tls" else {}),
+        **({"metrics_file": str(config.metrics_file)} if config.metrics_file else {}),
         "roots": list(rules.roots),
         "owners": list(rules.owners),
         "limits": {
@@ -246,7 +251,7 @@ class _Reader:
             raise SettingsError(f"{file}:{line}: this is not TOML: {what}") from None
 
     def config(self) -> AgentConfig:
-        self._known(self._document, _KEYS, "")
+        self._known(self._document, (*_KEYS, *_OPTIONAL), "")
         state_dir = Path(self._text_of("state_dir", check_directory, str(DEFAULT_STATE_DIR)))
         limits = self._table("limits")
         self._known(limits, _LIMITS, "limits")
@@ -269,6 +274,7 @@ class _Reader:
             tls_dir=Path(self._text_of("tls_dir", check_directory, str(state_dir / "tls"))),
             max_tasks=self._number("max_tasks", MAX_TASKS),
             drift_interval=self._number("drift_interval", INTERVAL, least=0.0),
+            metrics_file=self._metrics_file(),
             rules=AgentRules(
                 roots=tuple(self._try("", "roots", check_directory, r) for r in self._texts("roots")),
                 owners=tuple(self._texts("owners")),
@@ -279,6 +285,12 @@ class _Reader:
                 command_timeout=float(self._number("command_timeout", defaults.command_timeout)),
             ),
         )
+
+    def _metrics_file(self) -> Path | None:
+        name = self._text_of("metrics_file", check_directory, "")
+        if name and not name.endswith(".prom"):
+            raise self._fail("", "metrics_file", "does not end in .prom: node_exporter would not read it")
+        return Path(name) if name else None
 
     def _fail(self, table: str, key: str, message: str) -> SettingsError:
         where = f"{table}.{key}" if table else key

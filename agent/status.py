@@ -18,6 +18,7 @@ from agent import tls
 from agent.address import Address
 from agent.errors import SettingsError
 from agent.logs import visible
+from agent.totals import Totals, render
 from agent.wire.messages import Removal, Task, TaskReport, Work
 
 _log = logging.getLogger("trueup.agent")
@@ -58,6 +59,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Entries, at all targets, that are not as the last task left them; null: nobody has looked yet."""
     drift_seen: str = ""
     """When that was looked at."""
+    started: str = ""
+    totals: Totals = Totals()
+    """What was done since then."""
 
 
 def now() -> str:
@@ -67,10 +71,13 @@ def now() -> str:
 class Board:
     """The one place that changes the status; every change is written, logged and told to systemd."""
 
-    def __init__(self, state_dir: Path, *, node: str, version: str) -> None:
+    def __init__(self, state_dir: Path, *, node: str, version: str, metrics_file: Path | None = None) -> None:
+        """`metrics_file`: where the same is kept for Prometheus."""
         self._path = state_dir / "status.json"
+        self._metrics_file = metrics_file
+        self._metrics_problem = ""
         self._lock = trio.Lock()
-        self.status = Status(node=node, version=version, pid=os.getpid(), since=now())
+        self.status = Status(node=node, version=version, pid=os.getpid(), since=now(), started=now())
 
     async def started(self) -> None:
         _log.info("started", extra={"fields": {"node": self.status.node, "version": self.status.version}})
@@ -104,7 +111,7 @@ class Board:
         await self._write()
 
     async def task_ended(self, task: Work, report: TaskReport) -> None:
-        self._change(running=self.status.running - 1)
+        self._change(running=self.status.running - 1, totals=self.status.totals.with_report(report))
         if not _only_looks(task):
             self._change(last_task=self._task(task, report.state, report.reason, report.message))
             if isinstance(task, Task) and report.state == "SUCCESS":
@@ -147,6 +154,40 @@ class Board:
             except OSError as error:
                 # The work goes on: a full disk is reported by the tasks that meet it.
                 _log.warning("status not written", extra={"fields": {"problem": error.strerror}})
+            if self._metrics_file is not None:
+                await self._write_metrics(self._metrics_file)
+
+    async def _write_metrics(self, path: Path) -> None:
+        known, problem = self.status, ""
+        text = render(
+            known.totals,
+            node=known.node,
+            version=known.version,
+            started=known.started,
+            connected=known.connected,
+            running=known.running,
+            drifted=known.drifted,
+            last_sync=known.last_sync,
+        )
+        try:
+            await trio.to_thread.run_sync(_replace, path, text.encode())
+        except OSError as error:
+            problem = error.strerror or type(error).__name__
+            if problem != self._metrics_problem:
+                fields = {"file": str(path), "problem": problem}
+                _log.warning("metrics not written", extra={"fields": fields})
+        self._metrics_problem = problem
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Whoever reads sees the old content or the new, and may be anybody; blocks."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(content)
+        os.fchmod(fd, 0o644)
+    new.replace(path)
 
 
 def read_status(state_dir: Path) -> Status | None:

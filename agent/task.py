@@ -87,6 +87,7 @@ class _Run:
         self._local_edits = 0
         self._foreign = 0
         self._received = self._reused = self._written = self._deleted = 0
+        self._blocks = (0, 0)
         self._warnings: list[str] = []
         self._after: list[AfterResult] = []
 
@@ -238,6 +239,7 @@ class _Run:
             placed = await trio.to_thread.run_sync(record, target.fd, index, self._view, writer, kept)
         finally:
             self._received, self._reused = application.bytes_received, application.bytes_reused
+            self._blocks = application.blocks_requested, application.blocks_reused
             self._written, self._deleted = writer.written, writer.deleted
             self._made_above |= writer.made_above
             self._warnings += application.warnings
@@ -275,7 +277,7 @@ class _Run:
             and manifest.root == target.identity
             and (manifest.project, manifest.ignore) == (self._task.project, self._task.ignore)
             and manifest.delete_foreign == scope.delete_foreign
-            and not view.read_any
+            and not view.files_read
             and set(manifest.rendered).issuperset(file.path for file in self._task.rendered)
         ):
             return
@@ -386,4 +388,8 @@ class _Run:
             local_edits=self._local_edits,
             warnings=tuple(warnings),
             after=tuple(self._after),
+            blocks_requested=self._blocks[0],
+            blocks_reused=self._blocks[1],
+            files_known=max(0, len(self._view.blocks) - self._view.files_read),
+            files_read=self._view.files_read,
         )

@@ -102,8 +102,8 @@ class Transfer:
         self._changed = trio.Condition()
         self._limiter = trio.CapacityLimiter(WORKERS)
         self._buffer = bytearray(MAX_BLOCK if sources else 0)
-        self.bytes_received = 0
-        self.bytes_reused = 0
+        self.bytes_received = self.bytes_reused = 0
+        self.blocks_requested = self.blocks_reused = 0
 
     async def run(self) -> None:
         if not self._writes:
@@ -160,6 +160,7 @@ class Transfer:
         return self._writer.begin(self._writes[ordinal])
 
     async def _send(self, request: Sequence[Wanted]) -> None:
+        self.blocks_requested += len(request)
         await self._channel.send(BlockRequest(task=self._task, blocks=tuple(request)))
         async with self._changed:
             self._changed.notify_all()
@@ -235,6 +236,7 @@ class Transfer:
                     unusable.append((ordinal, number))
                     continue
                 self.bytes_reused += length
+                self.blocks_reused += 1
                 if block_count(write.entry.size) == 1:
                     self._writer.put(folders, write, content)
                 elif self._writer.put_block(folders, self._partials[ordinal], number, content):
@@ -336,6 +338,7 @@ class Transfer:
                 )
             self._repeated.add(wanted)
             self._asked[wanted] = block_length(self._writes[wanted[0]].entry.size, wanted[1])
+        self.blocks_requested += len(bad)
         await self._channel.send(BlockRequest(task=self._task, blocks=tuple(bad)))
 
     async def _settle(self, complete: Sequence[int]) -> None:

@@ -138,6 +138,7 @@ class Workers:
     async def _work(self, task: Work, channel: TaskChannel) -> TaskReport:
         await self._board.task_started(task)
         report = _failed(task, "Cancelled", "it was cancelled")
+        began = trio.current_time()
         try:
             report = await self._runner(task, channel)
         except Exception as error:
@@ -146,6 +147,7 @@ class Workers:
             if report.reason == "InternalError":
                 _log.error("a task failed because of a mistake in trueup", exc_info=error)
         finally:
+            report = msgspec.structs.replace(report, seconds=trio.current_time() - began)
             with trio.CancelScope(shield=True):
                 await self._board.task_ended(task, report)
         return report

@@ -21,7 +21,8 @@ from reconciler.errors import JournalUnavailable, StepFailed
 from reconciler.journal import Journal
 from reconciler.lanes import Place
 from reconciler.logs import printable
-from reconciler.metrics.declared import ATTEMPTS_AGAIN, BLOCKS, SYNC_BYTES, TASKS
+from reconciler.metrics.declared import ATTEMPTS_AGAIN, BLOCKS, TASKS
+from reconciler.metrics.of_nodes import count_report
 from reconciler.metrics.registry import Metrics
 from reconciler.observation import Unknown
 from reconciler.running import Running
@@ -280,7 +281,8 @@ class Fleet:
                 await self._called_off(partial(self._end, task, number, *why, None))
                 raise
             await self._record(self._end, task, number, "", "", report, "SUCCESS")
-            self._count(report, id)
+            self._metrics.count(TASKS, state="SUCCESS")
+            self._metrics.count(BLOCKS, self._hub.traffic(id).blocks)
             return report
 
     async def _wait_until_again(self, node: str, pause: float, place: Place | None) -> bool:
@@ -319,12 +321,6 @@ class Fleet:
             details=report_details(report) if report is not None else {},
         )
 
-    def _count(self, report: TaskReport, attempt: str) -> None:
-        self._metrics.count(TASKS, state="SUCCESS")
-        self._metrics.count(BLOCKS, self._hub.traffic(attempt).blocks)
-        self._metrics.count(SYNC_BYTES, report.bytes_received, how="received")
-        self._metrics.count(SYNC_BYTES, report.bytes_reused, how="reused")
-
     async def _record(self, write: Callable[..., T], *given: Any, **named: Any) -> T:
         written = await trio.to_thread.run_sync(partial(write, *given, **named))
         self._tell()
@@ -334,6 +330,7 @@ class Fleet:
         self, node: str, work: Work, source: TreeSource | None = None, *, unnamed: Reason
     ) -> TaskReport:
         report = await self._hub.run_task(node, work, source)
+        count_report(self._metrics, node, report, looks=isinstance(work, Task) and work.observe)
         if report.state == "FAILED":
             raise TaskFailed(report, unnamed=unnamed)
         return report

@@ -245,6 +245,7 @@ class Primary:
                 self.leadership.on_epoch = hub.show_epoch
         else:
             await enrol(self)
+        self.metrics.keep_nodes(spec.nodes)
         return Fleet(
             self.hub,
             self.journal,

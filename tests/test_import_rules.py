@@ -27,6 +27,7 @@ PURE = (
     "agent.gitglob",
     "agent.ignore",
     "agent.index",
+    "agent.totals",
     "agent.wire.connection",
     "agent.wire.frames",
     "agent.wire.messages",

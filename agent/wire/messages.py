@@ -246,6 +246,14 @@ class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
     """The name of the release that is switched to; empty where there is none."""
     kept: tuple[KeptVersion, ...] = ()
     """The releases there, those least recently switched to first."""
+    blocks_requested: int = 0
+    blocks_reused: int = 0
+    files_known: int = 0
+    """Files whose content was known without reading them."""
+    files_read: int = 0
+    """Files that were read to find out."""
+    seconds: float = 0.0
+    """From the task's turn to its end, by a monotonic clock. An older agent tells none of these."""
 
 
 class TaskProgress(Message, frozen=True, kw_only=True, tag="task_progress"):

@@ -94,6 +94,27 @@ SYNC_BYTES: Final = _counter(
     "Contents of files that a sync `received` over the network, or `reused` of what the host had.",
     "how",
 )
+NODE_TASKS: Final = _counter(
+    "trueup_node_tasks_total", "Attempts of a node that ended: `SUCCESS` or `FAILED`.", "node", "state"
+)
+NODE_SECONDS: Final = _counter(
+    "trueup_node_task_seconds_total", "Time that attempts took, as the node's agent measured it.", "node"
+)
+NODE_BYTES: Final = _counter(
+    "trueup_node_sync_bytes_total",
+    "Contents of files that a node `received`, or `reused` of what it had.",
+    "node",
+    "how",
+)
+NODE_BLOCKS: Final = _counter(
+    "trueup_node_blocks_total", "Blocks that a node `requested`, or `reused` of what it had.", "node", "how"
+)
+NODE_FILES: Final = _counter(
+    "trueup_node_files_total",
+    "Files that a node has `written` or `deleted`, and looked at: `known` without reading them, or `read`.",
+    "node",
+    "how",
+)
 BLOCKS: Final = _counter("trueup_sync_blocks_requested_total", "Blocks that agents asked for.")
 
 # --- HTTP

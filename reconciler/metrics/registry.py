@@ -1,5 +1,6 @@
 """The metrics of one primary, counted as things happen. Nothing is counted before it is opened."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from agent.version import agent_version
@@ -20,6 +21,8 @@ class Metrics:
     def __init__(self) -> None:
         self._registry: CollectorRegistry | None = None
         self._known: dict[str, Any] = {}
+        self._nodes: dict[str, set[tuple[str, ...]]] = {}
+        """By metric with the label `node`, the series that there are."""
 
     @property
     def is_open(self) -> bool:
@@ -68,6 +71,13 @@ class Metrics:
             for labels, value in values.items():
                 gauge.labels(*labels).set(value)
 
+    def keep_nodes(self, nodes: Collection[str]) -> None:
+        """Forget the series of all nodes but these: who comes and goes must not fill the memory."""
+        for name, series in self._nodes.items():
+            for labels in [labels for labels in series if labels[0] not in nodes]:
+                self._known[name].remove(*labels)
+                series.discard(labels)
+
     def text(self) -> bytes:
         """All of them, in the text format."""
         from prometheus_client.exposition import generate_latest
@@ -77,4 +87,7 @@ class Metrics:
 
     def _series(self, metric: Metric, labels: dict[str, str]) -> Any:
         known = self._known[metric.name]
+        if metric.labels and metric.labels[0] == "node":
+            values = tuple(labels[name] for name in metric.labels)
+            self._nodes.setdefault(metric.name, set()).add(values)
         return known.labels(**labels) if metric.labels else known

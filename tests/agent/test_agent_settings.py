@@ -30,6 +30,7 @@ node = "web-1"
 primaries = ["primary.example:9001", "[2001:db8::1]:9001"]
 fingerprint = "ABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABAB"
 state_dir = "/var/lib/one"
+metrics_file = "/var/lib/metrics/trueup.prom"
 roots = ["/srv", "/opt/apps/"]
 owners = ["app"]
 
@@ -57,6 +58,7 @@ def test_a_full_file() -> None:
         tls_dir=Path("/var/lib/one/tls"),
         max_tasks=8,
         drift_interval=0.0,
+        metrics_file=Path("/var/lib/metrics/trueup.prom"),
         rules=AgentRules(
             roots=("/srv", "/opt/apps"),
             owners=("app",),

@@ -6,6 +6,7 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.wire.messages import TaskReport
 from reconciler.metrics.declared import (
     AGENTS,
     ALL,
@@ -15,6 +16,7 @@ from reconciler.metrics.declared import (
     STEPS_RUNNING,
     STEPS_WAITING,
 )
+from reconciler.metrics.of_nodes import MOST, count_report
 from reconciler.metrics.registry import Metrics
 from reconciler.metrics.slots import counted
 from reconciler.metrics.state import gauges_of_agents, gauges_of_sources, gauges_of_status
@@ -175,3 +177,43 @@ async def test_steps_that_wait_and_run_are_counted_also_when_they_are_cancelled(
 def test_buckets_ascend(metric: object) -> None:
     buckets = list(getattr(metric, "buckets"))  # noqa: B009
     assert buckets == sorted(set(buckets))
+
+
+def test_what_agents_report_is_counted_by_node_and_forgotten_with_it() -> None:
+    metrics = opened()
+    report = TaskReport(
+        task="t",
+        state="FAILED",
+        bytes_received=10,
+        blocks_requested=3,
+        blocks_reused=4,
+        files_read=1,
+        files_known=9,
+        seconds=2.5,
+    )
+    count_report(metrics, "web-1", report, looks=False)
+    count_report(metrics, "web-1", report, looks=True)
+    count_report(metrics, "web-2", report, looks=False)
+    assert value(metrics, "trueup_node_tasks_total", node="web-1", state="FAILED") == 1
+    assert value(metrics, "trueup_node_task_seconds_total", node="web-1") == 2.5
+    assert value(metrics, "trueup_node_sync_bytes_total", node="web-1", how="received") == 20
+    assert value(metrics, "trueup_node_blocks_total", node="web-2", how="reused") == 4
+    assert value(metrics, "trueup_node_files_total", node="web-2", how="known") == 9
+    assert value(metrics, "trueup_sync_bytes_total", how="received") == 30
+    metrics.keep_nodes({"web-2"})
+    assert {labels["node"] for _, labels in of_nodes(metrics)} == {"web-2"}
+    metrics.keep_nodes(())
+    assert of_nodes(metrics) == []
+
+
+def of_nodes(metrics: Metrics) -> list[tuple[str, dict[str, str]]]:
+    return [(name, dict(labels)) for name, labels in samples(metrics) if name.startswith("trueup_node_")]
+
+
+@pytest.mark.parametrize("number", [-1, MOST + 1, float("nan"), float("inf")], ids=str)
+def test_nonsense_of_an_agent_counts_for_nothing(number: float) -> None:
+    metrics = opened()
+    report = TaskReport(task="t", state="SUCCESS", bytes_received=number, seconds=number)  # type: ignore[arg-type]
+    count_report(metrics, "web-1", report, looks=False)
+    assert value(metrics, "trueup_node_task_seconds_total", node="web-1") == 0
+    assert value(metrics, "trueup_sync_bytes_total", how="received") == 0
