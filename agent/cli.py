@@ -26,6 +26,7 @@ from agent.logs import setup_logs, visible
 from agent.memory import Memory
 from agent.node_token import NodeToken
 from agent.pairing import pair
+from agent.privileges import become, give_up
 from agent.rules import AgentRules
 from agent.session import Agent, Identity
 from agent.settings import (
@@ -210,6 +211,12 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     config = load_config(arguments.config, environ)
     rules = msgspec.structs.replace(config.rules, private=private_paths(config, arguments.config, environ))
     _raise_open_files()
+    if config.user:
+        # Python goes on to import what it needs.
+        needed = (Path(__file__), Path(os.__file__))
+        become(config.user, (config.state_dir, config.tls_dir), needed=needed)
+    if config.drop_privileges or (config.drop_privileges is None and not config.rules.commands):
+        give_up()
     lock = hold_lock(config.state_dir)
     try:
         trio.run(_run, replace(config, rules=rules))

@@ -1,9 +1,10 @@
-"""Calls of the C library that Python does not offer: `syncfs`, `statx`, and what malloc is told."""
+"""Calls of the C library that Python does not offer: `syncfs`, `statx`, what malloc is told, and
+giving up rights."""
 
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -87,3 +88,47 @@ def _tell_malloc(option: int, value: int) -> None:
     mallopt = _function("mallopt")
     if mallopt is not None:
         mallopt(ctypes.c_int(option), ctypes.c_int(value))
+
+
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+_CAPABILITY_VERSION = 0x20080522
+_CAPABILITY_HEADER = struct.Struct("=Ii")
+_CAPABILITY_SETS = struct.Struct("=6I")
+"""Effective, permitted and inheritable, the low halves first."""
+
+
+def _prctl(option: int, first: int = 0) -> bool:
+    prctl = _function("prctl")
+    given = (first, 0, 0, 0)
+    return prctl is not None and prctl(ctypes.c_int(option), *map(ctypes.c_ulong, given)) == 0
+
+
+def no_new_privileges() -> bool:
+    """From now on no program that this thread starts gains rights; whether the system can do that."""
+    return _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def keep_capabilities(kept: Collection[int]) -> bool:
+    """Give up all capabilities of this thread but these, for programs that it starts too; whether it worked.
+
+    Where there are none, or the system has no such call, nothing changes.
+    """
+    capget, capset = _function("capget"), _function("capset")
+    if capget is None or capset is None:
+        return False
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    for number in range(64):
+        if number not in kept:
+            _prctl(_PR_CAPBSET_DROP, number)
+    header = ctypes.create_string_buffer(_CAPABILITY_HEADER.pack(_CAPABILITY_VERSION, 0))
+    sets = ctypes.create_string_buffer(_CAPABILITY_SETS.size)
+    if capget(header, sets) != 0:
+        return False
+    effective, permitted, _, more_effective, more_permitted, _ = _CAPABILITY_SETS.unpack_from(sets.raw)
+    mask = sum(1 << number for number in kept)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    left = (effective & low, permitted & low, 0, more_effective & high, more_permitted & high, 0)
+    return capset(header, ctypes.create_string_buffer(_CAPABILITY_SETS.pack(*left))) == 0

@@ -32,12 +32,13 @@ DEFAULT_STATE_DIR = Path("/var/lib/trueup-agent")
 
 _SIZES = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _KEYS = ("node", "primaries", "fingerprint", "state_dir", "tls_dir", "roots", "owners", "limits", "commands")
-_OPTIONAL = ("metrics_file",)
+_OPTIONAL = ("metrics_file", "user", "drop_privileges")
 _LIMITS = (
     *("max_tasks", "max_file_size", "max_total_size", "max_entries", "command_timeout"),
     "drift_interval",
 )
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _COMMAND = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -58,6 +59,10 @@ class AgentConfig:
     max_tasks: int = MAX_TASKS
     drift_interval: float = INTERVAL
     """Seconds between two looks for drift; 0: none."""
+    user: str = ""
+    """Whom the agent goes on as where root starts it; empty: as whoever started it."""
+    drop_privileges: bool | None = None
+    """Whether it gives up what file work does not take, for its commands too; None: if it has no commands."""
     metrics_file: Path | None = None
     """Where Prometheus' node_exporter finds what the agent has done."""
     token: NodeToken | None = None
@@ -129,6 +134,8 @@ def render_config(config: AgentConfig) -> str:
         **({"fingerprint": config.fingerprint} if config.fingerprint else {}),
         "state_dir": str(config.state_dir),
         **({"tls_dir": str(config.tls_dir)} if config.tls_dir != config.state_dir / "tls" else {}),
+        **({"user": config.user} if config.user else {}),
+        **({"drop_privileges": config.drop_privileges} if config.drop_privileges is not None else {}),
         **({"metrics_file": str(config.metrics_file)} if config.metrics_file else {}),
         "roots": list(rules.roots),
         "owners": list(rules.owners),
@@ -167,6 +174,12 @@ def check_directory(text: str) -> str:
     if not path.is_absolute() or ".." in path.parts or "\0" in text:
         raise SettingsError(f"{text!r} is not an absolute path of a directory")
     return str(path)
+
+
+def check_user(text: str) -> str:
+    if not _USER.fullmatch(text):
+        raise SettingsError(f"{text!r} is not the name of a user")
+    return text
 
 
 def parse_allow(text: str) -> tuple[str, tuple[str, ...]]:
@@ -274,6 +287,8 @@ class _Reader:
             tls_dir=Path(self._text_of("tls_dir", check_directory, str(state_dir / "tls"))),
             max_tasks=self._number("max_tasks", MAX_TASKS),
             drift_interval=self._number("drift_interval", INTERVAL, least=0.0),
+            user=self._text_of("user", check_user, ""),
+            drop_privileges=self._switch("drop_privileges"),
             metrics_file=self._metrics_file(),
             rules=AgentRules(
                 roots=tuple(self._try("", "roots", check_directory, r) for r in self._texts("roots")),
@@ -285,6 +300,12 @@ class _Reader:
                 command_timeout=float(self._number("command_timeout", defaults.command_timeout)),
             ),
         )
+
+    def _switch(self, key: str) -> bool | None:
+        value = self._document.get(key)
+        if value is not None and not isinstance(value, bool):
+            raise self._fail("", key, "is neither true nor false")
+        return value
 
     def _metrics_file(self) -> Path | None:
         name = self._text_of("metrics_file", check_directory, "")
