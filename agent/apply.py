@@ -17,7 +17,7 @@ from agent.reuse import Shelf, find_sources
 from agent.rules import AgentRules
 from agent.transfer import Transfer
 from agent.wire.channel import Channel
-from agent.wire.messages import Entry, RenderedContent, Task
+from agent.wire.messages import DEFLATE, Entry, RenderedContent, Task
 from agent.writer import Writer
 
 BATCH = 512
@@ -102,6 +102,7 @@ class Application:
                 ),
                 paced=self._task.durability == "paced",
                 patience=self._task.patience,
+                may_unpack=DEFLATE in self._task.features,
             )
 
         if not changes.writes:

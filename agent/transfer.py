@@ -24,6 +24,7 @@ from agent.errors import RemoteProtocolError, TransferFailed
 from agent.failures import TaskFailed
 from agent.folders import Folders
 from agent.libc import sync_file_system
+from agent.packing import unpack
 from agent.pulse import FLUSH_SECONDS, quiet
 from agent.reuse import Reader, Source, Sources
 from agent.scan import WORKERS
@@ -84,6 +85,7 @@ class Transfer:
         *,
         paced: bool = False,
         patience: float = 0.0,
+        may_unpack: bool = False,
     ) -> None:
         self._channel = channel
         self._task = task
@@ -91,6 +93,7 @@ class Transfer:
         self._writes = {ordinals[write.entry.path]: write for write in writes}
         self._sources = sources
         self._paced = paced
+        self._may_unpack = may_unpack
         self._deadline = ANSWER_DEADLINE + min(max(patience, 0.0), LONGEST_PATIENCE)
         self._partials: dict[int, Partial] = {}
         self._asked: dict[Wanted, int] = {}
@@ -284,7 +287,9 @@ class Transfer:
             total += length
         for wanted in named:
             del self._asked[wanted]
-        if total != len(payload) or message.size != total or not message.blocks:
+        if message.unpacked and not self._may_unpack:
+            raise RemoteProtocolError("a frame is compressed, which was not agreed upon")
+        if total != (message.unpacked or message.size) or len(payload) != message.size or not message.blocks:
             raise RemoteProtocolError("a frame of blocks does not have the size it announced")
 
     async def _store(self, take: trio.MemoryReceiveChannel[tuple[BlockResponseBin, bytes]]) -> None:
@@ -309,7 +314,7 @@ class Transfer:
         """Verifies and writes the blocks of one frame; those that do not match, and files done."""
         bad: list[Wanted] = []
         complete: list[int] = []
-        view = memoryview(payload)
+        view = memoryview(unpack(payload, message.unpacked) if message.unpacked else payload)
         at = 0
         with Folders(self._writer.root_fd) as folders:
             for ordinal, number, length in message.blocks:

@@ -189,11 +189,12 @@ class Fleet:
         limited = source.within(
             self._hub.throttles.of(
                 project.id, node, project_rate=project.sync.bandwidth, node_rate=node_bandwidth
-            )
+            ),
+            project.sync.compression,
         )
 
         async def attempt(id: str) -> TaskReport:
-            task = self._task(id, sync, source.tree, observe=False, patience=limited.throttle.patience)
+            task = limited.offered(self._task(id, sync, source.tree, observe=False))
             return await self._ask(node, task, limited, unnamed=Reason.SYNC_FAILED)
 
         return await self._attempts(
@@ -336,7 +337,7 @@ class Fleet:
         return report
 
     @staticmethod
-    def _task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool, patience: float = 0.0) -> Task:
+    def _task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool) -> Task:
         project, target = sync.project, sync.target
         assert target.strategy != "release"  # unbuilt, so it never gets here
         rules = project.sync
@@ -356,7 +357,6 @@ class Fleet:
             on_local_edit=rules.on_local_edit,
             durability=rules.durability,
             after=project.after,
-            patience=patience,
         )
 
 

@@ -23,6 +23,7 @@ PURE = (
     "reconciler.node_health",
     "reconciler.release.past",
     "agent.blocks",
+    "agent.packing",
     "agent.changes",
     "agent.gitglob",
     "agent.ignore",

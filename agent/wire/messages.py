@@ -26,6 +26,9 @@ RELEASES_SINCE = 4
 
 DIGEST_SIZE = 32
 
+DEFLATE = "deflate"
+"""The feature of a transfer whose raw frames may be compressed."""
+
 ITEMISE = "itemise"
 """Feature of an observing task: say with `Forecast` what a task that is the same but for that would do."""
 
@@ -388,6 +391,8 @@ class BlockResponseBin(Message, frozen=True, kw_only=True, tag="block_response_b
     task: str
     size: int
     blocks: tuple[tuple[int, int, int], ...]
+    unpacked: int = 0
+    """With the feature DEFLATE: the frame is compressed (zlib) and stands for so many bytes; 0: it is not."""
 
 
 AnyMessage = (

@@ -298,6 +298,7 @@ class SyncRules(Model, frozen=True, kw_only=True):
     durability: Literal["none", "commit", "paced"] = "commit"
     bandwidth: float | None = None
     """Bytes a second that the project may send to each node."""
+    compression: Literal["auto", "on", "off"] = "auto"
     retry: Retry = Retry()
     targets: tuple[SyncTarget, ...] = ()
 

@@ -20,6 +20,12 @@ HELD_SECONDS = 0.25
 FRAME_SECONDS = 0.125
 """Under a limit, frames are packed to take about this long, so that others' traffic gets between them."""
 
+SLOW = 8 * 1024 * 1024
+"""Bytes a second: compressing costs less time than it saves where a line takes no more than that."""
+
+MEASURED_BYTES = 4 * 1024 * 1024
+"""What has to have been sent before a line is held to be slow."""
+
 SHARED_BY = 8
 """Tasks that are reckoned to share a bucket when it is said how long one may have to wait for a block."""
 
@@ -88,6 +94,24 @@ class Throttle:
 
 
 FREELY = Throttle()
+
+
+class Line:
+    """How fast a peer takes what is sent to it: slow enough for compression to pay, or not."""
+
+    def __init__(self, throttle: Throttle) -> None:
+        self._throttle = throttle
+        self._bytes = 0
+        self._seconds = 0.0
+
+    def took(self, size: int, seconds: float) -> None:
+        self._bytes += size
+        self._seconds += seconds
+
+    @property
+    def is_slow(self) -> bool:
+        limited = any(bucket.rate <= SLOW for bucket in self._throttle.buckets)
+        return limited or (self._bytes >= MEASURED_BYTES and self._bytes <= SLOW * self._seconds)
 
 
 class Throttles:

@@ -1,18 +1,18 @@
 """A tree on the primary, scanned and hashed once, and served to any number of agents."""
 
-import errno
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
+import msgspec
 import trio
 
-from agent.blocks import MAX_REQUEST, block_count, block_length, block_size_for
+from agent.blocks import MAX_REQUEST, block_count, block_length
 from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
 from agent.failures import single
-from agent.folders import Folders
 from agent.ignore import Ignore
 from agent.index import (
     MAX_FILE_SIZE,
@@ -27,9 +27,10 @@ from agent.index import (
     symlink_entry,
     tree_digest,
 )
-from agent.scan import OPEN_FILE, Found, found_from, hash_files, read_exactly, scan
+from agent.scan import Found, found_from, hash_files, scan
 from agent.wire.channel import Channel
 from agent.wire.messages import (
+    DEFLATE,
     BlockRequest,
     BlockResponseBin,
     Entry,
@@ -37,10 +38,12 @@ from agent.wire.messages import (
     IndexEnd,
     IndexFile,
     SyncStart,
+    Task,
     TaskReport,
 )
 from reconciler.errors import LookFailed
-from reconciler.sync.bandwidth import FREELY, Throttle
+from reconciler.sync.bandwidth import FREELY, Line, Throttle
+from reconciler.sync.frames import Frame, Frames, Part, read_frame
 
 QUEUED_REQUESTS = 16
 """Requests of one agent that wait here; one that sends more waits until blocks have left."""
@@ -48,7 +51,7 @@ QUEUED_REQUESTS = 16
 QUEUED_FRAMES = 2
 """Frames read ahead of the network."""
 
-_UNSERVED = -1
+Compression = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +74,17 @@ class TreeSource:
     """Of the directory itself."""
     throttle: Throttle = FREELY
     """What contents have to pass on their way to the agent."""
+    compression: Compression = "off"
+    frames: Frames = field(default_factory=Frames, compare=False)
 
-    def within(self, throttle: Throttle) -> "TreeSource":
-        """The same tree, served no faster than that."""
-        return replace(self, throttle=throttle)
+    def within(self, throttle: Throttle, compression: Compression = "off") -> "TreeSource":
+        """The same tree, served no faster than that and perhaps compressed."""
+        return replace(self, throttle=throttle, compression=compression)
+
+    def offered(self, task: Task) -> Task:
+        """A task that tells the agent how this will be served."""
+        features = task.features if self.compression == "off" else (*task.features, DEFLATE)
+        return msgspec.structs.replace(task, features=features, patience=self.throttle.patience)
 
     @classmethod
     async def build(
@@ -266,6 +276,8 @@ class _Serving:
         self._source = source
         self._root_fd = root_fd
         self._task = ""
+        self._may_pack = False
+        self._line = Line(source.throttle)
 
     async def run(self) -> TaskReport:
         message, _ = await self._channel.receive()
@@ -274,9 +286,20 @@ class _Serving:
         if not isinstance(message, SyncStart):
             raise out_of_place(message)
         self._task = message.task
+        self._may_pack = self._source.compression != "off" and DEFLATE in message.features
         await send_index(self._channel, self._source, self._task)
         requests, take_requests = trio.open_memory_channel[BlockRequest](QUEUED_REQUESTS)
-        frames, take_frames = trio.open_memory_channel[tuple[BlockResponseBin, bytearray]](QUEUED_FRAMES)
+        frames, take_frames = trio.open_memory_channel[Frame](QUEUED_FRAMES)
+        with self._source.frames.in_use():
+            return await self._serve(requests, take_requests, frames, take_frames)
+
+    async def _serve(
+        self,
+        requests: trio.MemorySendChannel[BlockRequest],
+        take_requests: trio.MemoryReceiveChannel[BlockRequest],
+        frames: trio.MemorySendChannel[Frame],
+        take_frames: trio.MemoryReceiveChannel[Frame],
+    ) -> TaskReport:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, take_requests, frames)
             nursery.start_soon(self._send, take_frames)
@@ -307,14 +330,28 @@ class _Serving:
     async def _read(
         self,
         requests: trio.MemoryReceiveChannel[BlockRequest],
-        frames: trio.MemorySendChannel[tuple[BlockResponseBin, bytearray]],
+        frames: trio.MemorySendChannel[Frame],
     ) -> None:
+        source = self._source
+
+        async def read() -> Frame:
+            return await trio.to_thread.run_sync(
+                partial(read_frame, self._root_fd, source.entries, source.found, part, packs=packs)
+            )
+
         async with requests, frames:
             async for request in requests:
                 for part in self._frames_of(request.blocks):
-                    await frames.send(await trio.to_thread.run_sync(self._read_frame, part))
+                    packs = self._packs()
+                    await frames.send(await source.frames.get(part, packs, read))
 
-    def _frames_of(self, blocks: Iterable[tuple[int, int]]) -> Iterable[list[tuple[int, int, int]]]:
+    def _packs(self) -> bool:
+        """Whether frames are compressed now: always, or where the line is thin or seen to be slow."""
+        if not self._may_pack or self._source.compression == "on":
+            return self._may_pack
+        return self._line.is_slow
+
+    def _frames_of(self, blocks: Iterable[tuple[int, int]]) -> Iterable[Part]:
         """The blocks of a request with their lengths, packed into frames of about a MiB."""
         largest = self._source.throttle.frame_bytes
         part: list[tuple[int, int, int]] = []
@@ -322,53 +359,26 @@ class _Serving:
         for ordinal, number in blocks:
             length = block_length(self._source.entries[ordinal].size, number)
             if part and total + length > largest:
-                yield part
+                yield tuple(part)
                 part, total = [], 0
             part.append((ordinal, number, length))
             total += length
         if part:
-            yield part
+            yield tuple(part)
 
-    def _read_frame(self, part: Sequence[tuple[int, int, int]]) -> tuple[BlockResponseBin, bytearray]:
-        payload = bytearray(sum(length for _, _, length in part))
-        view = memoryview(payload)
-        served: list[tuple[int, int, int]] = []
-        at = 0
-        with Folders(self._root_fd) as folders:
-            for ordinal, number, length in part:
-                if self._read_block(folders, ordinal, number, view[at : at + length]):
-                    served.append((ordinal, number, length))
-                    at += length
-                else:
-                    served.append((ordinal, number, _UNSERVED))
-        view.release()
-        del payload[at:]
-        return BlockResponseBin(task=self._task, size=at, blocks=tuple(served)), payload
-
-    def _read_block(self, folders: Folders, ordinal: int, number: int, view: memoryview) -> bool:
-        """Reads one block; False if the file is not what the index says any more."""
-        entry = self._source.entries[ordinal]
-        try:
-            above, name = folders.locate(entry.path)
-            fd = os.open(name, OPEN_FILE, dir_fd=above)
-        except (FileNotFoundError, PathRefused):
-            return False
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EACCES):
-                return False
-            raise
-        try:
-            if not found_from(os.fstat(fd)).same_as(self._source.found[entry.path]):
-                return False
-            return read_exactly(fd, view, number * block_size_for(entry.size))
-        finally:
-            os.close(fd)
-
-    async def _send(self, frames: trio.MemoryReceiveChannel[tuple[BlockResponseBin, bytearray]]) -> None:
+    async def _send(self, frames: trio.MemoryReceiveChannel[Frame]) -> None:
         async with frames:
-            async for message, payload in frames:
-                await self._source.throttle.take(len(payload))
-                await self._channel.send(message, payload)
+            async for frame in frames:
+                size = len(frame.payload)
+                await self._source.throttle.take(size)
+                began = trio.current_time()
+                await self._channel.send(
+                    BlockResponseBin(
+                        task=self._task, size=size, blocks=frame.blocks, unpacked=frame.unpacked
+                    ),
+                    frame.payload,
+                )
+                self._line.took(size, trio.current_time() - began)
 
 
 async def send_index(channel: Channel, source: TreeSource, task: str) -> None:
