@@ -24,6 +24,7 @@ from reconciler.secrets.freshness import Freshness
 from reconciler.source_status import with_source_verified
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import (
+    Conditions,
     ConditionStatus,
     ConditionType,
     Reason,
@@ -48,6 +49,7 @@ from reconciler.status.documents import (
     add_history,
     bounded_problems,
 )
+from reconciler.sync_degraded import degraded
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +337,18 @@ def _summary(recorded: Recorded, facts: PassFacts, refused: Finding | None, now:
         control_commit=facts.control_commit or old.control_commit,
         problems=bounded_problems(facts.problems),
         counts=counts,
-        conditions=set_condition(old.conditions, ConditionType.READY, *ready, now=now),
+        conditions=_with_degraded(
+            set_condition(old.conditions, ConditionType.READY, *ready, now=now), recorded, now
+        ),
+    )
+
+
+def _with_degraded(conditions: Conditions, recorded: Recorded, now: datetime) -> Conditions:
+    found = degraded(recorded.syncs.values())
+    message = "; ".join(f"{project}: {each.message}" for project, each in sorted(found.items()))
+    status: ConditionStatus = "True" if found else "False"
+    return set_condition(
+        conditions, ConditionType.SYNC_DEGRADED, status, Reason.SYNC_DEGRADED, message, now=now
     )
 
 

@@ -63,6 +63,11 @@ RESOURCES: Final = _gauge(
     "trueup_resources", "Resources by the beginning of their id and their `Ready` condition.", "kind", "ready"
 )
 UNHEALTHY: Final = _gauge("trueup_resources_unhealthy", "Resources whose health check fails.", "kind")
+DEGRADED: Final = _gauge(
+    "trueup_project_targets_failed",
+    "Targets of a project to which a sync failed after all its attempts: it is `SyncDegraded`.",
+    "project",
+)
 DRIFTED: Final = _gauge("trueup_resources_drifted", "Resources that are not as trueup left them.", "kind")
 RELEASED: Final = _gauge(
     "trueup_release_timestamp_seconds",

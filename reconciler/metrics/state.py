@@ -6,6 +6,7 @@ from datetime import datetime
 
 from reconciler.metrics.declared import (
     AGENTS,
+    DEGRADED,
     DRIFTED,
     HOLDS,
     RELEASE_FAILED,
@@ -21,6 +22,7 @@ from reconciler.node_health import drift_of
 from reconciler.secrets.freshness import Freshness
 from reconciler.status.conditions import Conditions, ConditionType, condition_status
 from reconciler.status.documents import Document, EnvironmentStatus, Recorded
+from reconciler.sync_degraded import by_project, degraded
 
 Series = dict[tuple[str, ...], float]
 
@@ -36,6 +38,11 @@ def gauges_of_status(recorded: Recorded) -> dict[Metric, Series]:
         _add(found[RESOURCES], (kind, ready or "Unknown"), 1)
         _add(found[UNHEALTHY], (kind,), _status(document, ConditionType.HEALTHY) == "False")
         _add(found[DRIFTED], (kind,), drift_of(document.conditions) is not None)
+    bad = degraded(recorded.syncs.values())
+    found[DEGRADED] = {
+        (project,): float(len(bad[project].failed)) if project in bad else 0.0
+        for project in by_project(recorded.syncs.values())
+    }
     return found | _of_environments(recorded.environments.values())
 
 

@@ -10,8 +10,16 @@ from typing import Final, Literal
 
 import msgspec
 
-from reconciler.status.conditions import WAITS, Condition, ConditionType, Reason, find_condition
+from reconciler.status.conditions import (
+    WAITS,
+    Condition,
+    ConditionType,
+    Reason,
+    condition_status,
+    find_condition,
+)
 from reconciler.status.documents import SUMMARY_ID, Applied, Document, Recorded
+from reconciler.sync_degraded import by_project, degraded
 
 Kind = Literal["failed", "recovered", "degraded", "awaiting_approval"]
 Trouble = Literal["failed", "degraded"]
@@ -76,6 +84,15 @@ def news(
             found.append(_news(after.told, document, why))
         if after is not None:
             alarms[document.id] = after
+    for project, state, message in _projects(now):
+        alarm = before.get(project)
+        after = alarm if state == "no news" else _alarm(alarm, state)
+        if after is not None:
+            alarms[project] = after
+        if (alarm is None) != (after is None):
+            kind: Kind = "recovered" if after is None else "degraded"
+            reason = Reason.RECONCILIATION_SUCCEEDED if after is None else Reason.SYNC_DEGRADED
+            found.append(News(kind, project, reason, message, was="degraded"))
     waiting, awaiting = _approvals(known, now)
     return [*found, *waiting], Known(alarms=alarms, awaiting=awaiting)
 
@@ -98,6 +115,22 @@ def _state_of(document: Document) -> tuple[_State, Condition | None]:
     if healthy is None or healthy.status == "True":
         return "well", ready
     return ("ill", healthy) if healthy.status == "False" else ("no news", None)
+
+
+def _projects(now: Recorded) -> list[tuple[str, _State, str]]:
+    """Projects with several targets: each says of itself how it is, and who looks after the whole hears of it
+    while some of them work and others do not."""
+    found: list[tuple[str, _State, str]] = []
+    bad = degraded(now.syncs.values())
+    for project, targets in sorted(by_project(now.syncs.values()).items()):
+        each = bad.get(project)
+        if len(targets) > 1 and each is not None and each.in_order:
+            found.append((project, "ill", each.message))
+        elif all(condition_status(target.conditions, ConditionType.READY) == "True" for target in targets):
+            found.append((project, "well", ""))
+        else:
+            found.append((project, "no news", ""))
+    return found
 
 
 def _alarm(alarm: Alarm | None, state: _State) -> Alarm | None:

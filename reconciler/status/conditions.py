@@ -36,11 +36,13 @@ class ConditionType(StrEnum):
     """The commit or tag carries a signature that the spec's policy accepts."""
     SECRETS_VERIFIED = "SecretsVerified"
     """False: the recorded secrets are of another master key and were adopted without a comparison."""
+    SYNC_DEGRADED = "SyncDegraded"
+    """Of the summary: syncs of some projects failed after all their attempts; the message names them."""
     PAIRED = "Paired"
     """A node has proven itself and its certificate is recorded."""
 
 
-ABNORMAL: Final = frozenset({ConditionType.RECONCILING, ConditionType.STALLED})
+ABNORMAL: Final = frozenset({ConditionType.RECONCILING, ConditionType.STALLED, ConditionType.SYNC_DEGRADED})
 """Types that are present only while true."""
 
 _RANK: Final[dict[str, int]] = {"Ready": 0, "Reconciling": 1, "Stalled": 2}
@@ -184,7 +186,7 @@ def set_condition(
 ) -> Conditions:
     """`conditions` with this one put in, ordered: Ready, Reconciling, Stalled, then by name.
 
-    The time is `now` if the status is new, else the one it had. `Reconciling` and `Stalled` with a
+    The time is `now` if the status is new, else the one it had. Those of `ABNORMAL` with a
     status other than True are taken out.
     """
     old = find_condition(conditions, type)

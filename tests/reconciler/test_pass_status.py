@@ -114,7 +114,17 @@ def in_place() -> dict[str, Observation]:
 def test_a_failed_deploy_voids_the_record_and_a_failed_sync_or_adoption_does_not() -> None:
     recorded = Recorded().put(PAIRED, ServiceStatus(id=WEB, config_hash="v1:1:2:3"))
     failed = Outcome("failed", "DeployFailed", "exit code 1")
-    assert after(happened(outcomes={WEB: failed, SITE: failed}), recorded).services[WEB].config_hash == ""
+    both = after(happened(outcomes={WEB: failed, SITE: failed}), recorded)
+    assert both.services[WEB].config_hash == ""
+    # Whose syncs failed is in the summary, for as long as that is so.
+    assert both.summary is not None
+    told = find_condition(both.summary.conditions, "SyncDegraded")
+    project = "/".join(SITE.split("/")[:3])
+    assert told is not None
+    assert told.message == f"{project}: 1 of 1 targets failed: web-1 (DeployFailed)"
+    mended = after(happened(outcomes={}, found=in_place()), both, LATER)
+    assert mended.summary is not None
+    assert find_condition(mended.summary.conditions, "SyncDegraded") is None
     plan = happened().plan
     adopting = replace(
         plan, steps=tuple(replace(step, action=Action.ADOPT) for step in plan.steps if step.resource == WEB)

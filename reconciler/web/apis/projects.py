@@ -4,6 +4,7 @@ from reconciler.identity import project_id, sync_id
 from reconciler.runner import Runner
 from reconciler.spec.model import Build, Project, SyncRules, SyncTarget
 from reconciler.status.documents import SyncStatus
+from reconciler.sync_degraded import degraded
 from reconciler.web.apis.known import (
     ConditionView,
     Known,
@@ -83,6 +84,8 @@ class ProjectView(Model, frozen=True):
     path: str
     in_order: int
     """How many of its targets are."""
+    degraded: str | None
+    """Where syncs failed after all their attempts, which; it is `SyncDegraded` then."""
     targets: tuple[TargetView, ...]
     suspended: bool
 
@@ -170,6 +173,8 @@ def _connected(runner: Runner) -> frozenset[str]:
 
 def project_view(known: Known, project: Project, connected: frozenset[str]) -> ProjectView:
     targets = tuple(_target(known, project, each, connected) for each in project.sync.targets)
+    mine = [known.recorded.syncs[each.id] for each in targets if each.id in known.recorded.syncs]
+    bad = degraded(mine).get(project_id(project))
     return ProjectView(
         id=project_id(project),
         name=project.id,
@@ -180,6 +185,7 @@ def project_view(known: Known, project: Project, connected: frozenset[str]) -> P
         unit=project.unit,
         directory=project.source.directory if project.source is not None else None,
         path=project.path,
+        degraded=bad.message if bad is not None else None,
         in_order=sum(each.ready.status == "True" for each in targets),
         targets=targets,
         suspended=project.suspend or known.control.suspends(project_id(project)),

@@ -10,6 +10,7 @@ from reconciler.node_health import Health, drift_of, health_of
 from reconciler.spec.model import Project, Service, Spec
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import NodeStatus, ServiceStatus, SyncCounts, SyncStatus
+from reconciler.sync_degraded import degraded
 from reconciler.web.page.facts import Facts
 from reconciler.web.page.model import (
     Badge,
@@ -227,6 +228,9 @@ def _project(facts: Facts, project: Project, of: list[TargetView]) -> ProjectVie
     else:
         worst = min(of, key=lambda target: _RANK[target.state.badge.tone])
         state = worst.state
+        bad = degraded(facts.recorded.syncs.values()).get(id) if len(of) > 1 else None
+        if bad is not None:
+            state = State(Badge("degraded", Tone.BAD), Reason.SYNC_DEGRADED, bad.message)
     source = project.source.directory if project.source is not None else project.repository or ""
     return ProjectView(
         id=id,
