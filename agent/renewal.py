@@ -14,7 +14,7 @@ from agent.errors import SettingsError
 from agent.link import LinkLost
 from agent.node_token import NodeToken
 from agent.routing import Session
-from agent.wire.messages import CertificateAnswer, CertificateOffer, RenewCertificate
+from agent.wire.renewal import CertificateAnswer, CertificateOffer, RenewCertificate
 from agent.workers import Workers
 
 _log = logging.getLogger("trueup.agent")

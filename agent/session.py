@@ -37,14 +37,13 @@ from agent.wire.messages import (
     PROTOCOL_VERSIONS,
     UNSURE,
     Cancel,
-    CertificateAnswer,
     Hello,
     HelloAck,
     Notice,
-    RenewCertificate,
     Standing,
     Work,
 )
+from agent.wire.renewal import CertificateAnswer, RenewCertificate
 from agent.workers import MAX_TASKS, Runner, Workers
 
 T = TypeVar("T")

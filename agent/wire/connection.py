@@ -21,8 +21,6 @@ from agent.wire.messages import (
     BlockRequest,
     BlockResponseBin,
     Cancel,
-    CertificateAnswer,
-    CertificateOffer,
     Command,
     DriftReport,
     Hello,
@@ -35,13 +33,13 @@ from agent.wire.messages import (
     Ping,
     Pong,
     Removal,
-    RenewCertificate,
     Standing,
     SyncStart,
     Task,
     TaskProgress,
     TaskReport,
 )
+from agent.wire.renewal import CertificateAnswer, CertificateOffer, RenewCertificate
 
 
 class Role(Enum):

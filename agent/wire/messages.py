@@ -11,6 +11,7 @@ import msgspec
 
 from agent.wire.base import Message
 from agent.wire.forecast import Forecast
+from agent.wire.renewal import CertificateAnswer, CertificateOffer, RenewCertificate
 
 PROTOCOL_VERSIONS = (4, 3, 2)
 """The versions of the protocol this code speaks, newest first."""
@@ -295,31 +296,6 @@ class DriftReport(Message, frozen=True, kw_only=True, tag="drift_report"):
     target_path: str
     digest: bytes
     count: int
-
-
-class RenewCertificate(Message, frozen=True, kw_only=True, tag="renew_certificate"):
-    """Primary to agent: make another key with its certificate, and offer it."""
-
-
-class CertificateOffer(Message, frozen=True, kw_only=True, tag="certificate_offer"):
-    """Agent to primary: this certificate shall be mine too, and in place of the other once I have used it.
-
-    `signature` is by the node's token over `tls.renewal_statement(...)`.
-    """
-
-    certificate: bytes
-    """DER."""
-    signature: bytes
-
-
-class CertificateAnswer(Message, frozen=True, kw_only=True, tag="certificate_answer"):
-    """Primary to agent: whether the certificate that was offered is recorded."""
-
-    fingerprint: str
-    """Of the key that was offered."""
-    accepted: bool
-    reason: str = ""
-    message: str = ""
 
 
 Notice = Standing | DriftReport | RenewCertificate | CertificateOffer | CertificateAnswer

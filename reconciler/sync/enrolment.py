@@ -13,7 +13,8 @@ from cryptography.exceptions import InvalidSignature
 from agent import tls
 from agent.errors import ConnectionRefused, SettingsError
 from agent.node_token import parse_token_key
-from agent.wire.messages import PROTOCOL_VERSIONS, CertificateOffer, Hello, PairRequest
+from agent.wire.messages import PROTOCOL_VERSIONS, Hello, PairRequest
+from agent.wire.renewal import CertificateOffer
 
 TOKEN_LIFETIME = 24 * 3600.0
 """Seconds after which a join token that was never used pairs no more."""

@@ -24,7 +24,6 @@ from agent.wire.connection import Phase, Role
 from agent.wire.messages import (
     LEADING,
     NOTICES_SINCE,
-    CertificateOffer,
     DriftReport,
     Hello,
     HelloAck,
@@ -33,6 +32,7 @@ from agent.wire.messages import (
     PairRequest,
     Standing,
 )
+from agent.wire.renewal import CertificateOffer
 from reconciler.sync.enrolment import Enrolment, Refusal, Roster, judge_hello, judge_pairing, shared_protocol
 from reconciler.sync.listener import Caller, Continue, refuse
 

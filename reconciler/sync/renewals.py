@@ -14,7 +14,8 @@ import trio
 from agent import tls
 from agent.errors import TrueupError
 from agent.routing import Session
-from agent.wire.messages import RENEWALS_SINCE, CertificateAnswer, CertificateOffer, RenewCertificate
+from agent.wire.messages import RENEWALS_SINCE
+from agent.wire.renewal import CertificateAnswer, CertificateOffer, RenewCertificate
 from reconciler.sync.enrolment import Refusal, judge_offer
 from reconciler.sync.reception import Base, Reception
 

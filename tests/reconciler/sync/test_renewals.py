@@ -13,7 +13,8 @@ from agent import tls
 from agent.memory import Memory
 from agent.node_token import NodeToken
 from agent.wire.channel import Channel
-from agent.wire.messages import CertificateOffer, HelloAck, RenewCertificate, Task, TaskReport
+from agent.wire.messages import HelloAck, Task, TaskReport
+from agent.wire.renewal import CertificateOffer, RenewCertificate
 from reconciler.sync.enrolment import Enrolment, judge_offer
 from reconciler.sync.hub import AgentTooOld, AgentUnreachable
 from reconciler.sync.renewals import RenewalRefused
