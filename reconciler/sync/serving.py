@@ -48,8 +48,8 @@ from reconciler.sync.frames import Frame, Frames, Part, read_frame
 QUEUED_REQUESTS = 16
 """Requests of one agent that wait here; one that sends more waits until blocks have left."""
 
-QUEUED_FRAMES = 2
-"""Frames read ahead of the network."""
+QUEUED_FRAMES = 1
+"""Frames read ahead of the network, for each agent, besides one that is read and one that is sent."""
 
 Compression = Literal["auto", "on", "off"]
 
