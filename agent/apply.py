@@ -9,6 +9,7 @@ import trio
 from agent import rendered
 from agent.changes import Changes, Write
 from agent.failures import TaskFailed
+from agent.features import agreed
 from agent.index import parent_of
 from agent.libc import sync_file_system
 from agent.look import View
@@ -17,7 +18,7 @@ from agent.reuse import Shelf, find_sources
 from agent.rules import AgentRules
 from agent.transfer import Transfer
 from agent.wire.channel import Channel
-from agent.wire.messages import DEFLATE, Entry, RenderedContent, Task
+from agent.wire.messages import Entry, RenderedContent, Task
 from agent.writer import Writer
 
 BATCH = 512
@@ -102,7 +103,7 @@ class Application:
                 ),
                 paced=self._task.durability == "paced",
                 patience=self._task.patience,
-                may_unpack=DEFLATE in self._task.features,
+                features=agreed(self._task),
             )
 
         if not changes.writes:

@@ -4,7 +4,10 @@ Adaptive fixed blocks, as Syncthing's: 128 KiB, doubled until a file has at most
 4 MiB. The block size is a function of the file's size alone, so that both sides agree without asking.
 """
 
-from agent.wire.messages import DIGEST_SIZE
+import hashlib
+from functools import lru_cache
+
+from agent.wire.messages import DIGEST_SIZE, Entry
 
 KIB = 1024
 MIN_BLOCK = 128 * KIB
@@ -44,3 +47,29 @@ def block_length(size: int, number: int) -> int:
 def block_digest(blocks: bytes, number: int) -> bytes:
     """The digest of block `number` in the concatenation `blocks`."""
     return blocks[number * DIGEST_SIZE : (number + 1) * DIGEST_SIZE]
+
+
+@lru_cache(maxsize=64)
+def zero_digest(length: int) -> bytes:
+    """The digest of a block of `length` zeros, at most `MAX_BLOCK`."""
+    return hashlib.sha256(bytes(length)).digest()
+
+
+def zero_blocks(entry: Entry) -> list[int]:
+    """The numbers of the blocks of a file of several that hold nothing but zeros, as its digests show.
+
+    A short last block counts where the one before it is such a block: zeros rarely come alone, and its
+    digest would have to be made for each length.
+    """
+    count = block_count(entry.size)
+    zero = zero_digest(block_size_for(entry.size))
+    if count < 2 or zero not in entry.blocks:
+        return []
+    numbers = [number for number in range(count) if block_digest(entry.blocks, number) == zero]
+    if (
+        numbers
+        and numbers[-1] == count - 2
+        and block_digest(entry.blocks, count - 1) == zero_digest(block_length(entry.size, count - 1))
+    ):
+        numbers.append(count - 1)
+    return numbers

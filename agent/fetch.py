@@ -4,11 +4,12 @@ from collections.abc import Collection
 
 import trio
 
+from agent.answers import receive
 from agent.errors import RemoteProtocolError
+from agent.features import agreed
 from agent.ignore import Ignore
 from agent.index import MAX_TIME, IndexCheck
 from agent.rules import AgentRules
-from agent.transfer import receive
 from agent.wire.channel import Channel
 from agent.wire.messages import Entry, IndexBegin, IndexEnd, IndexFile, SyncStart, Task
 
@@ -20,15 +21,16 @@ async def fetch_index(
     ignore: Ignore,
     *,
     reserved: Collection[str],
-    features: tuple[str, ...] = (),
+    features: tuple[str, ...] | None = None,
 ) -> tuple[tuple[Entry, ...], int]:
     """Asks for a task's index and takes it, checked entry by entry and then as a whole.
 
-    `reserved` are paths that it may not name, `features` what of the task's is made use of. Gives the entries
+    `reserved` are paths that it may not name, `features` what of the task's is made use
+    of, by default all that this agent knows. Gives the entries
     and the modification time of the tree's own directory. Raises PathRefused or RemoteProtocolError for what
     must not be placed, TransferFailed once the session is gone.
     """
-    await channel.send(SyncStart(task=task.id, features=features))
+    await channel.send(SyncStart(task=task.id, features=agreed(task) if features is None else features))
     message, _ = await receive(channel)
     if not isinstance(message, IndexBegin) or message.task != task.id:
         raise RemoteProtocolError(f"an index was expected and {type(message).__name__} came")

@@ -12,7 +12,7 @@ from agent.blocks import block_size_for
 from agent.changes import Write
 from agent.errors import PathRefused
 from agent.folders import Folders
-from agent.scan import OPEN_FILE, read_exactly
+from agent.scan import OPEN_FILE, read_up_to
 from agent.wire.messages import DIGEST_SIZE
 
 Content = tuple[str, int, bytes]
@@ -37,41 +37,62 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Old:
+    """A file that may be an earlier version of a wanted one."""
+
+    shelf: int
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
-    """All that may be found on `shelves`, by the digest of the block."""
+    """All that may be found on `shelves`: blocks by their digests, and earlier versions of wanted files by
+    the paths of these."""
 
     shelves: tuple[int, ...] = ()
     blocks: Mapping[bytes, Source] = field(default_factory=dict)
+    olds: Mapping[str, Old] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.blocks)
+        return bool(self.blocks or self.olds)
 
 
-def find_sources(writes: Iterable[Write], shelves: Sequence[Shelf]) -> Sources:
-    """For each wanted block that some file on a shelf holds, one place where it is. Pure.
+def find_sources(writes: Sequence[Write], shelves: Sequence[Shelf]) -> Sources:
+    """For each wanted block that some file on a shelf holds, one place where it is; and for each file to
+    write one that had its name, or else one that shares a block with it. Pure.
 
-    The first shelf that has a block counts.
+    The first shelf that has something counts.
     """
-    wanted = {
-        blocks[at : at + DIGEST_SIZE]
-        for blocks in (write.entry.blocks for write in writes)
-        for at in range(0, len(blocks), DIGEST_SIZE)
-    }
+    wanted = {digest for write in writes for digest in _digests(write.entry.blocks)}
+    paths = {write.entry.path for write in writes if write.entry.size}
     found: dict[bytes, Source] = {}
+    olds: dict[str, Old] = {}
+    sizes: dict[tuple[int, str], int] = {}
     for number, shelf in enumerate(shelves if wanted else ()):
         for path, size, blocks in shelf.contents:
-            for at in range(0, len(blocks), DIGEST_SIZE):
-                digest = blocks[at : at + DIGEST_SIZE]
+            if path in paths and path not in olds:
+                olds[path] = Old(number, path, size)
+            for at, digest in enumerate(_digests(blocks)):
                 if digest in wanted and digest not in found:
-                    found[digest] = Source(number, path, at // DIGEST_SIZE * block_size_for(size))
-    return Sources(tuple(shelf.fd for shelf in shelves), found)
+                    found[digest] = Source(number, path, at * block_size_for(size))
+                    sizes[number, path] = size
+    for path, blocks in ((write.entry.path, write.entry.blocks) for write in writes):
+        like = next((found[digest] for digest in _digests(blocks) if digest in found), None)
+        if like is not None and path not in olds:
+            olds[path] = Old(like.shelf, like.path, sizes[like.shelf, like.path])
+    return Sources(tuple(shelf.fd for shelf in shelves), found, olds)
+
+
+def _digests(blocks: bytes) -> Iterable[bytes]:
+    return (blocks[at : at + DIGEST_SIZE] for at in range(0, len(blocks), DIGEST_SIZE))
 
 
 class Reader:
-    """Reads blocks of files on `shelves` into one buffer, keeping the last file open."""
+    """Reads blocks of files on `shelves` into a buffer of its own, keeping the last file open."""
 
-    def __init__(self, shelves: Sequence[int], buffer: bytearray) -> None:
-        self._buffer = memoryview(buffer)
+    def __init__(self, shelves: Sequence[int]) -> None:
+        self._buffer = memoryview(b"")
         self._shelves = [Folders(fd) for fd in shelves]
         self._at: tuple[int, str] | None = None
         self._fd = -1
@@ -91,13 +112,29 @@ class Reader:
 
     def read(self, source: Source, length: int) -> memoryview | None:
         """`length` bytes of a source, valid until the next call; None if they can't be had (any more)."""
+        content = self.some(source, length)
+        return content if len(content) == length else None
+
+    def some(self, source: Source, length: int) -> memoryview:
+        """Up to `length` bytes of a source: as many as there are."""
+        if length > len(self._buffer):
+            self._buffer = memoryview(bytearray(length))
+        fd = self.open(source)
+        if fd is None:
+            return self._buffer[:0]
         try:
-            if self._at != (source.shelf, source.path) or self._fd < 0:
-                self._shut()
+            return self._buffer[: read_up_to(fd, self._buffer[:length], source.offset)]
+        except OSError:
+            return self._buffer[:0]
+
+    def open(self, source: Source) -> int | None:
+        """A descriptor of the file of a source, valid until the next call; None if there is none."""
+        if self._at != (source.shelf, source.path) or self._fd < 0:
+            self._shut()
+            try:
                 above, name = self._shelves[source.shelf].locate(source.path)
                 self._fd = os.open(name, OPEN_FILE, dir_fd=above)
-                self._at = source.shelf, source.path
-            content = self._buffer[:length]
-            return content if read_exactly(self._fd, content, source.offset) else None
-        except (OSError, PathRefused):
-            return None
+            except (OSError, PathRefused):
+                return None
+            self._at = source.shelf, source.path
+        return self._fd

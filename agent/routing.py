@@ -14,11 +14,11 @@ import trio
 
 from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed, TrueupError
 from agent.link import Link, LinkLost
+from agent.wire.bulk import BlockRequest, DescribeBlocks
 from agent.wire.connection import ON_CONTROL, Received, Role
 from agent.wire.messages import (
     PROTOCOL_VERSIONS,
     AnyMessage,
-    BlockRequest,
     Cancel,
     Hello,
     HelloAck,
@@ -224,7 +224,7 @@ class Session:
         owner = self._channels.get(task) if task is not None else None
         if owner is None:
             # A task that has ended, or one of another node: it gets nothing, and need not wait for it.
-            if isinstance(message, SyncStart | BlockRequest):
+            if isinstance(message, SyncStart | DescribeBlocks | BlockRequest):
                 self.control.offer(Cancel(task=message.task, reason="there is no such task"))
             return
         if self.role is Role.AGENT and not owner.asked:

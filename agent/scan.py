@@ -255,13 +255,18 @@ def hash_range(fd: int, size: int, first: int, last: int) -> bytes | None:
 
 def read_exactly(fd: int, view: memoryview, offset: int) -> bool:
     """Fills `view` from `offset` of a file; False if the file ends before."""
+    return read_up_to(fd, view, offset) == len(view)
+
+
+def read_up_to(fd: int, view: memoryview, offset: int) -> int:
+    """Fills `view` from `offset` of a file as far as the file goes; how many bytes that are."""
     done = 0
     while done < len(view):
         count = os.preadv(fd, [view[done:]], offset + done)
         if count == 0:
-            return False
+            break
         done += count
-    return True
+    return done
 
 
 async def hash_files(root_fd: int, files: Iterable[tuple[str, Found]]) -> Mapping[str, bytes | None]:

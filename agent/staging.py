@@ -10,6 +10,11 @@ from agent.folders import OPEN_FOLDER
 from agent.index import STAGING
 from agent.pulse import beat
 
+HOLE = 64 * 1024
+"""Zeros in a row that are left out of a file instead of being written."""
+
+_ZEROS = bytes(HOLE)
+
 
 @dataclass(slots=True, eq=False)
 class Partial:
@@ -76,6 +81,21 @@ def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> 
         beat()
         count = os.pwrite(fd, view, offset)
         view, offset = view[count:], offset + count
+
+
+def write_sparsely(fd: int, content: bytes | bytearray | memoryview, offset: int) -> None:
+    """As `write_all`, into a file that holds nothing there yet: what is zero may stay a hole."""
+    view = memoryview(content)
+    start = 0
+    for at in range(0, len(view), HOLE):
+        part = view[at : at + HOLE]
+        # Most content that is not zeros differs in its first or last byte already.
+        if len(part) == HOLE and not part[0] and not part[-1] and bytes(part) == _ZEROS:
+            if at > start:
+                write_all(fd, view[start:at], offset + start)
+            start = at + HOLE
+    if start < len(view):
+        write_all(fd, view[start:], offset + start)
 
 
 def shorten(name: str, limit: int) -> str:

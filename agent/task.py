@@ -27,7 +27,6 @@ from agent.staging import sweep_staging
 from agent.target import Target, check_target, open_target
 from agent.wire.channel import Channel
 from agent.wire.messages import (
-    DEFLATE,
     ITEMISE,
     AfterResult,
     Entry,
@@ -130,12 +129,7 @@ class _Run:
             changes = Changes()
         else:
             index, self._root_mtime_ns = await fetch_index(
-                self._channel,
-                task,
-                self._rules,
-                scope.ignore,
-                reserved=scope.forbidden,
-                features=tuple({DEFLATE}.intersection(task.features)),
+                self._channel, task, self._rules, scope.ignore, reserved=scope.forbidden
             )
             planned = await plan(task, index, self._view, scope, target.fd if target is not None else None)
             changes, self._foreign = planned.changes, planned.foreign

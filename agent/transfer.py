@@ -1,40 +1,33 @@
 """Gets the blocks of the files to write: from the target itself where it can, else from the primary.
 
 Three stages run at once: blocks are asked for as long as the window has room, answers are received,
-and worker threads verify and write them. So memory is bounded by the window, whatever the tree.
+and worker threads verify and write them. Blocks of which an earlier version of the file may hold the most
+take a way of their own (`agent.refine`). So memory is bounded by the window, whatever the tree.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar, TypeVarTuple
 
 import trio
 
-from agent.blocks import (
-    FRAME_TARGET,
-    MAX_BLOCK,
-    MAX_REQUEST,
-    WINDOW,
-    block_count,
-    block_digest,
-    block_length,
-)
+from agent.answers import ANSWER_DEADLINE, receive
+from agent.blocks import FRAME_TARGET, MAX_REQUEST, WINDOW, block_count, block_length
 from agent.changes import Write
-from agent.errors import RemoteProtocolError, TransferFailed
+from agent.errors import RemoteProtocolError
 from agent.failures import TaskFailed
+from agent.filling import CHUNK_FILES, REUSE_BYTES, Copy, Filler, Plan, Wanted, by_file
 from agent.folders import Folders
 from agent.libc import sync_file_system
 from agent.packing import unpack
 from agent.pulse import FLUSH_SECONDS, quiet
-from agent.reuse import Reader, Source, Sources
+from agent.refine import REFINERS, Refiner, Run, changed_at_source, choose
+from agent.reuse import Sources
 from agent.scan import WORKERS
 from agent.staging import Partial
+from agent.wire.bulk import PIECES, BlockDescriptions, BlockRequest, BlockResponseBin
 from agent.wire.channel import Channel
-from agent.wire.messages import AnyMessage, BlockRequest, BlockResponseBin, Cancel
+from agent.wire.messages import DEFLATE, AnyMessage
 from agent.writer import Writer
-
-ANSWER_DEADLINE = 120.0
-"""Seconds without any answer to what was asked, after which a task gives up."""
 
 LONGEST_PATIENCE = 3600.0
 """Seconds more that a primary may ask for, because it keeps to a bandwidth."""
@@ -42,28 +35,14 @@ LONGEST_PATIENCE = 3600.0
 MAX_PARTIAL = 128
 """Files of several blocks that are under way at once, each with an open descriptor."""
 
-REUSE_BYTES = 16 * 1024 * 1024
-"""Bytes that one call into a worker thread copies within the target."""
+SHIFT_PATIENCE = 16
+"""Blocks that are looked for in vain where an insertion would have moved them, before that is given up."""
 
-CHUNK_FILES = 512
 PACE_BYTES = 64 * 1024 * 1024
 """With durability `paced`, data goes to the disk each time this much was written."""
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
-
-Wanted = tuple[int, int]
-"""A block, as a request names it: the ordinal of its entry in the index, and its number."""
-
-
-async def receive(channel: Channel, *, deadline: float = ANSWER_DEADLINE) -> tuple[AnyMessage, bytes | None]:
-    """The next message, within a deadline; raises TaskFailed when the primary calls the task off."""
-    with trio.move_on_after(deadline):
-        message, payload = await channel.receive()
-        if isinstance(message, Cancel):
-            raise TaskFailed("Cancelled", message.reason or "the primary called the task off")
-        return message, payload
-    raise TransferFailed(f"the primary sent nothing for {deadline:.0f} s")
 
 
 class Transfer:
@@ -85,7 +64,7 @@ class Transfer:
         *,
         paced: bool = False,
         patience: float = 0.0,
-        may_unpack: bool = False,
+        features: Collection[str] = (),
     ) -> None:
         self._channel = channel
         self._task = task
@@ -93,7 +72,7 @@ class Transfer:
         self._writes = {ordinals[write.entry.path]: write for write in writes}
         self._sources = sources
         self._paced = paced
-        self._may_unpack = may_unpack
+        self._may_unpack = DEFLATE in features
         self._deadline = ANSWER_DEADLINE + min(max(patience, 0.0), LONGEST_PATIENCE)
         self._partials: dict[int, Partial] = {}
         self._asked: dict[Wanted, int] = {}
@@ -104,54 +83,94 @@ class Transfer:
         self._all_asked = False
         self._changed = trio.Condition()
         self._limiter = trio.CapacityLimiter(WORKERS)
-        self._buffer = bytearray(MAX_BLOCK if sources else 0)
-        self.bytes_received = self.bytes_reused = 0
-        self.blocks_requested = self.blocks_reused = 0
+        self._filler = Filler(writer, self._writes, sources, self._partials)
+        self._refines = PIECES in features and bool(sources.olds)
+        self._refiner = Refiner(self, task, self._writes, self._filler, writer.root_fd, self._limiter)
+        self.bytes_received = self.blocks_requested = 0
 
     async def run(self) -> None:
         if not self._writes:
             return
         send, take = trio.open_memory_channel[tuple[BlockResponseBin, bytes]](WORKERS)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._ask)
+            nursery.start_soon(self._ask_for_all)
             nursery.start_soon(self._receive, send)
             for _ in range(WORKERS):
                 nursery.start_soon(self._store, take.clone())
             take.close()
 
+    @property
+    def bytes_reused(self) -> int:
+        return self._filler.reused
+
+    @property
+    def blocks_reused(self) -> int:
+        return self._filler.blocks_reused
+
     # --- asking --------------------------------------------------------------------------------
 
-    async def _ask(self) -> None:
-        request: list[Wanted] = []
-        request_bytes = 0
-        for chunk in self._chunks():
-            if request and self._sources:
-                # Copying takes its time, and may wait for files that wait for these very blocks.
-                await self._send(request)
-                request, request_bytes = [], 0
-            for ordinal, number in await self._fill_from_target(chunk):
-                size = self._writes[ordinal].entry.size
-                length = block_length(size, number)
-                several = block_count(size) > 1
-                must_wait = self._window_is_full(length) or (several and self._partial_waits(ordinal))
-                if request and (must_wait or request_bytes >= FRAME_TARGET or len(request) == MAX_REQUEST):
-                    await self._send(request)
-                    request, request_bytes = [], 0
-                if must_wait:
-                    async with self._changed:
-                        while self._window_is_full(length) or (several and self._partial_waits(ordinal)):
-                            await self._changed.wait()
-                if several and ordinal not in self._partials:
-                    self._partials[ordinal] = await self._in_thread(self._begin, ordinal)
-                self._in_window += length
-                self._asked[ordinal, number] = length
-                request.append((ordinal, number))
-                request_bytes += length
-        if request:
-            await self._send(request)
+    async def _ask_for_all(self) -> None:
+        send, take = trio.open_memory_channel[list[Run]](0)
+        async with trio.open_nursery() as nursery:
+            for _ in range(REFINERS if self._refines else 0):
+                nursery.start_soon(self._refine, take.clone())
+            async with send, take:
+                await self._go_through_files(send)
         async with self._changed:
             self._all_asked = True
             self._changed.notify_all()
+
+    async def _refine(self, jobs: trio.MemoryReceiveChannel[list[Run]]) -> None:
+        async with jobs:
+            async for job in jobs:
+                await self._refiner.work(job)
+
+    async def _go_through_files(self, jobs: trio.MemorySendChannel[list[Run]]) -> None:
+        requests = _Requests(self)
+        for chunk in self._chunks():
+            plan = await self._in_thread(self._filler.plan, chunk)
+            if plan.local or (self._sources and plan.missing):
+                # Copying takes its time, and may wait for files that wait for these very blocks.
+                await requests.flush()
+            missing = await self._fill(plan)
+            refined: list[list[Run]] = []
+            if self._refines:
+                missing, refined = choose(missing, self._writes, self._filler)
+            for job in refined:
+                await self._begin_all(ordinal for ordinal, _, _ in job)
+                await jobs.send(job)
+            for ordinal, number in missing:
+                await requests.add(ordinal, number)
+        await requests.flush()
+
+    async def ask(self, missing: Sequence[Wanted]) -> None:
+        requests = _Requests(self)
+        for ordinal, number in missing:
+            await requests.add(ordinal, number)
+        await requests.flush()
+
+    def must_wait(self, ordinal: int, length: int) -> bool:
+        several = block_count(self._writes[ordinal].entry.size) > 1
+        return self._window_is_full(length) or (several and self._partial_waits(ordinal))
+
+    async def prepare(self, ordinal: int, number: int, length: int) -> None:
+        """Makes room for a block that will be asked for."""
+        if self.must_wait(ordinal, length):
+            async with self._changed:
+                while self.must_wait(ordinal, length):
+                    await self._changed.wait()
+        self._in_window += length
+        self._asked[ordinal, number] = length
+        await self._begin_all([ordinal])
+
+    def length_of(self, ordinal: int, number: int) -> int:
+        return block_length(self._writes[ordinal].entry.size, number)
+
+    async def take_room(self, length: int) -> None:
+        async with self._changed:
+            while self._window_is_full(length):
+                await self._changed.wait()
+        self._in_window += length
 
     def _window_is_full(self, length: int) -> bool:
         return self._in_window > 0 and self._in_window + length > WINDOW
@@ -159,14 +178,23 @@ class Transfer:
     def _partial_waits(self, ordinal: int) -> bool:
         return ordinal not in self._partials and len(self._partials) >= MAX_PARTIAL
 
-    def _begin(self, ordinal: int) -> Partial:
-        return self._writer.begin(self._writes[ordinal])
+    async def _begin_all(self, ordinals: Iterable[int]) -> None:
+        """Begins the files of several blocks among them."""
+        for ordinal in ordinals:
+            if block_count(self._writes[ordinal].entry.size) > 1 and ordinal not in self._partials:
+                async with self._changed:
+                    while self._partial_waits(ordinal):
+                        await self._changed.wait()
+                self._partials[ordinal] = await self._in_thread(self._writer.begin, self._writes[ordinal])
 
-    async def _send(self, request: Sequence[Wanted]) -> None:
-        self.blocks_requested += len(request)
-        await self._channel.send(BlockRequest(task=self._task, blocks=tuple(request)))
+    async def say(self, message: AnyMessage) -> None:
+        await self._channel.send(message)
         async with self._changed:
             self._changed.notify_all()
+
+    async def send_request(self, blocks: Sequence[Wanted]) -> None:
+        self.blocks_requested += len(blocks)
+        await self.say(BlockRequest(task=self._task, blocks=tuple(blocks)))
 
     def _chunks(self) -> Iterable[list[int]]:
         """Files to be considered in one call: many small ones, or a large one."""
@@ -181,70 +209,47 @@ class Transfer:
         if chunk:
             yield chunk
 
-    # --- blocks that the target has ------------------------------------------------------------
+    # --- blocks that this host has -------------------------------------------------------------
 
-    async def _fill_from_target(self, chunk: Sequence[int]) -> list[Wanted]:
+    async def _fill(self, plan: Plan) -> list[Wanted]:
         """Places what needs nothing from the primary; the blocks that do."""
-        missing: list[Wanted] = []
-        local: list[tuple[int, int, Source]] = []
-        empty: list[int] = []
-        found = self._sources.blocks
-        for ordinal in chunk:
-            entry = self._writes[ordinal].entry
-            if not entry.size:
-                empty.append(ordinal)
-            for number in range(block_count(entry.size)):
-                source = found.get(block_digest(entry.blocks, number)) if found else None
-                if source is None:
-                    missing.append((ordinal, number))
-                else:
-                    local.append((ordinal, number, source))
-        if empty:
-            await self._in_thread(self._put_empty, empty)
-        start, room = 0, REUSE_BYTES
-        for at, (ordinal, number, _source) in enumerate(local):
-            room -= block_length(self._writes[ordinal].entry.size, number)
-            if room <= 0 or at - start >= CHUNK_FILES or at == len(local) - 1:
-                missing += await self._reuse(local[start : at + 1])
-                start, room = at + 1, REUSE_BYTES
-        return sorted(missing)
+        if plan.empty:
+            await self._in_thread(self._filler.put_empty, plan.empty)
+        for start in range(0, len(plan.holes), CHUNK_FILES):
+            holes = plan.holes[start : start + CHUNK_FILES]
+            await self._begin_all(ordinal for ordinal, _ in holes)
+            await self.settle(await self._in_thread(self._filler.put_holes, holes))
+        missing = plan.missing
+        for copies in self._filler.portions(plan.copies):
+            missing += await self._copy(copies)
+        if not self._sources.olds:
+            return sorted(missing)
+        left: list[Wanted] = []
+        for ordinal, numbers in by_file(sorted(missing)).items():
+            shifts = self._filler.shifts(ordinal)
+            left += [(ordinal, number) for number in await self.shift(ordinal, numbers, shifts)]
+        return left
 
-    def _put_empty(self, ordinals: Sequence[int]) -> None:
-        with Folders(self._writer.root_fd) as folders:
-            for ordinal in ordinals:
-                self._writer.put(folders, self._writes[ordinal], b"")
-
-    async def _reuse(self, local: Sequence[tuple[int, int, Source]]) -> list[Wanted]:
-        for ordinal, _number, _source in local:
-            if block_count(self._writes[ordinal].entry.size) > 1 and ordinal not in self._partials:
-                async with self._changed:
-                    while self._partial_waits(ordinal):
-                        await self._changed.wait()
-                self._partials[ordinal] = await self._in_thread(self._begin, ordinal)
-        unusable, complete = await self._in_thread(self._copy, local)
-        await self._settle(complete)
+    async def _copy(self, copies: Sequence[Copy]) -> list[Wanted]:
+        await self._begin_all(ordinal for ordinal, _, _ in copies)
+        unusable, complete = await self._in_thread(self._filler.copy, copies)
+        await self.settle(complete)
         return unusable
 
-    def _copy(self, local: Sequence[tuple[int, int, Source]]) -> tuple[list[Wanted], list[int]]:
-        """Copies verified blocks within the target; those that were not as expected, and files done."""
-        unusable: list[Wanted] = []
-        complete: list[int] = []
-        shelves = self._sources.shelves
-        with Folders(self._writer.root_fd) as folders, Reader(shelves, self._buffer) as reader:
-            for ordinal, number, source in local:
-                write = self._writes[ordinal]
-                length = block_length(write.entry.size, number)
-                content = reader.read(source, length)
-                if content is None or not _matches(content, write, number):
-                    unusable.append((ordinal, number))
-                    continue
-                self.bytes_reused += length
-                self.blocks_reused += 1
-                if block_count(write.entry.size) == 1:
-                    self._writer.put(folders, write, content)
-                elif self._writer.put_block(folders, self._partials[ordinal], number, content):
-                    complete.append(ordinal)
-        return unusable, complete
+    async def shift(self, ordinal: int, numbers: Sequence[int], shifts: Sequence[int]) -> list[int]:
+        """Takes blocks from the file's earlier version, where they lie at other offsets; those that are
+        not there. It stops looking once it was in vain more often than not."""
+        left = set(numbers)
+        for shift in shifts:
+            patience = SHIFT_PATIENCE
+            copies = self._filler.shifted(ordinal, sorted(left), shift)
+            for portion in self._filler.portions(copies):
+                unusable = await self._copy(portion)
+                left -= {number for _, number, _ in portion} - {number for _, number in unusable}
+                patience += len(portion) - 2 * len(unusable)
+                if patience < 0:
+                    break
+        return sorted(left)
 
     # --- answers -------------------------------------------------------------------------------
 
@@ -252,8 +257,18 @@ class Transfer:
         async with send:
             while await self._expecting():
                 message, payload = await receive(self._channel, deadline=self._deadline)
+                if isinstance(message, BlockDescriptions) and self._refines:
+                    self._refiner.take_descriptions(message)
+                    continue
                 if not isinstance(message, BlockResponseBin) or payload is None:
                     raise RemoteProtocolError(f"blocks were expected and {type(message).__name__} came")
+                if message.ranges:
+                    freed = self._refiner.take_ranges(message, payload)
+                    self.bytes_received += freed
+                    async with self._changed:
+                        self._in_window -= freed
+                        self._changed.notify_all()
+                    continue
                 self._check_answer(message, payload)
                 self.bytes_received += len(payload)
                 self._storing += 1
@@ -262,9 +277,13 @@ class Transfer:
     async def _expecting(self) -> bool:
         """Waits until an answer is due; False once all blocks were asked for, have come and are good."""
         async with self._changed:
-            while not self._asked and (self._storing or not self._all_asked):
+            while not self._due and (self._storing or not self._all_asked):
                 await self._changed.wait()
-        return bool(self._asked)
+        return self._due
+
+    @property
+    def _due(self) -> bool:
+        return bool(self._asked) or self._refiner.pending
 
     def _check_answer(self, message: BlockResponseBin, payload: bytes) -> None:
         if message.task != self._task:
@@ -277,11 +296,7 @@ class Transfer:
                 raise RemoteProtocolError(f"block {number} of entry {ordinal} came and was not asked for")
             named.add(wanted)
             if length == -1:
-                raise TaskFailed(
-                    "SourceChanged",
-                    f"{self._writes[ordinal].entry.path!r} changed at the source while it was sent",
-                    hint="the next attempt takes it as it is then",
-                )
+                raise changed_at_source(self._writes[ordinal].entry.path)
             if length != self._asked[wanted]:
                 raise RemoteProtocolError(f"block {number} of entry {ordinal} has the wrong length")
             total += length
@@ -297,7 +312,7 @@ class Transfer:
             async for message, payload in take:
                 bad, complete = await self._in_thread(self._write_frame, message, payload)
                 await self._repeat(bad)
-                await self._settle(complete)
+                await self.settle(complete)
                 self._unpaced += len(payload)
                 if self._paced and self._unpaced >= PACE_BYTES:
                     self._unpaced = 0
@@ -320,12 +335,9 @@ class Transfer:
             for ordinal, number, length in message.blocks:
                 content = view[at : at + length]
                 at += length
-                write = self._writes[ordinal]
-                if not _matches(content, write, number):
+                if not self._filler.matches(ordinal, number, content):
                     bad.append((ordinal, number))
-                elif block_count(write.entry.size) == 1:
-                    self._writer.put(folders, write, content)
-                elif self._writer.put_block(folders, self._partials[ordinal], number, content):
+                elif self._filler.put(folders, ordinal, number, content):
                     complete.append(ordinal)
         return bad, complete
 
@@ -346,7 +358,7 @@ class Transfer:
         self.blocks_requested += len(bad)
         await self._channel.send(BlockRequest(task=self._task, blocks=tuple(bad)))
 
-    async def _settle(self, complete: Sequence[int]) -> None:
+    async def settle(self, complete: Sequence[int]) -> None:
         if complete:
             async with self._changed:
                 for ordinal in complete:
@@ -357,5 +369,27 @@ class Transfer:
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)
 
 
-def _matches(content: bytes | bytearray | memoryview, write: Write, number: int) -> bool:
-    return hashlib.sha256(content).digest() == block_digest(write.entry.blocks, number)
+class _Requests:
+    """Packs wanted blocks into requests, as the window allows."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._blocks: list[Wanted] = []
+        self._bytes = 0
+
+    async def add(self, ordinal: int, number: int) -> None:
+        length = self._transfer.length_of(ordinal, number)
+        if self._blocks and (
+            self._transfer.must_wait(ordinal, length)
+            or self._bytes >= FRAME_TARGET
+            or len(self._blocks) == MAX_REQUEST
+        ):
+            await self.flush()
+        await self._transfer.prepare(ordinal, number, length)
+        self._blocks.append((ordinal, number))
+        self._bytes += length
+
+    async def flush(self) -> None:
+        if self._blocks:
+            blocks, self._blocks, self._bytes = self._blocks, [], 0
+            await self._transfer.send_request(blocks)

@@ -14,7 +14,6 @@ import datetime
 import errno
 import itertools
 import os
-import stat
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +25,10 @@ from agent.errors import PathRefused
 from agent.failures import TaskFailed
 from agent.folders import OPEN_FOLDER, Folders
 from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, STAGING, directory_entry
+from agent.modes import change
 from agent.owners import UNCHANGED
 from agent.scan import Found, look_at, same_thing
-from agent.staging import Landed, Partial, shorten, sweep_staging, write_all
+from agent.staging import Landed, Partial, shorten, sweep_staging, write_all, write_sparsely
 from agent.wire.messages import Entry
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -134,10 +134,17 @@ class Writer:
         self, folders: Folders, partial: Partial, number: int, content: bytes | bytearray | memoryview
     ) -> bool:
         """Writes one verified block; whether the file is complete with it, and then placed."""
-        write_all(partial.fd, content, number * block_size_for(partial.write.entry.size))
-        if not partial.arrived():
-            return False
+        write_sparsely(partial.fd, content, number * block_size_for(partial.write.entry.size))
+        return self._complete(folders, partial) if partial.arrived() else False
+
+    def put_hole(self, folders: Folders, partial: Partial) -> bool:
+        """Counts one block of zeros, which needs no writing; otherwise as `put_block`."""
+        return self._complete(folders, partial) if partial.arrived() else False
+
+    def _complete(self, folders: Folders, partial: Partial) -> bool:
         try:
+            # Zeros at the end were not written.
+            os.truncate(partial.fd, partial.write.entry.size)
             landed = self._dress(partial.fd, partial.write.entry)
         finally:
             self._open.discard(partial)
@@ -319,25 +326,9 @@ class Writer:
                 self._change(folders, entry.path, mode, entry.mtime_ns)
 
     def _change(self, folders: Folders, path: str, mode: int | None, mtime_ns: int | None) -> None:
-        above, name = folders.locate(path)
-        # O_PATH needs no permission to read; what it opened is changed through /proc, as fchmod
-        # does not take such a descriptor.
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
-        try:
-            status = os.fstat(fd)
-            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-                return
-            itself = f"/proc/self/fd/{fd}"
-            if mode is not None and status.st_mode & PERMISSIONS != mode:
-                # A directory's setgid and sticky bits are its host's own doing and stay.
-                own_bits = status.st_mode & 0o7000 if stat.S_ISDIR(status.st_mode) else 0
-                os.chmod(itself, mode | own_bits)  # noqa: PTH101 - a descriptor, not a path
-            if mtime_ns is not None and status.st_mtime_ns != mtime_ns:
-                os.utime(itself, ns=(mtime_ns, mtime_ns))
-            if stat.S_ISREG(status.st_mode):
-                self.landed[path] = Landed(status.st_ino, mtime_ns or status.st_mtime_ns)
-        finally:
-            os.close(fd)
+        ino, time = change(folders, path, mode, mtime_ns)
+        if ino is not None:
+            self.landed[path] = Landed(ino, time)
 
     # --- removal -------------------------------------------------------------------------------
 

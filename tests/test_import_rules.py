@@ -29,6 +29,7 @@ PURE = (
     "agent.ignore",
     "agent.index",
     "agent.totals",
+    "agent.pieces",
     "agent.wire.connection",
     "agent.wire.frames",
     "agent.wire.messages",

@@ -14,12 +14,11 @@ import msgspec
 
 from agent.errors import LocalProtocolError, RemoteProtocolError
 from agent.wire.base import Message
+from agent.wire.bulk import BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.forecast import Forecast
 from agent.wire.frames import CONTROL_LIMIT, DATA_LIMIT, UNAUTHENTICATED_LIMIT, Buffer, FrameReader, header
 from agent.wire.messages import (
     AnyMessage,
-    BlockRequest,
-    BlockResponseBin,
     Cancel,
     Command,
     DriftReport,
@@ -95,10 +94,12 @@ TRANSITIONS: dict[tuple[Phase, Role, type[Message]], Phase] = {
     (Phase.BULK, _P, IndexFile): Phase.BULK,
     (Phase.BULK, _P, IndexEnd): Phase.BULK,
     (Phase.BULK, _P, BlockResponseBin): Phase.BULK,
+    (Phase.BULK, _P, BlockDescriptions): Phase.BULK,
     (Phase.BULK, _A, Ping): Phase.BULK,
     (Phase.BULK, _A, Pong): Phase.BULK,
     (Phase.BULK, _A, SyncStart): Phase.BULK,
     (Phase.BULK, _A, BlockRequest): Phase.BULK,
+    (Phase.BULK, _A, DescribeBlocks): Phase.BULK,
 }
 """(where the connection stands, who speaks, what is said) -> where it stands then; all else is an error."""
 

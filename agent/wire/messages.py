@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from agent.wire.base import Message
+from agent.wire.bulk import BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.forecast import Forecast
 from agent.wire.renewal import CertificateAnswer, CertificateOffer, RenewCertificate
 
@@ -350,27 +351,6 @@ class IndexEnd(Message, frozen=True, kw_only=True, tag="index_end"):
     tree: bytes
 
 
-class BlockRequest(Message, frozen=True, kw_only=True, tag="block_request"):
-    """Agent to primary: these blocks, each as (entry ordinal, block number). Answered in any order."""
-
-    task: str
-    blocks: tuple[tuple[int, int], ...]
-
-
-class BlockResponseBin(Message, frozen=True, kw_only=True, tag="block_response_bin"):
-    """Announces one raw frame of `size` bytes: the contents of `blocks`, in order, back to back.
-
-    Each of `blocks` is (entry ordinal, block number, bytes). A block that could not be served has
-    the number of bytes -1 and takes no room in the frame.
-    """
-
-    task: str
-    size: int
-    blocks: tuple[tuple[int, int, int], ...]
-    unpacked: int = 0
-    """With the feature DEFLATE: the frame is compressed (zlib) and stands for so many bytes; 0: it is not."""
-
-
 AnyMessage = (
     PairRequest
     | PairAck
@@ -394,6 +374,8 @@ AnyMessage = (
     | IndexBegin
     | IndexFile
     | IndexEnd
+    | DescribeBlocks
+    | BlockDescriptions
     | BlockRequest
     | BlockResponseBin
 )

@@ -37,6 +37,8 @@ class Frame:
     blocks: Part
     payload: bytes | bytearray
     unpacked: int = 0
+    ranges: Part = ()
+    """Each as (ordinal of its entry, offset, length), instead of blocks."""
 
 
 class Frames:
@@ -106,7 +108,8 @@ def read_frame(
     with Folders(root_fd) as folders:
         for ordinal, number, length in part:
             entry = entries[ordinal]
-            if _read_block(folders, entry, found[entry.path], number, view[at : at + length]):
+            offset = number * block_size_for(entry.size)
+            if read_part(folders, entry, found[entry.path], offset, view[at : at + length]):
                 served.append((ordinal, number, length))
                 at += length
             else:
@@ -119,8 +122,8 @@ def read_frame(
     return Frame(tuple(served), packed, unpacked=len(payload))
 
 
-def _read_block(folders: Folders, entry: Entry, found: Found, number: int, view: memoryview) -> bool:
-    """Reads one block; False if the file is not what the index says any more."""
+def read_part(folders: Folders, entry: Entry, found: Found, offset: int, view: memoryview) -> bool:
+    """Fills `view` from a file; False if the file is not what the index says any more."""
     try:
         above, name = folders.locate(entry.path)
         fd = os.open(name, OPEN_FILE, dir_fd=above)
@@ -133,6 +136,6 @@ def _read_block(folders: Folders, entry: Entry, found: Found, number: int, view:
     try:
         if not found_from(os.fstat(fd)).same_as(found):
             return False
-        return read_exactly(fd, view, number * block_size_for(entry.size))
+        return read_exactly(fd, view, offset)
     finally:
         os.close(fd)

@@ -6,7 +6,8 @@ from agent.errors import RemoteProtocolError
 from agent.wire.channel import Channel
 from agent.wire.forecast import DEEDS, MAX_ITEMS, MAX_TEXT, Forecast, Item, Sums
 from agent.wire.messages import SyncStart, TaskReport
-from reconciler.sync.serving import TreeSource, out_of_place, send_index
+from reconciler.sync.serving import TreeSource
+from reconciler.sync.telling import out_of_place, send_index
 
 MAX_GUARDS = 100
 MAX_AFTER = 1000

@@ -28,15 +28,11 @@ from agent.index import (
     tree_digest,
 )
 from agent.scan import Found, found_from, hash_files, scan
+from agent.wire.bulk import PIECES, BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.channel import Channel
 from agent.wire.messages import (
     DEFLATE,
-    BlockRequest,
-    BlockResponseBin,
     Entry,
-    IndexBegin,
-    IndexEnd,
-    IndexFile,
     SyncStart,
     Task,
     TaskReport,
@@ -44,12 +40,17 @@ from agent.wire.messages import (
 from reconciler.errors import LookFailed
 from reconciler.sync.bandwidth import FREELY, Line, Throttle
 from reconciler.sync.frames import Frame, Frames, Part, read_frame
+from reconciler.sync.parts import Parts, check_parts
+from reconciler.sync.telling import out_of_place, send_index
 
 QUEUED_REQUESTS = 16
 """Requests of one agent that wait here; one that sends more waits until blocks have left."""
 
 QUEUED_FRAMES = 1
 """Frames read ahead of the network, for each agent, besides one that is read and one that is sent."""
+
+_Request = BlockRequest | DescribeBlocks
+_Answer = Frame | BlockDescriptions
 
 Compression = Literal["auto", "on", "off"]
 
@@ -83,7 +84,7 @@ class TreeSource:
 
     def offered(self, task: Task) -> Task:
         """A task that tells the agent how this will be served."""
-        features = task.features if self.compression == "off" else (*task.features, DEFLATE)
+        features = (*task.features, PIECES, *(() if self.compression == "off" else (DEFLATE,)))
         return msgspec.structs.replace(task, features=features, patience=self.throttle.patience)
 
     @classmethod
@@ -276,6 +277,7 @@ class _Serving:
         self._source = source
         self._root_fd = root_fd
         self._task = ""
+        self._features: tuple[str, ...] = ()
         self._may_pack = False
         self._line = Line(source.throttle)
 
@@ -285,20 +287,20 @@ class _Serving:
             return message
         if not isinstance(message, SyncStart):
             raise out_of_place(message)
-        self._task = message.task
+        self._task, self._features = message.task, message.features
         self._may_pack = self._source.compression != "off" and DEFLATE in message.features
         await send_index(self._channel, self._source, self._task)
-        requests, take_requests = trio.open_memory_channel[BlockRequest](QUEUED_REQUESTS)
-        frames, take_frames = trio.open_memory_channel[Frame](QUEUED_FRAMES)
+        requests, take_requests = trio.open_memory_channel[_Request](QUEUED_REQUESTS)
+        frames, take_frames = trio.open_memory_channel[_Answer](QUEUED_FRAMES)
         with self._source.frames.in_use():
             return await self._serve(requests, take_requests, frames, take_frames)
 
     async def _serve(
         self,
-        requests: trio.MemorySendChannel[BlockRequest],
-        take_requests: trio.MemoryReceiveChannel[BlockRequest],
-        frames: trio.MemorySendChannel[Frame],
-        take_frames: trio.MemoryReceiveChannel[Frame],
+        requests: trio.MemorySendChannel[_Request],
+        take_requests: trio.MemoryReceiveChannel[_Request],
+        frames: trio.MemorySendChannel[_Answer],
+        take_frames: trio.MemoryReceiveChannel[_Answer],
     ) -> TaskReport:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, take_requests, frames)
@@ -308,19 +310,24 @@ class _Serving:
             nursery.cancel_scope.cancel()
         return report
 
-    async def _take_requests(self, requests: trio.MemorySendChannel[BlockRequest]) -> TaskReport:
+    async def _take_requests(self, requests: trio.MemorySendChannel[_Request]) -> TaskReport:
         async with requests:
             while True:
                 message, _ = await self._channel.receive()
                 if isinstance(message, TaskReport):
                     return message
-                if not isinstance(message, BlockRequest) or message.task != self._task:
+                if not isinstance(message, _Request) or message.task != self._task:
                     raise out_of_place(message)
                 self._check(message)
                 await requests.send(message)
 
-    def _check(self, request: BlockRequest) -> None:
+    def _check(self, request: _Request) -> None:
         entries = self._source.entries
+        if isinstance(request, DescribeBlocks) or request.ranges:
+            if PIECES not in self._features:
+                raise RemoteProtocolError("the agent makes use of what it did not agree on")
+            check_parts(request, entries)
+            return
         if not 0 < len(request.blocks) <= MAX_REQUEST:
             raise RemoteProtocolError(f"a request for {len(request.blocks)} blocks")
         for ordinal, number in request.blocks:
@@ -329,8 +336,8 @@ class _Serving:
 
     async def _read(
         self,
-        requests: trio.MemoryReceiveChannel[BlockRequest],
-        frames: trio.MemorySendChannel[Frame],
+        requests: trio.MemoryReceiveChannel[_Request],
+        frames: trio.MemorySendChannel[_Answer],
     ) -> None:
         source = self._source
 
@@ -339,8 +346,12 @@ class _Serving:
                 partial(read_frame, self._root_fd, source.entries, source.found, part, packs=packs)
             )
 
+        parts = Parts(self._task, source, self._root_fd)
         async with requests, frames:
             async for request in requests:
+                if isinstance(request, DescribeBlocks) or request.ranges:
+                    await parts.answer(request, frames.send)
+                    continue
                 for part in self._frames_of(request.blocks):
                     packs = self._packs()
                     await frames.send(await source.frames.get(part, packs, read))
@@ -366,30 +377,23 @@ class _Serving:
         if part:
             yield tuple(part)
 
-    async def _send(self, frames: trio.MemoryReceiveChannel[Frame]) -> None:
+    async def _send(self, frames: trio.MemoryReceiveChannel[_Answer]) -> None:
         async with frames:
             async for frame in frames:
+                if isinstance(frame, BlockDescriptions):
+                    await self._channel.send(frame)
+                    continue
                 size = len(frame.payload)
                 await self._source.throttle.take(size)
                 began = trio.current_time()
                 await self._channel.send(
                     BlockResponseBin(
-                        task=self._task, size=size, blocks=frame.blocks, unpacked=frame.unpacked
+                        task=self._task,
+                        size=size,
+                        blocks=frame.blocks,
+                        ranges=frame.ranges,
+                        unpacked=frame.unpacked,
                     ),
                     frame.payload,
                 )
                 self._line.took(size, trio.current_time() - began)
-
-
-async def send_index(channel: Channel, source: TreeSource, task: str) -> None:
-    """All of it, to an agent that has asked for it."""
-    await channel.send(
-        IndexBegin(task=task, entries=len(source.entries), bytes=source.bytes, mtime_ns=source.mtime_ns)
-    )
-    for batch in source.batches:
-        await channel.send(IndexFile(task=task, entries=batch))
-    await channel.send(IndexEnd(task=task, tree=source.tree))
-
-
-def out_of_place(message: object) -> RemoteProtocolError:
-    return RemoteProtocolError(f"the agent sent {type(message).__name__} out of place")

@@ -4,12 +4,11 @@ import struct
 
 import msgspec
 
+from agent.wire.bulk import BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.connection import Connection, Phase, Role
 from agent.wire.forecast import Forecast, Item, Sums
 from agent.wire.messages import (
     AnyMessage,
-    BlockRequest,
-    BlockResponseBin,
     Cancel,
     DriftReport,
     Entry,
@@ -50,6 +49,8 @@ EXAMPLES: list[AnyMessage] = [
     IndexEnd(task="t", tree=DIGEST),
     BlockRequest(task="t", blocks=((0, 0),)),
     BlockResponseBin(task="t", size=len(PAYLOAD), blocks=((0, 0, len(PAYLOAD)),)),
+    DescribeBlocks(task="t", blocks=((0, 0),)),
+    BlockDescriptions(task="t", blocks=((0, 0, b"d" * 8, b"a" * 144),)),
     Standing(state="unsure", epoch=3, message="why"),
     DriftReport(project="p", target_path="/srv/p", digest=DIGEST, count=1),
     Forecast(task="t", items=(Item("update", "a", size=3, requested=3),), sums=Sums(counts={"update": 1})),

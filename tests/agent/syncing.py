@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from agent.rules import AgentRules
+from agent.wire.bulk import PIECES
 from agent.wire.channel import Channel
 from agent.wire.messages import RenderedContent, Task, TaskReport
 from agent.work import run_work
@@ -95,6 +96,7 @@ class Host:
             tree=tree,
             max_delete=1.0,
             durability="none",
+            features=(PIECES,),
         )
         return msgspec.structs.replace(base, **changes)
 

@@ -10,17 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from agent.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
+from agent.wire.bulk import BlockResponseBin
 from agent.wire.connection import TRANSITIONS, Connection, Phase, Received, Role
 from agent.wire.frames import CONTROL_LIMIT, DATA_LIMIT, UNAUTHENTICATED_LIMIT
-from agent.wire.messages import (
-    AnyMessage,
-    BlockResponseBin,
-    Entry,
-    HelloAck,
-    IndexFile,
-    Ping,
-    TaskReport,
-)
+from agent.wire.messages import AnyMessage, Entry, HelloAck, IndexFile, Ping, TaskReport
 from tests.agent.exchanges import (
     BULK_HELLO,
     EXAMPLES,

@@ -15,11 +15,10 @@ from trio.testing import MockClock
 from agent.errors import TransferFailed
 from agent.index import STAGING, directory_entry, file_entry, symlink_entry, tree_digest
 from agent.task import run_task
+from agent.wire.bulk import BlockRequest, BlockResponseBin
 from agent.wire.channel import Channel
 from agent.wire.messages import (
     AnyMessage,
-    BlockRequest,
-    BlockResponseBin,
     Cancel,
     Entry,
     IndexBegin,

@@ -9,18 +9,9 @@ import trio.testing
 
 from agent.errors import LocalProtocolError, RemoteProtocolError, TrueupError
 from agent.link import BULK_TIMING, CONTROL_TIMING, Link, LinkLost, Timing
+from agent.wire.bulk import BlockResponseBin
 from agent.wire.connection import Connection, Phase, Received, Role
-from agent.wire.messages import (
-    AnyMessage,
-    BlockResponseBin,
-    Cancel,
-    Hello,
-    HelloAck,
-    Ping,
-    Pong,
-    SyncStart,
-    TaskReport,
-)
+from agent.wire.messages import AnyMessage, Cancel, Hello, HelloAck, Ping, Pong, SyncStart, TaskReport
 
 HELLO = Hello(node="n", protocols=(4, 3, 2), agent_version="1", signature=b"")
 ACCEPTED = HelloAck(accepted=True, protocol=4)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent.blocks import MIN_BLOCK
 from agent.index import BACKUP_MARK, STAGING
 from agent.manifest import load, manifest_path, save
+from agent.pieces import MIN_PIECE
 from tests.agent.syncing import Host, Tree, modes, observe, read_tree, synchronise, write_tree
 
 TREE: Tree = {
@@ -104,7 +105,7 @@ async def test_an_observation_says_what_is_there_and_touches_nothing(source: Pat
     assert read_tree(host.base) == state
 
 
-async def test_one_changed_block_moves_only_that_block(source: Path, host: Host) -> None:
+async def test_one_changed_block_moves_only_a_piece_of_it(source: Path, host: Host) -> None:
     big = bytearray(os.urandom(40 * MIN_BLOCK + 5))
     (source / "big").write_bytes(big)
     await synchronise(source, host)
@@ -112,8 +113,8 @@ async def test_one_changed_block_moves_only_that_block(source: Path, host: Host)
     (source / "big").write_bytes(big)
     outcome = await synchronise(source, host)
     assert (host.target / "big").read_bytes() == big
-    assert outcome.from_primary.payload_bytes == outcome.report.bytes_received == MIN_BLOCK
-    assert outcome.report.bytes_reused == len(big) - MIN_BLOCK
+    assert outcome.from_primary.payload_bytes == outcome.report.bytes_received == MIN_PIECE
+    assert outcome.report.bytes_reused == len(big) - MIN_PIECE
     assert outcome.report.files_written == 1
 
 

@@ -14,8 +14,9 @@ import trio.lowlevel
 import trio.testing
 
 from agent.drift import DriftWatch
+from agent.wire.bulk import BlockResponseBin
 from agent.wire.channel import Channel
-from agent.wire.messages import AnyMessage, BlockResponseBin, TaskReport
+from agent.wire.messages import AnyMessage, TaskReport
 from agent.work import run_work
 from reconciler.sync.hub import AgentUnreachable
 from reconciler.sync.serving import TreeSource, serve_task

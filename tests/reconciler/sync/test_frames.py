@@ -10,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from agent.wire.messages import DEFLATE, AnyMessage, BlockResponseBin
+from agent.wire.bulk import BlockResponseBin
+from agent.wire.messages import DEFLATE, AnyMessage
 from reconciler.sync.bandwidth import FREELY, MEASURED_BYTES, SLOW, Bucket, Line, Throttle
 from reconciler.sync.frames import UNSERVED, Frame, Frames, Part
 from reconciler.sync.serving import Compression, TreeSource

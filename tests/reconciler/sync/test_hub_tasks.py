@@ -13,11 +13,10 @@ from agent import tls
 from agent.errors import RemoteProtocolError, TransferFailed
 from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkLost
 from agent.routing import INBOX_LIMIT, Session, TaskChannel
+from agent.wire.bulk import BlockRequest, BlockResponseBin
 from agent.wire.channel import Channel
 from agent.wire.connection import Role
 from agent.wire.messages import (
-    BlockRequest,
-    BlockResponseBin,
     Cancel,
     HelloAck,
     IndexBegin,

@@ -11,10 +11,9 @@ import trio
 from agent.blocks import FRAME_TARGET, MIN_BLOCK
 from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
 from agent.index import IndexCheck
+from agent.wire.bulk import BlockRequest, BlockResponseBin
 from agent.wire.messages import (
     AnyMessage,
-    BlockRequest,
-    BlockResponseBin,
     Entry,
     IndexBegin,
     IndexEnd,

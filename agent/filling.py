@@ -1,0 +1,178 @@
+"""Puts blocks into the files of a task: from elsewhere on this host, as holes, or as they arrive.
+
+All of it blocks and runs in worker threads. A block counts only once its digest was found in what was
+written or is about to be: whatever it was taken from may be changed by somebody at any time.
+"""
+
+import hashlib
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.blocks import block_count, block_digest, block_length, block_size_for, zero_blocks
+from agent.changes import Write
+from agent.folders import Folders
+from agent.pieces import shifts_between
+from agent.reuse import Old, Reader, Source, Sources
+from agent.staging import Partial
+from agent.writer import Writer
+
+REUSE_BYTES = 16 * 1024 * 1024
+"""Bytes that one call into a worker thread copies."""
+
+CHUNK_FILES = 512
+
+Wanted = tuple[int, int]
+"""A block, as a request names it: the ordinal of its entry in the index, and its number."""
+
+Copy = tuple[int, int, Source]
+"""A wanted block, and where it may be."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """Where what some files need may come from."""
+
+    empty: list[int] = field(default_factory=list)
+    holes: list[Wanted] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
+    missing: list[Wanted] = field(default_factory=list)
+
+    @property
+    def local(self) -> bool:
+        """Whether anything needs to be done here before the rest is asked for."""
+        return bool(self.holes or self.copies)
+
+
+class Filler:
+    """`writes` are by the ordinals of their entries. `partials` has the files of several blocks that are
+    under way; whoever fills one has begun it. `reused` counts bytes that did not have
+    to be sent, `blocks_reused` whole blocks."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        writes: Mapping[int, Write],
+        sources: Sources,
+        partials: Mapping[int, Partial],
+    ) -> None:
+        self._writer = writer
+        self._writes = writes
+        self._sources = sources
+        self._partials = partials
+        self._lock = threading.Lock()
+        self.reused = self.blocks_reused = 0
+
+    def plan(self, ordinals: Iterable[int]) -> Plan:
+        plan = Plan()
+        found = self._sources.blocks
+        for ordinal in ordinals:
+            entry = self._writes[ordinal].entry
+            if not entry.size:
+                plan.empty.append(ordinal)
+            holes = zero_blocks(entry)
+            plan.holes += [(ordinal, number) for number in holes]
+            for number in range(block_count(entry.size)):
+                source = found.get(block_digest(entry.blocks, number)) if found else None
+                if holes and number in holes:
+                    continue
+                if source is None:
+                    plan.missing.append((ordinal, number))
+                else:
+                    plan.copies.append((ordinal, number, source))
+        return plan
+
+    def put_empty(self, ordinals: Iterable[int]) -> None:
+        with Folders(self._writer.root_fd) as folders:
+            for ordinal in ordinals:
+                self._writer.put(folders, self._writes[ordinal], b"")
+
+    def put_holes(self, holes: Iterable[Wanted]) -> list[int]:
+        """Leaves out what is nothing but zeros; the files that are done."""
+        complete: list[int] = []
+        with Folders(self._writer.root_fd) as folders:
+            for ordinal, number in holes:
+                if self._writer.put_hole(folders, self._partials[ordinal]):
+                    complete.append(ordinal)
+                self.count(block_length(self._writes[ordinal].entry.size, number))
+        return complete
+
+    def portions(self, copies: Sequence[Copy]) -> Iterable[Sequence[Copy]]:
+        """Copies in portions for one call into a worker thread each."""
+        start, room = 0, REUSE_BYTES
+        for at, (ordinal, number, _source) in enumerate(copies):
+            room -= block_length(self._writes[ordinal].entry.size, number)
+            if room <= 0 or at - start >= CHUNK_FILES or at == len(copies) - 1:
+                yield copies[start : at + 1]
+                start, room = at + 1, REUSE_BYTES
+
+    def copy(self, copies: Iterable[Copy]) -> tuple[list[Wanted], list[int]]:
+        """Copies what is as expected; the blocks that are not, and the files that are done."""
+        unusable: list[Wanted] = []
+        complete: list[int] = []
+        with Folders(self._writer.root_fd) as folders, Reader(self._sources.shelves) as reader:
+            for ordinal, number, source in copies:
+                length = block_length(self._writes[ordinal].entry.size, number)
+                content = reader.read(source, length)
+                if content is None or not self.matches(ordinal, number, content):
+                    unusable.append((ordinal, number))
+                    continue
+                self.count(length)
+                if self.put(folders, ordinal, number, content):
+                    complete.append(ordinal)
+        return unusable, complete
+
+    def matches(self, ordinal: int, number: int, content: bytes | bytearray | memoryview) -> bool:
+        digest = block_digest(self._writes[ordinal].entry.blocks, number)
+        return hashlib.sha256(content).digest() == digest
+
+    def put(
+        self, folders: Folders, ordinal: int, number: int, content: bytes | bytearray | memoryview
+    ) -> bool:
+        """Writes a block that matches; whether a file under way is done with it."""
+        write = self._writes[ordinal]
+        if block_count(write.entry.size) == 1:
+            self._writer.put(folders, write, content)
+            return False
+        return self._writer.put_block(folders, self._partials[ordinal], number, content)
+
+    def count(self, reused: int, *, whole: bool = True) -> None:
+        with self._lock:
+            self.reused += reused
+            self.blocks_reused += whole
+
+    def old_of(self, ordinal: int) -> Old | None:
+        return self._sources.olds.get(self._writes[ordinal].entry.path)
+
+    def shifts(self, ordinal: int) -> list[int]:
+        """Where blocks of a file may be in its earlier version, that are not where they were."""
+        old = self.old_of(ordinal)
+        return shifts_between(old.size, self._writes[ordinal].entry.size) if old is not None else []
+
+    def shifted(self, ordinal: int, numbers: Sequence[int], shift: int) -> list[Copy]:
+        """Those of the blocks that would lie within the earlier version, the last ones first."""
+        size, old = self._writes[ordinal].entry.size, self.old_of(ordinal)
+        copies: list[Copy] = []
+        for number in reversed(numbers) if old is not None else ():
+            assert old is not None
+            offset = number * block_size_for(size) + shift
+            if 0 <= offset <= old.size - block_length(size, number):
+                copies.append((ordinal, number, Source(old.shelf, old.path, offset)))
+        return copies
+
+    def read_old(self, reader: Reader, ordinal: int, offset: int, length: int) -> memoryview:
+        """Up to `length` bytes of the earlier version from `offset` on."""
+        old = self.old_of(ordinal)
+        if old is None or offset < 0:
+            return memoryview(b"")
+        return reader.some(Source(old.shelf, old.path, offset), length)
+
+    def reader(self) -> Reader:
+        return Reader(self._sources.shelves)
+
+
+def by_file(blocks: Iterable[Wanted]) -> dict[int, list[int]]:
+    numbers: dict[int, list[int]] = {}
+    for ordinal, number in blocks:
+        numbers.setdefault(ordinal, []).append(number)
+    return numbers

@@ -1,0 +1,34 @@
+"""Changes the mode and time of what is there, without following a symlink or needing to read it."""
+
+import os
+import stat
+
+from agent.folders import Folders
+from agent.index import PERMISSIONS
+
+
+def change(folders: Folders, path: str, mode: int | None, mtime_ns: int | None) -> tuple[int | None, int]:
+    """Gives a file or directory a mode and a time, where these are not None; blocks.
+
+    The inode of a file and its time afterwards; None for anything else, and symlinks, FIFOs and the like
+    are left alone.
+    """
+    above, name = folders.locate(path)
+    # O_PATH needs no permission to read; what it opened is changed through /proc, as fchmod
+    # does not take such a descriptor.
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    try:
+        status = os.fstat(fd)
+        is_file = stat.S_ISREG(status.st_mode)
+        if not (is_file or stat.S_ISDIR(status.st_mode)):
+            return None, 0
+        itself = f"/proc/self/fd/{fd}"
+        if mode is not None and status.st_mode & PERMISSIONS != mode:
+            # A directory's setgid and sticky bits are its host's own doing and stay.
+            own_bits = 0 if is_file else status.st_mode & 0o7000
+            os.chmod(itself, mode | own_bits)  # noqa: PTH101 - a descriptor, not a path
+        if mtime_ns is not None and status.st_mtime_ns != mtime_ns:
+            os.utime(itself, ns=(mtime_ns, mtime_ns))
+        return (status.st_ino if is_file else None), mtime_ns or status.st_mtime_ns
+    finally:
+        os.close(fd)
