@@ -13,7 +13,7 @@ from agent.features import agreed
 from agent.index import parent_of
 from agent.libc import sync_file_system
 from agent.look import View
-from agent.pulse import FLUSH_SECONDS, quiet
+from agent.pulse import FLUSH_SECONDS, Measured, enter, quiet
 from agent.reuse import Shelf, find_sources
 from agent.rules import AgentRules
 from agent.transfer import Transfer
@@ -50,6 +50,7 @@ class Application:
         self._shelves = shelves
         self.bytes_received = self.bytes_reused = 0
         self.blocks_requested = self.blocks_reused = 0
+        self._transfer: Transfer | None = None
         self.warnings: list[str] = []
 
     async def run(
@@ -59,12 +60,14 @@ class Application:
         them are complete, replacements; then what the tree no longer has; rendered files; and last the
         times and modes of directories. Raises what the writer, the transfer and the channel raise."""
         writer = self._writer
+        enter("copy", self._measure_of(changes, len(differing)))
         await trio.to_thread.run_sync(writer.open_staging)
         unlocked = await trio.to_thread.run_sync(writer.unlock_folders, _folders_of(changes))
         await _in_batches(writer.save, changes.save_first)
         await _in_batches(writer.clear, changes.remove_first)
         await _in_batches(writer.make_folders, changes.folders)
-        await self._transfer(index, changes)
+        await self._fetch(index, changes)
+        enter("place", self._measure_of(changes, len(differing)))
 
         await _in_batches(writer.make_links, changes.links)
         if self._task.durability != "none" and writer.waiting:
@@ -90,7 +93,20 @@ class Application:
         self._writer.finish_folders([entry for entry in unlocked if entry.path not in of_index], modes=True)
         self._writer.finish_folders(folders, modes=modes)
 
-    async def _transfer(self, index: Sequence[Entry], changes: Changes) -> None:
+    def _measure_of(self, changes: Changes, rendered_files: int) -> Callable[[], Measured]:
+        files = len(changes.writes) + len(changes.links) + rendered_files
+        going = len(changes.remove_first) + len(changes.delete)
+        total = sum(write.entry.size for write in changes.writes)
+
+        def measure() -> Measured:
+            done = self._writer.written + self._writer.deleted
+            transfer = self._transfer
+            there = transfer.bytes_received + transfer.bytes_reused if transfer is not None else 0
+            return Measured(min(done, files + going), files + going, min(there, total), total)
+
+        return measure
+
+    async def _fetch(self, index: Sequence[Entry], changes: Changes) -> None:
         def prepare() -> Transfer:
             return Transfer(
                 self._channel,
@@ -108,7 +124,7 @@ class Application:
 
         if not changes.writes:
             return
-        transfer = await trio.to_thread.run_sync(prepare)
+        self._transfer = transfer = await trio.to_thread.run_sync(prepare)
         try:
             await transfer.run()
         finally:

@@ -10,12 +10,13 @@ import trio
 
 from agent.apply import check_room
 from agent.blocks import block_count, block_digest, block_length
-from agent.changes import Write
+from agent.changes import Changes, Write
 from agent.commands import check_commands
 from agent.failures import TaskFailed, line_of
+from agent.fetch import fetch_index
 from agent.index import PERMISSIONS, parent_of
 from agent.look import Scope, View
-from agent.planning import Planned
+from agent.planning import Planned, plan
 from agent.reuse import Shelf, Sources, find_sources
 from agent.rules import AgentRules
 from agent.target import check_target, open_target
@@ -40,7 +41,20 @@ from agent.wire.forecast import (
     Item,
     Sums,
 )
-from agent.wire.messages import Entry, RenderedContent, Task
+from agent.wire.messages import ITEMISE, Entry, RenderedContent, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a task found at its target; where all is `equal`, it needs no index."""
+
+    task: Task
+    view: View
+    scope: Scope
+    differing: Sequence[RenderedContent]
+    foreign: int
+    after_done: bool
+    equal: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +63,27 @@ class Outlook:
 
     task: Task
     view: View
-    scope: Scope
     planned: Planned
     differing: Sequence[RenderedContent]
     after_done: bool
 
 
-async def tell_forecast(outlook: Outlook, channel: Channel, rules: AgentRules, root_fd: int | None) -> None:
-    """Says in bounded batches what would be done, and which guards would stop it."""
+async def itemise(found: Found, channel: Channel, rules: AgentRules, root_fd: int | None) -> None:
+    """Says in bounded batches what would be done, and which guards would stop it.
+
+    Raises what taking an index raises.
+    """
+    task, view, scope = found.task, found.view, found.scope
+    planned = Planned(Changes(), found.foreign)
+    if not found.equal:
+        index, _ = await fetch_index(
+            channel, task, rules, scope.ignore, reserved=scope.forbidden, features=(ITEMISE,)
+        )
+        planned = await plan(task, index, view, scope, root_fd, only_look=True)
+    outlook = Outlook(task, view, planned, found.differing, found.after_done)
 
     def work() -> list[Forecast]:
-        return list(_batches(outlook.task.id, *_forecast(outlook, _guards(outlook, rules, root_fd))))
+        return list(_batches(task.id, *_forecast(outlook, _guards(outlook, rules, root_fd))))
 
     for batch in await trio.to_thread.run_sync(work):
         await channel.send(batch)

@@ -13,12 +13,12 @@ from agent.commands import command_environment, last_lines, run_command
 from agent.errors import TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, single
 from agent.fetch import fetch_index
-from agent.itemise import Outlook, tell_forecast
+from agent.itemise import Found, itemise
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, observed_digest, observed_entries
 from agent.manifest import Manifest, Placed, load, manifest_path, save, with_rendered
-from agent.planning import Planned, plan
-from agent.pulse import FLUSH_SECONDS, quiet
+from agent.planning import plan
+from agent.pulse import FLUSH_SECONDS, enter, quiet
 from agent.recall import recall, remember
 from agent.record import established_digest, record, wait_for_clock
 from agent.rules import AgentRules
@@ -184,15 +184,10 @@ class _Run:
         return files
 
     async def _tell_what_would_be_done(self, scope: Scope, differing: Sequence[RenderedContent]) -> None:
-        task, fd = self._task, self._target.fd if self._target is not None else None
-        planned = Planned(Changes(), self._foreign)
-        if fd is None or self._observed != task.tree:
-            index, _ = await fetch_index(
-                self._channel, task, self._rules, scope.ignore, reserved=scope.forbidden, features=(ITEMISE,)
-            )
-            planned = await plan(task, index, self._view, scope, fd, only_look=True)
-        outlook = Outlook(task, self._view, scope, planned, differing, self._after_done)
-        await tell_forecast(outlook, self._channel, self._rules, fd)
+        fd = self._target.fd if self._target is not None else None
+        equal = fd is not None and self._observed == self._task.tree
+        found = Found(self._task, self._view, scope, differing, self._foreign, self._after_done, equal)
+        await itemise(found, self._channel, self._rules, fd)
 
     # --- doing it ------------------------------------------------------------------------------
 
@@ -333,6 +328,7 @@ class _Run:
         if not task.after:
             return
         assert self._target is not None and self._manifest is not None
+        enter("command")
         for name in task.after:
             with quiet(self._rules.command_timeout + 60):
                 result = await run_command(

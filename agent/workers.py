@@ -15,7 +15,7 @@ from agent.pulse import Pulse
 from agent.routing import Session, TaskChannel
 from agent.status import Board
 from agent.wire.channel import Channel
-from agent.wire.messages import Cancel, TaskProgress, TaskReport, Work
+from agent.wire.messages import PROGRESS, Cancel, Task, TaskProgress, TaskReport, Work
 
 Runner = Callable[[Any, Channel], Awaitable[TaskReport]]
 """Does a `Work`; `agent.work.run_work` with this host's rules."""
@@ -26,9 +26,12 @@ MAX_TASKS = 4
 MAX_WAITING = 256
 """Tasks that may be there at once, those that wait for a free place or for their target included."""
 
-
 TELL_SECONDS = 60.0
 """Between two signs that a task gets on; after ten times as long without one a primary gives it up."""
+
+
+PROGRESS_SECONDS = 1.0
+"""Between two words on how far a task is, where the primary wants to hear them."""
 
 
 class Workers:
@@ -99,6 +102,8 @@ class Workers:
                 async with trio.open_nursery() as nursery:
                     pulse = Pulse()
                     nursery.start_soon(self._tell, session, task, pulse)
+                    if isinstance(task, Task) and PROGRESS in task.features:
+                        nursery.start_soon(_tell_progress, session, task, pulse)
                     report = await self._wait_and_work(task, channel, pulse)
                     nursery.cancel_scope.cancel()
             if report is None:
@@ -169,6 +174,25 @@ class Workers:
             del self._targets[target]
         else:
             self._targets[target] = (lock, users - 1)
+
+
+async def _tell_progress(session: Session, task: Work, pulse: Pulse) -> None:
+    """Says how far a task is, whenever that is another than before."""
+    told = None
+    while True:
+        await trio.sleep(PROGRESS_SECONDS)
+        now = pulse.measure()
+        progress = TaskProgress(
+            task=task.id,
+            phase=pulse.phase,
+            files_done=now.files_done,
+            files_total=now.files_total,
+            bytes_done=now.bytes_done,
+            bytes_total=now.bytes_total,
+            beats=pulse.beats,
+        )
+        if progress != told and session.control.offer(progress):
+            told = progress
 
 
 def _failed(task: Work, reason: str, message: str) -> TaskReport:

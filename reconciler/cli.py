@@ -113,7 +113,8 @@ def reconcile(
     wait_agents: str,
 ) -> None:
     """Run one pass, wait for its steps, and exit."""
-    from reconciler.console import Progress, print_pass
+    from reconciler.console import print_pass
+    from reconciler.console_progress import PassProgress
     from reconciler.exit_codes import pass_exit_code
     from reconciler.hardening import forbid_core_dumps
     from reconciler.notifications.notifier import Notifier
@@ -125,7 +126,8 @@ def reconcile(
 
     async def run() -> int:
         async with open_primary(settings) as primary:
-            with Progress(shown=settings.log_format == "text") as progress:
+            with PassProgress(shown=settings.log_format == "text") as progress:
+                primary.in_background(progress.follow, primary.running.all)
                 done = await run_pass(
                     primary,
                     patience=patience,

@@ -4,8 +4,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 import click
 import msgspec
@@ -13,8 +11,6 @@ import yaml
 from rich import box
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
@@ -322,40 +318,3 @@ def _block(table: Table, row: Sequence[RenderableType]) -> Table:
             grid.add_row(column.header, cell)
     grid.add_row()
     return grid
-
-
-class Progress:
-    """A bar over the steps of a pass where a terminal is attached; elsewhere the log tells."""
-
-    def __init__(self, *, shown: bool = True) -> None:
-        self._progress = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            console=Console(stderr=True, highlight=False),
-            transient=True,
-            disable=not shown or not sys.stderr.isatty(),
-        )
-        self._task = self._progress.add_task("applying", total=0)
-        self._running: dict[str, Step] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def expect(self, plan: Plan) -> None:
-        self._progress.update(self._task, total=len(plan.steps))
-        if plan.steps:
-            self._progress.start()
-
-    def __call__(self, step: Step, outcome: Outcome | None) -> None:
-        if outcome is None:
-            self._running[step.resource] = step
-        else:
-            self._running.pop(step.resource, None)
-            self._progress.advance(self._task)
-        self._progress.update(self._task, description=", ".join(self._running) or "applying")

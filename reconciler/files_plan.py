@@ -12,6 +12,7 @@ from reconciler.errors import SettingsError
 from reconciler.exit_codes import ExitCode
 from reconciler.file_forecasts import ProjectFiles, TargetFiles, exit_code, forecast_files, targets_of
 from reconciler.logs import printable
+from reconciler.progress import size
 from reconciler.settings import Settings
 
 DEADLINE: Final = 920.0
@@ -114,15 +115,3 @@ def _sums(target: TargetFiles) -> str:
 def _bytes_of(requested: int, reused: int) -> str:
     there = f", {size(reused)} is there" if reused else ""
     return f"{size(requested)} to send{there}"
-
-
-def size(count: int) -> str:
-    """A number of bytes for people."""
-    if count < 1024:
-        return f"{count} B"
-    number = float(count)
-    for unit in ("KiB", "MiB", "GiB"):
-        number /= 1024
-        if number < 1024:
-            return f"{number:.1f} {unit}"
-    return f"{number / 1024:.1f} TiB"

@@ -14,7 +14,7 @@ import trio
 
 from agent.backoff import Backoff
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
-from agent.wire.messages import ITEMISE, Command, Removal, Task, TaskReport, Work
+from agent.wire.messages import ITEMISE, PROGRESS, Command, Removal, Task, TaskReport, Work
 from reconciler.deploy.request import NodeCommand
 from reconciler.desired import DesiredSync
 from reconciler.errors import JournalUnavailable, StepFailed
@@ -257,7 +257,9 @@ class Fleet:
             number = await self._record(self._journal.begin_attempt, task)
             id = f"{task}-{number}"
             try:
-                with self._running.attempt(task, number, total_bytes, partial(self._hub.traffic, id)):
+                with self._running.attempt(
+                    task, number, total_bytes, partial(self._hub.traffic, id), resource=resource
+                ):
                     report = await attempt(id)
             except TrueupError as error:
                 self._metrics.count(BLOCKS, self._hub.traffic(id).blocks)
@@ -330,7 +332,9 @@ class Fleet:
     async def _ask(
         self, node: str, work: Work, source: TreeSource | None = None, *, unnamed: Reason
     ) -> TaskReport:
-        report = await self._hub.run_task(node, work, source)
+        # A task's attempts have its id, with their number.
+        heard = partial(self._running.heard, work.id.rpartition("-")[0])
+        report = await self._hub.run_task(node, work, source, heard=heard)
         count_report(self._metrics, node, report, looks=isinstance(work, Task) and work.observe)
         if report.state == "FAILED":
             raise TaskFailed(report, unnamed=unnamed)
@@ -357,6 +361,7 @@ class Fleet:
             on_local_edit=rules.on_local_edit,
             durability=rules.durability,
             after=project.after,
+            features=() if observe else (PROGRESS,),
         )
 
 

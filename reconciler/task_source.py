@@ -22,7 +22,7 @@ Document = Mapping[str, Any]
 """As the API has it."""
 
 Heard = Callable[[str, Document], None]
-"""Takes `begun`, `ended` and `task`, with what the API's stream has of them."""
+"""Takes `begun`, `ended`, `progress` and `task`, with what the API's stream has of them."""
 
 PATH: Final = "/api/sync/tasks"
 
@@ -34,8 +34,9 @@ class TaskSource(Protocol):
     async def logs(self, id: str) -> Document:
         """What `GET /api/sync/tasks/{id}/logs` answers."""
 
-    async def follow(self, id: str, heard: Heard) -> None:
-        """Each attempt as it begins and ends, until the task has ended; some may begin twice."""
+    async def follow(self, id: str, heard: Heard, *, progress: bool = False) -> None:
+        """Each attempt as it begins and ends, until the task has ended; some may begin twice. With `progress`
+        also how far it is, where somebody can tell."""
 
 
 async def open_tasks(settings: Settings, say: Say) -> TaskSource:
@@ -56,8 +57,11 @@ class OfPrimary:
         document: Document = await live.request(self._settings, "GET", _path(id))
         return document
 
-    async def follow(self, id: str, heard: Heard) -> None:
-        await Follower(self._settings, _path(id), lambda sent: _hear(sent, heard), self._say).run()
+    async def follow(self, id: str, heard: Heard, *, progress: bool = False) -> None:
+        params = {"progress": "true"} if progress else None
+        await Follower(
+            self._settings, _path(id), lambda sent: _hear(sent, heard), self._say, params=params
+        ).run()
 
 
 class OfJournal:
@@ -76,7 +80,13 @@ class OfJournal:
         document: Document = msgspec.to_builtins(await trio.to_thread.run_sync(self._logs, id))
         return document
 
-    async def follow(self, id: str, heard: Heard) -> None:
+    async def follow(
+        self,
+        id: str,
+        heard: Heard,
+        *,
+        progress: bool = False,  # noqa: ARG002 - that is in a primary's memory alone
+    ) -> None:
         """As long as somebody works on the state directory: what nobody works on any more was interrupted."""
         from reconciler.web.apis.tasks import ENDED, news_of
 

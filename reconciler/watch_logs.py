@@ -1,5 +1,6 @@
 """`trueup logs`: what the attempts of a task printed, and where asked what they print until it has ended."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 import click
 
 from reconciler.console import SHORT_ID, print_document
+from reconciler.console_progress import Bars, progress_in
 from reconciler.console_rows import GrowingTable, Printed, say
 from reconciler.errors import SettingsError
 from reconciler.exit_codes import ExitCode
@@ -33,7 +35,10 @@ async def show_logs(
     id = await find_task(source, task)
     if follow:
         heard = Heard(output, attempt)
-        await source.follow(id, heard)
+        try:
+            await source.follow(id, heard, progress=sys.stderr.isatty())
+        finally:
+            heard.bars.clear()
         return ExitCode.DONE if heard.state == "SUCCESS" else ExitCode.FAILED
     logs = await source.logs(id)
     attempts = [each for each in logs["attempts"] if attempt is None or each["number"] == attempt]
@@ -106,6 +111,7 @@ class Heard:
     output: str
     attempt: int | None
     state: str = ""
+    bars: Bars = field(default_factory=Bars)
     _begun: set[int] = field(default_factory=set)
     _printed: Printed = field(init=False)
 
@@ -113,6 +119,10 @@ class Heard:
         self._printed = Printed(self.output)
 
     def __call__(self, event: str, document: Document) -> None:
+        if event == "progress":
+            self.bars.show([progress_in(document, "followed")])
+            return
+        self.bars.clear()
         if event == "task":
             self.state = document["state"]
             say(f"task {document['task'][:SHORT_ID]}: {self.state}")

@@ -69,6 +69,7 @@ PURE = (
     "reconciler.secrets_report",
     "reconciler.pass_requests",
     "reconciler.plan",
+    "reconciler.progress",
     "reconciler.gates",
     "reconciler.release.current",
     "reconciler.release.decide",

@@ -12,6 +12,10 @@ import msgspec
 from agent.wire.base import Message
 from agent.wire.bulk import BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.forecast import Forecast
+from agent.wire.handshake import Hello as Hello
+from agent.wire.handshake import HelloAck as HelloAck
+from agent.wire.handshake import PairAck as PairAck
+from agent.wire.handshake import PairRequest as PairRequest
 from agent.wire.renewal import CertificateAnswer, CertificateOffer, RenewCertificate
 
 PROTOCOL_VERSIONS = (4, 3, 2)
@@ -31,58 +35,13 @@ DIGEST_SIZE = 32
 DEFLATE = "deflate"
 """The feature of a transfer whose raw frames may be compressed."""
 
+PROGRESS = "progress"
+"""Feature of any task: tell how far it is; see `TaskProgress`."""
+
+PHASES = ("wait", "look", "copy", "place", "command")
+
 ITEMISE = "itemise"
 """Feature of an observing task: say with `Forecast` what a task that is the same but for that would do."""
-
-
-# --- before a session --------------------------------------------------------------------------
-
-
-class PairRequest(Message, frozen=True, kw_only=True, tag="pair"):
-    """Agent to primary on a pairing connection: this certificate shall be mine.
-
-    `signature` is by the node's token over `tls.pairing_statement(...)`.
-    """
-
-    node: str
-    certificate: bytes
-    """DER."""
-    pinned: bool
-    """Whether the agent knew the primary's fingerprint beforehand; if not, it trusted the one it saw."""
-    signature: bytes
-    agent_version: str
-
-
-class PairAck(Message, frozen=True, kw_only=True, tag="pair_ack"):
-    accepted: bool
-    reason: str = ""
-    message: str = ""
-
-
-class Hello(Message, frozen=True, kw_only=True, tag="hello"):
-    """First message of each session connection, agent to primary, signed by the node's token.
-
-    `session` is empty on the control connection; on a bulk connection it is the id that
-    `HelloAck` gave on the control connection to which it belongs.
-    """
-
-    node: str
-    protocols: tuple[int, ...]
-    agent_version: str
-    session: bytes = b""
-    signature: bytes
-
-
-class HelloAck(Message, frozen=True, kw_only=True, tag="hello_ack"):
-    """Only this message means connected: in TLS 1.3 the client cannot see that it was refused before."""
-
-    accepted: bool
-    reason: str = ""
-    message: str = ""
-    protocol: int = 0
-    session: bytes = b""
-    epoch: int = 0
-    """The primary's fencing epoch; an agent refuses one that is older than the newest it has seen."""
 
 
 # --- control connection ------------------------------------------------------------------------
@@ -262,9 +221,20 @@ class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
 
 
 class TaskProgress(Message, frozen=True, kw_only=True, tag="task_progress"):
-    """Agent to primary: nothing else was said about the task for a while, and it gets on."""
+    """Agent to primary: the task gets on, said once a minute. Where the task offers the feature `progress`,
+    it is also said how far that is, whenever it has changed, at most once a second.
+
+    Totals are 0 where they are not known. `beats` grows with any work, also such as nobody counts.
+    """
 
     task: str
+    phase: str = ""
+    """What it is at: one of `PHASES`; empty from an agent that does not tell."""
+    files_done: int = 0
+    files_total: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    beats: int = 0
 
 
 # --- notices, of no task -------------------------------------------------------------------------

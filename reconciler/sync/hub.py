@@ -21,7 +21,7 @@ from agent.backoff import Backoff
 from agent.errors import LocalProtocolError, RemoteProtocolError, TransferFailed
 from agent.libc import bulk_memory
 from agent.link import LinkLost
-from agent.routing import Session, TaskChannel, Traffic
+from agent.routing import Session, Traffic
 from agent.wire.channel import Channel
 from agent.wire.frames import CONTROL_LIMIT
 from agent.wire.messages import (
@@ -45,7 +45,7 @@ from reconciler.sync.listener import Listener, open_listeners
 from reconciler.sync.reception import OnPaired, Peer, Reception
 from reconciler.sync.renewals import OnRenewed, Renewals
 from reconciler.sync.serving import TreeSource, serve_task
-from reconciler.sync.watch import SILENCE, AgentUnreachable, Watched
+from reconciler.sync.watch import SILENCE, AgentUnreachable, Heard, Watched
 from reconciler.tracing import current_trace
 
 __all__ = ["LONGEST", "AgentUnreachable", "Hub", "Serve"]
@@ -272,12 +272,18 @@ class Hub:
     # --- tasks ---------------------------------------------------------------------------------
 
     async def run_task(
-        self, node: str, task: Work, source: TreeSource | None = None, *, serve: Serve | None = None
+        self,
+        node: str,
+        task: Work,
+        source: TreeSource | None = None,
+        *,
+        serve: Serve | None = None,
+        heard: Heard = lambda _progress: None,
     ) -> TaskReport:
         """Push a task to a node and serve it until its report comes; the report may be of a failure.
 
         `source` is what an agent that needs something is served from, by `serve` if that is given; only a
-        `Task` that places or itemises needs one.
+        `Task` that places or itemises needs one. `heard` is told how far the agent says that it is.
         Cancelling this cancels the task at the agent. Raises AgentUnreachable if the node is not
         connected, goes away, stops getting on or takes longer than a day, and StepFailed if the task is
         too large to be sent; AgentTooOld, before anything is sent, if it would not know the message.
@@ -293,7 +299,10 @@ class Hub:
         finished = False
         try:
             with trio.move_on_after(LONGEST):
-                report = await self._converse(node, channel, task, source, serve or self._serve)
+                # An agent that waits because of our limit has nothing to say.
+                patience = source.throttle.patience if source is not None else 0.0
+                watched = Watched(channel, node, self._silence + patience, heard)
+                report = await self._converse(node, watched, task, source, serve or self._serve)
                 finished = True
                 return report
             raise AgentUnreachable(
@@ -334,10 +343,10 @@ class Hub:
         return self._traffic.get(task, Traffic())
 
     async def _converse(
-        self, node: str, channel: TaskChannel, task: Work, source: TreeSource | None, serve: Serve
+        self, node: str, watched: Watched, task: Work, source: TreeSource | None, serve: Serve
     ) -> TaskReport:
         try:
-            await channel.send(task)
+            await watched.send(task)
         except LocalProtocolError:
             raise StepFailed(
                 f"the task for {task.target_path} on {node} is larger than {CONTROL_LIMIT} bytes",
@@ -345,9 +354,6 @@ class Hub:
                 if isinstance(task, Task)
                 else "make its variables smaller",
             ) from None
-        # An agent that waits because of our limit has nothing to say.
-        patience = source.throttle.patience if source is not None else 0.0
-        watched = Watched(channel, node, self._silence + patience)
         if source is not None:
             with bulk_memory():
                 return await serve(watched, source)

@@ -1,5 +1,7 @@
 """A task's channel whose peer has to show that it gets on."""
 
+from collections.abc import Callable
+
 import trio
 
 from agent.errors import TrueupError
@@ -9,6 +11,10 @@ from agent.wire.messages import AnyMessage, TaskProgress
 SILENCE = 600.0
 """Seconds without a word about a task, from an agent that is alive, after which the task is given up.
 An agent that hashes or runs commands for hours says every minute that it gets on."""
+
+
+Heard = Callable[[TaskProgress], None]
+"""Told what an agent says of how far a task is; nothing of it is known to be true."""
 
 
 class AgentUnreachable(TrueupError):
@@ -22,12 +28,16 @@ class Watched:
     """The channel of a task on `node` for whoever serves it; signs of life are taken out.
 
     `receive` raises AgentUnreachable when nothing at all was said about the task for `silence` seconds.
+    `heard` is told of each sign of life.
     """
 
-    def __init__(self, channel: Channel, node: str, silence: float = SILENCE) -> None:
+    def __init__(
+        self, channel: Channel, node: str, silence: float = SILENCE, heard: Heard = lambda _progress: None
+    ) -> None:
         self._channel = channel
         self._node = node
         self._silence = silence
+        self._heard = heard
 
     async def send(self, message: AnyMessage, payload: bytes | bytearray | memoryview | None = None) -> None:
         await self._channel.send(message, payload)
@@ -44,3 +54,4 @@ class Watched:
                 )
             if not isinstance(message, TaskProgress):
                 return message, payload
+            self._heard(message)

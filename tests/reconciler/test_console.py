@@ -152,18 +152,24 @@ def test_nodes(capsys: Captured) -> None:
 
 BAR = """
 from reconciler.apply import Outcome
-from reconciler.console import Progress
+from reconciler.console_progress import PassProgress
 from reconciler.logs import configure_logging, get_logger
 from reconciler.plan import Action, Plan, Step
+from reconciler.progress import Progress as OfTask
+from reconciler.console_progress import Bars
 
 step = Step("services/staging/web", Action.DEPLOY, "not applied yet")
 configure_logging()
-with Progress() as progress:
+with PassProgress() as progress:
     get_logger("test").info("before the plan")
     progress.expect(Plan("r", (step,), ()))
     progress(step, None)
     get_logger("test").info("a task printed this")
     progress(step, Outcome("succeeded"))
+bars = Bars()
+bars.show([OfTask("t1", 1, 9, 0, 0, "to web-1 \\x1b[31m[red]", "copy", 1, 3)])
+bars.show([])
+bars.clear()
 """
 
 
@@ -185,6 +191,7 @@ def test_a_bar_and_the_log_share_a_terminal() -> None:
     ]
     assert any("0/1" in line for line in lines)
     assert not any("0/0" in line for line in lines)
+    assert any("to web-1 \\x1b[31m[red]" in line and "copies, 1 of 3 entries" in line for line in lines)
     for event in ("before the plan", "a task printed this"):
         [line] = [line for line in lines if event in line]
         assert re.match(r"\d{4}-\d\d-\d\dT", line), line

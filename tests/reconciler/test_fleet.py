@@ -17,7 +17,8 @@ from reconciler.deploy.request import NodeCommand
 from reconciler.fleet import MAX_WARNINGS, Fleet, TaskFailed, report_details
 from reconciler.journal import Journal
 from reconciler.lanes import Place
-from reconciler.running import Progress, Running
+from reconciler.progress import Progress
+from reconciler.running import Running
 from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Retry

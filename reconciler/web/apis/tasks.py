@@ -11,13 +11,14 @@ from starlette.responses import Response
 
 from reconciler.errors import TrueupError
 from reconciler.journal import AttemptRecord, Journal, TaskRecord
+from reconciler.progress import Progress
 from reconciler.runner import Runner
-from reconciler.running import Progress
 from reconciler.web.answers import NO_STORE
 from reconciler.web.apis.known import Limit, Name, NotFound, Page, seen_as
 from reconciler.web.endpoints import AnyEndpoint, Asked, Call, Endpoint, Model, Nothing, Role
 from reconciler.web.streams import (
     BEAT,
+    HEARTBEAT,
     RETRY,
     EventStream,
     Looks,
@@ -28,6 +29,9 @@ from reconciler.web.streams import (
 )
 
 State = Literal["PENDING", "RUNNING", "SUCCESS", "FAILED", "RETRYING"]
+PROGRESS: Final = 1.0
+"""Seconds between two looks at how far a task is."""
+
 ENDED: Final = frozenset({"SUCCESS", "FAILED"})
 Detail = bool | int | float | str | list[str] | None
 
@@ -51,6 +55,15 @@ class ProgressView(Model, frozen=True):
     total_bytes: int
     sent_bytes: int
     received_bytes: int
+    phase: str
+    """What the agent is at: wait, look, copy, place or command; empty: it has not told."""
+    files_done: int
+    files_total: int
+    bytes_done: int
+    bytes_total: int
+    """0: not known."""
+    still_seconds: int
+    """How long nothing of this has changed."""
 
 
 class TaskView(Model, frozen=True):
@@ -103,6 +116,11 @@ class TasksQuery(Asked, frozen=True, kw_only=True):
     ] = ""
 
 
+class LogsQuery(Asked, frozen=True, kw_only=True):
+    progress: bool = False
+    """Of a stream: also how far the attempt is that runs, whenever that has changed."""
+
+
 def endpoints(runner: Runner, stop: trio.Event) -> list[AnyEndpoint]:
     """Streams end with `stop`."""
     tasks = _Tasks(runner, stop)
@@ -134,8 +152,12 @@ def endpoints(runner: Runner, stop: trio.Event) -> list[AnyEndpoint]:
             tag="tasks",
             handler=tasks.logs,
             role=Role.READ,
+            query=LogsQuery,
             answer=TaskLogs,
-            also={"text/event-stream": "Attempts as they begin and end, and how the task ended."},
+            also={
+                "text/event-stream": "Attempts as they begin and end, how the task ended, and where asked "
+                "the progress between."
+            },
             headers={"Last-Event-ID": "Of a stream: the number of the last attempt whose end was seen."},
         ),
     ]
@@ -154,7 +176,7 @@ class _Tasks:
     async def one(self, call: Call[Nothing, Nothing]) -> TaskView:
         return self._view(await self._task(call.path["id"]))
 
-    async def logs(self, call: Call[Nothing, Nothing]) -> TaskLogs | Response:
+    async def logs(self, call: Call[LogsQuery, Nothing]) -> TaskLogs | Response:
         task = await self._task(call.path["id"])
         if wants_stream(call.request):
             seen = last_event_id(call.request) or 0
@@ -167,12 +189,13 @@ class _Tasks:
             )
         return task_logs(task)
 
-    async def _run(self, call: Call[Nothing, Nothing], id: str, seen: int, tell: Tell) -> None:
+    async def _run(self, call: Call[LogsQuery, Nothing], id: str, seen: int, tell: Tell) -> None:
         """Level-triggered: whatever was missed, what is told is how the task is now."""
         looks = Looks(self._primary.bulletin, self._stop, again=call.again)
         begun: set[int] = set()
+        shown: ProgressView | None = None
         await tell(RETRY)
-        while await looks.another():
+        while await looks.another(patience=HEARTBEAT if shown is None else PROGRESS):
             try:
                 task = await self._task(id)
             except TrueupError:
@@ -180,8 +203,12 @@ class _Tasks:
             news = news_of(task_logs(task), seen, begun)
             for each in news:
                 await tell(as_sent(each))
-            if not news:
+            progress = self._view(task).progress if call.query.progress else None
+            if progress is not None and progress != shown:
+                await tell(b"event: progress\ndata: %s\n\n" % msgspec.json.encode(progress))
+            elif not news:
                 await tell(BEAT)
+            shown = progress
             if task.state in ENDED:
                 return
             seen = max([seen, *(each.number for each in task.attempts if each.ended_at)])

@@ -1,9 +1,11 @@
 """Tasks, events and secret sources on the page. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.identity import is_installation
+from reconciler.progress import STILL, in_words, share_of, size
 from reconciler.secret_uses import uses_of
 from reconciler.secrets.freshness import Freshness
 from reconciler.secrets_report import state_word
@@ -24,7 +26,7 @@ from reconciler.web.page.model import (
 
 if TYPE_CHECKING:
     from reconciler.journal_records import AttemptRecord, EventRecord, TaskRecord
-    from reconciler.running import Progress
+    from reconciler.progress import Progress
 
 MAX_KEYS = 60
 """Names of one source that are listed."""
@@ -39,6 +41,8 @@ _TASKS = {
     "SUCCESS": Badge("success", Tone.GOOD),
     "FAILED": Badge("failed", Tone.BAD),
 }
+
+_STILL = Badge("stands still", Tone.WAIT)
 
 _EVENTS = {
     "failed": Tone.BAD,
@@ -62,6 +66,7 @@ def tasks(records: "Sequence[TaskRecord]", progress: "Mapping[str, Progress]") -
 
 
 def _task(record: "TaskRecord", progress: "Progress | None") -> TaskView:
+    done, total = _share(progress) if progress is not None else (0, 0)
     return TaskView(
         id=record.id,
         resource=record.resource,
@@ -69,9 +74,10 @@ def _task(record: "TaskRecord", progress: "Progress | None") -> TaskView:
         badge=_TASKS.get(record.state, Badge(record.state, Tone.IDLE)),
         created=_whole(record.created_at),
         attempts=tuple(_attempt(each) for each in reversed(record.attempts)),
-        done=min(progress.sent_bytes, progress.total_bytes) if progress is not None else 0,
-        total=progress.total_bytes if progress is not None else 0,
+        done=done,
+        total=total,
         progress=_progress(progress) if progress is not None else "",
+        still=_STILL if progress is not None and progress.still_seconds >= STILL else None,
         can_retry=record.state == "FAILED" and not is_installation(record.resource),
     )
 
@@ -157,17 +163,23 @@ def _recorded(status: SourceStatus) -> ServedView:
     )
 
 
+def _share(progress: "Progress") -> tuple[int, int]:
+    """As the agent says, or by what was sent where it does not."""
+    if progress.phase:
+        return share_of(progress)
+    return min(progress.sent_bytes, progress.total_bytes), progress.total_bytes
+
+
 def _progress(progress: "Progress") -> str:
-    return f"{_size(progress.sent_bytes)} sent, of {_size(progress.total_bytes)} at most"
-
-
-def _size(count: int) -> str:
-    """Bytes in words."""
-    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size /= 1024
-        units.pop(0)
-    return f"{size:.0f} {units[0]}" if units[0] == "B" or size >= 100 else f"{size:.1f} {units[0]}"
+    """What stands still is told in whole minutes, so that not each second makes another page."""
+    if progress.phase:
+        told = in_words(replace(progress, still_seconds=0))
+    else:
+        told = f"{size(progress.sent_bytes)} sent, of {size(progress.total_bytes)} at most"
+    if progress.still_seconds < STILL:
+        return told
+    minutes = progress.still_seconds // 60
+    return f"{told}, no progress for {f'{minutes} min' if minutes else f'{STILL} s'}"
 
 
 def _whole(text: str) -> str:

@@ -12,7 +12,7 @@ from reconciler.status.documents import Recorded
 
 if TYPE_CHECKING:
     from reconciler.journal_records import EventRecord, StepRecord, TaskRecord
-    from reconciler.running import Progress
+    from reconciler.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

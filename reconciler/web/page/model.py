@@ -195,6 +195,7 @@ class TaskView:
     total: int = 0
     """Of what `unit` counts; 0: nobody knows."""
     progress: str = ""
+    still: Badge | None = None
     can_retry: bool = False
 
 

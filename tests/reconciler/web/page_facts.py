@@ -12,7 +12,7 @@ from reconciler.control.records import Record
 from reconciler.control.state import fold
 from reconciler.identity import target_slug
 from reconciler.journal_records import AttemptRecord, EventRecord, StepRecord, TaskRecord
-from reconciler.running import Progress
+from reconciler.progress import Progress
 from reconciler.secrets.freshness import Freshness, SourceState
 from reconciler.spec.model import (
     EnvFileSettings,
@@ -73,7 +73,16 @@ def facts(name: Name = plain) -> Facts:
         control=fold(_records(name)),
         connected=frozenset({name("web-1")}),
         tasks=_tasks(name),
-        progress={f"t3{name('')}": Progress("t3", 1, 200 << 20, 48 << 20, 900)},
+        progress={
+            f"t3{name('')}": Progress(
+                *("t3", 1, 200 << 20, 48 << 20, 900, "", "copy"),
+                files_done=120,
+                files_total=300,
+                bytes_done=60 << 20,
+                bytes_total=200 << 20,
+                still_seconds=95,
+            )
+        },
         events=(
             EventRecord(
                 3,
