@@ -78,14 +78,10 @@ class _Run:
         self._manifest: Manifest | None = None
         self._view = View()
         self._observed = b""
-        self._unchanged = False
-        self._rendered_equal = False
-        self._after_done = False
+        self._unchanged = self._rendered_equal = self._after_done = self._made = False
         self._root_mtime_ns = 0
-        self._made = False
         self._made_above: set[str] = set()
-        self._local_edits = 0
-        self._foreign = 0
+        self._local_edits = self._foreign = 0
         self._received = self._reused = self._written = self._deleted = 0
         self._blocks = (0, 0)
         self._warnings: list[str] = []

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from agent.backoff import Backoff
+from agent.failures import single
 from agent.ignore import Ignore
 from reconciler.desired_sync import ignore_lines
 from reconciler.errors import JournalUnavailable, TrueupError
@@ -128,7 +129,7 @@ class DirectoryWatch:
                     if identity is not None:
                         await self._watch(directory, identity, watch)
                 except Exception as error:
-                    await self._cannot(directory, watch, line_for_log(error))
+                    await self._cannot(directory, watch, _why(error))
                     await trio.sleep(UNWATCHABLE)
                 else:
                     await trio.sleep(AGAIN if identity is None else 0)
@@ -204,6 +205,14 @@ class DirectoryWatch:
         ]
         with suppress(JournalUnavailable):  # history alone
             await trio.to_thread.run_sync(self._primary.journal.record_events, events)
+
+
+def _why(error: Exception) -> str:
+    """In words; the library has errors of its own besides the system's."""
+    cause = single(error) if isinstance(error, BaseExceptionGroup) else error
+    if isinstance(cause, OSError):
+        return cause.strerror or str(cause)
+    return str(cause) if isinstance(cause, RuntimeError) else line_for_log(error)
 
 
 def _identity(directory: str) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from reconciler.file_forecasts import ProjectFiles, TargetFiles, exit_code, fore
 from reconciler.logs import printable
 from reconciler.progress import size
 from reconciler.settings import Settings
+from reconciler.status.revisions import split_revision
 
 DEADLINE: Final = 920.0
 """Seconds to wait for a running primary, which may have to build the project and gives up sooner."""
@@ -77,7 +78,7 @@ def print_files(files: ProjectFiles) -> None:
 
 
 def lines_of(target: TargetFiles) -> list[str]:
-    ref, _, commit = target.revision.partition("@sha1:")
+    ref, commit = split_revision(target.revision)
     revision = f" to {ref}@{commit[:8]}" if commit else ""
     head = printable(f"{target.id}: {target.node}:{target.target_path}{revision}")
     if target.state in ("unknown", "left"):
