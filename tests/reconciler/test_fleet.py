@@ -10,7 +10,7 @@ import trio
 from structlog.testing import capture_logs
 
 from agent.wire.channel import Channel
-from agent.wire.messages import AfterResult, Command, Removal, TaskReport, Work
+from agent.wire.messages import PROGRESS, AfterResult, Command, Removal, Task, TaskProgress, TaskReport, Work
 from agent.workers import Runner
 from reconciler.bulletin import Bulletin
 from reconciler.deploy.request import NodeCommand
@@ -349,7 +349,14 @@ async def test_how_far_an_attempt_is_can_be_seen_while_it_runs(tmp_path: Path, s
 
     async def agent(task: Work, channel: Channel) -> TaskReport:
         [record] = journal.tasks()
-        seen.append(running.progress(record.id))
+        assert isinstance(task, Task)
+        assert PROGRESS in task.features
+        word = TaskProgress(task=task.id, phase="copy", files_done=1, files_total=2, beats=1)
+        await channel.send(word)
+        with trio.fail_after(60):
+            while (progress := running.progress(record.id)) is None or not progress.phase:
+                await trio.lowlevel.checkpoint()
+        seen.append(progress)
         return TaskReport(task=task.id, state="SUCCESS", established=TREE)
 
     async with fleet(tmp_path, agent, running=running, tell=told.tell) as (agents, journal):
@@ -359,5 +366,7 @@ async def test_how_far_an_attempt_is_can_be_seen_while_it_runs(tmp_path: Path, s
     assert progress is not None
     assert (progress.task, progress.attempt, progress.total_bytes) == (record.id, 1, source.bytes)
     assert progress.sent_bytes > 0
+    assert (progress.resource, progress.phase) == (SYNC.id, "copy")
+    assert (progress.files_done, progress.files_total) == (1, 2)
     assert running.progress(record.id) is None
     assert told.version == 3
