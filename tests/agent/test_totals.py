@@ -32,14 +32,15 @@ async def test_a_report_says_what_travelled_and_what_was_known(tmp_path: Path) -
     first = (await synchronise(source, host)).report
     assert (first.blocks_requested, first.blocks_reused) == (5, 0)
     assert (first.files_known, first.files_read) == (0, 0)
-    (source / "big").write_bytes(BIG[:-1] + b"!")
+    (source / "copy").write_bytes(BIG)
+    (source / "other").write_bytes(b"2\n")
     second = (await synchronise(source, host)).report
-    assert (second.blocks_requested, second.blocks_reused) == (1, 3)
-    assert second.bytes_received + second.bytes_reused == len(BIG)
+    assert (second.blocks_requested, second.blocks_reused) == (1, 4)
+    assert (second.bytes_received, second.bytes_reused) == (2, len(BIG))
     assert (second.files_known, second.files_read) == (2, 0)
     (host.target / "small").write_text("edited\n")
     third = (await synchronise(source, host)).report
-    assert (third.files_known, third.files_read) == (1, 1)
+    assert (third.files_known, third.files_read) == (3, 1)
 
 
 async def test_totals_add_up_in_the_status_and_in_the_file(tmp_path: Path) -> None:
