@@ -203,6 +203,9 @@ class Link:
                     await deliver(received)
                 elif (heard := self._pongs.get(received.message.sequence)) is not None:
                     heard.set()
+                # An idle connection must not go on holding the last megabyte that came over it.
+                del received
+            del data
             self._last_heard = trio.current_time()
 
     async def _write_all(self) -> None:
@@ -214,6 +217,8 @@ class Link:
                 for start in range(0, len(view), _WRITE_SIZE):
                     await self.stream.send_all(view[start : start + _WRITE_SIZE])
                     self._progress = trio.current_time()
+                del view, buffer
+            del buffers
             self._writing = False
             self._last_sent = self._progress
 
