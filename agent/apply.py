@@ -8,7 +8,8 @@ import trio
 
 from agent import rendered
 from agent.changes import Changes, Write
-from agent.failures import TaskFailed
+from agent.errors import TransferFailed
+from agent.failures import TaskFailed, single
 from agent.features import agreed
 from agent.index import parent_of
 from agent.libc import sync_file_system
@@ -16,6 +17,7 @@ from agent.look import View
 from agent.pulse import FLUSH_SECONDS, Measured, enter, quiet
 from agent.reuse import Shelf, find_sources
 from agent.rules import AgentRules
+from agent.staging import leftovers, sweep_staging
 from agent.transfer import Transfer
 from agent.wire.channel import Channel
 from agent.wire.messages import Entry, RenderedContent, Task
@@ -115,7 +117,12 @@ class Application:
                 changes.writes,
                 {entry.path: ordinal for ordinal, entry in enumerate(index)},
                 find_sources(
-                    changes.writes, [Shelf(self._writer.root_fd, self._view.contents()), *self._shelves]
+                    changes.writes,
+                    [
+                        Shelf(self._writer.root_fd, self._view.contents()),
+                        Shelf(self._writer.staging_fd, leftovers(self._writer.staging_fd, changes.writes)),
+                        *self._shelves,
+                    ],
                 ),
                 paced=self._task.durability == "paced",
                 patience=self._task.patience,
@@ -127,6 +134,11 @@ class Application:
         self._transfer = transfer = await trio.to_thread.run_sync(prepare)
         try:
             await transfer.run()
+        except BaseException as error:
+            cause = single(error) if isinstance(error, BaseExceptionGroup) else error
+            # The next attempt takes from there what came already.
+            self._writer.keeps_staging = isinstance(cause, TransferFailed | trio.Cancelled)
+            raise
         finally:
             self.bytes_received, self.bytes_reused = transfer.bytes_received, transfer.bytes_reused
             self.blocks_requested, self.blocks_reused = transfer.blocks_requested, transfer.blocks_reused
@@ -155,15 +167,21 @@ def _folders_of(changes: Changes) -> list[str]:
 def check_room(fd: int, writes: Sequence[Write]) -> None:
     """Refuses at once what can't fit, rather than fill the disk and fail then; blocks."""
     needed = sum(write.entry.size for write in writes)
-    status = os.fstatvfs(fd)
-    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
-    free = blocks * status.f_frsize
+    if needed > _free(fd):
+        sweep_staging(fd)  # what may be left there of an earlier task is not worth a failure
+    free = _free(fd)
     if needed > free:
         raise TaskFailed(
             "DiskFull",
             f"{needed} bytes are to be written and the target's file system has room for {free}",
             hint="free some space or make the tree smaller",
         )
+
+
+def _free(fd: int) -> int:
+    status = os.fstatvfs(fd)
+    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    return blocks * status.f_frsize
 
 
 def set_time(fd: int, mtime_ns: int) -> None:

@@ -1,14 +1,25 @@
-"""The staging directory of a target: where files are put together, and what a killed task leaves."""
+"""The staging directory of a target: where files are put together, and what a task that was cut short leaves.
+
+What is staged bears the digest of what it is to become, so that the next task finds in it the blocks that
+came already. They are verified before use, like everything that is not fresh from the network.
+"""
 
 import errno
+import hashlib
 import os
+import re
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agent.changes import Write
 from agent.folders import OPEN_FOLDER
 from agent.index import STAGING
 from agent.pulse import beat
+from agent.wire.messages import Entry
+
+_LEFT = "left"
+_NAME = re.compile(r"(?:[0-9a-f]+|left)\.([0-9a-f]{32})")
 
 HOLE = 64 * 1024
 """Zeros in a row that are left out of a file instead of being written."""
@@ -41,6 +52,71 @@ class Landed:
     mtime_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A file or link that is complete, and not in its place."""
+
+    write: Write
+    name: str
+    landed: Landed
+
+
+def staged_name(number: int, entry: Entry | None = None) -> str:
+    """For the so-many-th file of a task, which is to become that of an entry."""
+    return f"{number:x}" if entry is None else f"{number:x}.{_key(entry)}"
+
+
+def open_staging(root_fd: int) -> int:
+    """The staging directory, with nothing in it but what a task that was cut short had staged there."""
+    try:
+        fd = os.open(STAGING, OPEN_FOLDER, dir_fd=root_fd)
+    except OSError:
+        return _make(root_fd)
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        # Somebody else could change in there what was verified.
+        os.close(fd)
+        return _make(root_fd)
+    try:
+        _set_aside(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def leftovers(staging_fd: int, writes: Iterable[Write]) -> list[tuple[str, int, bytes]]:
+    """What is set aside there of these files: name, and size and blocks as they are to be."""
+    there = set(os.listdir(staging_fd))
+    named = ((f"{_LEFT}.{_key(write.entry)}", write.entry) for write in writes) if there else ()
+    return [(name, entry.size, entry.blocks) for name, entry in named if name in there]
+
+
+def _make(root_fd: int) -> int:
+    sweep_staging(root_fd)
+    os.mkdir(STAGING, 0o700, dir_fd=root_fd)
+    return os.open(STAGING, OPEN_FOLDER, dir_fd=root_fd)
+
+
+def _set_aside(fd: int) -> None:
+    """Gives what may be of use names that this task gives to nothing, and removes the rest."""
+    fullest: dict[str, tuple[int, str]] = {}
+    with os.scandir(fd) as items:
+        for item in items:
+            match = _NAME.fullmatch(item.name)
+            if match is not None and item.is_file(follow_symlinks=False):
+                # Of two attempts at the same file the one that got further: what did not come is a hole.
+                filled = item.stat(follow_symlinks=False).st_blocks
+                fullest[match[1]] = max(fullest.get(match[1], (-1, "")), (filled, item.name))
+    _remove_all(fd, {name for _, name in fullest.values()})
+    for key, (_, name) in fullest.items():
+        os.rename(name, f"{_LEFT}.{key}", src_dir_fd=fd, dst_dir_fd=fd)
+
+
+def _key(entry: Entry) -> str:
+    return hashlib.sha256(entry.blocks).hexdigest()[:32]
+
+
 def sweep_staging(root_fd: int) -> None:
     """Removes the staging directory, or whatever took its name."""
     try:
@@ -59,10 +135,12 @@ def sweep_staging(root_fd: int) -> None:
     os.rmdir(STAGING, dir_fd=root_fd)
 
 
-def _remove_all(fd: int) -> None:
+def _remove_all(fd: int, but: Iterable[str] = ()) -> None:
     with os.scandir(fd) as items:
         entries = [(item.name, item.is_dir(follow_symlinks=False)) for item in items]
     for name, is_dir in entries:
+        if name in but:
+            continue
         if is_dir:
             inner = os.open(name, OPEN_FOLDER, dir_fd=fd)
             try:

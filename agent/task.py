@@ -110,8 +110,9 @@ class _Run:
         target = self._target
         if target is not None:
             self._root_mtime_ns = os.fstat(target.fd).st_mtime_ns
-            await trio.to_thread.run_sync(sweep_staging, target.fd)
         equal = target is not None and self._observed == task.tree
+        if equal and target is not None:
+            await trio.to_thread.run_sync(sweep_staging, target.fd)
         if equal and not differing and self._after_done:
             if not self._unchanged:
                 await self._refresh_manifest(scope)
@@ -225,6 +226,8 @@ class _Run:
         try:
             if changes or differing:
                 await application.run(index, changes, differing)
+            else:
+                await trio.to_thread.run_sync(sweep_staging, target.fd)
             kept = changes.kept | writer.kept
             await wait_for_clock(writer)
             placed = await trio.to_thread.run_sync(record, target.fd, index, self._view, writer, kept)

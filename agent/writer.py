@@ -16,30 +16,32 @@ import itertools
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from agent.blocks import block_count, block_size_for
 from agent.changes import Write
 from agent.errors import PathRefused
 from agent.failures import TaskFailed
-from agent.folders import OPEN_FOLDER, Folders
-from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, STAGING, directory_entry
+from agent.folders import Folders
+from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, directory_entry
 from agent.modes import change
 from agent.owners import UNCHANGED
 from agent.scan import Found, look_at, same_thing
-from agent.staging import Landed, Partial, shorten, sweep_staging, write_all, write_sparsely
+from agent.staging import (
+    Landed,
+    Partial,
+    Staged,
+    open_staging,
+    shorten,
+    staged_name,
+    sweep_staging,
+    write_all,
+    write_sparsely,
+)
 from agent.wire.messages import Entry
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITER_BITS = 0o700
-
-
-@dataclass(frozen=True, slots=True)
-class _Staged:
-    write: Write
-    name: str
-    landed: Landed
 
 
 class Writer:
@@ -64,8 +66,9 @@ class Writer:
         self._on_local_edit = on_local_edit
         self._ignore_permissions = ignore_permissions
         self._numbers = itertools.count()
-        self._staging = -1
-        self._waiting: list[_Staged] = []
+        self.staging_fd = -1
+        self.keeps_staging = False
+        self._waiting: list[Staged] = []
         self._open: set[Partial] = set()
         self.landed: dict[str, Landed] = {}
         self.kept: set[str] = set()
@@ -78,38 +81,36 @@ class Writer:
     # --- staging -------------------------------------------------------------------------------
 
     def open_staging(self) -> None:
-        """Makes a fresh staging directory; what a killed task left in one goes."""
-        sweep_staging(self.root_fd)
-        os.mkdir(STAGING, 0o700, dir_fd=self.root_fd)
-        self._staging = os.open(STAGING, OPEN_FOLDER, dir_fd=self.root_fd)
+        self.staging_fd = open_staging(self.root_fd)
 
     def close(self) -> None:
-        """Removes staging with all that is in it; never raises, as it runs when something failed."""
+        """Removes staging, unless it is to be kept; never raises, as it runs when something failed."""
         for partial in list(self._open):
             self._abandon(partial)
-        if self._staging >= 0:
-            os.close(self._staging)
-            self._staging = -1
+        if self.staging_fd >= 0:
+            os.close(self.staging_fd)
+            self.staging_fd = -1
             with contextlib.suppress(OSError, PathRefused):
-                sweep_staging(self.root_fd)
+                if not self.keeps_staging:
+                    sweep_staging(self.root_fd)
 
-    def _stage(self) -> tuple[int, str]:
+    def _stage(self, entry: Entry | None = None) -> tuple[int, str]:
         """A new empty file that only the agent's user can open."""
-        name = f"{next(self._numbers):x}"
-        return os.open(name, _CREATE, 0o600, dir_fd=self._staging), name
+        name = staged_name(next(self._numbers), entry)
+        return os.open(name, _CREATE, 0o600, dir_fd=self.staging_fd), name
 
     def _stage_for(self, entry: Entry) -> tuple[int, str]:
         if not self._ignore_permissions:
-            return self._stage()
+            return self._stage(entry)
         found = self._found.get(entry.path)
         if found is not None and found.kind == "file":
-            fd, name = self._stage()
+            fd, name = self._stage(entry)
             os.fchmod(fd, found.mode & PERMISSIONS)
             return fd, name
         # A new file gets the source's bits as the umask leaves them; staging itself lets nobody in.
-        name = f"{next(self._numbers):x}"
+        name = staged_name(next(self._numbers), entry)
         mode = (entry.mode & PERMISSIONS) | 0o600
-        return os.open(name, _CREATE, mode, dir_fd=self._staging), name
+        return os.open(name, _CREATE, mode, dir_fd=self.staging_fd), name
 
     # --- files ---------------------------------------------------------------------------------
 
@@ -121,7 +122,7 @@ class Writer:
             landed = self._dress(fd, write.entry)
         finally:
             os.close(fd)
-        self._place_or_wait(folders, _Staged(write, name, landed))
+        self._place_or_wait(folders, Staged(write, name, landed))
 
     def begin(self, write: Write) -> Partial:
         """Starts a file of several blocks."""
@@ -149,7 +150,7 @@ class Writer:
         finally:
             self._open.discard(partial)
             os.close(partial.fd)
-        self._place_or_wait(folders, _Staged(partial.write, partial.name, landed))
+        self._place_or_wait(folders, Staged(partial.write, partial.name, landed))
         return True
 
     def _abandon(self, partial: Partial) -> None:
@@ -168,13 +169,13 @@ class Writer:
         with Folders(self.root_fd) as folders:
             for write in writes:
                 name = f"{next(self._numbers):x}"
-                os.symlink(write.entry.link, name, dir_fd=self._staging)
+                os.symlink(write.entry.link, name, dir_fd=self.staging_fd)
                 time = write.entry.mtime_ns
-                os.utime(name, ns=(time, time), dir_fd=self._staging, follow_symlinks=False)
-                status = os.lstat(name, dir_fd=self._staging)
-                self._place_or_wait(folders, _Staged(write, name, Landed(status.st_ino, status.st_mtime_ns)))
+                os.utime(name, ns=(time, time), dir_fd=self.staging_fd, follow_symlinks=False)
+                status = os.lstat(name, dir_fd=self.staging_fd)
+                self._place_or_wait(folders, Staged(write, name, Landed(status.st_ino, status.st_mtime_ns)))
 
-    def _place_or_wait(self, folders: Folders, staged: _Staged) -> None:
+    def _place_or_wait(self, folders: Folders, staged: Staged) -> None:
         if staged.write.entry.path in self._found:
             self._waiting.append(staged)
         else:
@@ -193,14 +194,14 @@ class Writer:
                 self._place(folders, staged)
         return bool(self._waiting)
 
-    def _place(self, folders: Folders, staged: _Staged) -> None:
+    def _place(self, folders: Folders, staged: Staged) -> None:
         path = staged.write.entry.path
         if not self._make_way(folders, path, backup=staged.write.backup):
-            os.unlink(staged.name, dir_fd=self._staging)
+            os.unlink(staged.name, dir_fd=self.staging_fd)
             self.kept.add(path)
             return
         above, name = folders.locate(path)
-        os.rename(staged.name, name, src_dir_fd=self._staging, dst_dir_fd=above)
+        os.rename(staged.name, name, src_dir_fd=self.staging_fd, dst_dir_fd=above)
         self.landed[path] = staged.landed
         with self._count_lock:
             self.written += 1
@@ -266,7 +267,7 @@ class Writer:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            os.rename(staged, name, src_dir_fd=self._staging, dst_dir_fd=above)
+            os.rename(staged, name, src_dir_fd=self.staging_fd, dst_dir_fd=above)
             self.written += 1
 
     def _make_above(self, folders: Folders, path: str) -> None:

@@ -226,7 +226,7 @@ async def test_a_target_that_stays_busy_is_reported(tmp_path: Path, monkeypatch:
     assert outcome.state == "FAILED TargetBusy"
 
 
-async def test_a_cancelled_task_leaves_no_staging_and_no_descriptor(tmp_path: Path) -> None:
+async def test_a_cancelled_task_leaves_no_descriptor_and_what_it_staged_alone(tmp_path: Path) -> None:
     host = Host(tmp_path / "host")
     source = write_tree(tmp_path / "source", {"a": b"1", "big": os.urandom(3_000_000)})
     descriptors = len(os.listdir("/proc/self/fd"))
@@ -250,7 +250,10 @@ async def test_a_cancelled_task_leaves_no_staging_and_no_descriptor(tmp_path: Pa
 
             await synchronise(source, host, prepare=cancel)
         if host.target.exists():
-            assert not (host.target / STAGING).exists()
+            assert {path.name for path in host.target.iterdir()} <= {STAGING, "a", "big"}
+            assert all(
+                path.read_bytes() == (source / path.name).read_bytes() for path in host.target.glob("[!.]*")
+            )
         shutil.rmtree(host.target, ignore_errors=True)
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
