@@ -9,7 +9,8 @@ import pytest
 from agent.blocks import block_count, block_digest, block_length, block_size_for
 from agent.errors import TransferFailed
 from agent.index import STAGING
-from agent.wire.messages import AnyMessage, BlockResponseBin
+from agent.wire.bulk import BlockResponseBin
+from agent.wire.messages import AnyMessage
 from reconciler.sync.serving import TreeSource
 from tests.agent.syncing import Host, read_tree, synchronise, write_tree
 from tests.channelpair import MemoryChannel
