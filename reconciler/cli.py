@@ -306,6 +306,22 @@ def node_revoke(settings: Any, name: str, reason: str) -> None:
         click.echo(line)
 
 
+@node.command("rollback")
+@click.argument("name")
+@click.argument("project")
+@with_settings
+@click.option("--to", metavar="REVISION", help="A release that it keeps; else the one before.")
+@click.option("--lift", is_flag=True, help="End that: the node follows the project again.")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for people.")
+@output_option
+def node_rollback(settings: Any, name: str, project: str, output: str, **asked: Any) -> None:
+    """Switch a node back to a release of a project that it keeps, and leave it there."""
+    from reconciler.decisions import node_rollback as run
+    from reconciler.operations import tell
+
+    run_async(lambda: tell(settings, lambda desk: run(desk, name, project, **asked), output))
+
+
 @node.command("test")
 @click.argument("name")
 @with_settings

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from reconciler.control import node_rollback as returns
 from reconciler.control import requests
 from reconciler.control.branch import Appended, ControlBranch, Records
 from reconciler.control.records import Record, describe
@@ -137,6 +138,22 @@ async def _take_over(
 
 async def rollback(desk: Desk, environment: str, *, unit: str | None, to: str | None, reason: str) -> Decided:
     return await ask(desk, lambda at: requests.rollback(at, environment, unit, to, reason=reason))
+
+
+async def node_rollback(
+    desk: Desk, node: str, project: str, *, to: str | None, lift: bool, reason: str
+) -> Decided:
+    """Switch a node back to a release that it keeps, or with `lift` end that."""
+    if lift and to is not None:
+        raise DecisionRefused("to lift a rollback names no release", hint="leave out --to or --lift")
+
+    def make(at: Situation) -> requests.Asked:
+        if lift:
+            return returns.node_unroll(at, node, project, reason=reason)
+        return returns.node_rollback(at, node, project, to, reason=reason)
+
+    told = [f"left out: {why}" for why in make(desk.situation).left_out]
+    return await record(desk, lambda at: make(at).records, told=told)
 
 
 async def approve(desk: Desk, environment: str, *, unit: str | None, tag: str | None, reason: str) -> Decided:

@@ -74,7 +74,7 @@ def make_desired(facts: Facts) -> Desired:
         *(replace(sync, depends_on=(*_expand(sync.depends_on, groups), *_build(sync))) for sync in syncs),
         *(replace(service, depends_on=_expand(service.depends_on, groups)) for service in services),
     )
-    builds = {sync.id: build_id(sync.project) for sync in syncs if sync.project.build}
+    builds = {sync.id: build_id(sync.project) for sync in syncs if _build(sync)}
     others = (
         *(f"environments/{name}" for name in spec.environments),
         *(f"nodes/{name}" for name in spec.nodes),
@@ -85,7 +85,7 @@ def make_desired(facts: Facts) -> Desired:
 
 def _build(sync: DesiredSync) -> tuple[str, ...]:
     """Never expanded: a build has the id of its project, on whose targets others depend by that id."""
-    return (build_id(sync.project),) if sync.project.build else ()
+    return (build_id(sync.project),) if sync.project.build and sync.returned is None else ()
 
 
 def _expand(depends_on: Iterable[str], groups: Mapping[str, list[str]]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from agent.wire.messages import RenderedContent
+from reconciler.control.records import Record
 from reconciler.control.state import ControlState
 from reconciler.hashing import ConfigHash, Inputs, digest
 from reconciler.observation import Setback
@@ -145,6 +146,8 @@ class DesiredSync(DesiredResource):
     """By rendered file: all its variables."""
     ignore: tuple[str, ...] = ()
     """gitignore lines: what is neither sent nor deleted."""
+    returned: Record | None = None
+    """The operator's decision by which the target stays at a release that it keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

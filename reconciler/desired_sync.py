@@ -24,11 +24,11 @@ from reconciler.errors import TrueupError
 from reconciler.hashing import Inputs, config_hash, digest
 from reconciler.identity import project_id, sync_id
 from reconciler.observation import Setback
+from reconciler.returned import with_release
 from reconciler.secrets.merge import Collision, Merged, merge
 from reconciler.secrets.render import render
 from reconciler.spec.model import Precedence, Project, RenderedFile, Spec, SyncTarget
 from reconciler.status.conditions import Reason
-from reconciler.unbuilt import unbuilt_in_project
 
 
 def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredSync:
@@ -40,8 +40,6 @@ def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredS
         project=project,
         target=target,
     )
-    if (unbuilt := unbuilt_in_project(project, target)) is not None:
-        return replace(resource, setback=unbuilt)
     if project.suspend:
         return replace(resource, setback=suspended(project.id))
     ids = (resource.id, project_id(project), f"environments/{project.environment}", f"nodes/{target.node}")
@@ -50,6 +48,8 @@ def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredS
     if not project.sync.enabled:
         message = f"the sync of {project.id} is off in the spec; remove `enabled: false`"
         return replace(resource, setback=Setback(Reason.SUSPENDED, message, blocks=False))
+    if (returned := facts.suspended.returned.get(resource.id)) is not None and target.strategy == "release":
+        return with_release(facts, resource, returned)
     origin = _from_directory(facts, project, target) if project.source else _from_repository(facts, project)
     if isinstance(origin, Setback):
         return replace(resource, setback=origin)

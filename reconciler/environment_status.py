@@ -23,7 +23,8 @@ from reconciler.status.conditions import (
     condition_status,
     set_condition,
 )
-from reconciler.status.documents import EnvironmentStatus, Recorded, UnitStatus, record_release
+from reconciler.status.documents import EnvironmentStatus, Recorded, UnitStatus
+from reconciler.status.past import record_release
 
 if TYPE_CHECKING:
     from reconciler.apply import Outcome

@@ -14,7 +14,7 @@ import trio
 
 from agent.backoff import Backoff
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
-from agent.wire.messages import ITEMISE, PROGRESS, Command, Removal, Task, TaskReport, Work
+from agent.wire.messages import ITEMISE, Command, Removal, Task, TaskReport, Work
 from reconciler.deploy.request import NodeCommand
 from reconciler.desired import DesiredSync
 from reconciler.errors import JournalUnavailable, StepFailed
@@ -30,9 +30,11 @@ from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason, bounded
+from reconciler.status.kept_releases import details_of_releases
 from reconciler.sync.hub import AgentTooOld, AgentUnreachable, Hub
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
+from reconciler.sync_task import sync_task
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -145,7 +147,7 @@ class Fleet:
         )
 
     async def look(self, sync: DesiredSync, tree: bytes) -> TaskReport:
-        task = self._task(uuid.uuid4().hex, sync, tree, observe=True)
+        task = sync_task(uuid.uuid4().hex, sync, tree, observe=True)
         return await self._ask(sync.target.node, task, unnamed=Reason.OBSERVATION_FAILED)
 
     async def itemise(self, sync: DesiredSync, source: TreeSource) -> Itemising:
@@ -153,7 +155,7 @@ class Fleet:
 
         Raises TaskFailed where the agent could not tell, AgentUnreachable, AgentTooOld.
         """
-        observing = self._task(uuid.uuid4().hex, sync, source.tree, observe=True)
+        observing = sync_task(uuid.uuid4().hex, sync, source.tree, observe=True)
         task = msgspec.structs.replace(observing, features=(*observing.features, ITEMISE))
         itemising = Itemising()
         report = await self._hub.run_task(sync.target.node, task, source, serve=itemising.serve)
@@ -194,12 +196,22 @@ class Fleet:
         )
 
         async def attempt(id: str) -> TaskReport:
-            task = limited.offered(self._task(id, sync, source.tree, observe=False))
+            task = limited.offered(sync_task(id, sync, source.tree, observe=False))
             return await self._ask(node, task, limited, unnamed=Reason.SYNC_FAILED)
 
         return await self._attempts(
             sync.id, node, project.id, retry, attempt, total_bytes=source.bytes, place=place
         )
+
+    async def switch(self, sync: DesiredSync, tree: bytes, retry: Retry) -> TaskReport:
+        """Switch a target to the release of `tree` that it keeps; nothing is sent. Recorded, and raises, as
+        `sync`."""
+        node = sync.target.node
+
+        async def attempt(id: str) -> TaskReport:
+            return await self._ask(node, sync_task(id, sync, tree, observe=False), unnamed=Reason.SYNC_FAILED)
+
+        return await self._attempts(sync.id, node, sync.project.id, retry, attempt)
 
     async def run_command(self, run: NodeCommand) -> TaskReport:
         """Run an allowed command on a node, recorded and tried again as a sync is.
@@ -340,30 +352,6 @@ class Fleet:
             raise TaskFailed(report, unnamed=unnamed)
         return report
 
-    @staticmethod
-    def _task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool) -> Task:
-        project, target = sync.project, sync.target
-        assert target.strategy != "release"  # unbuilt, so it never gets here
-        rules = project.sync
-        return Task(
-            id=id,
-            project=project.id,
-            target_path=target.target_path,
-            observe=observe,
-            strategy=target.strategy,
-            tree=tree,
-            rendered=sync.rendered,
-            # What a target leaves out is not trueup's there: not to be compared, nor deleted as foreign.
-            ignore=(*sync.ignore, *target.exclude),
-            ignore_permissions=rules.ignore_permissions,
-            delete_foreign=rules.delete_foreign,
-            max_delete=rules.max_delete,
-            on_local_edit=rules.on_local_edit,
-            durability=rules.durability,
-            after=project.after,
-            features=() if observe else (PROGRESS,),
-        )
-
 
 def _may_pass(error: TrueupError) -> bool:
     """Whether the same task may succeed when it is tried again."""
@@ -384,6 +372,7 @@ def report_details(report: TaskReport, unsent: Sequence[str] = ()) -> dict[str, 
         "local_edits": report.local_edits,
         "warnings": [bounded(warning) for warning in (*unsent, *report.warnings)][:MAX_WARNINGS],
         "after": [f"{bounded(result.name)}: exit code {result.exit_code}" for result in report.after],
+        **details_of_releases(report),
     }
 
 

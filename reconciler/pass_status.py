@@ -46,9 +46,9 @@ from reconciler.status.documents import (
     Summary,
     SyncStatus,
     TargetStatus,
-    add_history,
     bounded_problems,
 )
+from reconciler.status.past import add_history
 from reconciler.sync_degraded import degraded
 
 

@@ -12,6 +12,7 @@ from reconciler.gates import Gates, release_id
 from reconciler.hashing import SECRET, ConfigHash, changed_inputs
 from reconciler.observation import Absent, Observation, Present, Setback, Unknown
 from reconciler.prune import Leaving, Removable, judge
+from reconciler.returned import is_returned, reason_of_return
 from reconciler.status.conditions import MEANT, Reason
 
 
@@ -199,7 +200,7 @@ def _gated(gates: Gates, resource: DesiredResource, found: Observation, step: St
     closed = gates.closed.get(place[1]) if place is not None and place not in gates.exempt else None
     # Drift is healed at any time; to do again what is done already is a deploy like any other.
     heals = step.changes == DRIFT and isinstance(found, Present) and found.hash == step.hash
-    if closed is None or heals:
+    if closed is None or heals or is_returned(resource):
         return step
     return Finding(resource.id, Reason.WINDOW_CLOSED, f"{closed}; waits: {step.reason}", blocks=False)
 
@@ -250,7 +251,7 @@ def _compare_present(resource: DesiredResource, wanted: ConfigHash, found: Prese
     if public or keyed:
         changes = (*public, *(f"{SECRET}{name}" for name in keyed))
         told = (f"{SECRET}{name}" + _key(resource, name) for name in keyed)
-        reason = "changed: " + ", ".join((*public, *told))
+        reason = reason_of_return(resource, found) or "changed: " + ", ".join((*public, *told))
         if isinstance(resource, DesiredTarget) and resource.origin is None and found.drift:
             reason += f"; {found.drift}"  # among it what is going to be deleted
         return _step(resource, reason, changes)

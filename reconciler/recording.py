@@ -11,6 +11,7 @@ from datetime import datetime
 import msgspec
 
 from reconciler.apply import Details
+from reconciler.control.situation import told
 from reconciler.desired_model import AnyDesired, DesiredService, DesiredTarget
 from reconciler.hashing import Inputs, config_hash
 from reconciler.plan import Action, Step
@@ -30,9 +31,9 @@ from reconciler.status.documents import (
     SyncCounts,
     SyncStatus,
     TargetStatus,
-    add_history,
-    record_release,
 )
+from reconciler.status.kept_releases import kept_releases
+from reconciler.status.past import add_history, record_release
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +51,8 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     node: str = ""
     target_path: str = ""
     strategy: str = "mirror"
+    rolled_back: str = ""
+    """By whom, when and why the target was switched back to a release that it keeps."""
     followers: tuple[str, ...] = ()
     """Services that have to be deployed after it: until they are, what is recorded of them is out of date."""
     details: dict[str, str | int | bool | list[str]] = {}
@@ -84,6 +87,7 @@ def step_result(
         node=resource.target.node,
         target_path=resource.target.target_path,
         strategy=resource.target.strategy,
+        rolled_back=told(resource.returned) if resource.returned is not None else "",
         followers=tuple(followers),
     )
 
@@ -183,6 +187,9 @@ def _synced(old: SyncStatus | None, result: StepResult) -> SyncStatus:
         tree_digest=str(details.get("tree", "")),
         counts=msgspec.convert(counts, SyncCounts),
         after_done=True,
+        current=str(details.get("current", "")),
+        releases=kept_releases(details),
+        rolled_back=result.rolled_back,
         warnings=tuple(warnings) if isinstance(warnings, list) else (),
         **_established(status, result),
     )

@@ -137,10 +137,13 @@ class Steps:
         sync = self._syncs[step.resource]
         if self._fleet is None:
             raise StepFailed("this pass runs without agents")
+        retry = sync.project.sync.retry
+        if sync.returned is not None:
+            return report_details(await self._fleet.switch(sync, bytes.fromhex(sync.returned.tree), retry))
         source = await self._sources.tree(sync)
         node, place = self._spec.nodes.get(sync.target.node), self._places.get(step.resource)
         report = await self._fleet.sync(
-            sync, source, sync.project.sync.retry, place, node_bandwidth=node.bandwidth if node else None
+            sync, source, retry, place, node_bandwidth=node.bandwidth if node else None
         )
         return report_details(report, source.warnings)
 

@@ -61,6 +61,7 @@ PURE = (
     "reconciler.notes",
     "reconciler.notifications.news",
     "reconciler.notifications.wording",
+    "reconciler.returned",
     "reconciler.secret_fingerprints",
     "reconciler.secret_uses",
     "reconciler.selecting",

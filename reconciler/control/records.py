@@ -24,6 +24,8 @@ Kind = Literal[
     "rollback",
     "release",
     "revoke",
+    "node-rollback",
+    "node-unroll",
 ]
 
 REQUESTS: Final = frozenset({"promote", "hotfix", "rollback", "release"})
@@ -44,7 +46,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     unit: str = ""
     """Empty: every unit of the environment; never empty where another release is asked for."""
     resource: str = ""
-    """What is suspended or resumed: an id such as `services/production/web`, or `services/web`."""
+    """What is suspended or resumed: an id such as `services/production/web`, or `services/web`; node-rollback
+    and node-unroll: the id of a sync target."""
     tag: str = ""
     """promote, approve, and release where releases are promoted: the tag in the environment that is promoted
     from; rollback: the one to return to; hotfix: an existing tag, or empty."""
@@ -58,6 +61,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     """promote: also where the commits of a hotfix would be lost."""
     token_key: str = ""
     """revoke: the public half of the token that is taken back; empty: whatever token the node has."""
+    tree: str = ""
+    """node-rollback: the digest of the tree of the release that a target keeps, and is switched to."""
+    revision: str = ""
+    """node-rollback: what that release was made from."""
     until: Moment | None = None
     """override: when closed windows count again."""
 
@@ -72,6 +79,8 @@ def describe(record: Record) -> str:
     if record.source:
         words += ["from", record.source]
     what = " at ".join(word for word in (record.tag, record.commit[:12]) if word)
+    if record.tree:
+        what = f"to {record.revision or record.tree[:12]}"
     if record.until is not None:
         what = f"until {record.until:%Y-%m-%d %H:%M:%S} UTC"
     options = [f"bump {record.bump}"] if record.bump else []

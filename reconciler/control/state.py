@@ -31,6 +31,8 @@ class ControlState:
     """By (environment, unit, commit)."""
     revoked: Mapping[tuple[str, str], Record] = field(default_factory=dict)
     """By node and the public half of its token; an empty half stands for whatever token it has."""
+    returned: Mapping[str, Record] = field(default_factory=dict)
+    """By the id of a sync target: the kept release that it was switched back to, until that is lifted."""
     requests: Mapping[Scope, Record] = field(default_factory=dict)
     """By (environment, unit), the newest that asks for another release."""
 
@@ -105,6 +107,7 @@ def fold(records: Iterable[Record]) -> ControlState:
     approvals: dict[tuple[str, str, str], Record] = {}
     revoked: dict[tuple[str, str], Record] = {}
     requests: dict[Scope, Record] = {}
+    returned: dict[str, Record] = {}
     for record in sorted(records, key=lambda each: each.number):
         last = record.number
         scope = (record.environment, record.unit)
@@ -133,6 +136,10 @@ def fold(records: Iterable[Record]) -> ControlState:
                 overrides[record.environment] = record
             case "approve":
                 approvals[record.environment, record.unit, record.commit] = record
+            case "node-rollback":
+                returned[record.resource] = record
+            case "node-unroll":
+                returned.pop(record.resource, None)
             case "revoke":
                 revoked[record.resource.removeprefix(NODES), record.token_key] = record
         if record.kind in REQUESTS:
@@ -141,5 +148,5 @@ def fold(records: Iterable[Record]) -> ControlState:
                 lifted[scope] = record.number
                 holds.pop(scope, None)
     return ControlState(
-        last, frozen, suspended, resumed, holds, lifted, overrides, approvals, revoked, requests
+        last, frozen, suspended, resumed, holds, lifted, overrides, approvals, revoked, returned, requests
     )

@@ -6,13 +6,13 @@ other tools, docs/status.md to people. No field holds a secret, and none holds w
 age, the time of the last look): a pass that changed nothing writes the same bytes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 import msgspec
 
 from reconciler.hashing import Inputs
-from reconciler.status.conditions import Condition, Moment, bounded, whole_second
+from reconciler.status.conditions import Condition, Moment, bounded
 
 MAX_HISTORY: Final = 5
 MAX_RELEASES: Final = 20
@@ -174,6 +174,18 @@ class SyncCounts(Part, frozen=True, kw_only=True):
     bytes_reused: int = 0
 
 
+class KeptRelease(Part, frozen=True, kw_only=True):
+    """One release that a target keeps."""
+
+    name: str
+    tree: str
+    """The digest of its tree, lower-case hex."""
+    revision: str = ""
+    """What it was made from."""
+    at: Moment | None = None
+    """When, by the clock of the host."""
+
+
 class SyncStatus(Applied, frozen=True, kw_only=True):
     """`projects/<scope>/<project>/<node>/<target>`: one project at one path on one node."""
 
@@ -185,6 +197,12 @@ class SyncStatus(Applied, frozen=True, kw_only=True):
     counts: SyncCounts = SyncCounts()
     after_done: bool = False
     warnings: tuple[str, ...] = ()
+    current: str = ""
+    """The release that `current` leads to, by the name of its directory; empty for other strategies."""
+    releases: tuple[KeptRelease, ...] = ()
+    """What the target keeps, the one that was switched to last at the end."""
+    rolled_back: str = ""
+    """By whom, when and why the target was switched back to a release that it keeps; empty: it was not."""
 
 
 class NodeStatus(Document, frozen=True, kw_only=True):
@@ -348,46 +366,6 @@ _FIELDS: Final[Mapping[str, str]] = {
     "secrets": "sources",
     "targets": "targets",
 }
-
-
-def add_history(history: Sequence[HistoryEntry], entry: HistoryEntry) -> tuple[HistoryEntry, ...]:
-    """`entry` in front, unless it repeats the newest one; at most five."""
-    if history:
-        newest = history[0]
-        if (newest.revision, newest.outcome, newest.config_hash, newest.reason) == (
-            entry.revision,
-            entry.outcome,
-            entry.config_hash,
-            entry.reason,
-        ):
-            return tuple(history)
-    return (msgspec.structs.replace(entry, at=whole_second(entry.at)), *history)[:MAX_HISTORY]
-
-
-def record_release(status: EnvironmentStatus, unit: str, release: Release) -> EnvironmentStatus:
-    """`status` with `release` as the unit's current one; unchanged if it is already.
-
-    Tag, commit, spec revision and the decision behind it are compared: recording the same release again
-    keeps its time and what became of it.
-    """
-    old = status.units.get(unit)
-    if old is not None and _is_same(old.release, release):
-        return status
-    history = () if old is None else (old.release, *old.history)[:MAX_RELEASES]
-    current = msgspec.structs.replace(release, recorded_at=whole_second(release.recorded_at))
-    known = UnitStatus(
-        release=current, history=history, decision=max(release.decision, old.decision if old else 0)
-    )
-    return msgspec.structs.replace(status, units={**status.units, unit: known})
-
-
-def _is_same(old: Release, new: Release) -> bool:
-    return (old.tag, old.commit, old.spec_revision, old.decision) == (
-        new.tag,
-        new.commit,
-        new.spec_revision,
-        new.decision,
-    )
 
 
 def bounded_problems(problems: Iterable[object]) -> tuple[str, ...]:

@@ -57,6 +57,14 @@ class Return(OfUnit, frozen=True):
     """An earlier release, by its tag; left out: the last one that ran well."""
 
 
+class NodeReturn(Because, frozen=True):
+    to: Name | None = None
+    """A release that the node keeps: its revision, its tag or commit, or its name there; left out: the one
+    that was current before."""
+    lift: bool = False
+    """End that instead: the node follows the project again."""
+
+
 class Opening(Asked, frozen=True):
     duration: Annotated[str, msgspec.Meta(max_length=20)] = msgspec.field(name="for")
     """How long, such as 2h."""
@@ -132,6 +140,12 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
         decides(f"{env}/hold", "Keep an environment, or a unit there, at its release", _hold, OfUnit),
         decides(f"{env}/unhold", "End a hold", _unhold, OfUnit),
         decides(f"{env}/override", "Open closed windows for a time", _override, Opening),
+        decides(
+            "/api/sync/nodes/{name}/projects/{project}/rollback",
+            "Switch a node back to a release of a project that it keeps, and leave it there",
+            _node_rollback,
+            NodeReturn,
+        ),
         decides("/api/freeze", "Apply nothing at all", _freeze, Because),
         decides("/api/unfreeze", "End a freeze", _unfreeze, Because),
         decides(f"{resource}/suspend", "Leave a resource as it is", _suspend, Because),
@@ -203,6 +217,13 @@ async def _hotfix(desk: Desk, call: Call[Nothing, Fix]) -> Decided | Begun:
 async def _rollback(desk: Desk, call: Call[Nothing, Return]) -> Decided:
     body = call.body
     return await decisions.rollback(desk, call.path["env"], unit=body.unit, to=body.to, reason=body.reason)
+
+
+async def _node_rollback(desk: Desk, call: Call[Nothing, NodeReturn]) -> Decided:
+    body = call.body
+    return await decisions.node_rollback(
+        desk, call.path["name"], call.path["project"], to=body.to, lift=body.lift, reason=body.reason
+    )
 
 
 async def _approve(desk: Desk, call: Call[Nothing, OfTag]) -> Decided:

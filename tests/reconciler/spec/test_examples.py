@@ -11,10 +11,10 @@ from jsonschema import Draft202012Validator
 
 from reconciler.observation import Setback
 from reconciler.spec.load import SPEC_FILE, included_paths, load, load_or_raise
-from reconciler.spec.model import Spec, SyncTarget
+from reconciler.spec.model import Spec
 from reconciler.spec.schema import spec_schema
 from reconciler.spec.starter import starter_spec
-from reconciler.unbuilt import unbuilt_in_project, unbuilt_in_service
+from reconciler.unbuilt import unbuilt_in_service
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").iterdir() if (path / SPEC_FILE).is_file())
@@ -39,12 +39,7 @@ def test_an_example_that_people_copy_needs_nothing_that_is_not_built(name: str) 
 
 
 def unbuilt_parts(spec: Spec) -> set[Setback | None]:
-    target = SyncTarget(node="web-1", target_path="/srv/app", strategy="mirror")
-    parts = [
-        *map(unbuilt_in_service, spec.services),
-        *(unbuilt_in_project(each, target) for each in spec.projects.values()),
-    ]
-    return {*parts} - {None}
+    return {*map(unbuilt_in_service, spec.services)} - {None}
 
 
 def test_the_examples_are_the_three_that_the_docs_name() -> None:

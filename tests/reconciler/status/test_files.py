@@ -24,9 +24,7 @@ from reconciler.status.documents import (
     Release,
     ServiceStatus,
     Summary,
-    add_history,
     bounded_problems,
-    record_release,
 )
 from reconciler.status.files import (
     KIND_NAMES,
@@ -38,6 +36,7 @@ from reconciler.status.files import (
     render_document,
     render_files,
 )
+from reconciler.status.past import add_history, record_release
 from reconciler.status.revisions import split_revision
 from schema import read_schema
 from tests.reconciler.status.documents import (
