@@ -85,7 +85,7 @@ async def test_a_node_goes_back_to_a_release_that_it_keeps_and_stays_there(tmp_p
             nursery.start_soon(lambda: case.reconcile("--wait-agents", "60s", expect=0))
             nursery.start_soon(case.world.start_agent, host)
         first = canary("db-password")
-        assert site.current == ("one\n", f'DB_PASSWORD="{first}"')
+        assert site.current == ("one\n", f"DB_PASSWORD={first}")
         assert await site.planned() == []
         site.release("v1.1.0", "two\n")
         await case.reconcile(expect=0)
@@ -106,7 +106,7 @@ async def test_a_node_goes_back_to_a_release_that_it_keeps_and_stays_there(tmp_p
         assert reason.startswith("rolled back to v1.0.1@sha1:")
         assert reason.endswith("UTC: it is slow")
         await case.reconcile(expect=0)
-        assert site.current == ("one\n", f'DB_PASSWORD="{first}"')
+        assert site.current == ("one\n", f"DB_PASSWORD={first}")
         assert site.ran == ["one", "two", "one"]
         assert site.status["rolledBack"].endswith("it is slow")
         assert site.status["lastAppliedRevision"].startswith("v1.0.1@")
@@ -121,7 +121,7 @@ async def test_a_node_goes_back_to_a_release_that_it_keeps_and_stays_there(tmp_p
         await site.rollback("--lift")
         assert await site.planned() == [("sync", "the rollback of the node was lifted")]
         await case.reconcile(expect=0)
-        assert site.current == ("three\n", f'DB_PASSWORD="{canary("db-second")}"')
+        assert site.current == ("three\n", f"DB_PASSWORD={canary('db-second')}")
         assert site.kept == ["v1.0.1", "v1.1.0", "v1.2.0"]
         assert "rolledBack" not in site.status
 

@@ -90,6 +90,13 @@ DEEDS: Final[Mapping[str, Deed]] = {
     "renew": _node("rotate-certificate"),
     "repair": _node("repair"),
     "revoke": _node("revoke", reason="reason"),
+    "node-rollback": Deed(
+        "POST",
+        "/api/sync/nodes/{name}/projects/{project}/rollback",
+        "nodes",
+        {"name": "name", "project": "project"},
+        body={"to": "to", "lift": "lift", "reason": "reason"},
+    ),
     "suspend": _resource("suspend"),
     "resume": _resource("resume"),
     "run": Deed(

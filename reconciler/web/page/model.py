@@ -114,6 +114,16 @@ class ServiceGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptView:
+    """A release that a target keeps. `name`: of its directory; `label`: what people call it."""
+
+    name: str
+    label: str
+    at: str = ""
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TargetView:
     """A project at one path on one node."""
 
@@ -126,6 +136,10 @@ class TargetView:
     changed: str = ""
     drift: str = ""
     counts: str = ""
+    releases: tuple[KeptView, ...] = ()
+    """Newest first."""
+    returned: str = ""
+    """By whom, when and why it was switched back to one of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from reconciler.control.node_rollback import name_of
 from reconciler.control.records import Record
 from reconciler.control.situation import told
 from reconciler.identity import project_id, sync_id
@@ -15,6 +16,7 @@ from reconciler.web.page.facts import Facts
 from reconciler.web.page.model import (
     Badge,
     DriftView,
+    KeptView,
     NodeView,
     ProjectView,
     ServiceGroup,
@@ -102,7 +104,14 @@ def _kind(service: Service | None) -> str:
     return str(tag or "")
 
 
-def _target(id: str, status: SyncStatus | None, *, node: str, path: str) -> TargetView:
+def _releases(status: SyncStatus) -> tuple[KeptView, ...]:
+    return tuple(
+        KeptView(each.name, name_of(each), stamp(each.at), each.name == status.current)
+        for each in reversed(status.releases)
+    )
+
+
+def _target(facts: Facts, id: str, status: SyncStatus | None, *, node: str, path: str) -> TargetView:
     status = status or SyncStatus(id=id, node=node, target_path=path)
     ref, commit = revision_of(status.last_applied_revision)
     return TargetView(
@@ -115,6 +124,8 @@ def _target(id: str, status: SyncStatus | None, *, node: str, path: str) -> Targ
         changed=stamp(status.history[0].at) if status.history else "",
         drift=_drift(status),
         counts=_counts(status.counts),
+        releases=_releases(status),
+        returned=told(returned) if (returned := facts.control.returned.get(id)) is not None else "",
     )
 
 
@@ -140,10 +151,10 @@ def targets(facts: Facts) -> list[TargetView]:
     for project in facts.spec.projects.values() if facts.spec is not None else ():
         for target in project.sync.targets:
             id = sync_id(project, target)
-            found[id] = _target(id, recorded.get(id), node=target.node, path=target.target_path)
+            found[id] = _target(facts, id, recorded.get(id), node=target.node, path=target.target_path)
     for id, status in sorted(recorded.items()):
         if id not in found:
-            found[id] = _target(id, status, node=status.node, path=status.target_path)
+            found[id] = _target(facts, id, status, node=status.node, path=status.target_path)
     return list(found.values())
 
 

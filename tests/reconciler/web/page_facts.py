@@ -36,6 +36,7 @@ from reconciler.status.documents import (
     EnvironmentStatus,
     HistoryEntry,
     Hold,
+    KeptRelease,
     NodeStatus,
     Recorded,
     Release,
@@ -246,6 +247,11 @@ def _recorded(name: Name) -> Recorded:
             last_applied_revision=f"{name('v1.4.0')}@sha1:{COMMIT}",
             history=(HistoryEntry(revision=f"v1.4.0@sha1:{COMMIT}", outcome="succeeded", at=NOW),),
             counts=SyncCounts(files_written=12, local_edits=2),
+            current="2-aaaaaaaaaaaa",
+            releases=(
+                KeptRelease(name="1-bb", tree="bb" * 32, revision=name("v1.3.0"), at=NOW),
+                KeptRelease(name="2-aaaaaaaaaaaa", tree="aa" * 32, revision=f"v1.4.0@sha1:{COMMIT}"),
+            ),
         ),
         NodeStatus(
             id=f"nodes/{name('web-1')}",
