@@ -17,7 +17,7 @@ from reconciler.cli_options import (
     run_async,
     with_settings,
 )
-from reconciler.cli_releases import VERBS
+from reconciler.cli_releases import NODE_VERBS, VERBS
 from reconciler.cli_secrets import secrets
 from reconciler.cli_tokens import token
 from reconciler.cli_watching import WATCHING
@@ -240,7 +240,7 @@ def node() -> None:
     """The hosts that agents run on."""
 
 
-for verb in NODE_OPERATIONS:
+for verb in (*NODE_OPERATIONS, *NODE_VERBS):
     node.add_command(verb)
 
 
@@ -304,22 +304,6 @@ def node_revoke(settings: Any, name: str, reason: str) -> None:
 
     for line in run_async(lambda: revoke(settings, name, reason)):
         click.echo(line)
-
-
-@node.command("rollback")
-@click.argument("name")
-@click.argument("project")
-@with_settings
-@click.option("--to", metavar="REVISION", help="A release that it keeps; else the one before.")
-@click.option("--lift", is_flag=True, help="End that: the node follows the project again.")
-@click.option("--reason", default="", metavar="TEXT", help="Why, for people.")
-@output_option
-def node_rollback(settings: Any, name: str, project: str, output: str, **asked: Any) -> None:
-    """Switch a node back to a release of a project that it keeps, and leave it there."""
-    from reconciler.decisions import node_rollback as run
-    from reconciler.operations import tell
-
-    run_async(lambda: tell(settings, lambda desk: run(desk, name, project, **asked), output))
 
 
 @node.command("test")

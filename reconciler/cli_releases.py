@@ -205,6 +205,23 @@ def approve(settings: Any, environment: str, output: str, **asked: Any) -> None:
     run_async(lambda: tell(settings, lambda desk: run(desk, environment, **asked), output))
 
 
+@click.command("rollback")
+@click.argument("name")
+@click.argument("project")
+@with_settings
+@click.option("--to", metavar="REVISION", help="A release that it keeps; else the one before.")
+@click.option("--lift", is_flag=True, help="End that: the node follows the project again.")
+@reason_option
+@output_option
+def node_rollback(settings: Any, name: str, project: str, output: str, **asked: Any) -> None:
+    """Switch a node back to a release of a project that it keeps, and leave it there."""
+    from reconciler.decisions import node_rollback as run
+    from reconciler.operations import tell
+
+    run_async(lambda: tell(settings, lambda desk: run(desk, name, project, **asked), output))
+
+
+NODE_VERBS = (node_rollback,)
 VERBS = (
     *(promote, release, hotfix, rollback, approve, history),
     *(hold, unhold, freeze, unfreeze, suspend, resume, override),

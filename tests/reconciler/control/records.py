@@ -35,5 +35,12 @@ _FIELDS: dict[str, dict[str, object]] = {
     "rollback": {"environment": "production", "unit": "infra", "tag": "v1.1.0"},
     "release": {"environment": "staging", "unit": "infra", "commit": COMMIT, "bump": "major"},
     "revoke": {"resource": "nodes/web-1"},
+    "node-rollback": {
+        "resource": "projects/production/site/web-1/srv+site",
+        "tree": "ab" * 32,
+        "revision": f"v1.1.0@sha1:{COMMIT}",
+        "reason": "slow there",
+    },
+    "node-unroll": {"resource": "projects/production/site/web-1/srv+site"},
 }
 EACH = tuple(record(kind, number, **fields) for number, (kind, fields) in enumerate(_FIELDS.items(), start=1))
