@@ -19,7 +19,7 @@ repositories:
   app: {url: https://git.example/app.git}
 nodes:
   web-1: {token_key: "KEY"}
-  web-2: {token_key: "KEY"}
+  web-2: {token_key: "KEY2"}
 projects:
   site:
     repository: app
@@ -35,6 +35,11 @@ projects:
 SITE = "projects/branch/site/web-1/srv+site"
 
 
+def with_keys(spec: str) -> str:
+    first, second = (NodeToken.generate().public_text for _ in range(2))
+    return spec.replace("KEY2", second).replace("KEY", first)
+
+
 def kept(number: int, ref: str = "main") -> KeptRelease:
     commit = f"{number}" * 40
     return KeptRelease(
@@ -46,7 +51,7 @@ KEPT = (kept(1, "v1.0.0"), kept(2), kept(3))
 
 
 def situation(*records: Record, releases: tuple[KeptRelease, ...] = KEPT) -> Situation:
-    spec = load({"trueup.yaml": SPEC.replace("KEY", NodeToken.generate().public_text).encode()}).spec
+    spec = load({"trueup.yaml": with_keys(SPEC).encode()}).spec
     assert spec is not None
     current = releases[-1].name if releases else ""
     status = SyncStatus(
