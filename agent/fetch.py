@@ -1,17 +1,19 @@
 """Takes an index from the primary, which is not trusted with it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import trio
 
 from agent.answers import receive
-from agent.errors import RemoteProtocolError
+from agent.errors import PathRefused, RemoteProtocolError
 from agent.features import agreed
 from agent.ignore import Ignore
 from agent.index import MAX_TIME, IndexCheck
 from agent.rules import AgentRules
+from agent.runs import Known, in_order
 from agent.wire.channel import Channel
-from agent.wire.messages import Entry, IndexBegin, IndexEnd, IndexFile, SyncStart, Task
+from agent.wire.messages import RUNS, Entry, IndexBegin, IndexEnd, IndexFile, SyncStart, Task
 
 
 async def fetch_index(
@@ -22,44 +24,109 @@ async def fetch_index(
     *,
     reserved: Collection[str],
     features: tuple[str, ...] | None = None,
+    known: Sequence[Entry] = (),
 ) -> tuple[tuple[Entry, ...], int]:
     """Asks for a task's index and takes it, checked entry by entry and then as a whole.
 
-    `reserved` are paths that it may not name, `features` what of the task's is made use
-    of, by default all that this agent knows. Gives the entries
-    and the modification time of the tree's own directory. Raises PathRefused or RemoteProtocolError for what
-    must not be placed, TransferFailed once the session is gone.
+    `reserved` are paths that it may not name, `features` what of the task's is made use of, by default all
+    that this agent knows. `known` are entries of an index that was taken earlier for a task with the same
+    ignore lines; those that are still right need not be sent. Gives the entries and the modification time of
+    the tree's own directory. Raises PathRefused or RemoteProtocolError for what must not be placed,
+    TransferFailed once the session is gone.
     """
-    await channel.send(SyncStart(task=task.id, features=agreed(task) if features is None else features))
-    message, _ = await receive(channel)
-    if not isinstance(message, IndexBegin) or message.task != task.id:
-        raise RemoteProtocolError(f"an index was expected and {type(message).__name__} came")
-    mtime_ns = min(max(message.mtime_ns, 0), MAX_TIME)
-    check = IndexCheck(
-        entries=message.entries,
-        total_bytes=message.bytes,
-        max_entries=rules.max_entries,
-        max_file_size=rules.max_file_size,
-        max_total_size=rules.max_total_size,
-        reserved=reserved,
-    )
-    while True:
-        message, _ = await receive(channel)
-        if isinstance(message, IndexFile) and message.task == task.id and message.entries:
-            await trio.to_thread.run_sync(check.add, message.entries)
-        elif isinstance(message, IndexEnd) and message.task == task.id:
-            break
-        else:
-            raise RemoteProtocolError(f"the rest of an index was expected and {type(message).__name__} came")
+    use = agreed(task) if features is None else features
+    taking = _Taking(channel, task, rules, ignore, reserved)
+    if known and RUNS in task.features:
+        mine = await trio.to_thread.run_sync(
+            lambda: Known(in_order(known), modes=not task.ignore_permissions)
+        )
+        await channel.send(SyncStart(task=task.id, features=(*use, RUNS), known=mine.told))
+        finish, mtime_ns = await taking.take(mine)
+        try:
+            return await trio.to_thread.run_sync(finish), mtime_ns
+        except (PathRefused, RemoteProtocolError):
+            pass  # what is known may be at fault, and not the primary
+    await channel.send(SyncStart(task=task.id, features=use))
+    finish, mtime_ns = await taking.take(None)
+    return await trio.to_thread.run_sync(finish), mtime_ns
 
-    def finish() -> tuple[Entry, ...]:
-        if message.tree != task.tree:
+
+class _Taking:
+    def __init__(
+        self, channel: Channel, task: Task, rules: AgentRules, ignore: Ignore, reserved: Collection[str]
+    ) -> None:
+        self._channel = channel
+        self._task = task
+        self._rules = rules
+        self._ignore = ignore
+        self._reserved = reserved
+
+    async def take(self, known: Known | None) -> tuple[partial[tuple[Entry, ...]], int]:
+        """Receives to the end of the index; gives what checks it as a whole, and the tree's own time."""
+        channel, task = self._channel, self._task
+        message, _ = await receive(channel)
+        if not isinstance(message, IndexBegin) or message.task != task.id:
+            raise RemoteProtocolError(f"an index was expected and {type(message).__name__} came")
+        if known is None and message.same:
+            raise RemoteProtocolError("the index refers to runs that nobody told of")
+        mtime_ns = min(max(message.mtime_ns, 0), MAX_TIME)
+        try:
+            check = await trio.to_thread.run_sync(self._begin, message, known)
+        except (PathRefused, RemoteProtocolError) as error:
+            if known is None:
+                raise
+            check = _Refused(error, self._rules.max_entries)
+        while True:
+            message, _ = await receive(channel)
+            if isinstance(message, IndexFile) and message.task == task.id and message.entries:
+                try:
+                    await trio.to_thread.run_sync(check.add, message.entries)
+                except (PathRefused, RemoteProtocolError) as error:
+                    if known is None or isinstance(check, _Refused):
+                        raise
+                    check = _Refused(error, self._rules.max_entries)
+            elif isinstance(message, IndexEnd) and message.task == task.id:
+                return partial(self._finish, check, message.tree), mtime_ns
+            else:
+                raise RemoteProtocolError(
+                    f"the rest of an index was expected and {type(message).__name__} came"
+                )
+
+    def _begin(self, begin: IndexBegin, known: Known | None) -> "IndexCheck | _Refused":
+        rules = self._rules
+        return IndexCheck(
+            entries=begin.entries,
+            total_bytes=begin.bytes,
+            max_entries=rules.max_entries,
+            max_file_size=rules.max_file_size,
+            max_total_size=rules.max_total_size,
+            reserved=self._reserved,
+            known=known.taken(begin.same) if known is not None else (),
+        )
+
+    def _finish(self, check: "IndexCheck | _Refused", tree: bytes) -> tuple[Entry, ...]:
+        task, ignore = self._task, self._ignore
+        if tree != task.tree:
             raise RemoteProtocolError("the index is of another tree than the task")
+        if isinstance(check, _Refused):
+            raise check.error
+        sent = list(check.entries)
         entries = check.finish(task.tree, ignore_permissions=task.ignore_permissions)
         # An entry's directories stand before it, so each needs to be matched alone only.
-        for entry in entries if ignore else ():
+        for entry in sent if ignore else ():
             if ignore.matches(entry.path, entry.kind == "directory"):
                 raise RemoteProtocolError(f"the index names {entry.path!r}, which the task ignores")
         return entries
 
-    return await trio.to_thread.run_sync(finish), mtime_ns
+
+class _Refused:
+    """Takes the rest of an index that is wrong with what is known, so that all of it can be asked for."""
+
+    def __init__(self, error: PathRefused | RemoteProtocolError, room: int) -> None:
+        self.error = error
+        self._room = room
+
+    def add(self, batch: Sequence[Entry]) -> None:
+        self._room -= len(batch)
+        if self._room < 0:
+            raise RemoteProtocolError("the index does not end")

@@ -11,7 +11,7 @@ may hold but a target may, stands as the bytes it has on disk.
 
 import hashlib
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -197,7 +197,8 @@ class IndexCheck:
     """Takes an index batch by batch and refuses all that a well-behaved primary never sends.
 
     Bounds are the agent's own rules. `reserved` are paths that the tree must leave alone: of rendered
-    files, and of the agent's own. Raises PathRefused for a path, RemoteProtocolError for anything else.
+    files, and of the agent's own. `known` are entries that are not sent, as the agent has them from an index
+    that it took earlier. Raises PathRefused for a path, RemoteProtocolError for anything else.
     """
 
     def __init__(
@@ -209,6 +210,7 @@ class IndexCheck:
         max_file_size: int,
         max_total_size: int,
         reserved: Collection[str] = (),
+        known: Sequence[Entry] = (),
     ) -> None:
         if not 0 <= entries <= max_entries:
             raise RemoteProtocolError(
@@ -229,7 +231,27 @@ class IndexCheck:
         self._bytes = 0
         self._text_left = _TEXT_FREE + _TEXT_PER_ENTRY * entries
         self._last = ""
+        self._known = known
         self.entries: list[Entry] = []
+        if known:
+            self._take(known)
+
+    def _take(self, known: Sequence[Entry]) -> None:
+        """Each was checked when it came; what depends on the host's rules or on other entries is not."""
+        self._announced -= len(known)
+        if self._announced < 0:
+            raise RemoteProtocolError("the index refers to more entries than it announced")
+        self._kinds = {entry.path: entry.kind for entry in known}
+        if len(self._kinds) != len(known):
+            raise RemoteProtocolError("the index refers to an entry twice")
+        self._bytes = sum(entry.size for entry in known)
+        largest = max(known, key=_size_of)
+        if self._bytes > self._announced_bytes or largest.size > self._max_file_size:
+            self._check_file(largest)
+            raise RemoteProtocolError("the index refers to more bytes than it announced")
+        self._text_left -= sum(len(entry.path) + len(entry.link) for entry in known)
+        for path in self._reserved & self._kinds.keys():
+            raise PathRefused(f"the index names {path!r}, which is a rendered file's or the agent's own")
 
     def add(self, batch: Iterable[Entry]) -> None:
         for entry in batch:
@@ -243,7 +265,7 @@ class IndexCheck:
         check_path(path)
         if len(self.entries) >= self._announced:
             raise RemoteProtocolError("the index holds more entries than it announced")
-        if path <= self._last:
+        if path <= self._last or (self._known and path in self._kinds):
             raise RemoteProtocolError(f"the index is not in order at {path!r}, or names it twice")
         self._text_left -= len(path) + len(entry.link)
         if self._text_left < 0:
@@ -282,12 +304,27 @@ class IndexCheck:
         """The whole index, once it is complete and has the digest `tree`."""
         if len(self.entries) != self._announced or self._bytes != self._announced_bytes:
             raise RemoteProtocolError("the index holds less than it announced")
+        if self._known:
+            self._check_above_known()
+            self.entries = sorted([*self._known, *self.entries], key=_path_of)
         collision = find_collision(self._kinds)
         if collision:
             raise names_collide(*collision)
         if tree_digest(self.entries, ignore_permissions=ignore_permissions) != tree:
             raise RemoteProtocolError("the index is not of the tree that the task names")
         return tuple(self.entries)
+
+    def _check_above_known(self) -> None:
+        for above in {parent_of(entry.path) for entry in self._known} - {""}:
+            if self._kinds.get(above) != "directory":
+                raise PathRefused(f"the index has entries below {above!r}, which is no directory of it")
+        for path in self._above_reserved & self._kinds.keys():
+            if self._kinds[path] != "directory":
+                raise PathRefused(f"the index names {path!r}, which is above a rendered file")
+
+
+def _size_of(entry: Entry) -> int:
+    return entry.size
 
 
 def _link_fits(link: str) -> bool:

@@ -65,12 +65,19 @@ class View:
     """Paths of ours that a crash left incomplete."""
     known: bool = False
     """Whether there is a manifest, so that there is something to compare."""
+    files_glanced: int = 0
+    """Files that are as they were, at a glance; nothing else is known of them here."""
     files_read: int = 0
     """Files that had to be read, as nothing was known of them."""
     untouched: bool = False
     """Whether all that the manifest lists is there, as it was when the manifest was saved."""
     read_at: int = 0
     """When reading began, in nanoseconds since the epoch."""
+
+    @property
+    def files_known(self) -> int:
+        """Files whose content is known without reading them."""
+        return self.files_glanced + max(0, len(self.blocks) - self.files_read)
 
     def entry_of(self, path: str) -> Entry | None:
         """What stands at `path`, as an index would have it; None for nothing, a FIFO or the like, or a

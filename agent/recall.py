@@ -15,7 +15,7 @@ import msgspec
 from agent.glance import Glance, glance_of, still
 from agent.look import Scope, View
 from agent.manifest import Identity, Manifest, state_of
-from agent.scan import Found
+from agent.target import Target
 from agent.wire.messages import Task
 
 _VERSION = 1
@@ -35,6 +35,8 @@ class LastLook(msgspec.Struct, frozen=True, array_like=True):
     after_due: bool
     rendered: tuple[str, ...]
     foreign: int
+    files: int
+    """Whose content is known."""
     glance: Glance
 
 
@@ -46,7 +48,7 @@ def _path_beside(record: Path) -> Path:
     return record.with_suffix(".look")
 
 
-def recall(record: Path, root_fd: int, root: Identity, task: Task, scope: Scope) -> LastLook | None:
+def recall(record: Path, target: Target, task: Task, scope: Scope) -> LastLook | None:
     """The last look, if it was one for the same task and all is as it was then; blocks.
 
     Raises OSError where the target can't be read.
@@ -61,13 +63,13 @@ def recall(record: Path, root_fd: int, root: Identity, task: Task, scope: Scope)
     if (
         last.version != _VERSION
         or last.record != state_of(record)
-        or last.root != root
+        or last.root != target.identity
         or last.scope != _digest_of(scope)
         or last.project != task.project
         or not set(last.rendered).issuperset(file.path for file in task.rendered)
     ):
         return None
-    return last if still(root_fd, last.glance) else None
+    return last if still(target.fd, last.glance) else None
 
 
 def remember(record: Path, manifest: Manifest, scope: Scope, view: View, foreign: int) -> None:
@@ -98,21 +100,20 @@ def remember(record: Path, manifest: Manifest, scope: Scope, view: View, foreign
         for path, there in view.found.items()
         if there.kind == "directory" and (entered is None or path in entered)
     ]
-    write_look(record, manifest, scope, view.found, folders, extras, foreign, view.read_at)
+    _write_look(record, manifest, scope, view, folders, extras, foreign)
 
 
-def write_look(
+def _write_look(
     record: Path,
     manifest: Manifest,
     scope: Scope,
-    found: Mapping[str, Found],
+    view: View,
     folders: Iterable[str],
     extras: Mapping[str, bool],
     foreign: int,
-    read_at: int,
 ) -> None:
     """Keeps what `agent.glance.glance_of` makes of these; blocks."""
-    glance = glance_of(found, folders, extras, read_at)
+    glance = glance_of(view.found, folders, extras, view.read_at)
     if glance is None:
         return
     look = LastLook(
@@ -126,6 +127,7 @@ def write_look(
         after_due=manifest.after_due,
         rendered=manifest.rendered,
         foreign=foreign,
+        files=view.files_known,
         glance=glance,
     )
     try:

@@ -10,10 +10,10 @@ from agent.commands import check_commands
 from agent.errors import RemoteProtocolError
 from agent.ignore import Ignore
 from agent.look import Scope
-from agent.manifest import other_targets
+from agent.manifest import Manifest, other_targets
 from agent.rules import AgentRules
 from agent.target import check_target, private_inside
-from agent.wire.messages import DIGEST_SIZE, ITEMISE, Task
+from agent.wire.messages import DIGEST_SIZE, ITEMISE, Entry, Task
 
 MAX_PROJECT = 255
 
@@ -51,3 +51,10 @@ async def scope_of(task: Task, rules: AgentRules, state_dir: Path) -> Scope:
         keep_edits=task.on_local_edit == "keep",
         ignore_permissions=task.ignore_permissions,
     )
+
+
+def known_entries(manifest: Manifest | None, scope: Scope) -> list[Entry]:
+    """What the agent has of an index that was taken for the same ignore lines."""
+    if manifest is None or manifest.ignore != scope.ignore.lines:
+        return []
+    return [placed.entry for placed in manifest.placed]

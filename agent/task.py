@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -22,7 +23,7 @@ from agent.pulse import FLUSH_SECONDS, enter, quiet
 from agent.recall import recall, remember
 from agent.record import established_digest, record, wait_for_clock
 from agent.rules import AgentRules
-from agent.scope import check_task, scope_of
+from agent.scope import check_task, known_entries, scope_of
 from agent.staging import sweep_staging
 from agent.target import Target, check_target, open_target
 from agent.wire.channel import Channel
@@ -126,7 +127,12 @@ class _Run:
             changes = Changes()
         else:
             index, self._root_mtime_ns = await fetch_index(
-                self._channel, task, self._rules, scope.ignore, reserved=scope.forbidden
+                self._channel,
+                task,
+                self._rules,
+                scope.ignore,
+                reserved=scope.forbidden,
+                known=known_entries(self._manifest, scope),
             )
             planned = await plan(task, index, self._view, scope, target.fd if target is not None else None)
             changes, self._foreign = planned.changes, planned.foreign
@@ -147,11 +153,10 @@ class _Run:
         await target.lock(shared=task.observe)
         if self._itemises:
             return scope  # it tells of each entry
-        last = await trio.to_thread.run_sync(
-            recall, self._manifest_path, target.fd, target.identity, task, scope
-        )
+        last = await trio.to_thread.run_sync(recall, self._manifest_path, target, task, scope)
         if last is not None:
             self._unchanged, self._observed, self._foreign = True, last.tree, last.foreign
+            self._view.files_glanced = last.files
             self._after_done = not task.after or (not last.after_due and last.after == task.after)
         return scope
 
@@ -314,10 +319,8 @@ class _Run:
         self._manifest = with_rendered(
             manifest, self._manifest, rendered=paths, above=self._made_above, made=self._made
         )
-        await trio.to_thread.run_sync(self._write_manifest, self._manifest)
-
-    def _write_manifest(self, manifest: Manifest) -> None:
-        save(self._manifest_path, manifest, durable=self._durable)
+        write = partial(save, self._manifest_path, self._manifest, durable=self._durable)
+        await trio.to_thread.run_sync(write)
 
     # --- afterwards ----------------------------------------------------------------------------
 
@@ -385,6 +388,6 @@ class _Run:
             after=tuple(self._after),
             blocks_requested=self._blocks[0],
             blocks_reused=self._blocks[1],
-            files_known=max(0, len(self._view.blocks) - self._view.files_read),
+            files_known=self._view.files_known,
             files_read=self._view.files_read,
         )

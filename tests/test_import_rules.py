@@ -28,6 +28,7 @@ PURE = (
     "agent.gitglob",
     "agent.ignore",
     "agent.index",
+    "agent.runs",
     "agent.totals",
     "agent.pieces",
     "agent.wire.connection",

@@ -40,6 +40,9 @@ PROGRESS = "progress"
 
 PHASES = ("wait", "look", "copy", "place", "command")
 
+RUNS = "runs"
+"""The feature of sending no entries that the agent has: see `KnownRuns`."""
+
 ITEMISE = "itemise"
 """Feature of an observing task: say with `Forecast` what a task that is the same but for that would do."""
 
@@ -276,6 +279,19 @@ Notice = Standing | DriftReport | RenewCertificate | CertificateOffer | Certific
 # --- bulk connection ---------------------------------------------------------------------------
 
 
+Bits = bytes
+
+
+class KnownRuns(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent has of an index: the digests of its runs back to back; see `agent.runs`."""
+
+    length: int
+    """Entries of a run, on average."""
+    modes: bool = True
+    """Whether the digests cover permissions."""
+    digests: bytes
+
+
 class SyncStart(Message, frozen=True, kw_only=True, tag="sync_start"):
     """Agent to primary: the target differs; send the index of this task.
 
@@ -285,15 +301,19 @@ class SyncStart(Message, frozen=True, kw_only=True, tag="sync_start"):
 
     task: str
     features: tuple[str, ...] = ()
+    known: KnownRuns | None = None
+    """With the feature RUNS: what need not be sent."""
 
 
 class IndexBegin(Message, frozen=True, kw_only=True, tag="index_begin"):
-    """`mtime_ns` is the time of the tree's own directory."""
+    """`mtime_ns` is the time of the tree's own directory; `entries` and `bytes` count all of the tree."""
 
     task: str
     entries: int
     bytes: int
     mtime_ns: int = 0
+    same: Bits = b""
+    """One bit for each run that the agent knows, lowest first: whether all its entries are in the tree."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -310,7 +330,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class IndexFile(Message, frozen=True, kw_only=True, tag="index_file"):
-    """A batch of entries, in path order; the ordinal of an entry over all batches names it in requests."""
+    """A batch of entries, in path order, but those of `IndexBegin.same`; the ordinal of an entry in the whole
+    index names it in requests."""
 
     task: str
     entries: tuple[Entry, ...]

@@ -37,7 +37,7 @@ class Itemising:
                 return message
             if isinstance(message, SyncStart) and not sent:
                 sent = True
-                await send_index(channel, source, message.task)
+                await send_index(channel, source, message)
             elif isinstance(message, Forecast) and self.sums is None:
                 self.items += message.items
                 self.sums = message.sums

@@ -30,18 +30,12 @@ from agent.index import (
 from agent.scan import Found, found_from, hash_files, scan
 from agent.wire.bulk import PIECES, BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.channel import Channel
-from agent.wire.messages import (
-    DEFLATE,
-    Entry,
-    SyncStart,
-    Task,
-    TaskReport,
-)
+from agent.wire.messages import DEFLATE, RUNS, Entry, SyncStart, Task, TaskReport
 from reconciler.errors import LookFailed
 from reconciler.sync.bandwidth import FREELY, Line, Throttle
 from reconciler.sync.frames import Frame, Frames, Part, read_frame
 from reconciler.sync.parts import Parts, check_parts
-from reconciler.sync.telling import out_of_place, send_index
+from reconciler.sync.telling import TreeRuns, out_of_place, send_index
 
 QUEUED_REQUESTS = 16
 """Requests of one agent that wait here; one that sends more waits until blocks have left."""
@@ -73,6 +67,7 @@ class TreeSource:
     found: dict[str, Found]
     mtime_ns: int
     """Of the directory itself."""
+    runs: TreeRuns = field(default_factory=TreeRuns, compare=False)
     throttle: Throttle = FREELY
     """What contents have to pass on their way to the agent."""
     compression: Compression = "off"
@@ -84,7 +79,7 @@ class TreeSource:
 
     def offered(self, task: Task) -> Task:
         """A task that tells the agent how this will be served."""
-        features = (*task.features, PIECES, *(() if self.compression == "off" else (DEFLATE,)))
+        features = (*task.features, RUNS, PIECES, *(() if self.compression == "off" else (DEFLATE,)))
         return msgspec.structs.replace(task, features=features, patience=self.throttle.patience)
 
     @classmethod
@@ -289,7 +284,7 @@ class _Serving:
             raise out_of_place(message)
         self._task, self._features = message.task, message.features
         self._may_pack = self._source.compression != "off" and DEFLATE in message.features
-        await send_index(self._channel, self._source, self._task)
+        await send_index(self._channel, self._source, message)
         requests, take_requests = trio.open_memory_channel[_Request](QUEUED_REQUESTS)
         frames, take_frames = trio.open_memory_channel[_Answer](QUEUED_FRAMES)
         with self._source.frames.in_use():
@@ -316,6 +311,10 @@ class _Serving:
                 message, _ = await self._channel.receive()
                 if isinstance(message, TaskReport):
                     return message
+                if isinstance(message, SyncStart) and RUNS in self._features and RUNS not in message.features:
+                    self._features = message.features  # what the agent has is no good: once more, and all
+                    await send_index(self._channel, self._source, message)
+                    continue
                 if not isinstance(message, _Request) or message.task != self._task:
                     raise out_of_place(message)
                 self._check(message)

@@ -1,25 +1,67 @@
-"""What every agent that asks for a tree is told first: its index."""
+"""What every agent that asks for a tree is told first: its index, or what of it the agent does not have."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import trio
+
 from agent.errors import RemoteProtocolError
+from agent.index import split_batches
+from agent.runs import Runs, check_known, compare_runs, runs_of
 from agent.wire.channel import Channel
-from agent.wire.messages import IndexBegin, IndexEnd, IndexFile
+from agent.wire.messages import Entry, IndexBegin, IndexEnd, IndexFile, KnownRuns, SyncStart
 
 if TYPE_CHECKING:
     from reconciler.sync.serving import TreeSource
 
+_KINDS = 2
+"""Kinds of runs that are kept: agents that are near each other have one, or two where it changes."""
 
-async def send_index(channel: Channel, source: TreeSource, task: str) -> None:
-    """All of it, to an agent that has asked for it."""
+
+class TreeRuns:
+    """The runs of one tree, made once for all agents that have runs of the same kind."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[int, bool], Runs] = {}
+        self._lock = trio.Lock()
+
+    async def of(self, entries: Sequence[Entry], known: KnownRuns) -> Runs:
+        async with self._lock:
+            kind = (known.length, known.modes)
+            made = self._made.get(kind)
+            if made is None:
+                if len(self._made) == _KINDS:
+                    self._made.clear()
+                made = self._made[kind] = await trio.to_thread.run_sync(
+                    lambda: runs_of(entries, known.length, modes=known.modes)
+                )
+            return made
+
+
+async def send_index(channel: Channel, source: "TreeSource", start: SyncStart) -> None:
+    """Answers an agent that has asked for the index. Raises RemoteProtocolError for runs that are none."""
+    same, batches = b"", source.batches
+    if start.known is not None:
+        check_known(start.known)
+        runs = await source.runs.of(source.entries, start.known)
+        same, batches = await trio.to_thread.run_sync(_rest, start.known, runs)
     await channel.send(
-        IndexBegin(task=task, entries=len(source.entries), bytes=source.bytes, mtime_ns=source.mtime_ns)
+        IndexBegin(
+            task=start.task,
+            entries=len(source.entries),
+            bytes=source.bytes,
+            mtime_ns=source.mtime_ns,
+            same=same,
+        )
     )
-    for batch in source.batches:
-        await channel.send(IndexFile(task=task, entries=batch))
-    await channel.send(IndexEnd(task=task, tree=source.tree))
+    for batch in batches:
+        await channel.send(IndexFile(task=start.task, entries=batch))
+    await channel.send(IndexEnd(task=start.task, tree=source.tree))
+
+
+def _rest(known: KnownRuns, runs: Runs) -> tuple[bytes, tuple[tuple[Entry, ...], ...]]:
+    same, rest = compare_runs(known, runs)
+    return same, tuple(split_batches(rest))
 
 
 def out_of_place(message: object) -> RemoteProtocolError:

@@ -13,7 +13,7 @@ import trio
 from agent.rules import AgentRules
 from agent.wire.bulk import PIECES
 from agent.wire.channel import Channel
-from agent.wire.messages import RenderedContent, Task, TaskReport
+from agent.wire.messages import RUNS, RenderedContent, Task, TaskReport
 from agent.work import run_work
 from reconciler.sync.serving import TreeSource, serve_task
 from tests.channelpair import MemoryChannel, Traffic, channel_pair
@@ -129,6 +129,7 @@ async def synchronise(
             reserved=[file.path for file in rendered],
             ignore_permissions=changes.get("ignore_permissions", False),
         )
+    changes.setdefault("features", (RUNS, PIECES))
     task = host.task(source.tree, ignore=tuple(ignore), rendered=tuple(rendered), **changes)
     primary, agent = channel_pair()
     if prepare is not None:

@@ -158,7 +158,7 @@ async def recalled(host: Host, **changes: object) -> bool:
     try:
         scope = await scope_of(task, host.rules, host.state)
         record = manifest_path(host.state, task.target_path)
-        return recall(record, target.fd, target.identity, task, scope) is not None
+        return recall(record, target, task, scope) is not None
     finally:
         target.close()
 

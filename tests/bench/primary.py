@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from agent.wire.messages import Task, TaskReport
+from agent.wire.messages import RUNS, Task, TaskReport
 from reconciler.keys import MasterKey
 from reconciler.settings_values import Address
 from reconciler.sync.enrolment import Enrolment
@@ -40,6 +40,7 @@ async def measure(hub: Hub, order: dict[str, str]) -> dict[str, object]:
         tree=source.tree,
         durability=order["durability"],  # type: ignore[arg-type]
         max_delete=1.0,
+        features=(RUNS,),
     )
     report: TaskReport = await hub.run_task(NODE, task, source)
     end = time.perf_counter()
