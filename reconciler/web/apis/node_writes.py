@@ -117,6 +117,7 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
             handler=api.renew,
             role=Role.OPERATE,
             answer=Done,
+            refusals={409: "Its agent is not connected, or knows of no such thing."},
             deadline=2 * RENEWAL_DEADLINE,
         ),
         writes(
