@@ -7,6 +7,7 @@ from typing import TypeVar
 import trio
 
 from agent import rendered
+from agent.blocks import zero_bytes
 from agent.changes import Changes, Write
 from agent.errors import TransferFailed
 from agent.failures import TaskFailed, single
@@ -110,6 +111,7 @@ class Application:
 
     async def _fetch(self, index: Sequence[Entry], changes: Changes) -> None:
         def prepare() -> Transfer:
+            left = leftovers(self._writer.staging_fd, changes.writes)
             return Transfer(
                 self._channel,
                 self._task.id,
@@ -120,8 +122,8 @@ class Application:
                     changes.writes,
                     [
                         Shelf(self._writer.root_fd, self._view.contents()),
-                        Shelf(self._writer.staging_fd, leftovers(self._writer.staging_fd, changes.writes)),
                         *self._shelves,
+                        Shelf(self._writer.staging_fd, left, partial=True),
                     ],
                 ),
                 paced=self._task.durability == "paced",
@@ -166,7 +168,7 @@ def _folders_of(changes: Changes) -> list[str]:
 
 def check_room(fd: int, writes: Sequence[Write]) -> None:
     """Refuses at once what can't fit, rather than fill the disk and fail then; blocks."""
-    needed = sum(write.entry.size for write in writes)
+    needed = sum(write.entry.size - zero_bytes(write.entry) for write in writes)
     if needed > _free(fd):
         sweep_staging(fd)  # what may be left there of an earlier task is not worth a failure
     free = _free(fd)

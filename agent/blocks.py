@@ -73,3 +73,8 @@ def zero_blocks(entry: Entry) -> list[int]:
     ):
         numbers.append(count - 1)
     return numbers
+
+
+def zero_bytes(entry: Entry) -> int:
+    """How much of a file is left out as holes."""
+    return sum(block_length(entry.size, number) for number in zero_blocks(entry))

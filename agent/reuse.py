@@ -25,6 +25,8 @@ class Shelf:
 
     fd: int
     contents: Iterable[Content]
+    partial: bool = False
+    """Whether files may lack some of their blocks, so that none is an earlier version of anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +73,20 @@ def find_sources(writes: Sequence[Write], shelves: Sequence[Shelf]) -> Sources:
     sizes: dict[tuple[int, str], int] = {}
     for number, shelf in enumerate(shelves if wanted else ()):
         for path, size, blocks in shelf.contents:
-            if path in paths and path not in olds:
+            if path in paths and path not in olds and not shelf.partial:
                 olds[path] = Old(number, path, size)
             for at, digest in enumerate(_digests(blocks)):
                 if digest in wanted and digest not in found:
                     found[digest] = Source(number, path, at * block_size_for(size))
-                    sizes[number, path] = size
+                    if not shelf.partial:
+                        sizes[number, path] = size
     for path, blocks in ((write.entry.path, write.entry.blocks) for write in writes):
-        like = next((found[digest] for digest in _digests(blocks) if digest in found), None)
-        if like is not None and path not in olds:
-            olds[path] = Old(like.shelf, like.path, sizes[like.shelf, like.path])
+        if path in olds:
+            continue
+        for source in (found[digest] for digest in _digests(blocks) if digest in found):
+            if (size_there := sizes.get((source.shelf, source.path))) is not None:
+                olds[path] = Old(source.shelf, source.path, size_there)
+                break
     return Sources(tuple(shelf.fd for shelf in shelves), found, olds)
 
 

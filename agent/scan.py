@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from agent.blocks import block_count, block_size_for
+from agent.blocks import block_count, block_size_for, zero_digest
 from agent.errors import PathRefused
 from agent.folders import Folders
 from agent.ignore import Ignore
-from agent.index import reserved_name
+from agent.index import MAX_FILE_SIZE, reserved_name
 from agent.pulse import beat
 
 OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -238,19 +238,33 @@ def _hash_slice(folders: Folders, piece: _Slice) -> bytes | None:
 def hash_range(fd: int, size: int, first: int, last: int) -> bytes | None:
     """Digests of the blocks `first` to `last` (exclusive) of an open file of `size` bytes.
 
-    None if the file ended early. Holds one block in memory.
+    None if the file ended early. Holds one block in memory, and does not read those that are holes.
     """
     block_size = block_size_for(size)
     buffer = memoryview(bytearray(min(block_size, size)))
     digests: list[bytes] = []
+    sparse = os.fstat(fd).st_blocks * 512 < size
     for number in range(first, last):
         beat()
-        length = min(block_size, size - number * block_size)
+        start = number * block_size
+        length = min(block_size, size - start)
+        if sparse and _next_data(fd, start) >= start + length:
+            digests.append(zero_digest(length))
+            continue
         view = buffer[:length]
-        if not read_exactly(fd, view, number * block_size):
+        if not read_exactly(fd, view, start):
             return None
         digests.append(hashlib.sha256(view).digest())
     return b"".join(digests)
+
+
+def _next_data(fd: int, offset: int) -> int:
+    """Where the next byte is, from `offset` on, that is no hole."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        # Nothing but a hole follows; else the file system cannot tell.
+        return MAX_FILE_SIZE if error.errno == errno.ENXIO else offset
 
 
 def read_exactly(fd: int, view: memoryview, offset: int) -> bool:

@@ -144,8 +144,8 @@ class Writer:
 
     def _complete(self, folders: Folders, partial: Partial) -> bool:
         try:
-            # Zeros at the end were not written.
-            os.truncate(partial.fd, partial.write.entry.size)
+            if os.fstat(partial.fd).st_size < (size := partial.write.entry.size):
+                write_all(partial.fd, b"\0", size - 1)  # no truncate: a crash must leave it short, as torn
             landed = self._dress(partial.fd, partial.write.entry)
         finally:
             self._open.discard(partial)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.index import STAGING
+from agent.wire.messages import AnyMessage
 from tests.agent.syncing import Host, read_tree, synchronise, write_tree
+from tests.channelpair import MemoryChannel
 
 MIB = 1024 * 1024
 
@@ -55,3 +58,91 @@ async def test_an_edit_sends_little_more_than_itself(host: Host, tmp_path: Path,
     assert outcome.state == "SUCCESS", outcome.report.message
     assert read_tree(host.target) == read_tree(source)
     assert outcome.report.bytes_received <= most
+
+
+async def test_a_moved_directory_moves_nothing_over_the_wire(host: Host, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"a/big": OLD, "a/small": b"small"})
+    assert (await synchronise(source, host)).state == "SUCCESS"
+    (source / "a").rename(source / "b")
+    outcome = await synchronise(source, host)
+    assert (outcome.state, outcome.report.bytes_received) == ("SUCCESS", 0)
+    assert read_tree(host.target) == read_tree(source)
+
+
+async def test_zeros_do_not_travel_and_take_no_room(host: Host, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"data": b"x"})
+    with (source / "sparse").open("wb") as file:
+        file.write(b"head")
+        file.seek(6 * MIB)
+        file.write(noise(200_000))
+        file.truncate(40 * MIB + 5)
+    (source / "written-zeros").write_bytes(bytes(3 * MIB))
+    outcome = await synchronise(source, host)
+    assert outcome.state == "SUCCESS", outcome.report.message
+    assert read_tree(host.target) == read_tree(source)
+    assert outcome.report.bytes_received < MIB
+    assert (host.target / "sparse").stat().st_blocks * 512 < MIB
+    assert (host.target / "written-zeros").stat().st_blocks * 512 <= 4096
+    # Some of it becomes data, some data zeros.
+    with (source / "sparse").open("r+b") as file:
+        file.write(bytes(4))
+        file.seek(20 * MIB)
+        file.write(b"middle")
+    outcome = await synchronise(source, host)
+    assert outcome.state == "SUCCESS", outcome.report.message
+    assert read_tree(host.target) == read_tree(source)
+    assert (host.target / "sparse").stat().st_blocks * 512 < MIB
+
+
+async def test_a_transfer_that_was_cut_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"large": OLD, "replaced": noise(MIB, 5)})
+    write_tree(host.target, {"replaced": b"old"})
+
+    def cut_after(frames: int) -> Callable[[MemoryChannel, MemoryChannel], None]:
+        def prepare(primary: MemoryChannel, _agent: MemoryChannel) -> None:
+            def alter(message: AnyMessage, content: bytes | None) -> list[tuple[AnyMessage, bytes | None]]:
+                if primary.sent.count("BlockResponseBin") == frames:
+                    primary.cut()
+                return [(message, content)]
+
+            primary.alter = alter
+
+        return prepare
+
+    for _ in range(2):
+        with pytest.raises(BaseExceptionGroup):
+            await synchronise(source, host, prepare=cut_after(4))
+        assert set(read_tree(host.target)) - {"replaced"} <= {
+            STAGING,
+            *(path for path in read_tree(host.target) if path.startswith(STAGING)),
+        }
+        assert (host.target / "replaced").read_bytes() == b"old"
+    outcome = await synchronise(source, host)
+    assert outcome.state == "SUCCESS", outcome.report.message
+    assert read_tree(host.target) == read_tree(source)
+    assert outcome.report.bytes_received < len(OLD) + MIB - 5 * MIB
+    assert outcome.report.bytes_reused > 5 * MIB
+
+
+async def test_what_was_left_of_a_cut_is_verified(host: Host, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"large": OLD})
+
+    def cut(primary: MemoryChannel, _agent: MemoryChannel) -> None:
+        def alter(message: AnyMessage, content: bytes | None) -> list[tuple[AnyMessage, bytes | None]]:
+            if primary.sent.count("BlockResponseBin") == 4:
+                primary.cut()
+            return [(message, content)]
+
+        primary.alter = alter
+
+    with pytest.raises(BaseExceptionGroup):
+        await synchronise(source, host, prepare=cut)
+    (left,) = (host.target / STAGING).iterdir()
+    with left.open("r+b") as file:
+        for start in range(0, left.stat().st_size, 1000):
+            file.seek(start)
+            file.write(b"!")
+    outcome = await synchronise(source, host)
+    assert outcome.state == "SUCCESS", outcome.report.message
+    assert read_tree(host.target) == read_tree(source)
+    assert outcome.report.bytes_reused == 0
