@@ -1,4 +1,4 @@
-"""Any tree over any other that somebody left there: content, modes, times, links, empty directories are equal."""
+"""Any tree over any other that somebody left there: content, modes, times, links, empty directories equal."""
 
 import os
 from pathlib import Path
