@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -111,7 +112,7 @@ def test_a_description_that_does_not_fit_is_known() -> None:
 def test_runs_cover_exactly_the_numbers(numbers: set[int]) -> None:
     found = runs(sorted(numbers))
     assert [number for first, last in found for number in range(first, last)] == sorted(numbers)
-    assert all(one[1] < other[0] for one, other in zip(found, found[1:], strict=False))
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(found))
 
 
 @given(st.integers(0, 50), st.integers(1, 50), st.integers(1, 8))
