@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench.copies import Rounds, all_peers, tree_works
+from tests.bench.crowds import bench_crowds
 from tests.bench.deploys import bench_deploys
 from tests.bench.document import write_section
 from tests.bench.fleets import bench_fleet
@@ -23,7 +24,7 @@ from tests.bench.webhooks import bench_webhook
 
 PEER = "rsync over ssh"
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
-WORKS = ("large", "insertion", "small", "pass", "secrets", "deploys", "fleet", "webhook", "soak")
+WORKS = ("large", "insertion", "small", "pass", "secrets", "deploys", "agents", "fleet", "webhook", "soak")
 
 
 def main() -> int:
@@ -79,6 +80,10 @@ def main() -> int:
             services = 200 if options.quick else 1_000
             print(f"deploys of {services} services", file=sys.stderr, flush=True)
             measured += bench_deploys(where / "deploys", services=services, runs=max(runs, 2))
+        if "agents" in chosen:
+            print("1 to 200 agents and one tree", file=sys.stderr, flush=True)
+            (where / "crowds").mkdir()
+            measured += bench_crowds(where / "crowds", most=20 if options.quick else 200)
         if "fleet" in chosen:
             agents, returning = (200, 100) if options.quick else (2_000, 1_000)
             print(f"{agents:,} idle agents", file=sys.stderr, flush=True)
