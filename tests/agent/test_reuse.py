@@ -6,10 +6,15 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from agent.index import STAGING
+from agent.blocks import MIN_BLOCK
+from agent.errors import RemoteProtocolError
+from agent.index import STAGING, file_entry
+from agent.wire.bulk import BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.messages import AnyMessage
+from reconciler.sync.parts import check_parts
 from tests.agent.syncing import Host, read_tree, synchronise, write_tree
 from tests.channelpair import MemoryChannel
 
@@ -146,3 +151,79 @@ async def test_what_was_left_of_a_cut_is_verified(host: Host, tmp_path: Path) ->
     assert outcome.state == "SUCCESS", outcome.report.message
     assert read_tree(host.target) == read_tree(source)
     assert outcome.report.bytes_reused == 0
+
+
+@pytest.mark.parametrize(
+    ("lie", "state"),
+    [
+        ("wrong-digests", "SUCCESS"),
+        ("wrong-ranges", "SUCCESS"),
+        ("nothing", "SUCCESS"),
+        ("too-short", "FAILED"),
+        ("of-another-block", "FAILED"),
+        ("twice", "FAILED"),
+    ],
+)
+async def test_a_primary_that_describes_wrongly_gains_nothing(
+    host: Host, tmp_path: Path, lie: str, state: str
+) -> None:
+    source = write_tree(tmp_path / "source", {"file": OLD})
+    assert (await synchronise(source, host)).state == "SUCCESS"
+    (source / "file").write_bytes(OLD[:5_000_000] + b"!" + OLD[5_000_001:])
+    described = 5_000_000 // MIN_BLOCK
+
+    def prepare(primary: MemoryChannel, _agent: MemoryChannel) -> None:
+        def alter(message: AnyMessage, content: bytes | None) -> list[tuple[AnyMessage, bytes | None]]:
+            if isinstance(message, BlockResponseBin) and message.ranges and lie == "wrong-ranges":
+                assert content is not None
+                return [(message, bytes(len(content)))]
+            if not isinstance(message, BlockDescriptions):
+                return [(message, content)]
+            ((ordinal, number, digests, anchors),) = message.blocks
+            assert number == described
+            wrong = {
+                "wrong-digests": (ordinal, number, bytes(8) + digests[8:], bytes(len(anchors))),
+                "nothing": (ordinal, number, b"", b""),
+                "too-short": (ordinal, number, digests[8:], anchors),
+                "of-another-block": (ordinal, number + 1, digests, anchors),
+            }.get(lie)
+            if wrong is not None:
+                message = msgspec.structs.replace(message, blocks=(wrong,))
+            return [(message, content)] * (2 if lie == "twice" else 1)
+
+        primary.alter = alter
+
+    outcome = await synchronise(source, host, prepare=prepare)
+    assert outcome.report.state == state
+    assert read_tree(host.target) == (read_tree(source) if state == "SUCCESS" else {"file": OLD})
+
+
+ENTRIES = [
+    file_entry("a", mode=0o644, size=1 * MIB, mtime_ns=1, blocks=bytes(32 * 8)),
+    file_entry("b", mode=0o644, size=5, mtime_ns=1, blocks=bytes(32)),
+]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        DescribeBlocks(task="t", blocks=()),
+        DescribeBlocks(task="t", blocks=((0, 8),)),
+        DescribeBlocks(task="t", blocks=((0, -1),)),
+        DescribeBlocks(task="t", blocks=((2, 0),)),
+        DescribeBlocks(task="t", blocks=((-1, 0),)),
+        DescribeBlocks(task="t", blocks=((1, 0),)),
+        DescribeBlocks(task="t", blocks=((0, 0),) * 257),
+        BlockRequest(task="t", blocks=((0, 0),), ranges=((0, 0, 1),)),
+        BlockRequest(task="t", blocks=(), ranges=((0, 0, 0),)),
+        BlockRequest(task="t", blocks=(), ranges=((0, -1, 5),)),
+        BlockRequest(task="t", blocks=(), ranges=((0, MIB - 1, 2),)),
+        BlockRequest(task="t", blocks=(), ranges=((0, 0, 5 * MIB),)),
+        BlockRequest(task="t", blocks=(), ranges=((2, 0, 1),)),
+        BlockRequest(task="t", blocks=(), ranges=((0, 0, 1),) * 4097),
+    ],
+    ids=range(14),
+)
+def test_a_primary_refuses_what_no_agent_asks(request_: DescribeBlocks | BlockRequest) -> None:
+    with pytest.raises(RemoteProtocolError):
+        check_parts(request_, ENTRIES)
