@@ -42,7 +42,7 @@ async def measure(hub: Hub, order: dict[str, str]) -> dict[str, object]:
         max_delete=1.0,
         features=(RUNS,),
     )
-    report: TaskReport = await hub.run_task(NODE, task, source)
+    report: TaskReport = await hub.run_task(NODE, source.offered(task), source)
     end = time.perf_counter()
     return {
         "state": report.state,
