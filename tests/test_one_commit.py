@@ -81,6 +81,7 @@ def deploy(c):
 """
 
 BLOCK = 128 * 1024
+PIECE = 4 * 1024
 BIG = random.Random(7).randbytes(3 * 1024 * 1024)
 
 
@@ -263,7 +264,7 @@ async def check_second_pass(world: World) -> None:
 
 
 async def check_one_changed_file(world: World, relay: Relay, hosts: list[Host]) -> None:
-    """A change inside one block moves that block to each host, and nothing else happens."""
+    """A change inside one block moves a piece of it to each host, and nothing else happens."""
     changed = bytearray(BIG)
     changed[BLOCK + 5] ^= 0xFF
     world.app.commit({"site/big.bin": bytes(changed)})
@@ -273,10 +274,10 @@ async def check_one_changed_file(world: World, relay: Relay, hosts: list[Host]) 
     done = await world.reconcile()
     assert {step["resource"].split("/")[0] for step in done["steps"]} == {"projects"}
     for outcome in done["outcomes"].values():
-        assert outcome["details"]["bytes_received"] == BLOCK
+        assert outcome["details"]["bytes_received"] == PIECE
         assert outcome["details"]["files_written"] == 1
-    # On the wire: a block for each host, and room for handshakes, the index and TLS records.
-    assert 2 * BLOCK < relay.to_agent - before < 2 * BLOCK + 64 * 1024
+    # On the wire: a piece for each host, and room for handshakes, the index and TLS records.
+    assert 2 * PIECE < relay.to_agent - before < 2 * PIECE + 64 * 1024
     source = source_tree(world, world.root / "checkout-2")
     for host in hosts:
         check_target(host, source)
