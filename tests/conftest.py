@@ -40,7 +40,7 @@ settings.register_profile(
     "trueup",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    # What decides whether a change lands is the same each time; other runs look for what nobody has thought of.
+    # What decides whether a change lands is the same each time; other runs look for something new.
     derandomize="CI" in os.environ,
 )
 settings.load_profile("trueup")

@@ -255,7 +255,7 @@ async def test_a_man_in_the_middle_of_pairing(tmp_path: Path, pin: str | None, r
 
 
 class Line(logging.Handler):
-    """Waits for a line of the log; the other side of a connection may hear of its cause before it is written."""
+    """A line of the log. The other side of a connection may hear of its cause before it is written."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
