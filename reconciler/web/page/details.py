@@ -9,6 +9,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from reconciler.control.state import fold
+from reconciler.runner import Runner
 from reconciler.web.endpoints import Call
 from reconciler.web.page.deeds import Doing, Place, allow_time
 from reconciler.web.page.gate import Gate, html
@@ -23,7 +25,8 @@ PLAN: Place = ("GET", "/api/plan")
 
 
 class Details:
-    def __init__(self, gate: Gate, doing: Doing) -> None:
+    def __init__(self, runner: Runner, gate: Gate, doing: Doing) -> None:
+        self._runner = runner
         self._gate = gate
         self._doing = doing
 
@@ -36,7 +39,10 @@ class Details:
         if kind != "services" or not name:
             raise RequestRefused(404, f"there is no service {id!r}")
         path = {"environment": environment, "name": name}
-        service = await self._ask(SERVICE, session, request, path)
+        service = dict(await self._ask(SERVICE, session, request, path))
+        # What was decided a moment ago no pass has seen yet, and the buttons have to fit it.
+        control = fold(await self._runner.primary.operators.read())
+        service["suspended"] = service["suspended"] or control.suspends(id)
         around = await self._ask(ENVIRONMENT, session, request, {"name": environment})
         release = next((each for each in around["units"] if each["unit"] == service["unit"]), None)
         needs = [await self._need(session, request, each) for each in service["dependsOn"]]

@@ -52,7 +52,7 @@ class Site:
         self._stop = stop
         self._gate = Gate(Sessions(door.known))
         self._editing = Editing(runner, self._gate, self._doing)
-        self._details = Details(self._gate, self._doing)
+        self._details = Details(runner, self._gate, self._doing)
         self._looking = Looking(runner)
         self._streams = Streams(of_one=MAX_OF_SESSION)
 
