@@ -250,9 +250,10 @@ def validate(context: Context, spec: str = ".") -> None:
 
 
 @task
-def plan(context: Context, output: str = "table", detailed_exitcode: bool = False) -> None:
-    """Show what a pass would do, and why; nothing is changed."""
-    trueup(context, "plan", "--output", output, *(["--detailed-exitcode"] if detailed_exitcode else []))
+def plan(context: Context, output: str = "table", detailed_exitcode: bool = False, files: str = "") -> None:
+    """Show what a pass would do, and why; with --files what a project's sync would do to each file."""
+    options = [f"--files={files}"] if files else []
+    trueup(context, "plan", "--output", output, *options, *(["--detailed-exitcode"] * detailed_exitcode))
 
 
 @task(iterable=["force"])

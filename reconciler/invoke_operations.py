@@ -5,7 +5,7 @@ from invoke.tasks import task
 
 from reconciler.invoke_releases import trueup
 
-__all__ = ["backup", "node_install", "restore"]
+__all__ = ["backup", "node_install", "node_rollback", "node_rotate_certificate", "restore"]
 
 
 @task
@@ -37,3 +37,18 @@ def node_install(
     options = [f"--{option}={value}" for option, values in given.items() for value in values]
     options += [*(["--sudo"] if sudo else []), *(["--dry-run"] if dry_run else [])]
     trueup(context, "node", "install", name, f"--ssh={ssh}", *options)
+
+
+@task
+def node_rotate_certificate(context: Context, name: str) -> None:
+    """Have a node's agent take another key and certificate, over the connection it has."""
+    trueup(context, "node", "rotate-certificate", name)
+
+
+@task
+def node_rollback(
+    context: Context, name: str, project: str, to: str = "", lift: bool = False, reason: str = ""
+) -> None:
+    """Switch a node back to a release that it keeps, until that is lifted."""
+    options = [*([f"--to={to}"] if to else []), *(["--lift"] if lift else [])]
+    trueup(context, "node", "rollback", name, project, *options, "--reason", reason)
