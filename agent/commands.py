@@ -9,7 +9,9 @@ from subprocess import DEVNULL, PIPE, STDOUT
 import trio
 
 from agent.failures import TaskFailed
-from agent.wire.messages import AfterResult
+from agent.pulse import enter, quiet
+from agent.rules import AgentRules
+from agent.wire.messages import AfterResult, Task
 
 MAX_OUTPUT = 4096
 """Characters of a command's output, the last ones, that go into the report."""
@@ -112,6 +114,40 @@ async def run_command(
         output=_excerpt(output),
         timed_out=not ended,
     )
+
+
+async def run_after(
+    task: Task,
+    rules: AgentRules,
+    directory_fd: int,
+    *,
+    hide: Callable[[str], str],
+    done: list[AfterResult],
+    what: str,
+) -> None:
+    """Runs the commands of a task, up to the first that fails; how each ended is added to `done`.
+
+    Raises TaskFailed for that one. `what` says for people what is done already.
+    """
+    enter("command")
+    for name in task.after:
+        with quiet(rules.command_timeout + 60):
+            result = await run_command(
+                name,
+                rules.commands[name],
+                directory_fd=directory_fd,
+                environment=command_environment(task.project, task.target_path),
+                seconds=rules.command_timeout,
+                hide=hide,
+            )
+        done.append(result)
+        if result.exit_code != 0:
+            raise TaskFailed(
+                "CommandFailed",
+                f"{what} and the command {name!r} ended with {result.exit_code}"
+                f" ({last_lines(result.output) or 'it printed nothing'})",
+                hint="it runs again with the next attempt",
+            )
 
 
 def last_lines(output: str, *, lines: int = 3, limit: int = 300) -> str:

@@ -1,6 +1,7 @@
 """Why a task failed, as a stable reason for the report and one line for people."""
 
 import errno
+from collections.abc import Sequence
 from typing import Final
 
 from agent.errors import TrueupError
@@ -20,6 +21,9 @@ _REASONS: Final = {
     errno.ETXTBSY: ("Busy", "something in use is in the way"),
 }
 
+MAX_WARNINGS: Final = 50
+MAX_WARNING: Final = 400
+
 
 class TaskFailed(TrueupError):
     """A task can't be done as asked. `code` is the stable reason of its report."""
@@ -29,6 +33,14 @@ class TaskFailed(TrueupError):
     def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code
+
+
+def shortened(warnings: Sequence[str]) -> tuple[str, ...]:
+    """As many warnings as a report has room for, and how many are left out."""
+    told = [warning[:MAX_WARNING] for warning in warnings[:MAX_WARNINGS]]
+    if len(warnings) > MAX_WARNINGS:
+        told.append(f"and {len(warnings) - MAX_WARNINGS} more")
+    return tuple(told)
 
 
 def code_of(error: Exception) -> str:

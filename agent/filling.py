@@ -72,10 +72,11 @@ class Filler:
                 plan.empty.append(ordinal)
             holes = zero_blocks(entry)
             plan.holes += [(ordinal, number) for number in holes]
+            left_out = frozenset(holes)
             for number in range(block_count(entry.size)):
-                source = found.get(block_digest(entry.blocks, number)) if found else None
-                if holes and number in holes:
+                if number in left_out:
                     continue
+                source = found.get(block_digest(entry.blocks, number))
                 if source is None:
                     plan.missing.append((ordinal, number))
                 else:

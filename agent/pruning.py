@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from agent.failures import TaskFailed
+from agent.failures import TaskFailed, shortened
 from agent.ignore import Ignore
 from agent.manifest import load, manifest_path
 from agent.recall import forget
@@ -28,8 +28,6 @@ from agent.versions import (
     versions_state,
 )
 from agent.wire.messages import KeptVersion, Removal, TaskReport
-
-MAX_WARNINGS = 50
 
 
 async def discard(
@@ -105,8 +103,9 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
             if record.made and record.root == target.identity:
                 await trio.to_thread.run_sync(remove_made_root, target, rules)
     await trio.to_thread.run_sync(_forget, path, inner)
-    told = tuple(warning[:400] for warning in warnings[:MAX_WARNINGS])
-    return TaskReport(task=removal.id, state="SUCCESS", files_deleted=len(record.kept), warnings=told)
+    return TaskReport(
+        task=removal.id, state="SUCCESS", files_deleted=len(record.kept), warnings=shortened(warnings)
+    )
 
 
 def _unlink(site: Site, record: Releases) -> None:

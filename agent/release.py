@@ -13,13 +13,12 @@ import msgspec
 import trio
 
 from agent import rendered
-from agent.commands import check_commands, command_environment, last_lines, run_command
+from agent.commands import check_commands, run_after
 from agent.errors import TransferFailed, TrueupError
-from agent.failures import TaskFailed, code_of, line_of
+from agent.failures import TaskFailed, code_of, line_of, shortened
 from agent.ignore import Ignore
 from agent.manifest import manifest_path
 from agent.pruning import discard, forget_others
-from agent.pulse import quiet
 from agent.rules import AgentRules
 from agent.site import Site
 from agent.target import Target, check_target, open_target, private_inside
@@ -42,8 +41,6 @@ from agent.versions import (
 from agent.wire.channel import Channel
 from agent.wire.messages import AfterResult, KeptVersion, Task, TaskReport
 from agent.workshop import Workshop
-
-MAX_WARNINGS = 50
 
 
 async def run_release(task: Task, channel: Channel, *, rules: AgentRules, state_dir: Path) -> TaskReport:
@@ -287,24 +284,8 @@ class _Run:
         if folder is None:
             raise TaskFailed("TargetChanged", f"{path!r} is gone", hint="try again")
         try:
-            for name in task.after:
-                with quiet(self._rules.command_timeout + 60):
-                    result = await run_command(
-                        name,
-                        self._rules.commands[name],
-                        directory_fd=folder.fd,
-                        environment=command_environment(task.project, task.target_path),
-                        seconds=self._rules.command_timeout,
-                        hide=self._hide,
-                    )
-                self._after.append(result)
-                if result.exit_code != 0:
-                    raise TaskFailed(
-                        "CommandFailed",
-                        f"release {version.name!r} is current and the command {name!r} ended with"
-                        f" {result.exit_code} ({last_lines(result.output) or 'it printed nothing'})",
-                        hint="it runs again with the next attempt",
-                    )
+            what = f"release {version.name!r} is current"
+            await run_after(task, self._rules, folder.fd, hide=self._hide, done=self._after, what=what)
         finally:
             folder.close()
         await self._save(after_due=False)
@@ -344,7 +325,6 @@ class _Run:
     def _report(self, done: TaskReport, *, established: bytes = b"") -> TaskReport:
         found, record = self._found, self._record
         good = done.state == "SUCCESS"
-        warnings = [*done.warnings, *(warning[:400] for warning in self._warnings[:MAX_WARNINGS])]
         return msgspec.structs.replace(
             done,
             task=self._task.id,
@@ -353,7 +333,7 @@ class _Run:
             after_done=self._after_done() if self._task.observe or not good else True,
             established=established if good else b"",
             local_edits=max(found.local_edits, done.local_edits),
-            warnings=tuple(warnings[: MAX_WARNINGS + 1]),
+            warnings=shortened([*done.warnings, *self._warnings]),
             after=tuple(self._after),
             current=record.current if record is not None else "",
             kept=record.kept if record is not None else (),

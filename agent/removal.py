@@ -15,6 +15,7 @@ import trio
 
 from agent.apply import BATCH
 from agent.errors import PathRefused
+from agent.failures import shortened
 from agent.folders import Folders
 from agent.ignore import Ignore
 from agent.index import parent_of
@@ -29,8 +30,6 @@ from agent.staging import sweep_staging
 from agent.target import Target, check_target, open_target, private_inside
 from agent.wire.messages import Removal, TaskReport
 from agent.writer import Writer
-
-MAX_WARNINGS = 50
 
 
 async def remove(removal: Removal, *, rules: AgentRules, state_dir: Path) -> TaskReport:
@@ -203,7 +202,4 @@ def _forget(record: Path) -> None:
 
 
 def _report(removal: Removal, warnings: list[str], *, deleted: int = 0) -> TaskReport:
-    told = [warning[:400] for warning in warnings[:MAX_WARNINGS]]
-    if len(warnings) > MAX_WARNINGS:
-        told.append(f"and {len(warnings) - MAX_WARNINGS} more")
-    return TaskReport(task=removal.id, state="SUCCESS", files_deleted=deleted, warnings=tuple(told))
+    return TaskReport(task=removal.id, state="SUCCESS", files_deleted=deleted, warnings=shortened(warnings))

@@ -10,16 +10,16 @@ import trio
 from agent import rendered
 from agent.apply import Application, check_room, set_time
 from agent.changes import Changes
-from agent.commands import command_environment, last_lines, run_command
+from agent.commands import run_after
 from agent.errors import TransferFailed, TrueupError
-from agent.failures import TaskFailed, code_of, line_of, single
+from agent.failures import TaskFailed, code_of, line_of, shortened, single
 from agent.fetch import fetch_index
 from agent.itemise import Found, itemise
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, observed_digest, observed_entries
 from agent.manifest import Manifest, Placed, load, manifest_path, save, with_rendered
 from agent.planning import plan
-from agent.pulse import FLUSH_SECONDS, enter, quiet
+from agent.pulse import FLUSH_SECONDS, quiet
 from agent.recall import recall, remember
 from agent.record import established_digest, record, wait_for_clock
 from agent.rules import AgentRules
@@ -37,16 +37,13 @@ from agent.wire.messages import (
 )
 from agent.writer import Writer
 
-MAX_WARNINGS = 50
-_MAX_WARNING = 400
-
 
 async def run_task(task: Task, channel: Channel, *, rules: AgentRules, state_dir: Path) -> TaskReport:
     """Does what `task` asks, within `rules`, and reports; the caller sends the report.
 
-    Nothing is left in staging, whatever happens, and each path holds its old or its new content. All
-    that can go wrong on this host or in what the primary sends is a FAILED report. Raises
-    TransferFailed once the session is gone; the next task carries on where this one was cut.
+    Each path holds its old or its new content, whatever happens. All that can go wrong on this host or in
+    what the primary sends is a FAILED report, and leaves nothing in staging. Raises TransferFailed once the
+    session is gone; what came is left in staging then, and the next task carries on from there.
     """
     run = _Run(task, channel, rules, state_dir)
     try:
@@ -330,25 +327,8 @@ class _Run:
         if not task.after:
             return
         assert self._target is not None and self._manifest is not None
-        enter("command")
-        for name in task.after:
-            with quiet(self._rules.command_timeout + 60):
-                result = await run_command(
-                    name,
-                    self._rules.commands[name],
-                    directory_fd=self._target.fd,
-                    environment=command_environment(task.project, task.target_path),
-                    seconds=self._rules.command_timeout,
-                    hide=self._hide,
-                )
-            self._after.append(result)
-            if result.exit_code != 0:
-                raise TaskFailed(
-                    "CommandFailed",
-                    f"the files are in place and the command {name!r} ended with {result.exit_code}"
-                    f" ({last_lines(result.output) or 'it printed nothing'})",
-                    hint="it runs again with the next attempt",
-                )
+        what = "the files are in place"
+        await run_after(task, self._rules, self._target.fd, hide=self._hide, done=self._after, what=what)
         await self._save_manifest(self._manifest.placed, after_due=False, tree=self._manifest.tree)
 
     def _hide(self, text: str) -> str:
@@ -366,9 +346,6 @@ class _Run:
     def _report(
         self, state: str, *, established: bytes = b"", reason: str = "", message: str = ""
     ) -> TaskReport:
-        warnings = [warning[:_MAX_WARNING] for warning in self._warnings[:MAX_WARNINGS]]
-        if len(self._warnings) > MAX_WARNINGS:
-            warnings.append(f"and {len(self._warnings) - MAX_WARNINGS} more")
         return TaskReport(
             task=self._task.id,
             state="SUCCESS" if state == "SUCCESS" else "FAILED",
@@ -384,7 +361,7 @@ class _Run:
             bytes_received=self._received,
             bytes_reused=self._reused,
             local_edits=self._local_edits,
-            warnings=tuple(warnings),
+            warnings=shortened(self._warnings),
             after=tuple(self._after),
             blocks_requested=self._blocks[0],
             blocks_reused=self._blocks[1],

@@ -254,7 +254,7 @@ async def _ignore_of(project: Project, fd: int) -> tuple[str, ...]:
         return ignore_lines(project, "")
     assert project.source is not None
     path = ignore_file_path(project)
-    content = await _in_thread(partial(read_text, fd, path, max_size=MAX_IGNORE_FILE))
+    content = await trio.to_thread.run_sync(partial(read_text, fd, path, max_size=MAX_IGNORE_FILE))
     if content is None:
         raise UnknownRevision(
             f"`{path}` does not exist in {project.source.directory}; correct sync.ignore_file"
@@ -266,12 +266,8 @@ async def _templates_of(project: Project, fd: int) -> dict[str, str | Setback | 
     found: dict[str, str | Setback | None] = {}
     for path in sorted({file.template for file in project.files if file.template is not None}):
         try:
-            content = await _in_thread(partial(read_text, fd, path, max_size=MAX_TEMPLATE))
+            content = await trio.to_thread.run_sync(partial(read_text, fd, path, max_size=MAX_TEMPLATE))
             found[path] = None if content is None else decode_template(path, content)
         except TrueupError as error:
             found[path] = Setback.of(error)
     return found
-
-
-async def _in_thread(read: Callable[[], bytes | None]) -> bytes | None:
-    return await trio.to_thread.run_sync(read)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import trio
 
+from agent.blocks import MIN_BLOCK
 from agent.rules import AgentRules
 from agent.wire.bulk import PIECES
 from agent.wire.channel import Channel
@@ -20,6 +21,25 @@ from tests.channelpair import MemoryChannel, Traffic, channel_pair
 
 Tree = dict[str, object]
 """Path to content: bytes of a file, None for a directory, str for where a symlink leads."""
+
+BEFORE: Tree = {
+    "changed": b"old" * 100,
+    "big": b"o" * (MIN_BLOCK + 10),
+    "gone/deep": b"gone",
+    "becomes_file/x": b"1",
+    "becomes_folder": b"2",
+    "link": "changed",
+}
+AFTER: Tree = {
+    "changed": b"new" * 100,
+    "big": b"o" * MIN_BLOCK + b"n" * 10,
+    "fresh/file": b"fresh",
+    "fresh/none": None,
+    "becomes_file": b"3",
+    "becomes_folder/y": b"4",
+    "link": "big",
+}
+"""From the one to the other everything happens that can happen to a name."""
 
 
 def write_tree(root: Path, tree: Mapping[str, object]) -> Path:

@@ -17,31 +17,14 @@ from typing import Any
 import pytest
 import trio
 
-from agent.blocks import MIN_BLOCK
 from agent.index import STAGING
 from agent.libc import sync_file_system
 from agent.wire.messages import AnyMessage
-from tests.agent.syncing import Host, Tree, modes, read_tree, synchronise, write_tree
+from tests.agent.syncing import AFTER, BEFORE, Host, Tree, modes, read_tree, synchronise, write_tree
 from tests.channelpair import MemoryChannel
 
-OLD: Tree = {
-    "changed": b"old" * 100,
-    "big": b"o" * (MIN_BLOCK + 10),
-    "gone/deep": b"gone",
-    "becomes_file/x": b"1",
-    "becomes_folder": b"2",
-    "link": "changed",
-}
-NEW: Tree = {
-    "changed": b"new" * 100,
-    "big": b"o" * MIN_BLOCK + b"n" * 10,
-    "fresh/file": b"fresh",
-    "fresh/none": None,
-    "becomes_file": b"3",
-    "becomes_folder/y": b"4",
-    "link": "big",
-    "taken": b"new here",
-}
+OLD: Tree = BEFORE
+NEW: Tree = {**AFTER, "taken": b"new here"}
 FOREIGN: Tree = {"mine": b"mine", "taken": b"somebody else's", "fresh/mine": b"mine too", "fresh": None}
 
 

@@ -3,30 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from agent.blocks import MIN_BLOCK
 from agent.index import BACKUP_MARK, STAGING
 from agent.wire.messages import RenderedContent
-from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
+from tests.agent.syncing import AFTER, BEFORE, Host, Tree, read_tree, synchronise, write_tree
 
-OLD: Tree = {
-    "changed": b"old" * 100,
-    "big": b"o" * (MIN_BLOCK + 10),
-    "gone/deep": b"gone",
-    "becomes_file/x": b"1",
-    "becomes_folder": b"2",
-    "edited": b"placed",
-    "link": "changed",
-}
-NEW: Tree = {
-    "changed": b"new" * 100,
-    "big": b"o" * MIN_BLOCK + b"n" * 10,
-    "fresh/file": b"fresh",
-    "fresh/none": None,
-    "becomes_file": b"3",
-    "becomes_folder/y": b"4",
-    "edited": b"new",
-    "link": "big",
-}
+OLD: Tree = {**BEFORE, "edited": b"placed"}
+NEW: Tree = {**AFTER, "edited": b"new"}
 FOREIGN: Tree = {"mine": b"mine", "fresh/mine": b"mine too", "fresh": None, "edited": b"by hand"}
 FORMER = (RenderedContent(path="conf/.env", content=b"A=0\n"),)
 RENDERED = (RenderedContent(path="conf/.env", content=b"A=1\n"),)
