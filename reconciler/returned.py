@@ -8,6 +8,7 @@ from reconciler.control.situation import told
 from reconciler.desired_model import DesiredResource, DesiredSync, Facts, Revision
 from reconciler.hashing import Inputs, config_hash, digest
 from reconciler.observation import Present
+from reconciler.status.revisions import split_revision
 
 RETURNED: Final = "node rollback"
 """The input that names the tree of the release that a target was switched back to."""
@@ -15,9 +16,8 @@ RETURNED: Final = "node rollback"
 
 def with_release(facts: Facts, resource: DesiredSync, record: Record) -> DesiredSync:
     """At a release that the target keeps, as it was left: nothing of the project as it is now counts."""
-    ref, _, rest = record.revision.partition("@")
-    form, _, commit = rest.partition(":")
-    if form == "sha1" and commit:
+    ref, commit = split_revision(record.revision)
+    if commit and record.revision.endswith(f"@sha1:{commit}"):
         revision = Revision(ref, commit)
     else:
         revision = Revision(ref or "release", commit or record.tree, form="sha256")

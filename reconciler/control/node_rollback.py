@@ -10,6 +10,7 @@ from reconciler.control.requests import Asked
 from reconciler.control.situation import DecisionRefused, Situation, told, unknown
 from reconciler.identity import sync_id
 from reconciler.status.documents import KeptRelease, SyncStatus
+from reconciler.status.revisions import split_revision
 
 _SHORTEST = 7
 """Digits of a commit that name it."""
@@ -53,8 +54,7 @@ def node_unroll(at: Situation, node: str, project: str, *, reason: str = "") -> 
 
 def name_of(release: KeptRelease) -> str:
     """What people call it: its revision's tag or branch with the commit's first digits, or its directory."""
-    ref, _, rest = release.revision.partition("@")
-    commit = rest.partition(":")[2]
+    ref, commit = split_revision(release.revision)
     return f"{ref}@{commit[:12]}" if commit else release.name
 
 
@@ -108,8 +108,7 @@ def _chosen(at: Situation, target: SyncStatus, to: str | None) -> KeptRelease | 
 
 
 def _is_meant(release: KeptRelease, to: str) -> bool:
-    ref, _, rest = release.revision.partition("@")
-    commit = rest.partition(":")[2]
+    ref, commit = split_revision(release.revision)
     if to in (release.name, release.name.partition("-")[0], release.revision, ref, name_of(release)):
         return True
     return len(to) >= _SHORTEST and bool(re.fullmatch(r"[0-9a-f]+", to)) and commit.startswith(to)

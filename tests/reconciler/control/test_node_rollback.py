@@ -130,3 +130,8 @@ def test_from_one_to_another_and_forth_again() -> None:
         node_unroll(ended, "web-1", "site")
     with pytest.raises(DecisionRefused, match="there is no node"):
         node_unroll(ended, "web-9", "site")
+
+
+def test_a_tag_may_have_an_at_sign() -> None:
+    at = situation(releases=(kept(1, "app@1.0"), kept(2, "app@2.0")))
+    assert back(at, "app@1.0") == back(at, "app@1.0@" + "1" * 12) == back(at, "1" * 7) == "1"
