@@ -11,22 +11,9 @@ import msgspec
 import trio
 
 from agent.blocks import MAX_REQUEST, block_count, block_length
-from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
+from agent.errors import RemoteProtocolError, TransferFailed
 from agent.failures import single
-from agent.ignore import Ignore
-from agent.index import (
-    MAX_FILE_SIZE,
-    MAX_TIME,
-    ancestors,
-    check_path,
-    directory_entry,
-    file_entry,
-    find_collision,
-    names_collide,
-    split_batches,
-    symlink_entry,
-    tree_digest,
-)
+from agent.index import directory_entry, file_entry, split_batches, symlink_entry, tree_digest
 from agent.scan import Found, found_from, hash_files, scan
 from agent.wire.bulk import PIECES, BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.channel import Channel
@@ -35,6 +22,7 @@ from reconciler.errors import LookFailed
 from reconciler.sync.bandwidth import FREELY, Line, Throttle
 from reconciler.sync.frames import Frame, Frames, Part, read_frame
 from reconciler.sync.parts import Parts, check_parts
+from reconciler.sync.selection import Selection, check_sendable, sendable_time
 from reconciler.sync.telling import TreeRuns, out_of_place, send_index
 
 QUEUED_REQUESTS = 16
@@ -112,7 +100,7 @@ class TreeSource:
         fd = root_fd if own_fd is None else own_fd
         assert fd is not None
         try:
-            selection = _Selection(ignore, include, exclude, reserved)
+            selection = Selection(ignore, include, exclude, reserved)
             return await _build(directory, fd, selection, ignore_permissions, remembered)
         except OSError as error:
             raise LookFailed(f"cannot read {error.filename or directory}: {error.strerror}") from error
@@ -133,48 +121,16 @@ class Remembered(Protocol):
         ...
 
 
-class _Selection:
-    """Which paths of a scan are sent."""
-
-    def __init__(
-        self,
-        ignore: Sequence[str],
-        include: Sequence[str],
-        exclude: Sequence[str],
-        reserved: Collection[str],
-    ) -> None:
-        self.leave_out = Ignore([*ignore, *exclude])
-        self._include = Ignore(include)
-        self.reserved = frozenset(reserved)
-        self._above_reserved = frozenset(above for path in reserved for above in ancestors(path))
-
-    def choose(self, found: dict[str, Found]) -> dict[str, Found]:
-        chosen = dict(found)
-        for path in self._above_reserved:
-            there = chosen.get(path)
-            if there is not None and there.kind != "directory":
-                del chosen[path]
-        if self._include:
-            matching = [
-                path
-                for path, there in chosen.items()
-                if self._include.covers(path, there.kind == "directory")
-            ]
-            wanted = {*matching, *(above for path in matching for above in ancestors(path))}
-            chosen = {path: there for path, there in chosen.items() if path in wanted}
-        return chosen
-
-
 async def _build(
     directory: Path,
     root_fd: int,
-    selection: _Selection,
+    selection: Selection,
     ignore_permissions: bool,
     remembered: Remembered | None = None,
 ) -> TreeSource:
     def walk() -> dict[str, Found]:
         found = selection.choose(scan(root_fd, selection.leave_out, reserved=selection.reserved).found)
-        _check_sendable(found)
+        check_sendable(found)
         return found
 
     found = await trio.to_thread.run_sync(walk)
@@ -193,15 +149,16 @@ async def _build(
         for path in sorted(found):
             there = found[path]
             if there.kind == "directory":
-                entries.append(directory_entry(path, mode=there.mode, mtime_ns=_time(there)))
+                entries.append(directory_entry(path, mode=there.mode, mtime_ns=sendable_time(there)))
             elif there.kind == "symlink":
-                entries.append(symlink_entry(path, mtime_ns=_time(there), link=there.link))
+                entries.append(symlink_entry(path, mtime_ns=sendable_time(there), link=there.link))
             elif there.kind == "file":
                 blocks = contents[path]
                 if blocks is None:
                     raise TransferFailed(f"{str(directory / path)!r} changed while it was read")
+                time = sendable_time(there)
                 entries.append(
-                    file_entry(path, mode=there.mode, size=there.size, mtime_ns=_time(there), blocks=blocks)
+                    file_entry(path, mode=there.mode, size=there.size, mtime_ns=time, blocks=blocks)
                 )
         return TreeSource(
             directory=directory,
@@ -212,35 +169,10 @@ async def _build(
             warnings=tuple(warnings),
             batches=tuple(split_batches(entries)),
             found=dict(files),
-            mtime_ns=_time(found_from(os.fstat(root_fd))),
+            mtime_ns=sendable_time(found_from(os.fstat(root_fd))),
         )
 
     return await trio.to_thread.run_sync(finish)
-
-
-def _check_sendable(found: Mapping[str, Found]) -> None:
-    """Raises PathRefused for what no agent would take."""
-    for path, there in found.items():
-        check_path(path)
-        if there.kind == "file" and there.size > MAX_FILE_SIZE:
-            raise PathRefused(f"{path!r} has {there.size} bytes; at most {MAX_FILE_SIZE} can be sent")
-        if there.kind == "symlink":
-            _check_link(path, there.link)
-    collision = find_collision(found)
-    if collision:
-        raise names_collide(*collision)
-
-
-def _time(found: Found) -> int:
-    """The modification time as it can be sent; times before 1970 become 1970."""
-    return min(max(found.mtime_ns, 0), MAX_TIME)
-
-
-def _check_link(path: str, link: str) -> None:
-    try:
-        link.encode()
-    except UnicodeEncodeError as error:
-        raise PathRefused(f"where {path!r} leads is not valid UTF-8", hint="mend or ignore it") from error
 
 
 async def serve_task(channel: Channel, source: TreeSource) -> TaskReport:

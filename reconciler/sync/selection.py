@@ -1,0 +1,65 @@
+"""Which paths of a scanned tree go to the agents, and whether they can."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from agent.errors import PathRefused
+from agent.ignore import Ignore
+from agent.index import MAX_FILE_SIZE, MAX_TIME, ancestors, check_path, find_collision, names_collide
+from agent.scan import Found
+
+
+class Selection:
+    """Which paths of a scan are sent."""
+
+    def __init__(
+        self,
+        ignore: Sequence[str],
+        include: Sequence[str],
+        exclude: Sequence[str],
+        reserved: Collection[str],
+    ) -> None:
+        self.leave_out = Ignore([*ignore, *exclude])
+        self._include = Ignore(include)
+        self.reserved = frozenset(reserved)
+        self._above_reserved = frozenset(above for path in reserved for above in ancestors(path))
+
+    def choose(self, found: dict[str, Found]) -> dict[str, Found]:
+        chosen = dict(found)
+        for path in self._above_reserved:
+            there = chosen.get(path)
+            if there is not None and there.kind != "directory":
+                del chosen[path]
+        if self._include:
+            matching = [
+                path
+                for path, there in chosen.items()
+                if self._include.covers(path, there.kind == "directory")
+            ]
+            wanted = {*matching, *(above for path in matching for above in ancestors(path))}
+            chosen = {path: there for path, there in chosen.items() if path in wanted}
+        return chosen
+
+
+def check_sendable(found: Mapping[str, Found]) -> None:
+    """Raises PathRefused for what no agent would take."""
+    for path, there in found.items():
+        check_path(path)
+        if there.kind == "file" and there.size > MAX_FILE_SIZE:
+            raise PathRefused(f"{path!r} has {there.size} bytes; at most {MAX_FILE_SIZE} can be sent")
+        if there.kind == "symlink":
+            _check_link(path, there.link)
+    collision = find_collision(found)
+    if collision:
+        raise names_collide(*collision)
+
+
+def sendable_time(found: Found) -> int:
+    """The modification time as it can be sent; times before 1970 become 1970."""
+    return min(max(found.mtime_ns, 0), MAX_TIME)
+
+
+def _check_link(path: str, link: str) -> None:
+    try:
+        link.encode()
+    except UnicodeEncodeError as error:
+        raise PathRefused(f"where {path!r} leads is not valid UTF-8", hint="mend or ignore it") from error
