@@ -1,12 +1,17 @@
 """What this agent can do beyond the base protocol, and makes use of where a primary offers it."""
 
 from agent.wire.bulk import PIECES
-from agent.wire.messages import DEFLATE, Task
+from agent.wire.messages import DEFLATE, NO_TIMES, Task
 
-FEATURES = (DEFLATE, PIECES)
+FEATURES = (DEFLATE, PIECES, NO_TIMES)
 """The features that this agent makes use of."""
 
 
 def agreed(task: Task) -> tuple[str, ...]:
     """The features that a transfer for `task` makes use of."""
     return tuple(feature for feature in FEATURES if feature in task.features)
+
+
+def times_count(task: Task) -> bool:
+    """Whether the times of a task's tree are to be placed."""
+    return NO_TIMES not in task.features

@@ -7,7 +7,7 @@ import trio
 
 from agent.answers import receive
 from agent.errors import PathRefused, RemoteProtocolError
-from agent.features import agreed
+from agent.features import agreed, times_count
 from agent.ignore import Ignore
 from agent.index import MAX_TIME, IndexCheck
 from agent.rules import AgentRules
@@ -38,7 +38,7 @@ async def fetch_index(
     taking = _Taking(channel, task, rules, ignore, reserved)
     if known and RUNS in task.features:
         mine = await trio.to_thread.run_sync(
-            lambda: Known(in_order(known), modes=not task.ignore_permissions)
+            lambda: Known(in_order(known), modes=not task.ignore_permissions, times=times_count(task))
         )
         await channel.send(SyncStart(task=task.id, features=(*use, RUNS), known=mine.told))
         finish, mtime_ns = await taking.take(mine)

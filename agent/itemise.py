@@ -13,6 +13,7 @@ from agent.blocks import block_count, block_digest, block_length
 from agent.changes import Changes, Write
 from agent.commands import check_commands
 from agent.failures import TaskFailed, line_of
+from agent.features import times_count
 from agent.fetch import fetch_index
 from agent.index import PERMISSIONS, parent_of
 from agent.look import Scope, View
@@ -41,7 +42,7 @@ from agent.wire.forecast import (
     Item,
     Sums,
 )
-from agent.wire.messages import ITEMISE, Entry, RenderedContent, Task
+from agent.wire.messages import ITEMISE, NO_TIMES, Entry, RenderedContent, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,9 @@ async def itemise(found: Found, channel: Channel, rules: AgentRules, root_fd: in
     task, view, scope = found.task, found.view, found.scope
     planned = Planned(Changes(), found.foreign)
     if not found.equal:
+        use = (ITEMISE,) if times_count(task) else (ITEMISE, NO_TIMES)
         index, _ = await fetch_index(
-            channel, task, rules, scope.ignore, reserved=scope.forbidden, features=(ITEMISE,)
+            channel, task, rules, scope.ignore, reserved=scope.forbidden, features=use
         )
         planned = await plan(task, index, view, scope, root_fd, only_look=True)
     outlook = Outlook(task, view, planned, found.differing, found.after_done)

@@ -1,13 +1,15 @@
 """Plans the changes of a task: what the index and the view differ in, within the task's policy."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import trio
 
-from agent.changes import Changes, Policy, diff
+from agent.changes import Changes, Policy, Seen, diff
 from agent.failures import TaskFailed
+from agent.features import times_count
 from agent.index import by_path
 from agent.look import Scope, View, look_for
 from agent.wire.messages import Entry, Task
@@ -19,6 +21,8 @@ class Planned:
 
     changes: Changes
     foreign: int
+    index: Sequence[Entry] = ()
+    """What is to be there, with the times that it is to have."""
     stopped: TaskFailed | None = None
 
 
@@ -47,7 +51,7 @@ async def plan(
         on_local_edit=task.on_local_edit,
         ignore_permissions=task.ignore_permissions,
     )
-    run = _Run(index, view, scope)
+    run = _Run(index, view, scope, None if times_count(task) else time.time_ns())
     return await trio.to_thread.run_sync(run.look if only_look else run.plan, policy)
 
 
@@ -56,15 +60,17 @@ class _Run:
     index: Sequence[Entry]
     view: View
     scope: Scope
+    now_ns: int | None
+    """Where times of the tree mean nothing: those of what is written."""
 
     def plan(self, policy: Policy) -> Planned:
         view = self.view
         protected = view.protected(self.scope)
-        changes = diff(
-            self.index, view.seen(), policy, ours=view.ours, ignored=view.ignored, protected=protected
-        )
-        left = view.found.keys() - {entry.path for entry in self.index} - protected
-        return Planned(changes, len(left.difference(changes.delete, changes.remove_first)))
+        seen = view.seen()
+        index = self.index if self.now_ns is None else dated(self.index, seen, self.now_ns)
+        changes = diff(index, seen, policy, ours=view.ours, ignored=view.ignored, protected=protected)
+        left = view.found.keys() - {entry.path for entry in index} - protected
+        return Planned(changes, len(left.difference(changes.delete, changes.remove_first)), index)
 
     def look(self, policy: Policy) -> Planned:
         try:
@@ -75,5 +81,21 @@ class _Run:
             planned = self.plan(msgspec.structs.replace(policy, max_delete=1.0, allow_empty=True))
         except TaskFailed:
             # Something stands in the way, so that there is nothing that could be done.
-            return Planned(Changes(), self.view.foreign(self.scope), stopped)
-        return Planned(planned.changes, planned.foreign, stopped)
+            return Planned(Changes(), self.view.foreign(self.scope), stopped=stopped)
+        return Planned(planned.changes, planned.foreign, planned.index, stopped)
+
+
+def dated(index: Sequence[Entry], seen: Mapping[str, Seen], now_ns: int) -> list[Entry]:
+    """An index whose own times mean nothing, with those that its files and links get.
+
+    What is the same keeps its time, and what is written is of now, as where git checks a commit out: a new
+    content never has the time of the one before. A directory is given none.
+    """
+
+    def time_of(entry: Entry) -> int:
+        if entry.kind == "directory":
+            return 0
+        there = seen.get(entry.path)
+        return there.mtime_ns if there is not None and there.holds(entry) else now_ns
+
+    return [msgspec.structs.replace(entry, mtime_ns=time_of(entry)) for entry in index]

@@ -45,12 +45,13 @@ class Known:
 
     entries: Sequence[Entry]
     modes: bool = True
+    times: bool = True
     runs: Runs = field(init=False)
     told: KnownRuns = field(init=False)
 
     def __post_init__(self) -> None:
         length = length_for(len(self.entries))
-        runs = runs_of(self.entries, length, modes=self.modes)
+        runs = runs_of(self.entries, length, modes=self.modes, times=self.times)
         # Paths may be chosen so that the cut is finer; a bound is a bound.
         digests = b"".join(runs.digests[:MAX_RUNS])
         object.__setattr__(self, "runs", runs)
@@ -77,8 +78,8 @@ def length_for(entries: int) -> int:
     return length
 
 
-def runs_of(entries: Sequence[Entry], length: int, *, modes: bool = True) -> Runs:
-    """Cuts entries in path order; without `modes`, digests leave permissions out."""
+def runs_of(entries: Sequence[Entry], length: int, *, modes: bool = True, times: bool = True) -> Runs:
+    """Cuts entries in path order; without `modes`, digests leave permissions out, without `times` those."""
     mask = length - 1
     crc = zlib.crc32
     # A CRC alone is linear: numbered names would be cut finely in some places and hardly in others.
@@ -86,7 +87,8 @@ def runs_of(entries: Sequence[Entry], length: int, *, modes: bool = True) -> Run
     if entries and (not bounds or bounds[0]):
         bounds.insert(0, 0)
     bounds.append(len(entries))
-    said = entries if modes else [msgspec.structs.replace(entry, mode=0) for entry in entries]
+    left_out = ({} if modes else {"mode": 0}) | ({} if times else {"mtime_ns": 0})
+    said = [msgspec.structs.replace(entry, **left_out) for entry in entries] if left_out else entries
     digests = [
         hashlib.blake2b(_encode(said[start:end]), digest_size=RUN_DIGEST).digest()
         for start, end in pairwise(bounds)

@@ -132,7 +132,7 @@ class _Run:
                 known=known_entries(self._manifest, scope),
             )
             planned = await plan(task, index, self._view, scope, target.fd if target is not None else None)
-            changes, self._foreign = planned.changes, planned.foreign
+            index, changes, self._foreign = planned.index, planned.changes, planned.foreign
             self._local_edits = changes.local_edits
         established = await self._apply(index, changes, differing, equal=equal)
         await self._run_after()

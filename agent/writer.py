@@ -313,9 +313,8 @@ class Writer:
         with Folders(self.root_fd) as folders:
             for entry in sorted(entries, key=lambda entry: entry.path, reverse=True):
                 with contextlib.suppress(FileNotFoundError, PathRefused):
-                    self._change(
-                        folders, entry.path, entry.mode & PERMISSIONS if modes else None, entry.mtime_ns
-                    )
+                    mode = entry.mode & PERMISSIONS if modes else None
+                    self._change(folders, entry.path, mode, entry.mtime_ns or None)
 
     def touch(self, entries: Iterable[Entry]) -> None:
         """Gives files whose content is right the mode and time of the tree."""

@@ -14,7 +14,7 @@ import trio
 
 from agent.backoff import Backoff
 from agent.errors import RemoteProtocolError, TransferFailed, TrueupError
-from agent.wire.messages import ITEMISE, Command, Removal, Task, TaskReport, Work
+from agent.wire.messages import ITEMISE, NO_TIMES, Command, Removal, Task, TaskReport, Work
 from reconciler.deploy.request import NodeCommand
 from reconciler.desired import DesiredSync
 from reconciler.errors import JournalUnavailable, StepFailed
@@ -156,7 +156,8 @@ class Fleet:
         Raises TaskFailed where the agent could not tell, AgentUnreachable, AgentTooOld.
         """
         observing = sync_task(uuid.uuid4().hex, sync, source.tree, observe=True)
-        task = msgspec.structs.replace(observing, features=(*observing.features, ITEMISE))
+        times = () if source.times else (NO_TIMES,)
+        task = msgspec.structs.replace(observing, features=(*observing.features, ITEMISE, *times))
         itemising = Itemising()
         report = await self._hub.run_task(sync.target.node, task, source, serve=itemising.serve)
         if report.state == "FAILED":

@@ -43,6 +43,10 @@ PHASES = ("wait", "look", "copy", "place", "command")
 RUNS = "runs"
 """The feature of sending no entries that the agent has: see `KnownRuns`."""
 
+NO_TIMES = "no_times"
+"""The feature of a tree whose times mean nothing, as that of a checkout: what is the same keeps its time on
+the host, and what is written gets the time when it is. Where it is agreed on, all times sent are 0."""
+
 ITEMISE = "itemise"
 """Feature of an observing task: say with `Forecast` what a task that is the same but for that would do."""
 

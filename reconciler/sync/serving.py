@@ -17,7 +17,7 @@ from agent.index import directory_entry, file_entry, split_batches, symlink_entr
 from agent.scan import Found, found_from, hash_files, scan
 from agent.wire.bulk import PIECES, BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.channel import Channel
-from agent.wire.messages import DEFLATE, RUNS, Entry, SyncStart, Task, TaskReport
+from agent.wire.messages import DEFLATE, NO_TIMES, RUNS, Entry, SyncStart, Task, TaskReport
 from reconciler.errors import LookFailed
 from reconciler.sync.bandwidth import FREELY, Line, Throttle
 from reconciler.sync.frames import Frame, Frames, Part, read_frame
@@ -43,6 +43,7 @@ class TreeSource:
 
     `entries` are in path order; `found` has the state of each file when it was read, so that one that
     changes later is not served as what it was. `warnings` names what can't be sent.
+    `mtime_ns` is the directory's own. Without `times` those of the entries mean nothing, and are 0.
     """
 
     directory: Path
@@ -54,7 +55,7 @@ class TreeSource:
     batches: tuple[tuple[Entry, ...], ...]
     found: dict[str, Found]
     mtime_ns: int
-    """Of the directory itself."""
+    times: bool = True
     runs: TreeRuns = field(default_factory=TreeRuns, compare=False)
     throttle: Throttle = FREELY
     """What contents have to pass on their way to the agent."""
@@ -67,7 +68,8 @@ class TreeSource:
 
     def offered(self, task: Task) -> Task:
         """A task that tells the agent how this will be served."""
-        features = (*task.features, RUNS, PIECES, *(() if self.compression == "off" else (DEFLATE,)))
+        packing, times = () if self.compression == "off" else (DEFLATE,), () if self.times else (NO_TIMES,)
+        features = (*task.features, RUNS, PIECES, *packing, *times)
         return msgspec.structs.replace(task, features=features, patience=self.throttle.patience)
 
     @classmethod

@@ -5,14 +5,17 @@ However many targets a project has, its tree is checked out, built, scanned and 
 """
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+import msgspec
 import structlog
 import trio
 
 from agent.errors import PathRefused
+from agent.index import split_batches
 from reconciler.apply import Details
 from reconciler.deploy.build import BuildRequest, run_build
 from reconciler.deploy.context import RunContext
@@ -96,7 +99,7 @@ class ProjectSources:
         async with self._lock(sync):
             if key not in self._trees:
                 directory = _below(await self._checkout(sync), sync)
-                self._trees[key] = await TreeSource.build(
+                tree = await TreeSource.build(
                     directory,
                     ignore=sync.ignore,
                     include=target.include,
@@ -104,6 +107,7 @@ class ProjectSources:
                     reserved=tuple(file.path for file in project.files),
                     ignore_permissions=project.sync.ignore_permissions,
                 )
+                self._trees[key] = await trio.to_thread.run_sync(without_times, tree)
             return self._trees[key]
 
     def _lock(self, sync: DesiredSync) -> trio.Lock:
@@ -118,6 +122,12 @@ class ProjectSources:
                 checkout(mirror, key[1], under=self._checkouts)
             )
         return self._directories[key]
+
+
+def without_times(source: TreeSource) -> TreeSource:
+    """A tree that was just put together: its times say when that was, and would be others each time."""
+    entries = tuple(msgspec.structs.replace(entry, mtime_ns=0) for entry in source.entries)
+    return replace(source, entries=entries, batches=tuple(split_batches(entries)), times=False)
 
 
 def _below(checkout: Path, sync: DesiredSync) -> Path:

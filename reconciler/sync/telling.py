@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from agent.errors import RemoteProtocolError
 from agent.index import split_batches
 from agent.runs import Runs, check_known, compare_runs, runs_of
 from agent.wire.channel import Channel
-from agent.wire.messages import Entry, IndexBegin, IndexEnd, IndexFile, KnownRuns, SyncStart
+from agent.wire.messages import NO_TIMES, Entry, IndexBegin, IndexEnd, IndexFile, KnownRuns, SyncStart
 
 if TYPE_CHECKING:
     from reconciler.sync.serving import TreeSource
@@ -22,12 +23,12 @@ class TreeRuns:
     """The runs of one tree, made once for all agents that have runs of the same kind."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[int, bool], Runs] = {}
+        self._made: dict[tuple[int, bool, bool], Runs] = {}
         self._lock = trio.Lock()
 
-    async def of(self, entries: Sequence[Entry], known: KnownRuns) -> Runs:
+    async def of(self, entries: Sequence[Entry], known: KnownRuns, *, dated: bool) -> Runs:
         async with self._lock:
-            kind = (known.length, known.modes)
+            kind = (known.length, known.modes, dated)
             made = self._made.get(kind)
             if made is None:
                 if len(self._made) == _KINDS:
@@ -40,17 +41,22 @@ class TreeRuns:
 
 async def send_index(channel: Channel, source: "TreeSource", start: SyncStart) -> None:
     """Answers an agent that has asked for the index. Raises RemoteProtocolError for runs that are none."""
-    same, batches = b"", source.batches
+    same, entries, batches, mtime_ns = b"", source.entries, source.batches, source.mtime_ns
+    timeless = not source.times and NO_TIMES in start.features
+    if timeless:
+        mtime_ns = 0
+    elif not source.times:
+        entries, batches = await trio.to_thread.run_sync(_dated, entries, mtime_ns)
     if start.known is not None:
         check_known(start.known)
-        runs = await source.runs.of(source.entries, start.known)
+        runs = await source.runs.of(entries, start.known, dated=not timeless)
         same, batches = await trio.to_thread.run_sync(_rest, start.known, runs)
     await channel.send(
         IndexBegin(
             task=start.task,
             entries=len(source.entries),
             bytes=source.bytes,
-            mtime_ns=source.mtime_ns,
+            mtime_ns=mtime_ns,
             same=same,
         )
     )
@@ -62,6 +68,14 @@ async def send_index(channel: Channel, source: "TreeSource", start: SyncStart) -
 def _rest(known: KnownRuns, runs: Runs) -> tuple[bytes, tuple[tuple[Entry, ...], ...]]:
     same, rest = compare_runs(known, runs)
     return same, tuple(split_batches(rest))
+
+
+def _dated(
+    entries: Sequence[Entry], mtime_ns: int
+) -> tuple[tuple[Entry, ...], tuple[tuple[Entry, ...], ...]]:
+    """For an agent that takes times for what they say: all are when the tree was put there."""
+    made = tuple(msgspec.structs.replace(entry, mtime_ns=mtime_ns) for entry in entries)
+    return made, tuple(split_batches(made))
 
 
 def out_of_place(message: object) -> RemoteProtocolError:

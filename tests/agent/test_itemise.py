@@ -34,15 +34,19 @@ def source(tmp_path: Path) -> Path:
 
 
 async def itemise(
-    source: Path, host: Host, *, features: tuple[str, ...] = (ITEMISE,), **changes: Any
+    source: Path | TreeSource, host: Host, *, features: tuple[str, ...] = (ITEMISE,), **changes: Any
 ) -> tuple[TaskReport, Itemising]:
     """An observing task with both ends real."""
     rendered = changes.get("rendered", ())
-    tree = await TreeSource.build(
-        source,
-        ignore=changes.get("ignore", ()),
-        reserved=[file.path for file in rendered],
-        ignore_permissions=changes.get("ignore_permissions", False),
+    tree = (
+        source
+        if isinstance(source, TreeSource)
+        else await TreeSource.build(
+            source,
+            ignore=changes.get("ignore", ()),
+            reserved=[file.path for file in rendered],
+            ignore_permissions=changes.get("ignore_permissions", False),
+        )
     )
     task = host.task(tree.tree, observe=True, features=features, **changes)
     primary, agent = channel_pair()

@@ -76,6 +76,8 @@ async def test_all_targets_come_from_one_checkout_and_one_build(tmp_path: Path) 
             ["index.html", "x.map"],
             ["index.html"],
         ]
+        assert [tree.times for tree in trees] == [False, False]
+        assert {entry.mtime_ns for tree in trees for entry in tree.entries} == {0}
         assert len(list((tmp_path / "checkouts").glob("tree-*"))) == 1
     assert (tmp_path / "built").read_text() == "built\n"
     assert list((tmp_path / "checkouts").glob("tree-*")) == []
