@@ -122,8 +122,8 @@ class Application:
                     changes.writes,
                     [
                         Shelf(self._writer.root_fd, self._view.contents()),
-                        *self._shelves,
                         Shelf(self._writer.staging_fd, left, partial=True),
+                        *self._shelves,
                     ],
                 ),
                 paced=self._task.durability == "paced",

@@ -67,9 +67,12 @@ class Outlook:
     planned: Planned
     differing: Sequence[RenderedContent]
     after_done: bool
+    shelves: Sequence[Shelf] = ()
 
 
-async def itemise(found: Found, channel: Channel, rules: AgentRules, root_fd: int | None) -> None:
+async def itemise(
+    found: Found, channel: Channel, rules: AgentRules, root_fd: int | None, shelves: Sequence[Shelf] = ()
+) -> None:
     """Says in bounded batches what would be done, and which guards would stop it.
 
     Raises what taking an index raises.
@@ -82,7 +85,7 @@ async def itemise(found: Found, channel: Channel, rules: AgentRules, root_fd: in
             channel, task, rules, scope.ignore, reserved=scope.forbidden, features=use
         )
         planned = await plan(task, index, view, scope, root_fd, only_look=True)
-    outlook = Outlook(task, view, planned, found.differing, found.after_done)
+    outlook = Outlook(task, view, planned, found.differing, found.after_done, shelves)
 
     def work() -> list[Forecast]:
         return list(_batches(task.id, *_forecast(outlook, _guards(outlook, rules, root_fd))))
@@ -122,8 +125,8 @@ def _check_room(path: str, rules: AgentRules, root_fd: int | None, writes: Seque
 
 def _forecast(outlook: Outlook, guards: Sequence[Guard]) -> tuple[list[Item], Sums]:
     changes, view = outlook.planned.changes, outlook.view
-    # The target's own alone: its descriptor is not needed to know what it holds.
-    sources = find_sources(changes.writes, [Shelf(-1, view.contents())])
+    # The target's own descriptor is not needed to know what it holds.
+    sources = find_sources(changes.writes, [Shelf(-1, view.contents()), *outlook.shelves])
     # These are away before a block of theirs could be read.
     gone_first = {*changes.save_first, *changes.remove_first}
     saved = frozenset(changes.save_first)
@@ -175,7 +178,7 @@ def _written(write: Write, view: View, sources: Sources, gone: Collection[str]) 
     for number in range(block_count(entry.size)):
         source = sources.blocks.get(block_digest(entry.blocks, number))
         length = block_length(entry.size, number)
-        if source is None or source.path in gone:
+        if source is None or (source.shelf == 0 and source.path in gone):
             requested += length
         else:
             reused += length

@@ -7,6 +7,7 @@ sent; what was changed in the current one is put right in place.
 """
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,10 @@ from agent.commands import check_commands, run_after
 from agent.errors import TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, shortened
 from agent.ignore import Ignore
+from agent.kept import shelves_of
 from agent.manifest import manifest_path
 from agent.pruning import discard, forget_others
+from agent.reuse import Shelf
 from agent.rules import AgentRules
 from agent.site import Site
 from agent.target import Target, check_target, open_target, private_inside
@@ -165,7 +168,7 @@ class _Run:
             self._found = await self._work_at(current, observe=True, features=(), rendered=files)
 
     async def _work_at(self, name: str, **changes: object) -> TaskReport:
-        """Runs a task for one version, as if that were a target of its own."""
+        """Runs a task for one version, as if that were a target of its own; it may borrow from the others."""
         task = msgspec.structs.replace(
             self._task,
             target_path=version_path(self._task.target_path, name),
@@ -173,7 +176,15 @@ class _Run:
             after=(),
             **changes,
         )
-        return await run_task(task, self._channel, rules=self._rules, state_dir=self._inner)
+        record, shelves = self._record, list[Shelf]()
+        with ExitStack() as stack:
+            if record is not None and (not task.observe or task.features):
+                shelves = await trio.to_thread.run_sync(
+                    lambda: shelves_of(record, self._inner, self._rules.roots, but=name, close_with=stack)
+                )
+            return await run_task(
+                task, self._channel, rules=self._rules, state_dir=self._inner, shelves=shelves
+            )
 
     def _after_done(self) -> bool:
         after, record = self._task.after, self._record

@@ -64,14 +64,16 @@ def find_sources(writes: Sequence[Write], shelves: Sequence[Shelf]) -> Sources:
     """For each wanted block that some file on a shelf holds, one place where it is; and for each file to
     write one that had its name, or else one that shares a block with it. Pure.
 
-    The first shelf that has something counts.
+    The first shelf that has something counts, and where all blocks were found no other is looked through.
     """
     wanted = {digest for write in writes for digest in _digests(write.entry.blocks)}
     paths = {write.entry.path for write in writes if write.entry.size}
     found: dict[bytes, Source] = {}
     olds: dict[str, Old] = {}
     sizes: dict[tuple[int, str], int] = {}
-    for number, shelf in enumerate(shelves if wanted else ()):
+    for number, shelf in enumerate(shelves):
+        if len(found) == len(wanted):
+            break
         for path, size, blocks in shelf.contents:
             if path in paths and path not in olds and not shelf.partial:
                 olds[path] = Old(number, path, size)

@@ -22,6 +22,7 @@ from agent.planning import plan
 from agent.pulse import FLUSH_SECONDS, quiet
 from agent.recall import recall, remember
 from agent.record import established_digest, record, wait_for_clock
+from agent.reuse import Shelf
 from agent.rules import AgentRules
 from agent.scope import check_task, known_entries, scope_of
 from agent.staging import sweep_staging
@@ -38,14 +39,17 @@ from agent.wire.messages import (
 from agent.writer import Writer
 
 
-async def run_task(task: Task, channel: Channel, *, rules: AgentRules, state_dir: Path) -> TaskReport:
+async def run_task(
+    task: Task, channel: Channel, *, rules: AgentRules, state_dir: Path, shelves: Sequence[Shelf] = ()
+) -> TaskReport:
     """Does what `task` asks, within `rules`, and reports; the caller sends the report.
 
     Each path holds its old or its new content, whatever happens. All that can go wrong on this host or in
     what the primary sends is a FAILED report, and leaves nothing in staging. Raises TransferFailed once the
-    session is gone; what came is left in staging then, and the next task carries on from there.
+    session is gone; what came is left in staging then, and the next task carries on from there. `shelves`
+    are directories besides the target, open until this returns, from which blocks may be taken.
     """
-    run = _Run(task, channel, rules, state_dir)
+    run = _Run(task, channel, rules, state_dir, shelves)
     try:
         return await run.run()
     except TransferFailed:
@@ -64,11 +68,14 @@ async def run_task(task: Task, channel: Channel, *, rules: AgentRules, state_dir
 
 
 class _Run:
-    def __init__(self, task: Task, channel: Channel, rules: AgentRules, state_dir: Path) -> None:
+    def __init__(
+        self, task: Task, channel: Channel, rules: AgentRules, state_dir: Path, shelves: Sequence[Shelf]
+    ) -> None:
         self._task = task
         self._channel = channel
         self._rules = rules
         self._state_dir = state_dir
+        self._shelves = shelves
         self._manifest_path = manifest_path(state_dir, task.target_path)
         self._durable = task.durability != "none"
         self._itemises = task.observe and ITEMISE in task.features
@@ -186,7 +193,7 @@ class _Run:
         fd = self._target.fd if self._target is not None else None
         equal = fd is not None and self._observed == self._task.tree
         found = Found(self._task, self._view, scope, differing, self._foreign, self._after_done, equal)
-        await itemise(found, self._channel, self._rules, fd)
+        await itemise(found, self._channel, self._rules, fd, self._shelves)
 
     # --- doing it ------------------------------------------------------------------------------
 
@@ -224,7 +231,7 @@ class _Run:
             on_local_edit=task.on_local_edit,
             ignore_permissions=task.ignore_permissions,
         )
-        application = Application(task, self._channel, self._rules, writer, self._view)
+        application = Application(task, self._channel, self._rules, writer, self._view, self._shelves)
         try:
             if changes or differing:
                 await application.run(index, changes, differing)

@@ -70,7 +70,7 @@ class TargetFiles(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     files_written: int = 0
     files_deleted: int = 0
     requested_bytes: int = 0
-    """That would travel, before compression; no more than that."""
+    """That would travel at most: blocks that only moved or differ little are found in the sync alone."""
     reused_bytes: int = 0
     foreign: int = 0
     ignored: int = 0

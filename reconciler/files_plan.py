@@ -115,4 +115,5 @@ def _sums(target: TargetFiles) -> str:
 
 def _bytes_of(requested: int, reused: int) -> str:
     there = f", {size(reused)} is there" if reused else ""
-    return f"{size(requested)} to send{there}"
+    # Parts of a file that moved, or that differ little, are found in the sync alone.
+    return f"at most {size(requested)} to send{there}" if requested else f"nothing to send{there}"

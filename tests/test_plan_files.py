@@ -52,10 +52,10 @@ async def test_what_a_sync_would_do_to_files(tmp_path: Path) -> None:
             assert f": web-1:{root}/site to main@" in head
             assert lines == [
                 "  delete  \\x1b[31mred",
-                "  update  a.html  (6 B to send)",
-                "  create  b.html  (4 B to send)",
-                "  create  new.html  (5 B to send)",
-                "  2 create, 1 delete, 1 update; 15 B to send",
+                "  update  a.html  (at most 6 B to send)",
+                "  create  b.html  (at most 4 B to send)",
+                "  create  new.html  (at most 5 B to send)",
+                "  2 create, 1 delete, 1 update; 1at most 5 B to send",
             ]
             assert "  unknown: AwaitingPairing: web-2 has never been paired" in unknown
             document = (await primary.ask_locally("GET", "/api/sync/projects/site/files")).json()

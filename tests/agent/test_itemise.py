@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 
 from agent.blocks import MIN_BLOCK
 from agent.errors import RemoteProtocolError
-from agent.task import run_task
 from agent.wire.forecast import MAX_ITEMS, Forecast, Item, Sums
 from agent.wire.messages import ITEMISE, RenderedContent, TaskReport
+from agent.work import run_work
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
 from tests.agent.syncing import Host, Outcome, Tree, read_tree, synchronise, write_tree
@@ -58,7 +58,7 @@ async def itemise(
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
-            await agent.send(await run_task(task, agent, rules=host.rules, state_dir=host.state))
+            await agent.send(await run_work(task, agent, rules=host.rules, state_dir=host.state))
     return reports[0], itemising
 
 
