@@ -56,9 +56,7 @@ async def sync(source: TreeSource, host: Host, **changes: Any) -> tuple[Outcome,
     sent = 0
 
     def prepare(primary: MemoryChannel, _agent: MemoryChannel) -> None:
-        def count(
-            message: AnyMessage, payload: bytes | None
-        ) -> list[tuple[AnyMessage, bytes | None]]:
+        def count(message: AnyMessage, payload: bytes | None) -> list[tuple[AnyMessage, bytes | None]]:
             nonlocal sent
             sent += len(message.entries) if isinstance(message, IndexFile) else 0
             return [(message, payload)]
@@ -169,9 +167,7 @@ async def test_a_mode_alone_is_changed_without_the_time(tmp_path: Path, host: Ho
 def test_what_is_written_is_of_now_and_what_is_the_same_keeps_its_time() -> None:
     index = [file("changed", b"2", 0), file("new", b"3", 0), file("same", b"1", 0)]
     seen = {
-        entry.path: Seen(
-            kind="file", mode=entry.mode, size=entry.size, mtime_ns=5, blocks=blocks, ours=True
-        )
+        entry.path: Seen(kind="file", mode=entry.mode, size=entry.size, mtime_ns=5, blocks=blocks, ours=True)
         for entry, blocks in ((index[0], b"1".ljust(32)), (index[2], index[2].blocks))
     }
     assert {entry.path: entry.mtime_ns for entry in dated(index, seen, 9)} == {
