@@ -4,6 +4,9 @@ Unlike `trio.SSLStream` it sends the alert when it refuses a handshake, so that 
 was refused, and it takes all records that have arrived in one go instead of one (of 16 KiB) at a time,
 which costs bulk data far fewer turns of the event loop. It does less besides: there is no renegotiation
 in TLS 1.3, and ends are not negotiated, because the frames inside say whether anything is missing.
+
+While several connections send large pieces at once, these are encrypted in worker threads (`agent.spread`).
+OpenSSL's object for a connection is not made for two threads, so that receiving waits meanwhile.
 """
 
 import os
@@ -12,6 +15,8 @@ import ssl
 from contextlib import suppress
 
 import trio
+
+from agent.spread import LARGE, SHARED, Spread
 
 _RECEIVE = 1024 * 1024
 
@@ -27,8 +32,20 @@ processor's cache, and is neither zeroed nor given back for each read. Nothing w
 class TLSStream(trio.abc.Stream):
     """At most one task may receive and one may send at a time. `do_handshake` comes before both."""
 
-    def __init__(self, transport: trio.abc.Stream, context: ssl.SSLContext, *, server_side: bool) -> None:
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        spread: Spread = SHARED,
+    ) -> None:
         self.transport = transport
+        self._spread = spread
+        self._apart: trio.Event | None = None
+        """Set when a thread has encrypted for this connection; None while none does, or is waited for."""
+        self._torn = False
+        """Whether records were made and perhaps not all of them sent, so that no more can follow."""
         if isinstance(transport, trio.SocketStream):
             # trio lets 16 KiB wait in the kernel, which is a turn of the event loop for each.
             transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
@@ -60,6 +77,7 @@ class TLSStream(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """All that has arrived, up to `max_bytes`; empty at the end, whether it was announced or not."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        await self._wait_for_thread()
         waited = False
         while True:
             # Only once there is something: thousands of connections that wait must cost no memory.
@@ -96,14 +114,46 @@ class TLSStream(trio.abc.Stream):
         return bytes(_plaintext[:size])
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypts all of `data` before it sends the first byte of it; pass it in moderate pieces."""
+        """Encrypts all of `data` before it sends the first byte of it; pass it in moderate pieces.
+
+        Where it is cancelled on the way, nothing more can be sent: the peer would miss records.
+        """
+        if self._torn:
+            raise trio.BrokenResourceError("an earlier message was sent in part only")
+        if len(data) < LARGE:
+            await self._send(self._encrypt(data))
+            return
+        with self._spread.sending():
+            await self._send(await self._encrypt_apart(data) if self._spread.pays else self._encrypt(data))
+
+    def _encrypt(self, data: bytes | bytearray | memoryview) -> bytes:
+        self._torn = True
         try:
             view = memoryview(data)
             while view:
                 view = view[self._ssl.write(view) :]
         except ssl.SSLError as error:
             raise trio.BrokenResourceError("the TLS connection broke") from error
-        await self._flush()
+        return self._outgoing.read()
+
+    async def _encrypt_apart(self, data: bytes | bytearray | memoryview) -> bytes:
+        self._apart = trio.Event()
+        try:
+            return await self._spread.run(lambda: self._encrypt(data))
+        finally:
+            self._apart.set()
+            self._apart = None
+
+    async def _send(self, ciphertext: bytes) -> None:
+        await self.transport.send_all(ciphertext)
+        self._torn = False
+
+    async def _wait_for_thread(self) -> None:
+        """Before anything is done with the connection's own memory; at most as long as a piece of each
+        connection takes."""
+        while self._apart is not None:
+            with trio.CancelScope(shield=True):  # bytes that were read must not be lost
+                await self._apart.wait()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.transport.wait_send_all_might_not_block()
@@ -117,6 +167,9 @@ class TLSStream(trio.abc.Stream):
             data: bytes | bytearray | memoryview = _ciphertext[:size]
         else:
             data = await self.transport.receive_some(_RECEIVE)
+        if self._apart is not None:
+            data = bytes(data)  # others pass through the same memory
+            await self._wait_for_thread()
         if data:
             self._incoming.write(data)
         else:
