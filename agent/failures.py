@@ -21,6 +21,9 @@ _REASONS: Final = {
     errno.ETXTBSY: ("Busy", "something in use is in the way"),
 }
 
+_MOVED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR)
+"""What the system says when somebody else moves, makes or replaces things where a task is at work."""
+
 MAX_WARNINGS: Final = 50
 MAX_WARNING: Final = 400
 
@@ -50,15 +53,22 @@ def code_of(error: Exception) -> str:
     if isinstance(error, TrueupError):
         return error.reason
     if isinstance(error, OSError):
-        return _REASONS.get(error.errno or 0, ("FileSystemError", ""))[0]
+        return _reason_of(error)[0]
     return "InternalError"
+
+
+def _reason_of(error: OSError) -> tuple[str, str]:
+    # In a target all names are relative; with an absolute one it is something of the agent's own.
+    if error.errno in _MOVED and not str(error.filename or "").startswith("/"):
+        return "TargetChanged", "somebody else changes the target; it is tried again"
+    return _REASONS.get(error.errno or 0, ("FileSystemError", ""))
 
 
 def line_of(error: Exception) -> str:
     """One line for a person: what went wrong, where, and what to do."""
     if isinstance(error, OSError):
         where = f"{error.filename!r}: " if error.filename else ""
-        hint = _REASONS.get(error.errno or 0, ("", ""))[1]
+        hint = _reason_of(error)[1]
         what = error.strerror or type(error).__name__
         return f"{where}{what}" + (f"; {hint}" if hint else "")
     return " ".join(str(error).split()) or type(error).__name__

@@ -122,6 +122,8 @@ class Agent:
         self._max_tasks = max_tasks
         self._drift = drift
         self._live: _Live | None = None
+        self._newest = 0
+        """The highest epoch that any primary has shown since this agent runs."""
         self._successor: _Live | None = None
         """A session with a newer primary, found while the one before was unsure, and not served yet."""
         self._draw = draw
@@ -237,6 +239,10 @@ class Agent:
             raise
 
         def on_task(task: Work, channel: TaskChannel) -> None:
+            if answer.epoch < self._newest:
+                # It has been succeeded since, although nobody serves this agent yet.
+                session.end(LinkLost("another primary has succeeded this one"))
+                return
             # A primary that gives us work is a good one, however short the session: one that only makes
             # passes goes away after each.
             self._backoff.reset()
@@ -338,6 +344,7 @@ class Agent:
         raise LinkLost(f"{address}: no answer to the hello within {HANDSHAKE_DEADLINE:g} seconds")
 
     async def _check_epoch(self, address: Address, epoch: int) -> None:
+        self._newest = max(self._newest, epoch)
         newest = await trio.to_thread.run_sync(self._memory.epoch)
         if epoch < newest:
             raise ConnectionRefused(

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent import tls
 from agent.address import Address
 from agent.backoff import Backoff
-from agent.dial import SESSION_PREFACE, Dialled, dial
+from agent.dial import SESSION_PREFACE, Dial, Dialled, dial
 from agent.drift import DriftWatch
 from agent.link import BULK_TIMING, Link
 from agent.memory import Memory
@@ -95,6 +95,7 @@ class Setup:
         primaries: tuple[Address, ...] = (),
         drift: DriftWatch | None = None,
         sleep: Callable[[float], Awaitable[None]] = trio.sleep,
+        dial: Dial = dial,
     ) -> Agent:
         """An agent that reconnects without waiting."""
         identity = Identity(
@@ -107,6 +108,7 @@ class Setup:
             Board(node.memory.state_dir, node=node.name, version="test"),
             runner,
             drift=drift,
+            dial=dial,
             backoff=Backoff(first=0.001, longest=0.01),
             sleep=sleep,
         )

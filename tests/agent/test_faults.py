@@ -255,6 +255,9 @@ async def test_a_cancelled_task_leaves_no_descriptor_and_what_it_staged_alone(tm
         (errno.EMFILE, "TooManyOpenFiles"),
         (errno.EXDEV, "CrossesFileSystems"),
         (errno.EINVAL, "FileSystemError"),
+        (errno.ENOENT, "TargetChanged"),
+        (errno.ENOTDIR, "TargetChanged"),
+        (errno.ENOTEMPTY, "TargetChanged"),
     ],
 )
 @pytest.mark.parametrize("function", ["pwrite", "rename", "mkdir", "utime"])

@@ -4,13 +4,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.address import Address
+from agent.dial import Dial, Dialled, dial
+from agent.link import LinkLost
 from agent.session import SPREAD
-from agent.wire.messages import LEADING, UNSURE
+from agent.wire.channel import Channel
+from agent.wire.messages import LEADING, UNSURE, TaskReport, Work
+from reconciler.sync.watch import AgentUnreachable
 from tests.connected import DEADLINE, Node, Setup, make_node, make_task, running_hub, until
 
 
@@ -22,6 +28,8 @@ class Two:
     second: Setup
     node: Node
     slept: list[float]
+    ran: list[str]
+    """The ids of the tasks that the agent took on."""
 
     async def until_at(self, setup: Setup) -> None:
         assert await setup.hub.wait_connected(["web-1"], 60) == {"web-1"}
@@ -32,10 +40,15 @@ class Two:
 
 
 @asynccontextmanager
-async def two_primaries(tmp_path: Path, *, epochs: tuple[int, int]) -> AsyncIterator[Two]:
+async def two_primaries(tmp_path: Path, *, epochs: tuple[int, int], dial: Dial = dial) -> AsyncIterator[Two]:
     """The agent is at the first."""
     key, node = Ed25519PrivateKey.generate(), make_node(tmp_path)
     slept: list[float] = []
+    ran: list[str] = []
+
+    async def run(task: Work, channel: Channel) -> TaskReport:
+        ran.append(task.id)
+        return TaskReport(task=task.id, state="SUCCESS")
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
@@ -49,8 +62,8 @@ async def two_primaries(tmp_path: Path, *, epochs: tuple[int, int]) -> AsyncIter
     ):
         node.memory.remember_server(first.hub.fingerprint)
         primaries = (first.address, second.address)
-        nursery.start_soon(first.agent(node, primaries=primaries, sleep=sleep).run)
-        two = Two(first, second, node, slept)
+        nursery.start_soon(first.agent(node, run, primaries=primaries, sleep=sleep, dial=dial).run)
+        two = Two(first, second, node, slept, ran)
         await two.until_at(first)
         yield two
         nursery.cancel_scope.cancel()
@@ -92,6 +105,35 @@ async def test_the_successor_of_a_primary_that_is_unsure_is_looked_for_and_found
         two.second.hub.stand(UNSURE)
         await two.second.hub.ping("web-1")
         assert await two.first.hub.wait_connected(["web-1"], 2 * SPREAD) == set()
+
+
+async def test_a_session_with_one_that_was_succeeded_takes_no_task_any_more(tmp_path: Path) -> None:
+    """The newer one was met on a connection, and then could not be reached: nobody serves the agent."""
+    once: list[Address] = []
+    blocked: list[Address] = []
+    lost = trio.Event()
+
+    async def dial_once(address: Address, *given: Any, **named: Any) -> Dialled:
+        if address in blocked:
+            lost.set()
+            raise LinkLost(f"{address}: cannot be reached")
+        if address in once:
+            blocked.append(address)  # its control connection alone comes about
+        return await dial(address, *given, **named)
+
+    async with two_primaries(tmp_path, epochs=(1, 2), dial=dial_once) as two:
+        once.append(two.second.address)
+        two.first.hub.stand(UNSURE)
+        with trio.fail_after(DEADLINE):
+            await lost.wait()
+        assert two.first.hub.connected() == {"web-1"}
+        with pytest.raises(AgentUnreachable, match="went away during the task"):
+            await two.first.hub.run_task("web-1", make_task("late"), None)
+        assert "late" not in two.ran
+        once.clear()
+        blocked[:] = [two.first.address]
+        await two.until_at(two.second)
+        assert two.ran == ["t", "t"]
 
 
 @pytest.mark.parametrize("epoch", [5, 4], ids=["same-epoch", "older-epoch"])

@@ -13,6 +13,7 @@ from reconciler.spec.model import Retry
 from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.hub import AgentTooOld
 from reconciler.sync.serving import TreeSource, serve_task
+from reconciler.sync.sources import without_times
 from tests import older_agents
 from tests.agentprocess import agent_process, run_agent_command
 from tests.connected import running_hub
@@ -25,6 +26,7 @@ SPEC = (
     "projects: {{site: {{repository: app, branch: main, path: site, sync: {{nodes: [{{node_id: web-1,"
     " target_path: {target}}}]}}}}}}\n"
 )
+RELEASES = SPEC.replace("sync: {{nodes", "sync: {{strategy: release, nodes")
 
 
 def fill(source: Path) -> None:
@@ -67,10 +69,12 @@ async def test_an_older_agent_is_served(tmp_path: Path, protocol: int) -> None:
                 assert await setup.hub.ping("web-1") > 0
 
                 # Everything is copied, found unchanged, and brought up to date with what it has.
-                tree = await TreeSource.build(source)
+                tree = without_times(await TreeSource.build(source))
                 first = await agents.sync(sync, tree, ONCE)
                 assert tree_of(root / "site") == tree_of(source)
                 assert first.bytes_received > 500_000
+                # Of a checkout it gets the time when that was made, as it knows nothing of trees without.
+                assert (root / "site" / "page.html").stat().st_mtime_ns == tree.mtime_ns
                 with pytest.raises(AgentTooOld, match="too old to say what a sync would do"):
                     await agents.itemise(sync, tree)
                 again = await agents.sync(sync, tree, ONCE)
@@ -99,10 +103,10 @@ async def test_an_older_agent_is_served(tmp_path: Path, protocol: int) -> None:
                 assert (root / "site" / "greeting").read_text() == "good day"
 
                 # What it does not know is said before it is asked.
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr("agent.wire.messages._STRATEGIES_SINCE", {"mirror": PROTOCOL_VERSIONS[0]})
-                    with pytest.raises(AgentTooOld, match="update trueup on that host"):
-                        await agents.sync(sync, tree, ONCE)
+                releases = only_sync(RELEASES.format(target=root / "releases"))
+                with pytest.raises(AgentTooOld, match="update trueup on that host"):
+                    await agents.sync(releases, tree, ONCE)
+                assert list(root.iterdir()) == [root / "site"]
 
                 removed = await agents.remove(sync.id, node="web-1", target_path=str(root / "site"))
                 assert removed.files_deleted > 300
