@@ -7,10 +7,9 @@ from typing import TypeVar
 import trio
 
 from agent import rendered
-from agent.blocks import zero_bytes
-from agent.changes import Changes, Write
+from agent.changes import Changes
 from agent.errors import TransferFailed
-from agent.failures import TaskFailed, single
+from agent.failures import single
 from agent.features import agreed
 from agent.index import parent_of
 from agent.libc import sync_file_system
@@ -18,7 +17,7 @@ from agent.look import View
 from agent.pulse import FLUSH_SECONDS, Measured, enter, quiet
 from agent.reuse import Shelf, find_sources
 from agent.rules import AgentRules
-from agent.staging import leftovers, sweep_staging
+from agent.staging import leftovers
 from agent.transfer import Transfer
 from agent.wire.channel import Channel
 from agent.wire.messages import Entry, RenderedContent, Task
@@ -164,26 +163,6 @@ def _folders_of(changes: Changes) -> list[str]:
         *(write.entry.path for write in changes.links),
     }
     return sorted({parent_of(path) for path in paths} - {""})
-
-
-def check_room(fd: int, writes: Sequence[Write]) -> None:
-    """Refuses at once what can't fit, rather than fill the disk and fail then; blocks."""
-    needed = sum(write.entry.size - zero_bytes(write.entry) for write in writes)
-    if needed > _free(fd):
-        sweep_staging(fd)  # what may be left there of an earlier task is not worth a failure
-    free = _free(fd)
-    if needed > free:
-        raise TaskFailed(
-            "DiskFull",
-            f"{needed} bytes are to be written and the target's file system has room for {free}",
-            hint="free some space or make the tree smaller",
-        )
-
-
-def _free(fd: int) -> int:
-    status = os.fstatvfs(fd)
-    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
-    return blocks * status.f_frsize
 
 
 def set_time(fd: int, mtime_ns: int) -> None:

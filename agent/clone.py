@@ -8,7 +8,6 @@ then found beside them, as in any other target.
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import stat
@@ -27,6 +26,7 @@ from agent.manifest import Manifest, Placed
 from agent.pulse import beat
 from agent.record import stamp_of
 from agent.scan import OPEN_FILE, found_from, read_exactly
+from agent.sharing import Sharing
 from agent.staging import write_all
 from agent.wire.messages import Entry
 
@@ -36,8 +36,6 @@ SLICE_BYTES = 64 * 1024 * 1024
 SLICE_FILES = 512
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_FICLONE = 0x40049409
-_NO_CLONES = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM)
 
 
 @dataclass(slots=True)
@@ -50,7 +48,7 @@ class Clone:
     apart: frozenset[str]
     keep_edits: bool
     placed: list[Placed] = field(default_factory=list)
-    _clones: bool = True
+    _sharing: Sharing = field(default_factory=Sharing)
     _buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(MAX_BLOCK)))
 
     async def run(self, manifest: Manifest) -> list[Placed]:
@@ -145,7 +143,7 @@ class Clone:
 
     def _fill(self, copy: int, fd: int, size: int) -> bytes | None:
         """Fills a new file from another one; the digests of its blocks, None if that changes meanwhile."""
-        cloned = self._clone(copy, fd)
+        cloned = self._sharing.whole(copy, fd)
         if not cloned:
             _check_room(copy, size)
         block_size = block_size_for(size)
@@ -159,18 +157,6 @@ class Clone:
             if not cloned:
                 write_all(copy, block, offset)
         return b"".join(digests) if os.fstat(copy).st_size == size else None
-
-    def _clone(self, copy: int, fd: int) -> bool:
-        if not self._clones:
-            return False
-        try:
-            fcntl.ioctl(copy, _FICLONE, fd)
-        except OSError as error:
-            if error.errno not in _NO_CLONES:
-                raise
-            self._clones = False
-            return False
-        return True
 
 
 def _read(fd: int, block: memoryview, offset: int) -> bool:

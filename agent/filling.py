@@ -14,6 +14,7 @@ from agent.changes import Write
 from agent.folders import Folders
 from agent.pieces import shifts_between
 from agent.reuse import Old, Reader, Source, Sources
+from agent.sharing import Sharing
 from agent.staging import Partial
 from agent.writer import Writer
 
@@ -61,6 +62,7 @@ class Filler:
         self._sources = sources
         self._partials = partials
         self._lock = threading.Lock()
+        self._sharing = Sharing()
         self.reused = self.blocks_reused = 0
 
     def plan(self, ordinals: Iterable[int]) -> Plan:
@@ -93,7 +95,7 @@ class Filler:
         complete: list[int] = []
         with Folders(self._writer.root_fd) as folders:
             for ordinal, number in holes:
-                if self._writer.put_hole(folders, self._partials[ordinal]):
+                if self._writer.count_block(folders, self._partials[ordinal]):
                     complete.append(ordinal)
                 self.count(block_length(self._writes[ordinal].entry.size, number))
         return complete
@@ -108,20 +110,70 @@ class Filler:
                 start, room = at + 1, REUSE_BYTES
 
     def copy(self, copies: Iterable[Copy]) -> tuple[list[Wanted], list[int]]:
-        """Copies what is as expected; the blocks that are not, and the files that are done."""
+        """Copies what is as expected, or shares it; the blocks that are not, and the files that are done."""
         unusable: list[Wanted] = []
         complete: list[int] = []
         with Folders(self._writer.root_fd) as folders, Reader(self._sources.shelves) as reader:
-            for ordinal, number, source in copies:
-                length = block_length(self._writes[ordinal].entry.size, number)
-                content = reader.read(source, length)
-                if content is None or not self.matches(ordinal, number, content):
-                    unusable.append((ordinal, number))
-                    continue
-                self.count(length)
-                if self.put(folders, ordinal, number, content):
-                    complete.append(ordinal)
+            for run, shareable in self._runs(copies):
+                shared = shareable and self._share(reader, run)
+                for ordinal, number, source in run:
+                    size = self._writes[ordinal].entry.size
+                    length = block_length(size, number)
+                    if shared:
+                        offset = number * block_size_for(size)
+                        content = reader.of(self._partials[ordinal].fd, offset, length)
+                    else:
+                        content = reader.of(reader.open(source), source.offset, length)
+                    if len(content) < length or not self.matches(ordinal, number, content):
+                        unusable.append((ordinal, number))
+                        continue
+                    self.count(length)
+                    if shared:
+                        self._partials[ordinal].soiled.discard(number)
+                        done = self._writer.count_block(folders, self._partials[ordinal])
+                    else:
+                        done = self.put(folders, ordinal, number, content)
+                    if done:
+                        complete.append(ordinal)
         return unusable, complete
+
+    def _runs(self, copies: Iterable[Copy]) -> Iterable[tuple[list[Copy], bool]]:
+        """Copies in a row from one place to another, and whether they may share that room.
+
+        The last block of a file is written, so that until then a crash leaves it short, as torn; and so is
+        what is only supposed to be where it is looked for.
+        """
+        run: list[Copy] = []
+        run_shareable = False
+        for copy in copies:
+            ordinal, number, source = copy
+            entry = self._writes[ordinal].entry
+            known = self._sources.blocks.get(block_digest(entry.blocks, number)) is source
+            shareable = self._sharing.possible and known and number < block_count(entry.size) - 1
+            if run and not (shareable and run_shareable and self._follows(run[-1], copy)):
+                yield run, run_shareable
+                run = []
+            run.append(copy)
+            run_shareable = shareable
+        if run:
+            yield run, run_shareable
+
+    def _follows(self, before: Copy, copy: Copy) -> bool:
+        step = block_size_for(self._writes[copy[0]].entry.size)
+        expected = Source(before[2].shelf, before[2].path, before[2].offset + step)
+        return (before[0], before[1] + 1, expected) == copy
+
+    def _share(self, reader: Reader, run: Sequence[Copy]) -> bool:
+        """Lets the file under way share the room of a run, whatever is there; whether it does."""
+        ordinal, number, source = run[0]
+        fd, partial = reader.open(source), self._partials[ordinal]
+        if fd is None:
+            return False
+        step = block_size_for(self._writes[ordinal].entry.size)
+        shared = self._sharing.part(partial.fd, number * step, fd, source.offset, len(run) * step)
+        if shared:
+            partial.soiled.update(number for _, number, _ in run)
+        return shared
 
     def matches(self, ordinal: int, number: int, content: bytes | bytearray | memoryview) -> bool:
         digest = block_digest(self._writes[ordinal].entry.blocks, number)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
-from agent.apply import check_room
 from agent.blocks import block_count, block_digest, block_length
 from agent.changes import Changes, Write
 from agent.commands import check_commands
@@ -19,6 +18,7 @@ from agent.index import PERMISSIONS, parent_of
 from agent.look import Scope, View
 from agent.planning import Planned, plan
 from agent.reuse import Shelf, Sources, find_sources
+from agent.room import check_room
 from agent.rules import AgentRules
 from agent.target import check_target, open_target
 from agent.wire.channel import Channel
@@ -102,15 +102,17 @@ def _guards(outlook: Outlook, rules: AgentRules, root_fd: int | None) -> list[Gu
     except TaskFailed as error:
         found.append(error)
     try:
-        _check_room(task.target_path, rules, root_fd, outlook.planned.changes.writes)
+        _check_room(outlook, rules, root_fd)
     except TaskFailed as error:
         found.append(error)
     return [Guard(reason=error.code, message=line_of(error)[:2000]) for error in found]
 
 
-def _check_room(path: str, rules: AgentRules, root_fd: int | None, writes: Sequence[Write]) -> None:
+def _check_room(outlook: Outlook, rules: AgentRules, root_fd: int | None) -> None:
+    path, writes = outlook.task.target_path, outlook.planned.changes.writes
     if root_fd is not None:
-        check_room(root_fd, writes)
+        fd = root_fd
+        check_room(fd, writes, lambda: [Shelf(fd, outlook.view.contents()), *outlook.shelves])
         return
     for _ in check_target(path, rules.roots)[1]:
         path = posixpath.dirname(path)

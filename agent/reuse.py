@@ -118,20 +118,18 @@ class Reader:
             os.close(self._fd)
             self._fd = -1
 
-    def read(self, source: Source, length: int) -> memoryview | None:
-        """`length` bytes of a source, valid until the next call; None if they can't be had (any more)."""
-        content = self.some(source, length)
-        return content if len(content) == length else None
-
     def some(self, source: Source, length: int) -> memoryview:
-        """Up to `length` bytes of a source: as many as there are."""
+        """Up to `length` bytes of a source, as many as can be had; valid until the next call."""
+        return self.of(self.open(source), source.offset, length)
+
+    def of(self, fd: int | None, offset: int, length: int) -> memoryview:
+        """As `some`, of an open file."""
         if length > len(self._buffer):
             self._buffer = memoryview(bytearray(length))
-        fd = self.open(source)
         if fd is None:
             return self._buffer[:0]
         try:
-            return self._buffer[: read_up_to(fd, self._buffer[:length], source.offset)]
+            return self._buffer[: read_up_to(fd, self._buffer[:length], offset)]
         except OSError:
             return self._buffer[:0]
 

@@ -39,6 +39,8 @@ class Partial:
     fd: int
     name: str
     missing: int
+    soiled: set[int] = field(default_factory=set)
+    """Blocks where something else may stand by now than nothing."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def arrived(self) -> bool:

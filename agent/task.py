@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from agent import rendered
-from agent.apply import Application, check_room, set_time
+from agent.apply import Application, set_time
 from agent.changes import Changes
 from agent.commands import run_after
 from agent.errors import TransferFailed, TrueupError
@@ -23,6 +23,7 @@ from agent.pulse import FLUSH_SECONDS, quiet
 from agent.recall import recall, remember
 from agent.record import established_digest, record, wait_for_clock
 from agent.reuse import Shelf
+from agent.room import check_room
 from agent.rules import AgentRules
 from agent.scope import check_task, known_entries, scope_of
 from agent.staging import sweep_staging
@@ -213,7 +214,12 @@ class _Run:
             self._made = bool(check_target(task.target_path, self._rules.roots)[1])  # never a root itself
             await self._target.lock(shared=self._task.observe)
         target = self._target
-        await trio.to_thread.run_sync(check_room, target.fd, changes.writes)
+        await trio.to_thread.run_sync(
+            check_room,
+            target.fd,
+            changes.writes,
+            lambda: [Shelf(target.fd, self._view.contents()), *self._shelves],
+        )
         if changes or differing:
             await self._save_manifest(
                 list(self._view.ours.values()),

@@ -135,11 +135,12 @@ class Writer:
         self, folders: Folders, partial: Partial, number: int, content: bytes | bytearray | memoryview
     ) -> bool:
         """Writes one verified block; whether the file is complete with it, and then placed."""
-        write_sparsely(partial.fd, content, number * block_size_for(partial.write.entry.size))
+        write = write_all if number in partial.soiled else write_sparsely
+        write(partial.fd, content, number * block_size_for(partial.write.entry.size))
         return self._complete(folders, partial) if partial.arrived() else False
 
-    def put_hole(self, folders: Folders, partial: Partial) -> bool:
-        """Counts one block of zeros, which needs no writing; otherwise as `put_block`."""
+    def count_block(self, folders: Folders, partial: Partial) -> bool:
+        """Counts one block that needs no writing: it is there, or nothing but zeros. Else as `put_block`."""
         return self._complete(folders, partial) if partial.arrived() else False
 
     def _complete(self, folders: Folders, partial: Partial) -> bool:

@@ -1,0 +1,44 @@
+"""Whether what a task writes will fit on the file system of its target."""
+
+import os
+from collections.abc import Callable, Sequence
+
+from agent.blocks import block_count, block_digest, block_length, zero_bytes
+from agent.changes import Write
+from agent.failures import TaskFailed
+from agent.reuse import Shelf, find_sources
+from agent.sharing import can_share
+from agent.staging import sweep_staging
+
+
+def check_room(fd: int, writes: Sequence[Write], shelves: Callable[[], Sequence[Shelf]] = list) -> None:
+    """Refuses at once what can't fit, rather than fill the disk and fail then; blocks. `shelves` is asked for
+    only where room is short: what lies there and can be shared takes none."""
+    needed = sum(write.entry.size - zero_bytes(write.entry) for write in writes)
+    if needed > _free(fd):
+        sweep_staging(fd)  # what may be left there of an earlier task is not worth a failure
+    free = _free(fd)
+    if needed > free and can_share(fd):
+        needed -= _shared(writes, shelves())
+    if needed > free:
+        raise TaskFailed(
+            "DiskFull",
+            f"{needed} bytes are to be written and the target's file system has room for {free}",
+            hint="free some space or make the tree smaller",
+        )
+
+
+def _shared(writes: Sequence[Write], shelves: Sequence[Shelf]) -> int:
+    found = find_sources(writes, shelves).blocks
+    return sum(
+        block_length(entry.size, number)
+        for entry in (write.entry for write in writes)
+        for number in range(block_count(entry.size) - 1)
+        if block_digest(entry.blocks, number) in found
+    )
+
+
+def _free(fd: int) -> int:
+    status = os.fstatvfs(fd)
+    blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+    return blocks * status.f_frsize
