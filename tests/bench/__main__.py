@@ -12,19 +12,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench.copies import Rounds, all_peers, tree_works
-from tests.bench.crowds import bench_crowds
+from tests.bench.crowds import FILES, bench_crowds
 from tests.bench.deploys import bench_deploys
 from tests.bench.document import write_section
+from tests.bench.fans import AGENTS, bench_fanout, bench_real_crowds
 from tests.bench.fleets import bench_fleet
 from tests.bench.passes import bench_pass
-from tests.bench.report import Measurement, machine, print_table, write_json
+from tests.bench.report import MIB, Measurement, machine, print_table, write_json
 from tests.bench.secrets import bench_secrets
 from tests.bench.soaks import bench_soak
 from tests.bench.webhooks import bench_webhook
 
 PEER = "rsync over ssh"
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
-WORKS = ("large", "insertion", "small", "pass", "secrets", "deploys", "agents", "fleet", "webhook", "soak")
+COPIES = ("large", "insertion", "small")
+WORKS = (*COPIES, "pass", "secrets", "deploys", "agents", "fanout", "fleet", "webhook", "soak")
 
 
 def main() -> int:
@@ -84,6 +86,24 @@ def main() -> int:
             print("1 to 200 agents and one tree", file=sys.stderr, flush=True)
             (where / "crowds").mkdir()
             measured += bench_crowds(where / "crowds", most=20 if options.quick else 200)
+            print("1 to 20 real agents and one tree", file=sys.stderr, flush=True)
+            (where / "real").mkdir()
+            measured += bench_real_crowds(where / "real", most=5 if options.quick else AGENTS, files=FILES)
+        if "fanout" in chosen:
+            size = (25 if options.quick else 200) * MIB
+            (where / "fanout").mkdir()
+            fanned = bench_fanout(where / "fanout", size=size, runs=runs, durability=options.durability)
+            measured += fanned
+            if options.write or whole:
+                write_section(
+                    PAGE,
+                    facts,
+                    fanned,
+                    runs=runs,
+                    durability=options.durability,
+                    against=PEER,
+                    name="fanout",
+                )
         if "fleet" in chosen:
             agents, returning = (200, 100) if options.quick else (2_000, 1_000)
             print(f"{agents:,} idle agents", file=sys.stderr, flush=True)

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from tests.bench.report import MIB, Measurement, seconds_text, size_text
 
-BEGIN, END = "<!-- copies: begin -->", "<!-- copies: end -->"
-
 
 def write_section(
     page: Path,
@@ -20,16 +18,17 @@ def write_section(
     runs: int,
     durability: str,
     against: str,
+    name: str = "copies",
 ) -> None:
-    """Raises ValueError where the page does not have the two marks."""
-    text = page.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
+    """`name` is in the marks. Raises ValueError where the page does not have the two marks."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = page.read_text().split(begin)
+    _, after = rest.split(end)
     when = datetime.datetime.now(tz=datetime.UTC).date()
     machine = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
     lines = [f"Measured on {when}, medians of {runs} runs, durability `{durability}`: {machine}.", ""]
     lines += table(measurements, against=against)
-    page.write_text("\n".join([f"{before}{BEGIN}", "", *lines, "", f"{END}{after}"]))
+    page.write_text("\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"]))
 
 
 def table(measurements: Sequence[Measurement], *, against: str) -> list[str]:

@@ -64,6 +64,27 @@ def change_small_files(where: Path, *, seed: int) -> None:
         path.write_bytes(_small(source))
 
 
+def make_mixed_files(where: Path, size: int, *, seed: int = 4) -> None:
+    """So many bytes in files of 200 bytes to a MiB, a hundred to a directory."""
+    source = random.Random(seed)
+    number = 0
+    while size > 0:
+        directory = where / f"part-{number // FILES_PER_DIRECTORY:03}"
+        directory.mkdir(parents=True, exist_ok=True)
+        length = min(size, int(SMALLEST * (MIB / SMALLEST) ** source.random()))
+        (directory / f"file-{number:06}.dat").write_bytes(source.randbytes(length))
+        size -= length
+        number += 1
+
+
+def change_files(where: Path, *, seed: int) -> None:
+    """Rewrite a hundredth of the files with other contents of the same size."""
+    source = random.Random(seed)
+    files = sorted(where.rglob("*.dat"))
+    for path in source.sample(files, max(1, int(len(files) * CHANGED))):
+        path.write_bytes(source.randbytes(path.stat().st_size))
+
+
 def _small(source: random.Random) -> bytes:
     return source.randbytes(int(SMALLEST * (LARGEST / SMALLEST) ** source.random()))
 
