@@ -1,13 +1,14 @@
-"""Whether a tree is just as it was at a close look: one digest over all that `lstat` shows.
+"""Whether a tree is just as it was at a close look, by all that `lstat` shows.
 
-Cheaper than any look that keeps what it sees: the loops run in C, and nothing is remembered of an entry. It
-can only say that nothing changed, never what did.
+Cheaper than any look that keeps what it sees: the loops run in C, and no object is made of an entry. One
+digest over it all (`Glance`) says that nothing changed, never what did. `Rows` tell that as well, as long as
+each name still stands for a thing of its kind.
 """
 
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
 
@@ -22,10 +23,15 @@ MAX_EXTRAS = 10_000
 """What else may lie in the directories of a tree; more is looked at closely each time."""
 
 _KINDS = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
+_KIND_OF = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
 _row = attrgetter("st_mode", "st_size", "st_dev", "st_ino", "st_mtime_ns", "st_ctime_ns")
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[bytes, list[tuple[int, ...]]]).decode
 
 Row = tuple[int, ...]
+
+Rows = Mapping[str, bytes]
+"""What `lstat` shows of all that is in each directory, the root of the tree being the directory ""."""
 
 
 class Glance(msgspec.Struct, frozen=True, array_like=True):
@@ -37,11 +43,12 @@ class Glance(msgspec.Struct, frozen=True, array_like=True):
     digest: bytes
 
 
-def glance_of(
+def rows_of(
     found: Mapping[str, Found], folders: Iterable[str], extras: Mapping[str, bool], read_at: int
-) -> Glance | None:
-    """The glance that fits `found`, a scan of exactly `folders`, which began at `read_at`; the root is the
-    folder "". Entries of `extras` may change as they like. Pure.
+) -> Rows | None:
+    """The rows that fit `found`, a scan of exactly `folders`, which began at `read_at`. Pure.
+
+    Entries of `extras` may change as they like.
 
     None where a later change might not show, or where there are too many extras.
     """
@@ -65,11 +72,24 @@ def glance_of(
         inside[above].append((name, row))
     for path, is_dir in extras.items():
         inside[parent_of(path)].append((path.rpartition("/")[2], (int(is_dir),)))
-    digest = hashlib.sha256()
+    rows: dict[str, bytes] = {}
     for folder, items in inside.items():
         items.sort()
-        _add(digest, folder, [name for name, _ in items], [row for _, row in items])
-    return Glance(tuple(inside), tuple(sorted(extras.items())), digest.digest())
+        rows[folder] = _encoded(folder, [name for name, _ in items], [row for _, row in items])
+    return rows
+
+
+def glance_of(
+    found: Mapping[str, Found], folders: Iterable[str], extras: Mapping[str, bool], read_at: int
+) -> Glance | None:
+    """As `rows_of`, in a digest."""
+    rows = rows_of(found, folders, extras, read_at)
+    if rows is None:
+        return None
+    digest = hashlib.sha256()
+    for each in rows.values():
+        digest.update(each)
+    return Glance(tuple(rows), tuple(sorted(extras.items())), digest.digest())
 
 
 def still(root_fd: int, glance: Glance) -> bool:
@@ -77,22 +97,59 @@ def still(root_fd: int, glance: Glance) -> bool:
 
     Raises OSError where a directory can't be read: not having looked is no difference.
     """
-    extras: dict[str, set[str]] = {}
-    for path, _ in glance.extras:
-        extras.setdefault(parent_of(path), set()).add(path.rpartition("/")[2])
     digest = hashlib.sha256()
-    with Folders(root_fd) as folders:
-        for folder in glance.folders:
-            try:
-                fd = folders.fd(folder)
-                names = sorted(os.listdir(fd))
-                rows = list(map(_row, map(partial(os.stat, dir_fd=fd, follow_symlinks=False), names)))
-            except (FileNotFoundError, PathRefused):
-                return False
-            if folder in extras:
-                rows = _without_extras(names, rows, extras[folder])
-            _add(digest, folder, names, rows)
+    try:
+        for _, rows in _seen(root_fd, glance.folders, (path for path, _ in glance.extras)):
+            digest.update(rows)
+    except (FileNotFoundError, PathRefused):
+        return False
     return digest.digest() == glance.digest
+
+
+def changed_since(root_fd: int, before: Rows, extras: Iterable[str]) -> tuple[Rows, dict[str, Found]] | None:
+    """The rows of now, and those files and directories of a tree whose rows are others than `before`; blocks.
+
+    None where they cannot tell: something came or went, is of another kind, or is a symlink. Raises OSError
+    as `still` does.
+    """
+    now: dict[str, bytes] = {}
+    changed: dict[str, Found] = {}
+    try:
+        for folder, rows in _seen(root_fd, before, extras):
+            now[folder] = rows
+            if rows == before[folder]:
+                continue
+            (listed, here), (listed_before, here_before) = _decode(rows), _decode(before[folder])
+            if listed != listed_before:
+                return None
+            names = listed.decode(errors="surrogateescape").split("\0")[1:]
+            for name, row, row_before in zip(names, here, here_before, strict=True):
+                if row == row_before:
+                    continue
+                kind = _KIND_OF.get(stat.S_IFMT(row[0]))
+                if kind is None or len(row) != len(row_before) or stat.S_IFMT(row_before[0]) != _KINDS[kind]:
+                    return None
+                mode, size, dev, ino, mtime_ns, ctime_ns = row
+                found = Found(kind, stat.S_IMODE(mode), size, dev, ino, mtime_ns, ctime_ns)
+                changed[f"{folder}/{name}" if folder else name] = found
+    except (FileNotFoundError, PathRefused):
+        return None
+    return now, changed
+
+
+def _seen(root_fd: int, in_folders: Iterable[str], extras: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """What is in each directory now. Raises FileNotFoundError and PathRefused for what changes meanwhile."""
+    besides: dict[str, set[str]] = {}
+    for path in extras:
+        besides.setdefault(parent_of(path), set()).add(path.rpartition("/")[2])
+    with Folders(root_fd) as folders:
+        for folder in in_folders:
+            fd = folders.fd(folder)
+            names = sorted(os.listdir(fd))
+            rows = list(map(_row, map(partial(os.stat, dir_fd=fd, follow_symlinks=False), names)))
+            if folder in besides:
+                rows = _without_extras(names, rows, besides[folder])
+            yield folder, _encoded(folder, names, rows)
 
 
 def _without_extras(names: Iterable[str], rows: Iterable[Row], extras: Collection[str]) -> list[Row]:
@@ -101,7 +158,7 @@ def _without_extras(names: Iterable[str], rows: Iterable[Row], extras: Collectio
     ]
 
 
-def _add(digest: "hashlib._Hash", folder: str, names: list[str], rows: list[Row]) -> None:
+def _encoded(folder: str, names: list[str], rows: list[Row]) -> bytes:
     # Names have no NUL; those that are no UTF-8 stand as the bytes on disk.
     listed = "\0".join((folder, *names)).encode(errors="surrogateescape")
-    digest.update(_encode((listed, rows)))
+    return _encode((listed, rows))

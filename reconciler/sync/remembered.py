@@ -1,10 +1,20 @@
-"""What earlier scans of a directory have found, so that only what changed is read again."""
+"""What earlier scans of a directory have found, so that only what changed is looked at closely and read."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from agent.scan import Found, hash_files, settled
+import trio
+
+from agent.glance import Rows, changed_since, rows_of
+from agent.index import tree_digest
+from agent.scan import Found, Scan, found_from, hash_files, settled
+from agent.wire.messages import Entry
+from reconciler.sync.frames import Frames
+from reconciler.sync.selection import check_sendable, entry_of, sendable_time
 from reconciler.sync.serving import TreeSource
+from reconciler.sync.telling import TreeRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,8 @@ class Remembered:
     def __init__(self, now: Callable[[], int]) -> None:
         self.now = now
         self.files: dict[str, _File] = {}
+        self.may_hold_more = False
+        """Whether files may be known that no scan has found lately."""
         self._scans: dict[object, ScanMemory] = {}
 
     def of(self, rules: object) -> "ScanMemory":
@@ -34,8 +46,11 @@ class Remembered:
 
     def forget(self) -> None:
         """All but what the newest scans have found, so that it does not grow."""
+        if not self.may_hold_more:
+            return
         there = {path for scan in self._scans.values() for path in scan.found}
         self.files = {path: file for path, file in self.files.items() if path in there}
+        self.may_hold_more = False
 
 
 class ScanMemory:
@@ -44,14 +59,58 @@ class ScanMemory:
         self.began_ns = 0
         self.found: Mapping[str, Found] = {}
         """Of the newest scan."""
+        self._rows: Rows | None = None
+        self._besides: Iterable[str] = ()
+        """What is in the same directories and not looked at."""
         self._source: TreeSource | None = None
 
-    def whole(self, found: Mapping[str, Found]) -> TreeSource | None:
-        """The source of the last scan, if this one has found exactly the same."""
-        same = found == self.found
-        self.found = found
-        if not same:
+    async def refreshed(self, root_fd: int, *, ignore_permissions: bool) -> TreeSource | None:
+        """The source of now, as long as `lstat` shows that every name still stands for a thing of its kind.
+
+        Only files that changed are read. Any other change is for a scan, and so is one right before this
+        began, as a later one might not show.
+        """
+        source, rows = self._source, self._rows
+        if source is None or rows is None:
+            return None
+        seen = await trio.to_thread.run_sync(changed_since, root_fd, rows, self._besides)
+        if seen is None:
+            return None
+        rows, changed = seen
+        if not changed:
+            return self.whole(root_fd)
+        if not all(settled(found, self.began_ns) for found in changed.values()):
+            return None
+        ours = {path: found for path, found in changed.items() if path in self.found}
+        check_sendable(ours, self.found)
+        files = [(path, there) for path, there in ours.items() if there.kind == "file"]
+        contents = await self.hash(root_fd, files)
+        if None in contents.values():
+            return None
+
+        def renew() -> TreeSource:
+            entries = [entry_of(path, found, contents.get(path)) for path, found in ours.items()]
+            return _renewed(source, entries, ours, ignore_permissions=ignore_permissions)
+
+        self._source = await trio.to_thread.run_sync(renew)
+        self._rows, self.found = rows, {**self.found, **ours}
+        return self.whole(root_fd)
+
+    def scanned(self, scan: Scan, found: Mapping[str, Found]) -> None:
+        if found != self.found:
             self._source = None
+            self._directory.may_hold_more = True
+        self.found = found
+        self._besides = scan.ignored
+        folders = (path for path, there in scan.found.items() if there.kind == "directory")
+        besides = {path: path in scan.ignored_folders for path in scan.ignored}
+        self._rows = rows_of(scan.found, folders, besides, self.began_ns)
+
+    def whole(self, root_fd: int) -> TreeSource | None:
+        if self._source is not None:
+            mtime_ns = sendable_time(found_from(os.fstat(root_fd)))  # what is not sent alters it too
+            if self._source.mtime_ns != mtime_ns:
+                self._source = replace(self._source, mtime_ns=mtime_ns)
         return self._source
 
     async def hash(self, root_fd: int, files: Sequence[tuple[str, Found]]) -> Mapping[str, bytes | None]:
@@ -75,5 +134,35 @@ class ScanMemory:
 
     def keep(self, source: TreeSource) -> None:
         """Remember the outcome of the scan, unless a file may have changed since without a trace."""
-        known = self._directory.files
-        self._source = source if all(path in known for path in source.found) else None
+        if source is not self._source:
+            known = self._directory.files.keys()
+            self._source = source if known >= source.found.keys() else None
+
+
+def _renewed(
+    source: TreeSource,
+    entries: Iterable[Entry],
+    found: Mapping[str, Found],
+    *,
+    ignore_permissions: bool,
+) -> TreeSource:
+    """`source` with other `entries` in the places of those that have their names. Pure."""
+    renewed = list(source.entries)
+    size = source.bytes
+    for entry in entries:
+        place = bisect_left(renewed, entry.path, key=_path_of)
+        size += entry.size - renewed[place].size
+        renewed[place] = entry
+    return replace(
+        source,
+        entries=tuple(renewed),
+        tree=tree_digest(renewed, ignore_permissions=ignore_permissions),
+        bytes=size,
+        found={**source.found, **{path: there for path, there in found.items() if there.kind == "file"}},
+        runs=TreeRuns(),
+        frames=Frames(),
+    )
+
+
+def _path_of(entry: Entry) -> str:
+    return entry.path

@@ -1,11 +1,22 @@
-"""Which paths of a scanned tree go to the agents, and whether they can."""
+"""Which paths of a scanned tree go to the agents, whether they can, and how they are told."""
 
 from collections.abc import Collection, Mapping, Sequence
 
 from agent.errors import PathRefused
 from agent.ignore import Ignore
-from agent.index import MAX_FILE_SIZE, MAX_TIME, ancestors, check_path, find_collision, names_collide
+from agent.index import (
+    MAX_FILE_SIZE,
+    MAX_TIME,
+    ancestors,
+    check_path,
+    directory_entry,
+    file_entry,
+    find_collision,
+    names_collide,
+    symlink_entry,
+)
 from agent.scan import Found
+from agent.wire.messages import Entry
 
 
 class Selection:
@@ -40,17 +51,35 @@ class Selection:
         return chosen
 
 
-def check_sendable(found: Mapping[str, Found]) -> None:
-    """Raises PathRefused for what no agent would take."""
+def check_sendable(found: Mapping[str, Found], checked: Mapping[str, Found]) -> None:
+    """Raises PathRefused for what no agent would take. `checked` are entries that this was asked of before.
+    Pure."""
+    is_new = False
     for path, there in found.items():
-        check_path(path)
+        before = checked.get(path)
+        if there == before:
+            continue
+        if before is None:
+            is_new = True
+            check_path(path)
         if there.kind == "file" and there.size > MAX_FILE_SIZE:
             raise PathRefused(f"{path!r} has {there.size} bytes; at most {MAX_FILE_SIZE} can be sent")
         if there.kind == "symlink":
             _check_link(path, there.link)
-    collision = find_collision(found)
+    collision = find_collision(found) if is_new else None
     if collision:
         raise names_collide(*collision)
+
+
+def entry_of(path: str, found: Found, blocks: bytes | None) -> Entry:
+    """How an index has what was found; `blocks` are those of a file."""
+    mtime_ns = sendable_time(found)
+    if found.kind == "directory":
+        return directory_entry(path, mode=found.mode, mtime_ns=mtime_ns)
+    if found.kind == "symlink":
+        return symlink_entry(path, mtime_ns=mtime_ns, link=found.link)
+    assert found.kind == "file" and blocks is not None
+    return file_entry(path, mode=found.mode, size=found.size, mtime_ns=mtime_ns, blocks=blocks)
 
 
 def sendable_time(found: Found) -> int:

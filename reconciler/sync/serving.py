@@ -13,8 +13,8 @@ import trio
 from agent.blocks import MAX_REQUEST, block_count, block_length
 from agent.errors import RemoteProtocolError, TransferFailed
 from agent.failures import single
-from agent.index import directory_entry, file_entry, split_batches, symlink_entry, tree_digest
-from agent.scan import Found, found_from, hash_files, scan
+from agent.index import tree_digest
+from agent.scan import Found, Scan, found_from, hash_files, scan
 from agent.wire.bulk import PIECES, BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.channel import Channel
 from agent.wire.messages import DEFLATE, NO_TIMES, RUNS, Entry, SyncStart, Task, TaskReport
@@ -22,7 +22,7 @@ from reconciler.errors import LookFailed
 from reconciler.sync.bandwidth import FREELY, Line, Throttle
 from reconciler.sync.frames import Frame, Frames, Part, read_frame
 from reconciler.sync.parts import Parts, check_parts
-from reconciler.sync.selection import Selection, check_sendable, sendable_time
+from reconciler.sync.selection import Selection, check_sendable, entry_of, sendable_time
 from reconciler.sync.telling import TreeRuns, out_of_place, send_index
 
 QUEUED_REQUESTS = 16
@@ -52,7 +52,6 @@ class TreeSource:
     files: int
     bytes: int
     warnings: tuple[str, ...]
-    batches: tuple[tuple[Entry, ...], ...]
     found: dict[str, Found]
     mtime_ns: int
     times: bool = True
@@ -114,8 +113,19 @@ class TreeSource:
 class Remembered(Protocol):
     """What earlier scans of a directory have found, as far as it still holds."""
 
-    def whole(self, found: Mapping[str, Found]) -> TreeSource | None:
-        """The source of an earlier scan that found exactly the same."""
+    found: Mapping[str, Found]
+    """What would be sent, by the newest scan."""
+
+    async def refreshed(self, root_fd: int, *, ignore_permissions: bool) -> TreeSource | None:
+        """The source of now, where a glance and what was known before are enough for it."""
+        ...
+
+    def scanned(self, scan: Scan, found: Mapping[str, Found]) -> None:
+        """Takes what a scan found and what of that would be sent."""
+        ...
+
+    def whole(self, root_fd: int) -> TreeSource | None:
+        """The source of an earlier scan that found exactly the same as the newest."""
         ...
 
     async def hash(self, root_fd: int, files: Sequence[tuple[str, Found]]) -> Mapping[str, bytes | None]:
@@ -130,13 +140,21 @@ async def _build(
     ignore_permissions: bool,
     remembered: Remembered | None = None,
 ) -> TreeSource:
+    if remembered is not None:
+        known = await remembered.refreshed(root_fd, ignore_permissions=ignore_permissions)
+        if known is not None:
+            return known
+
     def walk() -> dict[str, Found]:
-        found = selection.choose(scan(root_fd, selection.leave_out, reserved=selection.reserved).found)
-        check_sendable(found)
+        result = scan(root_fd, selection.leave_out, reserved=selection.reserved)
+        found = selection.choose(result.found)
+        check_sendable(found, {} if remembered is None else remembered.found)
+        if remembered is not None:
+            remembered.scanned(result, found)
         return found
 
     found = await trio.to_thread.run_sync(walk)
-    if remembered is not None and (known := remembered.whole(found)) is not None:
+    if remembered is not None and (known := remembered.whole(root_fd)) is not None:
         return known
     warnings = [
         f"{path!r} is a FIFO, socket or device and is not sent"
@@ -150,18 +168,10 @@ async def _build(
         entries: list[Entry] = []
         for path in sorted(found):
             there = found[path]
-            if there.kind == "directory":
-                entries.append(directory_entry(path, mode=there.mode, mtime_ns=sendable_time(there)))
-            elif there.kind == "symlink":
-                entries.append(symlink_entry(path, mtime_ns=sendable_time(there), link=there.link))
-            elif there.kind == "file":
-                blocks = contents[path]
-                if blocks is None:
-                    raise TransferFailed(f"{str(directory / path)!r} changed while it was read")
-                time = sendable_time(there)
-                entries.append(
-                    file_entry(path, mode=there.mode, size=there.size, mtime_ns=time, blocks=blocks)
-                )
+            if there.kind == "file" and contents[path] is None:
+                raise TransferFailed(f"{str(directory / path)!r} changed while it was read")
+            if there.kind != "other":
+                entries.append(entry_of(path, there, contents.get(path)))
         return TreeSource(
             directory=directory,
             entries=tuple(entries),
@@ -169,7 +179,6 @@ async def _build(
             files=len(files),
             bytes=sum(there.size for _, there in files),
             warnings=tuple(warnings),
-            batches=tuple(split_batches(entries)),
             found=dict(files),
             mtime_ns=sendable_time(found_from(os.fstat(root_fd))),
         )

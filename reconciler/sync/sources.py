@@ -15,7 +15,6 @@ import structlog
 import trio
 
 from agent.errors import PathRefused
-from agent.index import split_batches
 from reconciler.apply import Details
 from reconciler.deploy.build import BuildRequest, run_build
 from reconciler.deploy.context import RunContext
@@ -29,6 +28,7 @@ from reconciler.repositories import Repositories
 from reconciler.secrets.mask import Masker
 from reconciler.spec.model import Spec
 from reconciler.sync.serving import TreeSource
+from reconciler.sync.telling import TreeRuns
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -127,7 +127,7 @@ class ProjectSources:
 def without_times(source: TreeSource) -> TreeSource:
     """A tree that was just put together: its times say when that was, and would be others each time."""
     entries = tuple(msgspec.structs.replace(entry, mtime_ns=0) for entry in source.entries)
-    return replace(source, entries=entries, batches=tuple(split_batches(entries)), times=False)
+    return replace(source, entries=entries, times=False, runs=TreeRuns())
 
 
 def _below(checkout: Path, sync: DesiredSync) -> Path:

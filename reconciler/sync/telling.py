@@ -20,11 +20,19 @@ _KINDS = 2
 
 
 class TreeRuns:
-    """The runs of one tree, made once for all agents that have runs of the same kind."""
+    """The index of one tree in the pieces in which it is told, made once for all agents."""
 
     def __init__(self) -> None:
+        self._all: dict[bool, tuple[tuple[Entry, ...], ...]] = {}
         self._made: dict[tuple[int, bool, bool], Runs] = {}
         self._lock = trio.Lock()
+
+    async def all(self, entries: Sequence[Entry], *, dated: bool) -> tuple[tuple[Entry, ...], ...]:
+        """Batches of the whole index, for an agent that has none of it."""
+        async with self._lock:
+            if dated not in self._all:
+                self._all[dated] = tuple(await trio.to_thread.run_sync(split_batches, entries))
+            return self._all[dated]
 
     async def of(self, entries: Sequence[Entry], known: KnownRuns, *, dated: bool) -> Runs:
         async with self._lock:
@@ -41,13 +49,15 @@ class TreeRuns:
 
 async def send_index(channel: Channel, source: "TreeSource", start: SyncStart) -> None:
     """Answers an agent that has asked for the index. Raises RemoteProtocolError for runs that are none."""
-    same, entries, batches, mtime_ns = b"", source.entries, source.batches, source.mtime_ns
+    entries, mtime_ns = source.entries, source.mtime_ns
     timeless = not source.times and NO_TIMES in start.features
     if timeless:
         mtime_ns = 0
     elif not source.times:
-        entries, batches = await trio.to_thread.run_sync(_dated, entries, mtime_ns)
-    if start.known is not None:
+        entries = await trio.to_thread.run_sync(_dated, entries, mtime_ns)
+    if start.known is None:
+        same, batches = b"", await source.runs.all(entries, dated=not timeless)
+    else:
         check_known(start.known)
         runs = await source.runs.of(entries, start.known, dated=not timeless)
         same, batches = await trio.to_thread.run_sync(_rest, start.known, runs)
@@ -70,12 +80,9 @@ def _rest(known: KnownRuns, runs: Runs) -> tuple[bytes, tuple[tuple[Entry, ...],
     return same, tuple(split_batches(rest))
 
 
-def _dated(
-    entries: Sequence[Entry], mtime_ns: int
-) -> tuple[tuple[Entry, ...], tuple[tuple[Entry, ...], ...]]:
+def _dated(entries: Sequence[Entry], mtime_ns: int) -> tuple[Entry, ...]:
     """For an agent that takes times for what they say: all are when the tree was put there."""
-    made = tuple(msgspec.structs.replace(entry, mtime_ns=mtime_ns) for entry in entries)
-    return made, tuple(split_batches(made))
+    return tuple(msgspec.structs.replace(entry, mtime_ns=mtime_ns) for entry in entries)
 
 
 def out_of_place(message: object) -> RemoteProtocolError:

@@ -69,7 +69,6 @@ def source_of(entries: list[Entry], *, ignore_permissions: bool = False) -> Tree
         files=0,
         bytes=sum(entry.size for entry in entries),
         warnings=(),
-        batches=tuple((entry,) for entry in entries),
         found={},
         mtime_ns=7,
     )

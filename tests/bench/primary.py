@@ -20,16 +20,26 @@ from reconciler.keys import MasterKey
 from reconciler.settings_values import Address
 from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.hub import Hub
+from reconciler.sync.remembered import Remembered
 from reconciler.sync.serving import TreeSource
 
 NODE = "bench"
 _CONNECT_DEADLINE = 60.0
 
 
-async def measure(hub: Hub, order: dict[str, str]) -> dict[str, object]:
+async def look_at(memory: Remembered, directory: Path) -> TreeSource:
+    """As `reconciler.directories` looks at a live directory."""
+    scan = memory.of(())
+    source = await TreeSource.build(directory, remembered=scan)
+    scan.keep(source)
+    memory.forget()
+    return source
+
+
+async def measure(hub: Hub, order: dict[str, str], memory: Remembered) -> dict[str, object]:
     """Look at the source and bring the target to it, as a pass does; times in seconds."""
     begin = time.perf_counter()
-    source = await TreeSource.build(Path(order["source"]))
+    source = await look_at(memory, Path(order["source"]))
     scanned = time.perf_counter()
     task = Task(
         id=uuid.uuid4().hex,
@@ -71,8 +81,11 @@ async def main(token_key: str, tls_dir: Path) -> None:
         if not await hub.wait_connected([NODE], _CONNECT_DEADLINE):
             raise SystemExit("the agent did not connect")
         say({"connected": True})
+        memories: dict[str, Remembered] = {}
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
-            say(await measure(hub, json.loads(line)))
+            order = json.loads(line)
+            memory = memories.setdefault(order["source"], Remembered(time.time_ns))
+            say(await measure(hub, order, memory))
 
 
 def say(message: dict[str, object]) -> None:

@@ -45,9 +45,7 @@ from tests.connected import (
     until,
 )
 
-SOURCE = TreeSource(
-    Path("nowhere"), (), tree=b"", files=0, bytes=0, warnings=(), batches=(), found={}, mtime_ns=0
-)
+SOURCE = TreeSource(Path("nowhere"), (), tree=b"", files=0, bytes=0, warnings=(), found={}, mtime_ns=0)
 """Passed through the hub to the script that serves; no script looks at it."""
 
 
