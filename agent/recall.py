@@ -13,8 +13,11 @@ from pathlib import Path
 import msgspec
 
 from agent.glance import Glance, glance_of, still
+from agent.index import parent_of
 from agent.look import Scope, View
 from agent.manifest import Identity, Manifest, state_of
+from agent.record import Recorded
+from agent.scan import Found, settled
 from agent.target import Target
 from agent.wire.messages import Task
 
@@ -51,7 +54,8 @@ def _path_beside(record: Path) -> Path:
 def recall(record: Path, target: Target, task: Task, scope: Scope) -> LastLook | None:
     """The last look, if it was one for the same task and all is as it was then; blocks.
 
-    Raises OSError where the target can't be read.
+    None, too, where the task brings another tree than there was: it has to look closely anyway. Raises
+    OSError where the target can't be read.
     """
     try:
         content = _path_beside(record).read_bytes()
@@ -67,6 +71,7 @@ def recall(record: Path, target: Target, task: Task, scope: Scope) -> LastLook |
         or last.scope != _digest_of(scope)
         or last.project != task.project
         or not set(last.rendered).issuperset(file.path for file in task.rendered)
+        or (not task.observe and last.tree != task.tree)
     ):
         return None
     return last if still(target.fd, last.glance) else None
@@ -101,6 +106,61 @@ def remember(record: Path, manifest: Manifest, scope: Scope, view: View, foreign
         if there.kind == "directory" and (entered is None or path in entered)
     ]
     _write_look(record, manifest, scope, view, folders, extras, foreign)
+
+
+def remember_placed(
+    record: Path,
+    manifest: Manifest,
+    scope: Scope,
+    view: View,
+    recorded: Recorded,
+    gone: Mapping[str, Found | None],
+    rendered: Iterable[str],
+) -> None:
+    """Keeps what a task has made of what `view` saw, as a look at it now would find it; blocks.
+
+    `gone` is what there is now at the paths from which it took something, `rendered` are paths of rendered
+    files. Whatever else changed since the view is found by the next glance: it sees what nobody looked at.
+    """
+    if not recorded.as_written:
+        return
+    found = {**view.found, **recorded.found}
+    for path, there in gone.items():
+        if there is not None:
+            found[path] = there
+        elif path not in recorded.found:
+            found.pop(path, None)
+    files = 0
+    for placed in recorded.placed:
+        entry = placed.entry
+        if placed.kept:
+            return
+        if entry.kind == "file":
+            files += 1
+            if placed.stamp is None:
+                return
+        elif entry.path not in recorded.found and not settled(found[entry.path], view.read_at):
+            return
+    folders = {entry.path for placed in recorded.placed if (entry := placed.entry).kind == "directory"}
+    entered = None
+    ignored = {*view.ignored, *rendered}
+    if view.entered is not None:
+        entered = scope.above_reserved.union(folders)
+        left = view.entered - entered
+        found = {path: there for path, there in found.items() if not left or parent_of(path) not in left}
+        ignored = {path for path in ignored if parent_of(path) not in left}
+    after = View(
+        found=found,
+        ignored=ignored,
+        ignored_folders=view.ignored_folders & ignored,
+        entered=entered,
+        ours={placed.entry.path: placed for placed in recorded.placed},
+        known=True,
+        files_glanced=files,
+        untouched=True,
+        read_at=recorded.at,
+    )
+    remember(record, manifest, scope, after, after.foreign(scope))
 
 
 def _write_look(

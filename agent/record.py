@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 import trio
 
+from agent.changes import Changes
 from agent.folders import Folders
 from agent.index import PERMISSIONS, tree_digest
 from agent.look import View
@@ -25,38 +27,62 @@ def stamp_of(found: Found) -> Stamp:
     return Stamp(found.dev, found.ino, found.size, found.mtime_ns, found.ctime_ns)
 
 
+@dataclass(slots=True)
+class Recorded:
+    """What goes into the manifest, and what was looked at for it."""
+
+    at: int
+    """When that began, in nanoseconds since the epoch."""
+    placed: list[Placed] = field(default_factory=list)
+    found: dict[str, Found] = field(default_factory=dict)
+    """All directories, and what was written."""
+    as_written: bool = True
+    """Whether all of it was there and as the task had left it."""
+
+
 def record(
     root_fd: int, index: Sequence[Entry], view: View, writer: Writer, kept: Collection[str]
-) -> list[Placed]:
+) -> Recorded:
     """One `Placed` for each entry of the index that stands in the target now; blocks.
 
     What was written is looked at once more: a file that somebody changed since gets no stamp, so that
     the next look reads it, and one that is gone is left out. What was left alone and holds something
     else is a local edit that was kept. Modes are those on the disk.
     """
-    now = time.time_ns()
-    placed: list[Placed] = []
+    recorded = Recorded(time.time_ns())
+    placed = recorded.placed
     with Folders(root_fd) as folders:
         for entry in index:
             path = entry.path
             if path in kept:
                 placed.append(Placed(entry, None, True))
-            elif entry.kind == "directory":
-                folder = look_at(folders, path)
-                if folder is not None and folder.kind == "directory":
-                    placed.append(Placed(_with_mode(entry, folder)))
-            elif path in writer.landed:
+            elif entry.kind == "directory" or path in writer.landed:
                 found = look_at(folders, path)
                 if found is None or found.kind != entry.kind:
+                    recorded.as_written = False
                     continue
-                landed = writer.landed[path]
-                same = found.ino == landed.ino and found.mtime_ns == landed.mtime_ns
-                same = same and found.size == entry.size and settled(found, now)
-                stamp = stamp_of(found) if same and entry.kind == "file" else None
+                recorded.found[path] = found
+                stamp = None
+                if entry.kind != "directory":
+                    landed = writer.landed[path]
+                    same = found.ino == landed.ino and found.mtime_ns == landed.mtime_ns
+                    same = same and found.link == entry.link
+                    same = same and (entry.kind != "file" or found.size == entry.size)
+                    if not same:
+                        recorded.as_written = False
+                    elif entry.kind == "file" and settled(found, recorded.at):
+                        stamp = stamp_of(found)
                 placed.append(Placed(_with_mode(entry, found), stamp))
             else:
                 placed.append(_unchanged(entry, path, view))
-    return placed
+    return recorded
+
+
+def look_where_gone(root_fd: int, changes: Changes) -> dict[str, Found | None]:
+    """What is there now where something was taken away; blocks."""
+    paths = (*changes.save_first, *changes.remove_first, *changes.save_last, *changes.delete)
+    with Folders(root_fd) as folders:
+        return {path: look_at(folders, path) for path in paths}
 
 
 def _unchanged(entry: Entry, path: str, view: View) -> Placed:

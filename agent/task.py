@@ -20,11 +20,12 @@ from agent.look import Scope, View, look, observed_digest, observed_entries
 from agent.manifest import Manifest, Placed, load, manifest_path, save, with_rendered
 from agent.planning import plan
 from agent.pulse import FLUSH_SECONDS, quiet
-from agent.recall import recall, remember
-from agent.record import established_digest, record, wait_for_clock
+from agent.recall import recall, remember, remember_placed
+from agent.record import Recorded, established_digest, look_where_gone, record, wait_for_clock
 from agent.reuse import Shelf
 from agent.room import check_room
 from agent.rules import AgentRules
+from agent.scan import Found as Scanned
 from agent.scope import check_task, known_entries, scope_of
 from agent.staging import sweep_staging
 from agent.target import Target, check_target, open_target
@@ -92,6 +93,7 @@ class _Run:
         self._blocks = (0, 0)
         self._warnings: list[str] = []
         self._after: list[AfterResult] = []
+        self._left: tuple[Recorded, dict[str, Scanned | None]] | None = None
 
     def close(self) -> None:
         if self._target is not None:
@@ -144,6 +146,7 @@ class _Run:
             self._local_edits = changes.local_edits
         established = await self._apply(index, changes, differing, equal=equal)
         await self._run_after()
+        await self._remember_placed(scope)
         self._rendered_equal = self._after_done = True
         return self._report("SUCCESS", established=established)
 
@@ -245,7 +248,9 @@ class _Run:
                 await trio.to_thread.run_sync(sweep_staging, target.fd)
             kept = changes.kept | writer.kept
             await wait_for_clock(writer)
-            placed = await trio.to_thread.run_sync(record, target.fd, index, self._view, writer, kept)
+            recorded = await trio.to_thread.run_sync(record, target.fd, index, self._view, writer, kept)
+            if not (kept or writer.backups or writer.made_above):
+                self._left = recorded, await trio.to_thread.run_sync(look_where_gone, target.fd, changes)
         finally:
             self._received, self._reused = application.bytes_received, application.bytes_reused
             self._blocks = application.blocks_requested, application.blocks_reused
@@ -260,9 +265,11 @@ class _Run:
             with quiet(FLUSH_SECONDS):
                 await trio.to_thread.run_sync(sync_file_system, target.fd)
         self._warn_about(writer, kept)
-        established = await trio.to_thread.run_sync(established_digest, placed, task.ignore_permissions)
+        established = await trio.to_thread.run_sync(
+            established_digest, recorded.placed, task.ignore_permissions
+        )
         await self._save_manifest(
-            placed, after_due=not self._after_done or bool(changes or differing), tree=established
+            recorded.placed, after_due=not self._after_done or bool(changes or differing), tree=established
         )
         if established != task.tree and not equal:
             raise TaskFailed(
@@ -292,14 +299,21 @@ class _Run:
             return
         index = await trio.to_thread.run_sync(observed_entries, view, scope)
         writer = Writer(target.fd, view.found)
-        placed = await trio.to_thread.run_sync(record, target.fd, index, view, writer, ())
-        await self._save_manifest(placed, after_due=False, tree=self._observed)
+        recorded = await trio.to_thread.run_sync(record, target.fd, index, view, writer, ())
+        await self._save_manifest(recorded.placed, after_due=False, tree=self._observed)
 
     async def _remember(self, scope: Scope) -> None:
         """Keeps what a close look has found, so that a glance will do the next time."""
         manifest, view = self._manifest, self._view
         if manifest is not None and self._target is not None and not self._unchanged:
             await trio.to_thread.run_sync(remember, self._manifest_path, manifest, scope, view, self._foreign)
+
+    async def _remember_placed(self, scope: Scope) -> None:
+        """The same for what a task has left."""
+        if self._left is not None and self._manifest is not None:
+            known = self._manifest_path, self._manifest, scope, self._view
+            rendered = [file.path for file in self._task.rendered]
+            await trio.to_thread.run_sync(remember_placed, *known, *self._left, rendered)
 
     async def _save_manifest(
         self,

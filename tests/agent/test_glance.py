@@ -15,10 +15,13 @@ from agent.glance import MAX_EXTRAS, Glance, glance_of, still
 from agent.ignore import Ignore
 from agent.manifest import manifest_path
 from agent.recall import recall
+from agent.record import wait_for_clock
 from agent.scan import scan
 from agent.scope import scope_of
 from agent.target import open_target
-from tests.agent.syncing import Host, observe, synchronise, write_tree
+from agent.wire.messages import RenderedContent
+from agent.writer import Writer
+from tests.agent.syncing import AFTER, BEFORE, Host, observe, synchronise, write_tree
 
 LATER = 2**62
 TREE = {"a/b/one": b"1", "a/two": b"22", "a/link": "two", "a/none": None, "three": b"333", "x.log": b"log"}
@@ -152,7 +155,7 @@ def test_a_glance_fits_the_scan_that_it_was_made_of(
 
 async def recalled(host: Host, **changes: object) -> bool:
     """Whether the next task would be answered by a glance."""
-    task = host.task(b"\0" * 32, **changes)
+    task = host.task(b"", observe=True, **changes)
     target = open_target(task.target_path, host.rules.roots, create=False)
     assert target is not None
     try:
@@ -170,6 +173,58 @@ async def host(tmp_path: Path) -> Host:
     await synchronise(write_tree(tmp_path / "source", TREE), host)
     await observe(host)
     return host
+
+
+async def test_what_a_task_leaves_is_known_at_a_glance(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    secret = RenderedContent(path="fresh/secret", content=b"rendered")
+    await synchronise(write_tree(tmp_path / "before", BEFORE), host)
+    assert await recalled(host)
+    (host.target / "foreign").write_bytes(b"not ours")
+    (host.target / "gone/foreign").write_bytes(b"not ours, and keeps its directory")
+    source = write_tree(tmp_path / "after", AFTER)
+    await synchronise(source, host, rendered=[secret])
+    assert await recalled(host, rendered=(secret,))
+    at_a_glance = await observe(host, rendered=(secret,))
+    manifest_path(host.state, str(host.target)).with_suffix(".look").unlink()
+    assert at_a_glance == await observe(host, rendered=(secret,))
+    assert (at_a_glance.foreign, at_a_glance.local_edits) == (2, 0)
+    again = await synchronise(source, host, rendered=[secret])
+    assert (again.report.files_written, again.report.files_read) == (0, 0)
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+async def test_no_change_escapes_a_glance_after_a_task(tmp_path: Path, change: str) -> None:
+    host = Host(tmp_path / "host")
+    source = write_tree(tmp_path / "source", TREE)
+    (tmp_path / "host/srv/app").mkdir()
+    (tmp_path / "host/srv/app/x.log").write_bytes(b"foreign")
+    await synchronise(source, host, ignore=("*.log",))
+    assert await recalled(host, ignore=("*.log",))
+    CHANGES[change](host.target)
+    assert not await recalled(host, ignore=("*.log",))
+
+
+async def test_a_task_that_keeps_an_edit_leaves_the_next_look_to_be_close(host: Host, tmp_path: Path) -> None:
+    (host.target / "three").write_bytes(b"edited")
+    (tmp_path / "source/three").write_bytes(b"changed")
+    await synchronise(tmp_path / "source", host, on_local_edit="keep")
+    assert not await recalled(host)
+
+
+async def test_a_link_that_was_swapped_right_after_it_was_made_is_looked_at_closely(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relink(tmp_path / "source/a/link", "b/one")
+
+    async def swap_and_wait(writer: Writer) -> None:
+        relink(host.target / "a/link", "swapped")
+        await wait_for_clock(writer)
+
+    monkeypatch.setattr("agent.task.wait_for_clock", swap_and_wait)
+    await synchronise(tmp_path / "source", host)
+    assert not await recalled(host)
+    assert (await observe(host)).local_edits == 1
 
 
 async def test_a_glance_says_the_same_as_a_close_look(host: Host) -> None:
