@@ -13,6 +13,7 @@ from agent.features import times_count
 from agent.index import by_path
 from agent.look import Scope, View, look_for
 from agent.wire.messages import Entry, Task
+from agent.writer import LEFT_ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def dated(index: Sequence[Entry], seen: Mapping[str, Seen], now_ns: int) -> list
 
     def time_of(entry: Entry) -> int:
         if entry.kind == "directory":
-            return 0
+            return LEFT_ALONE
         there = seen.get(entry.path)
         return there.mtime_ns if there is not None and there.holds(entry) else now_ns
 

@@ -43,6 +43,9 @@ from agent.wire.messages import Entry
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITER_BITS = 0o700
 
+LEFT_ALONE = -1
+"""The time of a directory that is given none."""
+
 
 class Writer:
     """All writing of one task into the target open as `root_fd`.
@@ -315,7 +318,8 @@ class Writer:
             for entry in sorted(entries, key=lambda entry: entry.path, reverse=True):
                 with contextlib.suppress(FileNotFoundError, PathRefused):
                     mode = entry.mode & PERMISSIONS if modes else None
-                    self._change(folders, entry.path, mode, entry.mtime_ns or None)
+                    time = None if entry.mtime_ns == LEFT_ALONE else entry.mtime_ns
+                    self._change(folders, entry.path, mode, time)
 
     def touch(self, entries: Iterable[Entry]) -> None:
         """Gives files whose content is right the mode and time of the tree."""
