@@ -148,7 +148,7 @@ def ci(arguments: Sequence[str]) -> None:
     types([])
     agent_alone([])
     demo([])
-    test(["--cov", "--cov-report=term", *arguments])
+    test(arguments)
 
 
 def bench(arguments: Sequence[str]) -> None:

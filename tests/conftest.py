@@ -17,7 +17,9 @@ from tests.processlist import ProcessList, watch_process_list
 # What a developer's or a CI machine's own settings may not decide here. Names with _TEST_ are for the tests.
 _FOREIGN = re.compile(
     r"(TRUEUP|SYNC|INFISICAL|DOKPLOY|DOCKER|COMPOSE|GIT|XDG|SSH|GH|GITHUB)_|(WEBHOOK|DEPLOY)_SECRET|(SOURCE|CHECK)_SECRETS_|NOTIFY_URL"
-    r"|(https?|ftp|all|no)_proxy$|(FORCE_COLOR|NO_COLOR|COLUMNS|LINES|PAGER|EDITOR|PYTHONPATH)$",
+    r"|(https?|ftp|all|no)_proxy$|(FORCE_COLOR|NO_COLOR|COLUMNS|LINES|PAGER|EDITOR|PYTHONPATH)$"
+    # Without its compiled form each of the many processes would compile the whole program anew.
+    r"|PYTHON(DONTWRITEBYTECODE|PYCACHEPREFIX)$",
     re.IGNORECASE,
 )
 _GIT_CONFIG = """\

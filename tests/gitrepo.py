@@ -116,9 +116,10 @@ class GitRepo:
         ref = branch if branch.startswith("refs/") else f"refs/heads/{branch}"
         parent = None if root else start or self.resolve(ref)
         when = self._next_time()
-        # A ref of its own, so that rewinding a branch is left to the update below.
+        # One process does it all, and `--force` lets it rewind a branch as well.
         stream: list[str | bytes] = [
-            f"commit refs/build/{self._objects}\n",
+            f"reset {ref}\n" if root else "",
+            f"commit {ref}\nmark :1\n",
             f"committer Test Author <author@example.org> {when} +0000\n",
         ]
         stream += [_data(message)]
@@ -126,11 +127,8 @@ class GitRepo:
             stream.append(f"from {parent}\n")
         for path, content in files.items():
             stream.append(_change(path, content))
-        self._fast_import(stream)
-        oid = self.git("rev-parse", f"refs/build/{self._objects}")
-        self.git("update-ref", "-d", f"refs/build/{self._objects}")
-        self.git("update-ref", ref, oid)
-        return oid
+        stream.append("get-mark :1\n")
+        return self._fast_import(stream)
 
     def tag(
         self,
@@ -202,9 +200,10 @@ class GitRepo:
         self._objects += 1
         return EPOCH + self._objects * _MINUTE
 
-    def _fast_import(self, stream: Sequence[str | bytes]) -> None:
+    def _fast_import(self, stream: Sequence[str | bytes]) -> str:
+        """What the stream asked for."""
         chunks = [part.encode() if isinstance(part, str) else part for part in stream]
-        self.git("fast-import", "--quiet", "--force", stdin=b"".join(chunks))
+        return self.git("fast-import", "--quiet", "--force", stdin=b"".join(chunks))
 
 
 def _data(content: str | bytes) -> bytes:
