@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
-from agent.blocks import block_count, block_size_for, zero_digest
+from agent.blocks import MIN_BLOCK, block_count, block_size_for, zero_digest
 from agent.errors import PathRefused
 from agent.folders import Folders
 from agent.ignore import Ignore
@@ -51,6 +51,18 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     def same_as(self, other: "Found | None") -> bool:
         """Whether this is the very same, untouched entry."""
         return self == other
+
+    def is_file_still(self, status: os.stat_result) -> bool:
+        """Whether this is a file and `status` that of the very same, untouched one."""
+        return (
+            self.kind == "file"
+            and status.st_mode == stat.S_IFREG | self.mode
+            and status.st_ino == self.ino
+            and status.st_size == self.size
+            and status.st_mtime_ns == self.mtime_ns
+            and status.st_ctime_ns == self.ctime_ns
+            and status.st_dev == self.dev
+        )
 
 
 @dataclass(slots=True)
@@ -177,8 +189,7 @@ def same_thing(now: Found | None, before: Found | None) -> bool:
     return now.size == before.size and now.mtime_ns == before.mtime_ns and now.link == before.link
 
 
-@dataclass(frozen=True, slots=True)
-class _Slice:
+class _Slice(msgspec.Struct, frozen=True, gc=False):
     """Blocks `first` to `last` (exclusive) of a file; a whole file when it covers all."""
 
     path: str
@@ -225,14 +236,27 @@ def _hash_slice(folders: Folders, piece: _Slice) -> bytes | None:
             return None
         raise
     try:
-        if not found_from(os.fstat(fd)).same_as(piece.found):
+        size = piece.found.size
+        if not piece.found.is_file_still(os.fstat(fd)):
             return None
-        digests = hash_range(fd, piece.found.size, piece.first, piece.last)
-        if not found_from(os.fstat(fd)).same_as(piece.found):
+        if size <= MIN_BLOCK:
+            digests = _hash_whole(fd, size)
+        else:
+            digests = hash_range(fd, size, piece.first, piece.last)
+        if not piece.found.is_file_still(os.fstat(fd)):
             return None
         return digests
     finally:
         os.close(fd)
+
+
+def _hash_whole(fd: int, size: int) -> bytes | None:
+    """As `hash_range`, of all of a file that has one block at most."""
+    if not size:
+        return b""
+    beat()
+    content = os.pread(fd, size, 0)
+    return hashlib.sha256(content).digest() if len(content) == size else hash_range(fd, size, 0, 1)
 
 
 def hash_range(fd: int, size: int, first: int, last: int) -> bytes | None:

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from agent.changes import Write
 from agent.folders import OPEN_FOLDER
 from agent.index import STAGING
@@ -50,16 +52,14 @@ class Partial:
             return self.missing == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(msgspec.Struct, frozen=True, gc=False):
     """What was placed: enough to tell later whether it is still the same file."""
 
     ino: int
     mtime_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(msgspec.Struct, frozen=True):
     """A file or link that is complete, and not in its place."""
 
     write: Write

@@ -102,16 +102,18 @@ class Writer:
         name = staged_name(next(self._numbers), entry)
         return os.open(name, _CREATE, 0o600, dir_fd=self.staging_fd), name
 
-    def _stage_for(self, entry: Entry) -> tuple[int, str]:
-        if not self._ignore_permissions:
-            return self._stage(entry)
+    def _stage_for(self, entry: Entry, *, whole: bool = False) -> tuple[int, str]:
+        """`whole`: its content is at hand, and nothing has to be found of it after a cut."""
         found = self._found.get(entry.path)
+        named = None if whole and found is None else entry
+        if not self._ignore_permissions:
+            return self._stage(named)
         if found is not None and found.kind == "file":
             fd, name = self._stage(entry)
             os.fchmod(fd, found.mode & PERMISSIONS)
             return fd, name
         # A new file gets the source's bits as the umask leaves them; staging itself lets nobody in.
-        name = staged_name(next(self._numbers), entry)
+        name = staged_name(next(self._numbers), named)
         mode = (entry.mode & PERMISSIONS) | 0o600
         return os.open(name, _CREATE, mode, dir_fd=self.staging_fd), name
 
@@ -119,7 +121,7 @@ class Writer:
 
     def put(self, folders: Folders, write: Write, content: bytes | bytearray | memoryview) -> None:
         """Places a file whose whole, verified content is at hand."""
-        fd, name = self._stage_for(write.entry)
+        fd, name = self._stage_for(write.entry, whole=True)
         try:
             write_all(fd, content, 0)
             landed = self._dress(fd, write.entry)
@@ -200,11 +202,15 @@ class Writer:
 
     def _place(self, folders: Folders, staged: Staged) -> None:
         path = staged.write.entry.path
-        if not self._make_way(folders, path, backup=staged.write.backup):
-            os.unlink(staged.name, dir_fd=self.staging_fd)
-            self.kept.add(path)
-            return
         above, name = folders.locate(path)
+        # Most are new; asking that alone is cheaper than to look.
+        new = path not in self._found and not os.access(name, os.F_OK, dir_fd=above, follow_symlinks=False)
+        if not new:
+            if not self._make_way(folders, path, backup=staged.write.backup):
+                os.unlink(staged.name, dir_fd=self.staging_fd)
+                self.kept.add(path)
+                return
+            above, name = folders.locate(path)
         os.rename(staged.name, name, src_dir_fd=self.staging_fd, dst_dir_fd=above)
         self.landed[path] = staged.landed
         with self._count_lock:

@@ -17,7 +17,7 @@ from agent.blocks import block_size_for
 from agent.errors import PathRefused
 from agent.folders import Folders
 from agent.packing import pack
-from agent.scan import OPEN_FILE, Found, found_from, read_exactly
+from agent.scan import OPEN_FILE, Found, read_exactly
 from agent.wire.messages import Entry
 
 UNSERVED = -1
@@ -134,7 +134,7 @@ def read_part(folders: Folders, entry: Entry, found: Found, offset: int, view: m
             return False
         raise
     try:
-        if not found_from(os.fstat(fd)).same_as(found):
+        if not found.is_file_still(os.fstat(fd)):
             return False
         return read_exactly(fd, view, offset)
     finally:

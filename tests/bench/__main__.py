@@ -40,12 +40,6 @@ def main() -> int:
         help="put the comparison of copies into docs/benchmarks.md, as a whole run with all sizes does",
     )
     parser.add_argument("--directory", type=Path, help="where the trees are made: decides the file system")
-    parser.add_argument(
-        "--durability",
-        choices=("none", "commit", "paced"),
-        default="commit",
-        help="of trueup's writes; the default is trueup's own, none is what rsync does",
-    )
     parser.add_argument("--minutes", type=float, default=2.0, help="how long the soak lasts (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     options = parser.parse_args()
@@ -63,14 +57,14 @@ def main() -> int:
         works = [work for name, work in tree_works(quick=options.quick).items() if name in chosen]
         if works:
             (where / "trees").mkdir()
-            with all_peers(where, where / "trees", options.durability) as peers:
+            with all_peers(where, where / "trees") as peers:
                 rounds = Rounds(where / "trees", peers)
                 for work in works:
                     rounds.run(work, runs)
             copies = list(rounds.measured.values())
             measured += copies
             if options.write or whole:
-                write_section(PAGE, facts, copies, runs=runs, durability=options.durability, against=PEER)
+                write_section(PAGE, facts, copies, runs=runs, against=PEER)
         if "pass" in chosen:
             services = 100 if options.quick else 1_000
             print(f"pass over {services} services", file=sys.stderr, flush=True)
@@ -121,12 +115,10 @@ def main() -> int:
         print(f"\n{soaked}\n")
     if not measured:
         return 0
-    print(
-        f"durability of trueup's writes: {options.durability}; medians of {runs} runs; ratio: {PEER} is 1\n"
-    )
+    print(f"medians of {runs} runs; ratio: {PEER} is 1\n")
     print_table(measured, against=PEER)
     if options.json:
-        write_json(options.json, {**facts, "durability": options.durability}, measured)
+        write_json(options.json, facts, measured)
     return 0
 
 

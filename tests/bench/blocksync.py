@@ -19,10 +19,12 @@ ROOT = Path(__file__).parents[2]
 _END_DEADLINE = 20.0
 
 
+LEFT_TO_THE_SYSTEM, FLUSHED = "none", "commit"
+
+
 class BlockSync:
     """`durability` is that of the writes."""
 
-    name = "trueup"
     compare_options: tuple[str, ...] = ()
 
     def __init__(
@@ -31,6 +33,11 @@ class BlockSync:
         self._primary = primary
         self._agent = agent
         self._durability = durability
+        self.name = "trueup" if durability == LEFT_TO_THE_SYSTEM else f"trueup, durability {durability}"
+
+    def with_durability(self, durability: str) -> BlockSync:
+        """The same processes, for copies to other targets."""
+        return BlockSync(self._primary, self._agent, durability)
 
     def processes(self) -> Sequence[int]:
         return self._primary.pid, self._agent.pid
@@ -52,7 +59,7 @@ class BlockSync:
 
 
 @contextmanager
-def block_sync(private: Path, root: Path, durability: str) -> Iterator[BlockSync]:
+def block_sync(private: Path, root: Path, durability: str = LEFT_TO_THE_SYSTEM) -> Iterator[BlockSync]:
     """Start both processes; the agent may write below `root`. Both have ended when this is left."""
     private.mkdir(mode=0o700)
     token = NodeToken.generate()

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import trees
-from tests.bench.blocksync import block_sync
-from tests.bench.peers import Peer, PeerMissing
+from tests.bench.blocksync import FLUSHED, block_sync
+from tests.bench.ceiling import Ceiling
+from tests.bench.peers import Copied, Peer, PeerMissing
 from tests.bench.report import MIB, Measurement
 from tests.bench.rsync import rsync_daemon, rsync_over_ssh
 from tests.bench.syncthing import syncthing
-from tests.bench.usage import measured
+from tests.bench.usage import Usage, measured
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class TreeWork:
     name: str
     make: Callable[[Path], None]
     then: tuple[Change, ...]
+    file: str = ""
+    """Where all of it is one file: its name. Then the first copy is set against the machine's ceiling."""
 
 
 def nothing(_where: Path, _number: int) -> None:
@@ -51,6 +54,7 @@ def tree_works(*, quick: bool) -> dict[str, TreeWork]:
                 unchanged,
                 Change("1 % changed", lambda where, number: trees.change_large_file(where, seed=number)),
             ),
+            file="large.bin",
         ),
         "insertion": TreeWork(
             f"one file of {inserted // MIB} MiB",
@@ -74,8 +78,12 @@ def tree_works(*, quick: bool) -> dict[str, TreeWork]:
 
 
 @contextmanager
-def all_peers(where: Path, place: Path, durability: str) -> Iterator[list[Peer]]:
-    """Every peer that can run here, ours last; `place` is where the trees are."""
+def all_peers(where: Path, place: Path) -> Iterator[list[Peer]]:
+    """Every peer that can run here, ours last; `place` is where the trees are.
+
+    Ours comes twice: as rsync does it, which leaves to the system when the disk gets what was written, and as
+    it is without a setting, when all is on the disk before a task is a success.
+    """
     with ExitStack() as resources:
         peers: list[Peer] = []
         makers: Sequence[Callable[[], object]] = (
@@ -88,7 +96,8 @@ def all_peers(where: Path, place: Path, durability: str) -> Iterator[list[Peer]]
                 peers.append(make())  # type: ignore[arg-type]
             except PeerMissing as missing:
                 print(f"One peer less: {missing}", file=sys.stderr)
-        peers.append(resources.enter_context(block_sync(where / "private", place, durability)))
+        own = resources.enter_context(block_sync(where / "private", place))
+        peers += [own, own.with_durability(FLUSHED)]
         yield peers
 
 
@@ -108,6 +117,8 @@ class Rounds:
                 targets[peer.name].mkdir()
                 peer.prepare(source, targets[peer.name])
             self._all(f"{work.name}, first copy", source, targets)
+            if work.file:
+                self._measure_ceiling(f"{work.name}, first copy", source / work.file)
             for change in work.then:
                 change.make(source, number)
                 self._all(f"{work.name}, {change.name}", source, targets)
@@ -116,19 +127,31 @@ class Rounds:
                 shutil.rmtree(targets[peer.name])
         shutil.rmtree(source)
 
+    def _measure_ceiling(self, work: str, file: Path) -> None:
+        ceiling = Ceiling(self._place.parent / "ceiling")
+        target = self._place / "ceiling"
+        os.sync()
+        with measured(ceiling.processes) as usage:
+            copied = ceiling.copy(file, target)
+        target.unlink()
+        self._note(work, ceiling.name, copied, usage)
+
     def _all(self, work: str, source: Path, targets: Mapping[str, Path]) -> None:
         for peer in self._peers:
             os.sync()  # what was written before is not paid for by the next run
             target = targets[peer.name]
             with measured(peer.processes) as usage:
                 copied = peer.copy(source, target)
-            row = self.measured.setdefault((work, peer.name), Measurement(work, peer.name))
-            row.seconds.append(copied.seconds)
-            if copied.scan_seconds is not None:
-                row.scan_seconds.append(copied.scan_seconds)
-            row.bytes_moved = copied.bytes_moved
-            row.wire_bytes.append(usage.wire_bytes)
-            row.cpu_seconds.append(usage.cpu_seconds)
-            row.note_memory({"": usage.peak_rss})
+            self._note(work, peer.name, copied, usage)
             if found := trees.differences(source, target, peer.compare_options):
                 raise RuntimeError(f"{work}: {peer.name} left a wrong copy: {found}")
+
+    def _note(self, work: str, name: str, copied: Copied, usage: Usage) -> None:
+        row = self.measured.setdefault((work, name), Measurement(work, name))
+        row.seconds.append(copied.seconds)
+        if copied.scan_seconds is not None:
+            row.scan_seconds.append(copied.scan_seconds)
+        row.bytes_moved = copied.bytes_moved
+        row.wire_bytes.append(usage.wire_bytes)
+        row.cpu_seconds.append(usage.cpu_seconds)
+        row.note_memory({"": usage.peak_rss})

@@ -16,7 +16,6 @@ def write_section(
     measurements: Sequence[Measurement],
     *,
     runs: int,
-    durability: str,
     against: str,
     name: str = "copies",
 ) -> None:
@@ -26,7 +25,7 @@ def write_section(
     _, after = rest.split(end)
     when = datetime.datetime.now(tz=datetime.UTC).date()
     machine = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items())
-    lines = [f"Measured on {when}, medians of {runs} runs, durability `{durability}`: {machine}.", ""]
+    lines = [f"Measured on {when}, medians of {runs} runs: {machine}.", ""]
     lines += table(measurements, against=against)
     page.write_text("\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"]))
 

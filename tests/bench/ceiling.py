@@ -1,0 +1,124 @@
+"""What the machine leaves to a copy that is encrypted and verified: TLS, SHA-256, writing, nothing else.
+
+Two processes over loopback. One reads a file in pieces, hashes each and sends it; the other receives,
+hashes and writes it. Each has two threads, so that the network does not wait for the rest. No protocol, no
+index, no name, no second look: whatever does more than that on this machine, and by the same libraries,
+takes longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent import tls
+from tests.bench.peers import Copied
+
+ROOT = Path(__file__).parents[2]
+PIECE = 1024 * 1024
+_AHEAD = 8
+"""Pieces between the two threads of a process."""
+
+
+class Ceiling:
+    """Its processes are those of the one copy that is under way."""
+
+    name = "TLS, SHA-256 and writing alone"
+
+    def __init__(self, private: Path) -> None:
+        tls.make_private_directory(private)
+        tls.write_identity(private, "server", Ed25519PrivateKey.generate(), "ceiling")
+        self._private = private
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def processes(self) -> Sequence[int]:
+        return [process.pid for process in self._running]
+
+    def copy(self, source: Path, target: Path) -> Copied:
+        """Of one file; the time is from when both processes are there until the last byte was written."""
+        command = [sys.executable, "-m", "tests.bench.ceiling"]
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            sending = [*command, "send", str(listener.fileno()), str(source), str(self._private)]
+            sender = subprocess.Popen(sending, cwd=ROOT, pass_fds=[listener.fileno()])
+        self._running = [sender]
+        receiving = [*command, "receive", str(port), str(target)]
+        receiver = subprocess.Popen(receiving, cwd=ROOT, stdout=subprocess.PIPE)
+        self._running.append(receiver)
+        said, _ = receiver.communicate()
+        if sender.wait() or receiver.returncode:
+            raise RuntimeError("the measure of the ceiling failed; its last words are above")
+        self._running = []
+        return Copied(float(said), bytes_moved=source.stat().st_size)
+
+
+def _send(listener_fd: int, source: Path, private: Path) -> None:
+    with socket.socket(fileno=listener_fd) as listener:
+        plain, _ = listener.accept()
+    pieces: queue.Queue[bytes] = queue.Queue(_AHEAD)
+
+    def read() -> None:
+        with source.open("rb", buffering=0) as file:
+            while piece := file.read(PIECE):
+                hashlib.sha256(piece).digest()
+                pieces.put(piece)
+        pieces.put(b"")
+
+    with tls.pairing_server_context(private).wrap_socket(plain, server_side=True) as connection:
+        connection.sendall(source.stat().st_size.to_bytes(8, "big"))
+        connection.recv(1)  # the other side is ready
+        threading.Thread(target=read).start()
+        while piece := pieces.get():
+            connection.sendall(piece)
+
+
+def _receive(port: int, target: Path) -> float:
+    """Seconds."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # it is about the cost of encryption
+    pieces: queue.Queue[memoryview] = queue.Queue(_AHEAD)
+
+    def write() -> None:
+        with target.open("wb", buffering=0) as file:
+            while piece := pieces.get():
+                hashlib.sha256(piece).digest()
+                while piece:
+                    piece = piece[file.write(piece) :]
+
+    writing = threading.Thread(target=write)
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", port))) as connection:
+        left = int.from_bytes(connection.recv(8), "big")
+        began = time.perf_counter()
+        writing.start()
+        connection.sendall(b"r")
+        while left:
+            piece = memoryview(bytearray(min(PIECE, left)))
+            filled = 0
+            while filled < len(piece):
+                count = connection.recv_into(piece[filled:])
+                if not count:
+                    raise EOFError("the sender has ended")
+                filled += count
+            pieces.put(piece)
+            left -= filled
+        pieces.put(memoryview(b""))
+        writing.join()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "send":
+        _send(int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+    else:
+        print(_receive(int(sys.argv[2]), Path(sys.argv[3])))
