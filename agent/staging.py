@@ -28,10 +28,6 @@ HOLE = 64 * 1024
 
 _ZEROS = bytes(HOLE)
 
-WRITE_BYTES = 128 * 1024
-"""Bytes of one `write`: for each larger one the kernel looks for as large a piece of memory to hold it, which
-costs several times the copy itself where memory is fragmented."""
-
 
 @dataclass(slots=True, eq=False)
 class Partial:
@@ -163,7 +159,7 @@ def write_all(fd: int, content: bytes | bytearray | memoryview, offset: int) -> 
     view = memoryview(content)
     while view:
         beat()
-        count = os.pwrite(fd, view[:WRITE_BYTES], offset)
+        count = os.pwrite(fd, view, offset)
         view, offset = view[count:], offset + count
 
 
