@@ -10,11 +10,10 @@ from reconciler import live
 from reconciler.console import print_document
 from reconciler.errors import SettingsError
 from reconciler.exit_codes import ExitCode
-from reconciler.file_forecasts import ProjectFiles, TargetFiles, exit_code, forecast_files, targets_of
+from reconciler.file_forecasts import ProjectFiles, exit_code, forecast_files, targets_of
+from reconciler.file_lines import lines_of
 from reconciler.logs import printable
-from reconciler.progress import size
 from reconciler.settings import Settings
-from reconciler.status.revisions import split_revision
 
 DEADLINE: Final = 920.0
 """Seconds to wait for a running primary, which may have to build the project and gives up sooner."""
@@ -75,45 +74,3 @@ def print_files(files: ProjectFiles) -> None:
     for number, target in enumerate(files.targets):
         for line in [*([""] if number else []), *lines_of(target)]:
             click.echo(line)
-
-
-def lines_of(target: TargetFiles) -> list[str]:
-    ref, commit = split_revision(target.revision)
-    revision = f" to {ref}@{commit[:8]}" if commit else ""
-    head = printable(f"{target.id}: {target.node}:{target.target_path}{revision}")
-    if target.state in ("unknown", "left"):
-        word = "unknown" if target.state == "unknown" else "left alone"
-        return [head, printable(f"  {word}: {target.reason}: {target.message}")]
-    lines = [head]
-    width = max((len(item.deed) for item in target.items), default=0)
-    for item in target.items:
-        mark = "/" if item.kind == "directory" else "@" if item.kind == "symlink" else ""
-        notes = []
-        if item.requested_bytes or item.reused_bytes:
-            notes.append(_bytes_of(item.requested_bytes, item.reused_bytes))
-        if item.saved:
-            notes.append("the local edit is saved")
-        told = f"  ({'; '.join(notes)})" if notes else ""
-        lines.append(printable(f"  {item.deed:{width}}  {item.path}{mark}{told}"))
-    if target.unlisted:
-        lines.append(f"  and {target.unlisted} more")
-    lines += [printable(f"  warning: {warning}") for warning in target.warnings]
-    lines += [printable(f"  would be refused: {each.reason}: {each.message}") for each in target.guards]
-    return [*lines, f"  {_sums(target)}"]
-
-
-def _sums(target: TargetFiles) -> str:
-    told = [", ".join(f"{count} {deed}" for deed, count in target.counts.items()) or "nothing to do"]
-    if target.files_written:
-        told.append(_bytes_of(target.requested_bytes, target.reused_bytes))
-    if target.after:
-        told.append(printable(f"then {', '.join(target.after)}"))
-    beside = {"foreign": target.foreign, "ignored": target.ignored, "edited there": target.local_edits}
-    told += [f"{count} {what}" for what, count in beside.items() if count]
-    return "; ".join(told)
-
-
-def _bytes_of(requested: int, reused: int) -> str:
-    there = f", {size(reused)} is there" if reused else ""
-    # Parts of a file that moved, or that differ little, are found in the sync alone.
-    return f"at most {size(requested)} to send{there}" if requested else f"nothing to send{there}"

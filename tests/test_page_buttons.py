@@ -116,6 +116,8 @@ class _Pressing:
                 self.rolling_back,
                 self.why_a_service_is_so,
                 self.testing_a_connection,
+                self.another_certificate,
+                self.what_would_change_in_files,
                 self.running_a_project,
                 self.another_place_and_a_retry,
                 self.another_token,
@@ -267,6 +269,33 @@ class _Pressing:
     def testing_a_connection(self) -> None:
         self.node().get_by_role("button", name="Test connection to web-1").click()
         assert re.search(r"the agent of web-1 answered in [0-9.]+ ms", notice(self.page))
+
+    def another_certificate(self) -> None:
+        before = self.node().locator("code.whole").inner_text()
+        self.node().get_by_role("button", name="Rotate certificate of web-1").click()
+        assert notice(self.page) == "the agent of web-1 uses another certificate"
+        after = self.node().locator("code.whole").inner_text()
+        assert after != before
+        assert after in self.world.status()["nodes/web-1.yaml"].decode()
+        self.testing_a_connection()
+
+    def what_would_change_in_files(self) -> None:
+        """As the agent sees them; and nothing is done."""
+        page, left = self.page, self.target / "left"
+        (self.target / "index.html").write_text("somebody else\n")
+        left.write_text("not ours\n")
+        tasks = self.tasks()
+        page.get_by_role("link", name="What would change in site").click()
+        place = page.get_by_role("region", name=f"web-1:{self.target}")
+        row = place.get_by_role("row").filter(has_text="index.html")
+        assert row.get_by_role("cell").all_inner_texts() == ["update", "at most 6 B to send"]
+        assert "1 update; at most 6 B to send; 1 foreign; 1 edited there" in place.inner_text()
+        assert "left" not in place.get_by_role("table").inner_text()
+        self.watched.shoot("files")
+        page.get_by_role("link", name="Back to the page").click()
+        assert (self.target / "index.html").read_text() == "somebody else\n"
+        assert self.tasks() == tasks
+        left.unlink()
 
     def running_a_project(self) -> None:
         before = self.tasks()

@@ -112,8 +112,10 @@ DEEDS: Final[Mapping[str, Deed]] = {
 }
 
 
-FORMS: Final[Mapping[str, Place]] = {"node-form": ADD, "project-form": SETTINGS}
-"""Forms that have a page of their own, by what they ask the API for."""
+FILES: Final[Place] = ("GET", "/api/sync/projects/{name}/files")
+
+FORMS: Final[Mapping[str, Place]] = {"node-form": ADD, "project-form": SETTINGS, "files": FILES}
+"""What has a page of its own, by what it asks the API for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ def _named(names: Mapping[str, str], form: Form) -> dict[str, str]:
     return {theirs: form[ours] for theirs, ours in names.items() if form.get(ours)}
 
 
-def allow_time(request: Request) -> None:
-    """Let a request take as long as a button may."""
+def allow_time(request: Request, seconds: float = DEED_TIME) -> None:
+    """Let a request take as long as a button may, or as what it asks for."""
     if TIME in request.scope:
-        request.scope[TIME].allow(DEED_TIME)
+        request.scope[TIME].allow(seconds)

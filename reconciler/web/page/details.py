@@ -1,4 +1,5 @@
-"""Pages of their own for what is too much for the one page: why a service is so, and what would change.
+"""Pages of their own for what is too much for the one page: why a service is so, and what would change, as
+steps and as files.
 
 Both say what the API says, asked by the same functions.
 """
@@ -6,13 +7,17 @@ Both say what the API says, asked by the same functions.
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from reconciler.control.state import fold
+from reconciler.file_forecasts import ProjectFiles
 from reconciler.runner import Runner
+from reconciler.web.apis.project_files import DEADLINE
 from reconciler.web.endpoints import Call
-from reconciler.web.page.deeds import Doing, Place, allow_time
+from reconciler.web.page.deeds import FILES, Doing, Place, allow_time
+from reconciler.web.page.files import target_views
 from reconciler.web.page.gate import Gate, html
 from reconciler.web.page.model import revision_of, short
 from reconciler.web.page.render import render
@@ -65,6 +70,18 @@ class Details:
         allow_time(request)
         plan = await self._ask(PLAN, session, request, {}, {"fresh": True})
         return html(render("plan.html", plan=plan, spec=revision_of(plan["specRevision"])))
+
+    async def files(self, request: Request) -> Response:
+        """What a sync of the project that `name` names would do to files, asked of the agents now."""
+        session = self._gate.require(request)
+        allow_time(request, DEADLINE)
+        name = request.query_params.get("name", "")
+        environment = request.query_params.get("environment", "")
+        told = await self._ask(FILES, session, request, {"name": name}, {"environment": environment})
+        files = msgspec.convert(told, ProjectFiles)
+        return html(
+            render("files.html", project=files.project, problems=files.problems, targets=target_views(files))
+        )
 
     async def _need(self, session: Session, request: Request, id: str) -> Mapping[str, Any]:
         """What a service waits for: how that is, where it is a service."""

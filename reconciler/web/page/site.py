@@ -79,6 +79,7 @@ class Site:
             Route("/page/project", _guarded(self._editing.project), methods=["GET"]),
             Route("/page/service", _guarded(self._details.service), methods=["GET"]),
             Route("/page/plan", _guarded(self._details.plan), methods=["GET"]),
+            Route("/page/files", _guarded(self._details.files), methods=["GET"]),
             Route("/page/change", _guarded(self._editing.change), methods=["POST"]),
             Route("/page/stream", _guarded(self.stream), methods=["GET"]),
             Route("/page/{name}", _guarded(_static), methods=["GET"]),
