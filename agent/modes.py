@@ -6,6 +6,9 @@ import stat
 from agent.folders import Folders
 from agent.index import PERMISSIONS
 
+LEFT_ALONE = -1
+"""The time of a directory that is given none."""
+
 
 def change(folders: Folders, path: str, mode: int | None, mtime_ns: int | None) -> tuple[int | None, int]:
     """Gives a file or directory a mode and a time, where these are not None; blocks.

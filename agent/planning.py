@@ -12,8 +12,8 @@ from agent.failures import TaskFailed
 from agent.features import times_count
 from agent.index import by_path
 from agent.look import Scope, View, look_for
+from agent.modes import LEFT_ALONE
 from agent.wire.messages import Entry, Task
-from agent.writer import LEFT_ALONE
 
 
 @dataclass(frozen=True, slots=True)

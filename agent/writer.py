@@ -24,7 +24,7 @@ from agent.errors import PathRefused
 from agent.failures import TaskFailed
 from agent.folders import Folders
 from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, directory_entry
-from agent.modes import change
+from agent.modes import LEFT_ALONE, change
 from agent.owners import UNCHANGED
 from agent.scan import Found, look_at, same_thing
 from agent.staging import (
@@ -42,9 +42,6 @@ from agent.wire.messages import Entry
 
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITER_BITS = 0o700
-
-LEFT_ALONE = -1
-"""The time of a directory that is given none."""
 
 
 class Writer:
