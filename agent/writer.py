@@ -100,9 +100,8 @@ class Writer:
         return os.open(name, _CREATE, 0o600, dir_fd=self.staging_fd), name
 
     def _stage_for(self, entry: Entry, *, whole: bool = False) -> tuple[int, str]:
-        """`whole`: its content is at hand, and nothing has to be found of it after a cut."""
         found = self._found.get(entry.path)
-        named = None if whole and found is None else entry
+        named = None if whole and found is None else entry  # it is placed at once, not found after a cut
         if not self._ignore_permissions:
             return self._stage(named)
         if found is not None and found.kind == "file":
@@ -199,15 +198,11 @@ class Writer:
 
     def _place(self, folders: Folders, staged: Staged) -> None:
         path = staged.write.entry.path
+        if not self._make_way(folders, path, backup=staged.write.backup):
+            os.unlink(staged.name, dir_fd=self.staging_fd)
+            self.kept.add(path)
+            return
         above, name = folders.locate(path)
-        # Most are new; asking that alone is cheaper than to look.
-        new = path not in self._found and not os.access(name, os.F_OK, dir_fd=above, follow_symlinks=False)
-        if not new:
-            if not self._make_way(folders, path, backup=staged.write.backup):
-                os.unlink(staged.name, dir_fd=self.staging_fd)
-                self.kept.add(path)
-                return
-            above, name = folders.locate(path)
         os.rename(staged.name, name, src_dir_fd=self.staging_fd, dst_dir_fd=above)
         self.landed[path] = staged.landed
         with self._count_lock:
@@ -215,6 +210,9 @@ class Writer:
 
     def _make_way(self, folders: Folders, path: str, *, backup: bool) -> bool:
         """Looks at what is about to be replaced; False if it must stay after all."""
+        above, name = folders.locate(path)
+        if path not in self._found and not os.access(name, os.F_OK, dir_fd=above, follow_symlinks=False):
+            return True  # as most are: new, and asking that alone is cheaper than a look
         now = look_at(folders, path)
         if now is None:
             return True

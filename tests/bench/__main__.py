@@ -86,18 +86,10 @@ def main() -> int:
         if "fanout" in chosen:
             size = (25 if options.quick else 200) * MIB
             (where / "fanout").mkdir()
-            fanned = bench_fanout(where / "fanout", size=size, runs=runs, durability=options.durability)
+            fanned = bench_fanout(where / "fanout", size=size, runs=runs)
             measured += fanned
             if options.write or whole:
-                write_section(
-                    PAGE,
-                    facts,
-                    fanned,
-                    runs=runs,
-                    durability=options.durability,
-                    against=PEER,
-                    name="fanout",
-                )
+                write_section(PAGE, facts, fanned, runs=runs, against=PEER, name="fanout")
         if "fleet" in chosen:
             agents, returning = (200, 100) if options.quick else (2_000, 1_000)
             print(f"{agents:,} idle agents", file=sys.stderr, flush=True)
