@@ -109,8 +109,16 @@ class View:
             return found.size == entry.size and self.blocks.get(entry.path) == entry.blocks
         return found.link == entry.link
 
-    def seen(self) -> dict[str, Seen]:
-        """All that was found, as `changes.diff` wants it.
+    def is_as_placed(self, entry: Entry) -> bool:
+        """Whether `entry` is of the manifest itself, of a file whose stamp fits; False may be either."""
+        # `_believe` takes the very object from the manifest, where there is something to take.
+        if not entry.blocks or self.blocks.get(entry.path) is not entry.blocks:
+            return False
+        placed = self.ours.get(entry.path)
+        return placed is not None and placed.entry is entry and not placed.kept
+
+    def seen(self, besides: Collection[str] = ()) -> dict[str, Seen]:
+        """All that was found but `besides`, as `changes.diff` wants it.
 
         A local edit that was kept is nobody's to delete: trueup may never have placed anything there.
         """
@@ -127,6 +135,7 @@ class View:
                 path in edited,
             )
             for path, found in self.found.items()
+            if path not in besides
         }
 
     def protected(self, scope: Scope) -> frozenset[str]:

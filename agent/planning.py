@@ -10,7 +10,7 @@ import trio
 from agent.changes import Changes, Policy, Seen, diff
 from agent.failures import TaskFailed
 from agent.features import times_count
-from agent.index import by_path
+from agent.index import PERMISSIONS, by_path
 from agent.look import Scope, View, look_for
 from agent.modes import LEFT_ALONE
 from agent.wire.messages import Entry, Task
@@ -67,11 +67,30 @@ class _Run:
     def plan(self, policy: Policy) -> Planned:
         view = self.view
         protected = view.protected(self.scope)
-        seen = view.seen()
-        index = self.index if self.now_ns is None else dated(self.index, seen, self.now_ns)
-        changes = diff(index, seen, policy, ours=view.ours, ignored=view.ignored, protected=protected)
+        index = self.index
+        if self.now_ns is None:
+            same = self._untouched(policy)
+            seen = view.seen(same)
+            differing = [entry for entry in index if entry.path not in same]
+            if same:
+                policy = msgspec.structs.replace(policy, allow_empty=True)  # it is not
+        else:
+            seen = view.seen()
+            index = differing = dated(index, seen, self.now_ns)
+        changes = diff(differing, seen, policy, ours=view.ours, ignored=view.ignored, protected=protected)
         left = view.found.keys() - {entry.path for entry in index} - protected
         return Planned(changes, len(left.difference(changes.delete, changes.remove_first)), index)
+
+    def _untouched(self, policy: Policy) -> set[str]:
+        """Files of the index that stand there as the manifest has them: there is nothing to decide."""
+        view = self.view
+        return {
+            entry.path
+            for entry in self.index
+            if view.is_as_placed(entry)
+            and (found := view.found[entry.path]).mtime_ns == entry.mtime_ns
+            and (policy.ignore_permissions or found.mode & PERMISSIONS == entry.mode & PERMISSIONS)
+        }
 
     def look(self, policy: Policy) -> Planned:
         try:

@@ -1,7 +1,7 @@
 """What goes into the manifest once a task has placed its entries: each with a stamp to know it by."""
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -86,6 +86,8 @@ def look_where_gone(root_fd: int, changes: Changes) -> dict[str, Found | None]:
 
 
 def _unchanged(entry: Entry, path: str, view: View) -> Placed:
+    if view.is_as_placed(entry) and view.found[path].mode & PERMISSIONS == entry.mode:
+        return view.ours[path]
     if not view.holds(entry):
         return Placed(entry, None, True)
     found = view.found[path]
@@ -105,6 +107,12 @@ def _with_mode(entry: Entry, found: Found) -> Entry:
     return msgspec.structs.replace(entry, mode=found.mode & PERMISSIONS)
 
 
-def established_digest(placed: Iterable[Placed], ignore_permissions: bool) -> bytes:
-    """The tree digest of what is placed."""
+def established_digest(
+    placed: Sequence[Placed], index: Sequence[Entry], tree: bytes, ignore_permissions: bool
+) -> bytes:
+    """The tree digest of what is placed; that of `index` is `tree`."""
+    if len(placed) == len(index) and all(
+        item.entry is entry for item, entry in zip(placed, index, strict=True)
+    ):
+        return tree
     return tree_digest((item.entry for item in placed), ignore_permissions=ignore_permissions)

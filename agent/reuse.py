@@ -77,6 +77,8 @@ def find_sources(writes: Sequence[Write], shelves: Sequence[Shelf]) -> Sources:
         for path, size, blocks in shelf.contents:
             if path in paths and path not in olds and not shelf.partial:
                 olds[path] = Old(number, path, size)
+            if len(blocks) == DIGEST_SIZE and blocks not in wanted:
+                continue  # most files have one block
             for at, digest in enumerate(_digests(blocks)):
                 if digest in wanted and digest not in found:
                     found[digest] = Source(number, path, at * block_size_for(size))

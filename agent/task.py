@@ -265,9 +265,8 @@ class _Run:
             with quiet(FLUSH_SECONDS):
                 await trio.to_thread.run_sync(sync_file_system, target.fd)
         self._warn_about(writer, kept)
-        established = await trio.to_thread.run_sync(
-            established_digest, recorded.placed, task.ignore_permissions
-        )
+        of = recorded.placed, index, task.tree, task.ignore_permissions
+        established = await trio.to_thread.run_sync(established_digest, *of)
         await self._save_manifest(
             recorded.placed, after_due=not self._after_done or bool(changes or differing), tree=established
         )
