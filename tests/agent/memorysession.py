@@ -15,6 +15,7 @@ from agent.wire.connection import Connection, Phase, Role
 from agent.wire.messages import PROTOCOL_VERSIONS, Hello, HelloAck, Task, TaskReport, Work
 from agent.workers import Workers
 from reconciler.sync.serving import TreeSource, serve_task
+from reconciler.sync.watch import Watched
 from tests.agent.syncing import Host
 
 HELLO = Hello(node="n", protocols=PROTOCOL_VERSIONS, agent_version="1", signature=b"")
@@ -131,6 +132,6 @@ async def _ask(primary: Session, task: Task, source: TreeSource) -> TaskReport:
     channel = primary.open(task.id)
     try:
         await channel.send(task)
-        return await serve_task(channel, source)
+        return await serve_task(Watched(channel, "n"), source)  # as the hub does
     finally:
         primary.close(channel)

@@ -52,13 +52,13 @@ async def measure(tree: Path, where: Path, agents: int) -> dict[str, float]:
     for host in hosts:
         host.state.mkdir(parents=True)  # as `trueup-agent join` does
     before = peak()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     await crowd(source, hosts)
-    first = time.perf_counter() - began
+    first, cpu = time.perf_counter() - began, time.process_time() - cpu
     began = time.perf_counter()
     await crowd(source, hosts)
     again = time.perf_counter() - began
-    return {"before": before, "peak": peak(), "first": first, "again": again}
+    return {"before": before, "peak": peak(), "first": first, "cpu": cpu, "again": again}
 
 
 def bench_crowds(where: Path, *, most: int) -> list[Measurement]:
@@ -78,10 +78,12 @@ def bench_crowds(where: Path, *, most: int) -> list[Measurement]:
                     raise RuntimeError(f"agent {number} of {agents}: {wrong}")
         first = Measurement(f"{agents} agents, the same tree of {FILES} files", "trueup")
         first.seconds.append(found["first"])
+        first.cpu_seconds.append(found["cpu"])
         first.note_memory({"primary and agents": int(found["peak"])})
         each = (found["peak"] - found["before"]) / agents
         first.note = (
-            f"{found['first'] / agents * 1000:.0f} ms and {each / MIB:.2f} MiB an agent;"
+            f"{found['first'] / agents * 1000:.0f} ms, {found['cpu'] / agents * 1000:.0f} ms of a processor"
+            f" and {each / MIB:.2f} MiB an agent;"
             f" nothing changed: {found['again']:.2f} s"
         )
         measured.append(first)
