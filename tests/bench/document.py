@@ -45,7 +45,7 @@ def table(measurements: Sequence[Measurement], *, against: str) -> list[str]:
             seconds_text(statistics.median(row.scan_seconds)) if row.scan_seconds else "",
             size_text(statistics.median(row.wire_bytes)),
             seconds_text(statistics.median(row.cpu_seconds)),
-            f"{sum(row.peak_rss.values()) // MIB} MiB",
+            f"{sum(row.peak_rss.values()) // MIB} MiB" if row.peak_rss else "",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return lines
