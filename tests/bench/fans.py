@@ -155,6 +155,7 @@ def bench_real_crowds(where: Path, *, most: int, files: int) -> list[Measurement
     """How time and memory grow with the number of agents."""
     tree, targets = where / "tree", where / "targets"
     trees.make_small_files(tree, files)
+    targets.mkdir()
     rows: list[Measurement] = []
     with fan(where / "private", targets, most) as running:
         for agents in (number for number in NUMBERS if number <= most):
