@@ -3,7 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 import msgspec
 
@@ -13,6 +14,8 @@ from agent.wire.messages import Entry
 
 ALWAYS_DELETED = 2
 """Deletions that every `max_delete` but 0 allows: a file that was renamed, and its directory."""
+
+_NOTHING: Final[Mapping[str, bool]] = MappingProxyType({})
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):
@@ -71,7 +74,7 @@ class Changes:
     writes: tuple[Write, ...] = ()
     links: tuple[Write, ...] = ()
     touch: tuple[Entry, ...] = ()
-    """Files and directories whose content is right and whose mode or time is not."""
+    """Files and directories whose content is right and whose owner, mode or time is not."""
     save_last: tuple[str, ...] = ()
     """Local edits that the tree has no more, renamed to backups instead of deleted."""
     delete: tuple[str, ...] = ()
@@ -100,11 +103,14 @@ def diff(
     ours: Collection[str],
     ignored: Collection[str] = (),
     protected: Collection[str] = (),
+    disowned: Mapping[str, bool] = _NOTHING,
 ) -> Changes:
     """The changes that bring a target in which `seen` was found to `index`.
 
     `ours` are the manifest's paths, seen or not. `ignored` are paths found and left out of `seen`;
-    `protected` are directories that must stay though no index names them. Raises TaskFailed where a
+    `protected` are directories that must stay though no index names them. `disowned` is what has another
+    owner than it should, and whether that is a file with several names: such a file is written anew, as the
+    other names may be anybody's, and so is a symlink. Raises TaskFailed where a
     guard of the policy forbids it, before anything is changed.
     """
     if not index and not policy.allow_empty:
@@ -113,7 +119,7 @@ def diff(
             "the tree to place is empty",
             hint="correct the project's path or build; to empty the target, take the project out of the spec",
         )
-    return _Differ(index, seen, policy, ours, ignored, protected).run()
+    return _Differ(index, seen, policy, ours, ignored, protected, disowned).run()
 
 
 class _Differ:
@@ -125,6 +131,7 @@ class _Differ:
         ours: Collection[str],
         ignored: Collection[str],
         protected: Collection[str],
+        disowned: Mapping[str, bool],
     ) -> None:
         self._index = index
         self._seen = seen
@@ -132,6 +139,7 @@ class _Differ:
         self._ours = ours
         self._ignored = ignored
         self._protected = protected
+        self._disowned = disowned
         self._sorted_seen: list[str] | None = None
         self._save_first: list[str] = []
         self._remove_first: list[str] = []
@@ -180,11 +188,15 @@ class _Differ:
             self._writes.append(Write(entry, backup))
 
     def _touch_up(self, entry: Entry, there: Seen) -> None:
+        wrong_owner = entry.path in self._disowned
+        if wrong_owner and (entry.kind == "symlink" or self._disowned[entry.path]):
+            self._place(entry)
+            return
         if entry.kind == "symlink":
             return
         wrong_mode = not self._policy.ignore_permissions and there.mode != entry.mode & PERMISSIONS
         wrong_time = entry.kind == "file" and there.mtime_ns != entry.mtime_ns
-        if wrong_mode or wrong_time:
+        if wrong_owner or wrong_mode or wrong_time:
             self._touch.append(entry)
 
     def _is_local_edit(self, there: Seen) -> bool:

@@ -7,7 +7,7 @@ at work meanwhile. Nothing is changed.
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,8 @@ from agent.folders import Folders
 from agent.ignore import Ignore
 from agent.index import PERMISSIONS, ancestors
 from agent.manifest import Manifest, Placed, load, other_targets, state_of
+from agent.owners import Owners
+from agent.ownership import Names, spread
 from agent.rules import AgentRules
 from agent.scan import Found, hash_files, look_at, scan, settled
 from agent.target import Target, check_target, open_target, private_inside
@@ -84,9 +86,15 @@ class _Look:
     seen: list[str] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
     doubtful: dict[str, tuple[Entry, Found]] = field(default_factory=dict)
+    names: Mapping[str, Names] = field(default_factory=dict)
+    owners: Owners | None = None
 
     async def run(self, rules: AgentRules, state_dir: Path, memory: Remembered) -> Difference:
         manifest = self.manifest
+        if manifest.owners:
+            paths = (item.entry.path for item in manifest.placed)
+            self.names = await trio.to_thread.run_sync(spread, paths, manifest.owned)
+            self.owners = await trio.to_thread.run_sync(Owners, rules.owners)
         placed = iter(manifest.placed)
         while await trio.to_thread.run_sync(self._look_at_some, list(islice(placed, SLICE))):
             pass
@@ -117,7 +125,7 @@ class _Look:
                 found = look_at(folders, item.entry.path)
                 shown = _shown(item.entry.path, found)
                 self.seen.append(shown)
-                if not self._may_hold(item.entry, found):
+                if not self._may_hold(item.entry, found) or self._is_anothers(item.entry, found):
                     self.differing.append(shown)
                 elif found is not None and item.entry.kind == "file" and not _is_as_then(item, found):
                     self.doubtful[item.entry.path] = item.entry, found
@@ -131,6 +139,15 @@ class _Look:
         if self.manifest.tree_has_modes and found.mode & PERMISSIONS != entry.mode & PERMISSIONS:
             return False
         return entry.kind == "directory" or found.size == entry.size
+
+    def _is_anothers(self, entry: Entry, found: Found | None) -> bool:
+        pair = self.names.get(entry.path)
+        return (
+            pair is not None
+            and found is not None
+            and self.owners is not None
+            and self.owners.differs(pair, found)
+        )
 
     def _foreign(self, rules: AgentRules, state_dir: Path) -> list[str]:
         """What lies there that has to go; what nobody may touch is none of it, nor what holds that."""

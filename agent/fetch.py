@@ -1,19 +1,45 @@
 """Takes an index from the primary, which is not trusted with it."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import trio
 
 from agent.answers import receive
 from agent.errors import PathRefused, RemoteProtocolError
-from agent.features import agreed, times_count
+from agent.features import agreed, owners_of, times_count
 from agent.ignore import Ignore
 from agent.index import MAX_TIME, IndexCheck
+from agent.ownership import NameRun, Names, OwnersCheck, spread
 from agent.rules import AgentRules
 from agent.runs import Known, in_order
 from agent.wire.channel import Channel
-from agent.wire.messages import RUNS, Entry, IndexBegin, IndexEnd, IndexFile, SyncStart, Task
+from agent.wire.messages import (
+    OWNERS,
+    RUNS,
+    Entry,
+    IndexBegin,
+    IndexEnd,
+    IndexFile,
+    IndexOwners,
+    SyncStart,
+    Task,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """`mtime_ns` is the time of the tree's own directory; `owned`, where owners count, says whose the entries
+    are."""
+
+    entries: tuple[Entry, ...]
+    mtime_ns: int
+    owned: tuple[NameRun, ...] = ()
+
+    def names(self) -> dict[str, Names]:
+        """Whose the entries are, by path."""
+        return spread((entry.path for entry in self.entries), self.owned)
 
 
 async def fetch_index(
@@ -25,30 +51,31 @@ async def fetch_index(
     reserved: Collection[str],
     features: tuple[str, ...] | None = None,
     known: Sequence[Entry] = (),
-) -> tuple[tuple[Entry, ...], int]:
+) -> Index:
     """Asks for a task's index and takes it, checked entry by entry and then as a whole.
 
     `reserved` are paths that it may not name, `features` what of the task's is made use of, by default all
     that this agent knows. `known` are entries of an index that was taken earlier for a task with the same
-    ignore lines; those that are still right need not be sent. Gives the entries and the modification time of
-    the tree's own directory. Raises PathRefused or RemoteProtocolError for what must not be placed,
-    TransferFailed once the session is gone.
+    ignore lines; those that are still right need not be sent. Raises PathRefused or RemoteProtocolError for
+    what must not be placed, TransferFailed once the session is gone.
     """
     use = agreed(task) if features is None else features
+    if owners_of(task):
+        use = (*use, OWNERS)
     taking = _Taking(channel, task, rules, ignore, reserved)
     if known and RUNS in task.features:
         mine = await trio.to_thread.run_sync(
             lambda: Known(in_order(known), modes=not task.ignore_permissions, times=times_count(task))
         )
         await channel.send(SyncStart(task=task.id, features=(*use, RUNS), known=mine.told))
-        finish, mtime_ns = await taking.take(mine)
+        finish = await taking.take(mine)
         try:
-            return await trio.to_thread.run_sync(finish), mtime_ns
+            return await trio.to_thread.run_sync(finish)
         except (PathRefused, RemoteProtocolError):
             pass  # what is known may be at fault, and not the primary
     await channel.send(SyncStart(task=task.id, features=use))
-    finish, mtime_ns = await taking.take(None)
-    return await trio.to_thread.run_sync(finish), mtime_ns
+    finish = await taking.take(None)
+    return await trio.to_thread.run_sync(finish)
 
 
 class _Taking:
@@ -61,8 +88,8 @@ class _Taking:
         self._ignore = ignore
         self._reserved = reserved
 
-    async def take(self, known: Known | None) -> tuple[partial[tuple[Entry, ...]], int]:
-        """Receives to the end of the index; gives what checks it as a whole, and the tree's own time."""
+    async def take(self, known: Known | None) -> partial[Index]:
+        """Receives to the end of the index; gives what checks it as a whole."""
         channel, task = self._channel, self._task
         message, _ = await receive(channel)
         if not isinstance(message, IndexBegin) or message.task != task.id:
@@ -76,6 +103,7 @@ class _Taking:
             if known is None:
                 raise
             check = _Refused(error, self._rules.max_entries)
+        owners = OwnersCheck(min(message.entries, self._rules.max_entries)) if owners_of(task) else None
         while True:
             message, _ = await receive(channel)
             if isinstance(message, IndexFile) and message.task == task.id and message.entries:
@@ -85,8 +113,10 @@ class _Taking:
                     if known is None or isinstance(check, _Refused):
                         raise
                     check = _Refused(error, self._rules.max_entries)
+            elif isinstance(message, IndexOwners) and message.task == task.id and message.runs and owners:
+                await trio.to_thread.run_sync(owners.add, message)
             elif isinstance(message, IndexEnd) and message.task == task.id:
-                return partial(self._finish, check, message.tree), mtime_ns
+                return partial(self._finish, check, owners, message.tree, mtime_ns)
             else:
                 raise RemoteProtocolError(
                     f"the rest of an index was expected and {type(message).__name__} came"
@@ -104,7 +134,9 @@ class _Taking:
             known=known.taken(begin.same) if known is not None else (),
         )
 
-    def _finish(self, check: "IndexCheck | _Refused", tree: bytes) -> tuple[Entry, ...]:
+    def _finish(
+        self, check: "IndexCheck | _Refused", owners: OwnersCheck | None, tree: bytes, mtime_ns: int
+    ) -> Index:
         task, ignore = self._task, self._ignore
         if tree != task.tree:
             raise RemoteProtocolError("the index is of another tree than the task")
@@ -116,7 +148,8 @@ class _Taking:
         for entry in sent if ignore else ():
             if ignore.matches(entry.path, entry.kind == "directory"):
                 raise RemoteProtocolError(f"the index names {entry.path!r}, which the task ignores")
-        return entries
+        owned = owners.finish(owners_of(task)) if owners is not None else ()
+        return Index(entries, mtime_ns, owned)
 
 
 class _Refused:

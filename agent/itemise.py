@@ -31,7 +31,7 @@ from agent.wire.forecast import (
     MAX_ITEMS,
     MAX_TEXT,
     MODE,
-    MODE_AND_TIME,
+    OWNER,
     RENDER,
     REPLACE,
     STAY,
@@ -81,10 +81,9 @@ async def itemise(
     planned = Planned(Changes(), found.foreign)
     if not found.equal:
         use = (ITEMISE,) if times_count(task) else (ITEMISE, NO_TIMES)
-        index, _ = await fetch_index(
-            channel, task, rules, scope.ignore, reserved=scope.forbidden, features=use
-        )
-        planned = await plan(task, index, view, scope, root_fd, only_look=True)
+        index = await fetch_index(channel, task, rules, scope.ignore, reserved=scope.forbidden, features=use)
+        names = await trio.to_thread.run_sync(index.names)
+        planned = await plan(task, index.entries, view, scope, root_fd, only_look=True, names=names)
     outlook = Outlook(task, view, planned, found.differing, found.after_done, shelves)
 
     def work() -> list[Forecast]:
@@ -135,8 +134,8 @@ def _forecast(outlook: Outlook, guards: Sequence[Guard]) -> tuple[list[Item], Su
     items = [
         *(_placed(entry, view, saved=entry.path in saved) for entry in changes.folders),
         *(_written(write, view, sources, gone_first) for write in changes.writes),
-        *(_placed(write.entry, view, saved=write.backup) for write in changes.links),
-        *(_touched(entry, view) for entry in changes.touch),
+        *(_linked(write, view) for write in changes.links),
+        *(_touched(entry, view, outlook.planned.disowned) for entry in changes.touch),
         *(Item(KEEP, path, view.found[path].kind) for path in changes.kept),
         *(Item(BACKUP, path, view.found[path].kind) for path in changes.save_last),
         *(Item(RENDER, file.path, size=len(file.content)) for file in outlook.differing),
@@ -189,12 +188,20 @@ def _written(write: Write, view: View, sources: Sources, gone: Collection[str]) 
     return Item(deed, entry.path, "file", entry.size, requested, reused, write.backup)
 
 
-def _touched(entry: Entry, view: View) -> Item:
+def _linked(write: Write, view: View) -> Item:
+    if view.holds(write.entry):
+        return Item(OWNER, write.entry.path, "symlink")
+    return _placed(write.entry, view, saved=write.backup)
+
+
+def _touched(entry: Entry, view: View, disowned: Collection[str]) -> Item:
     there = view.found[entry.path]
-    mode = there.mode & PERMISSIONS != entry.mode & PERMISSIONS
-    time = entry.kind == "file" and there.mtime_ns != entry.mtime_ns
-    deed = MODE_AND_TIME if mode and time else MODE if mode else TIME
-    return Item(deed, entry.path, entry.kind, entry.size)
+    differs = {
+        OWNER: entry.path in disowned,
+        MODE: there.mode & PERMISSIONS != entry.mode & PERMISSIONS,
+        TIME: entry.kind == "file" and there.mtime_ns != entry.mtime_ns,
+    }
+    return Item("+".join(name for name in differs if differs[name]), entry.path, entry.kind, entry.size)
 
 
 def _staying(going: Collection[str], view: View, saved: Iterable[str]) -> set[str]:

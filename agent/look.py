@@ -21,6 +21,8 @@ from agent.index import (
     tree_digest,
 )
 from agent.manifest import Identity, Manifest, Placed, doubtful, settle_doubts, torn
+from agent.owners import Ids, Owners
+from agent.ownership import NameRun, Names, spread
 from agent.scan import Found, hash_files, scan
 from agent.wire.messages import Entry
 
@@ -36,10 +38,21 @@ class Scope:
     delete_foreign: bool
     keep_edits: bool
     ignore_permissions: bool
+    owners: Owners | None = None
+    """What names come to; None where owners do not count."""
 
     @property
     def above_reserved(self) -> frozenset[str]:
         return frozenset(above for path in self.reserved for above in ancestors(path))
+
+    def owner_ids(self, names: Mapping[str, Names]) -> dict[str, Ids]:
+        """By path, what is to be given to whom; blocks."""
+        return self.owners.wanted(names) if self.owners is not None else {}
+
+    def owner_warnings(self, runs: Iterable[NameRun]) -> list[str]:
+        """About the names that are not used here; blocks."""
+        warning = self.owners.warning(runs) if self.owners is not None else ""
+        return [warning] if warning else []
 
     def leaves_out(self, path: str, is_dir: bool) -> bool:
         return path in self.reserved or (bool(self.ignore) and self.ignore.covers(path, is_dir))
@@ -73,6 +86,10 @@ class View:
     """Whether all that the manifest lists is there, as it was when the manifest was saved."""
     read_at: int = 0
     """When reading began, in nanoseconds since the epoch."""
+    names: dict[str, Names] = field(default_factory=dict)
+    """Whose ours are to be, by name, as far as that counts."""
+    disowned: dict[str, bool] = field(default_factory=dict)
+    """What of ours has another owner than this host would give it; see `changes.diff`."""
 
     @property
     def files_known(self) -> int:
@@ -166,7 +183,20 @@ async def look(root_fd: int, identity: Identity, manifest: Manifest | None, scop
             view.untouched and not doubts and len(view.ours) == len(manifest.placed) and not view.edited
         )
     await read_contents(view, root_fd, view.found if scope.delete_foreign else view.ours)
+    if manifest is not None and manifest.owners and scope.owners is not None:
+        await trio.to_thread.run_sync(_look_at_owners, view, manifest, scope.owners)
     return view
+
+
+def _look_at_owners(view: View, manifest: Manifest, owners: Owners) -> None:
+    """A local edit that was kept is somebody else's."""
+    view.names = spread((placed.entry.path for placed in manifest.placed), manifest.owned)
+    differing = owners.differing(view.found, view.names)
+    view.disowned = {
+        path: several
+        for path, several in differing.items()
+        if path in view.ours and not view.ours[path].kept and path not in view.edited
+    }
 
 
 def _scan_at_first(

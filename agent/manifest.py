@@ -14,6 +14,7 @@ import msgspec
 
 from agent.failures import TaskFailed
 from agent.index import same_content
+from agent.ownership import NameRun
 from agent.scan import Found
 from agent.wire.messages import Entry
 
@@ -79,6 +80,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether whatever else lies there has to go."""
     above_rendered: tuple[str, ...] = ()
     """Directories that were made for them."""
+    owners: bytes = b""
+    """The digest of the owners that go with `tree`; empty where they do not count, and with an empty one."""
+    owned: tuple[NameRun, ...] = ()
+    """Whose the entries of `placed` are to be, in their order, whether this host uses the names or not."""
 
 
 class _Header(msgspec.Struct):

@@ -1,20 +1,30 @@
-"""Changes the mode and time of what is there, without following a symlink or needing to read it."""
+"""Changes owner, mode and time of what is there, without following a symlink or needing to read it."""
 
 import os
 import stat
 
 from agent.folders import Folders
 from agent.index import PERMISSIONS
+from agent.owners import NOBODYS, Ids, give
+from agent.scan import Found
 
 LEFT_ALONE = -1
 """The time of a directory that is given none."""
 
 
-def change(folders: Folders, path: str, mode: int | None, mtime_ns: int | None) -> tuple[int | None, int]:
-    """Gives a file or directory a mode and a time, where these are not None; blocks.
+def change(
+    folders: Folders,
+    path: str,
+    mode: int | None,
+    mtime_ns: int | None,
+    ids: Ids = NOBODYS,
+    found: Found | None = None,
+) -> tuple[int | None, int]:
+    """Gives a file or directory an owner, a mode and a time, where these are not None; blocks.
 
     The inode of a file and its time afterwards; None for anything else, and symlinks, FIFOs and the like
-    are left alone.
+    are left alone. Only what was `found` is given to anybody: another inode may be one of those that have
+    names elsewhere.
     """
     above, name = folders.locate(path)
     # O_PATH needs no permission to read; what it opened is changed through /proc, as fchmod
@@ -26,6 +36,11 @@ def change(folders: Folders, path: str, mode: int | None, mtime_ns: int | None) 
         if not (is_file or stat.S_ISDIR(status.st_mode)):
             return None, 0
         itself = f"/proc/self/fd/{fd}"
+        alone = found is not None and found.nlink == status.st_nlink == 1
+        same = found is not None and (found.dev, found.ino) == (status.st_dev, status.st_ino)
+        if ids != NOBODYS and (not is_file or (same and alone)):
+            give(fd, ids, path, opened=False)  # before the mode, of which this may take bits away
+            status = os.fstat(fd)
         if mode is not None and status.st_mode & PERMISSIONS != mode:
             # A directory's setgid and sticky bits are its host's own doing and stay.
             own_bits = 0 if is_file else status.st_mode & 0o7000

@@ -1,41 +1,192 @@
-"""Owners of rendered files: by name, and only those that this host allows."""
+"""Owners of what is placed: by name, and only those that this host allows."""
 
+import errno
 import grp
 import os
 import pwd
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from agent.failures import TaskFailed
+from agent.ownership import NameRun, Names
+from agent.scan import Found
 
 UNCHANGED = -1
 """What `chown` takes for "leave it"."""
 
+NOBODYS = (UNCHANGED, UNCHANGED)
+
+Ids = tuple[int, int]
+"""User and group, as numbers of this host; UNCHANGED for a name that is not used."""
+
+_CAP_CHOWN = 1 << 0
+_NAMED = 5
+"""Reasons that a warning names; there may be as many as names."""
+
+
+class Owners:
+    """What names come to on this host; each is looked up once. All that looks one up blocks.
+
+    An empty name, one that the host's own `owners` does not list and one that does not exist are not used:
+    the file stays whose it is, and a new one is the agent's user's. An unknown name never becomes another
+    user, root least of all, and none is taken for a number. The agent's own user and group are always
+    allowed.
+    """
+
+    def __init__(self, allowed: Collection[str], *, may_give: bool | None = None) -> None:
+        """`may_give`: whether the agent's user may give files away; None: as the system says."""
+        self._allowed = allowed
+        self._may_give = _may_give_files() if may_give is None else may_give
+        self._own = os.geteuid(), os.getegid()
+        self._groups = {os.getegid(), *os.getgroups()}
+        self._users: dict[str, int | str] = {}
+        self._named_groups: dict[str, int | str] = {}
+        self._ids: dict[Names, Ids] = {}
+
+    def user(self, name: str) -> int | str:
+        """Its id, or why that is not used."""
+        found = self._users.get(name)
+        if found is None:
+            found = self._users[name] = self._look_up_user(name)
+        return found
+
+    def group(self, name: str) -> int | str:
+        found = self._named_groups.get(name)
+        if found is None:
+            found = self._named_groups[name] = self._look_up_group(name)
+        return found
+
+    def _look_up_user(self, name: str) -> int | str:
+        try:
+            uid = pwd.getpwnam(name).pw_uid
+        except (KeyError, ValueError):
+            return f"there is no user {name!r} on this host; the agent's own user is used"
+        if name in self._allowed or uid == self._own[0]:
+            return uid
+        return f"owner {name!r} is not among this host's owners and is not used"
+
+    def _look_up_group(self, name: str) -> int | str:
+        try:
+            gid = grp.getgrnam(name).gr_gid
+        except (KeyError, ValueError):
+            return f"there is no group {name!r} on this host; the agent's own group is used"
+        if name in self._allowed or gid == self._own[1]:
+            return gid
+        return f"group {name!r} is not among this host's owners and is not used"
+
+    def ids(self, names: Names) -> Ids:
+        """What is to be given to an entry whose owner and group have these names."""
+        ids = self._ids.get(names)
+        if ids is None:
+            ids = self._ids[names] = self._ids_of(*names)
+        return ids
+
+    def _ids_of(self, owner: str, group: str) -> Ids:
+        uid = self.user(owner) if owner else UNCHANGED
+        gid = self.group(group) if group else UNCHANGED
+        # Without the right to give files away they are the agent's user's, and of one of that user's groups.
+        return (
+            uid if isinstance(uid, int) and self._may_give else UNCHANGED,
+            gid if isinstance(gid, int) and (self._may_give or gid in self._groups) else UNCHANGED,
+        )
+
+    def differs(self, names: Names, found: Found) -> bool:
+        """Whether something that was found has to be given to another owner or group."""
+        uid, gid = self.ids(names)
+        if not self._may_give and found.uid != self._own[0]:
+            return False
+        return uid not in (UNCHANGED, found.uid) or gid not in (UNCHANGED, found.gid)
+
+    def differing(self, found: Mapping[str, Found], names: Mapping[str, Names]) -> dict[str, bool]:
+        """Paths of what has to be given to another owner or group; and whether it has other names elsewhere,
+        which would be given away with it."""
+        return {
+            path: there.nlink > 1 and there.kind == "file"
+            for path, pair in names.items()
+            if (there := found.get(path)) is not None and self.differs(pair, there)
+        }
+
+    def wanted(self, names: Mapping[str, Names]) -> dict[str, Ids]:
+        """By path, what is to be given to whom."""
+        return {path: ids for path, pair in names.items() if (ids := self.ids(pair)) != NOBODYS}
+
+    def resolved(self, runs: Iterable[NameRun]) -> tuple[tuple[str, str, int, int], ...]:
+        """Each pair of names, and what it comes to now."""
+        pairs = sorted({(owner, group) for _, owner, group in runs})
+        return tuple((owner, group, *self.ids((owner, group))) for owner, group in pairs)
+
+    def warning(self, runs: Iterable[NameRun]) -> str:
+        """One line about all entries whose owner or group is not used here; empty where there is none."""
+        entries = 0
+        why: dict[str, None] = {}
+        for count, owner, group in runs:
+            reasons = self._why_not(owner, group)
+            entries += count if reasons else 0
+            why |= dict.fromkeys(reasons)
+        if not why:
+            return ""
+        named = [*list(why)[:_NAMED], *([f"and {len(why) - _NAMED} more names"] if len(why) > _NAMED else [])]
+        what = "1 entry does" if entries == 1 else f"{entries} entries do"
+        return f"{what} not get the owner or group of the source: {'; '.join(named)}"
+
+    def _why_not(self, owner: str, group: str) -> list[str]:
+        uid = self.user(owner) if owner else UNCHANGED
+        gid = self.group(group) if group else UNCHANGED
+        reasons = [reason for reason in (uid, gid) if isinstance(reason, str)]
+        if not self._may_give:
+            if isinstance(uid, int) and uid not in (UNCHANGED, self._own[0]):
+                reasons.append(f"the agent's user may give nothing to {owner!r}: that takes CAP_CHOWN")
+            if isinstance(gid, int) and gid != UNCHANGED and gid not in self._groups:
+                reasons.append(f"the agent's user is not in the group {group!r}")
+        return reasons
+
+
+def _may_give_files() -> bool:
+    try:
+        status = Path("/proc/thread-self/status").read_text("ascii", errors="replace")
+        effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+        return bool(int(effective.split()[1], 16) & _CAP_CHOWN)
+    except (OSError, StopIteration, ValueError, IndexError):
+        return os.geteuid() == 0
+
+
+def give(fd: int, ids: Ids, path: str, *, opened: bool = True) -> None:
+    """Gives an open file to its owner and group, where they are others; blocks.
+
+    A descriptor that is not `opened`, only a path (O_PATH), may be a directory's or a symlink's too. Raises
+    TaskFailed where that is not to be.
+    """
+    if ids == NOBODYS:
+        return
+    uid, gid = ids
+    found = os.fstat(fd)
+    if uid in (UNCHANGED, found.st_uid) and gid in (UNCHANGED, found.st_gid):
+        return
+    try:
+        if opened:
+            os.fchown(fd, uid, gid)
+        else:
+            os.chown(f"/proc/self/fd/{fd}", uid, gid)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        raise _refused(path, uid, gid, str(error.strerror)) from error
+    now = os.fstat(fd)
+    if uid not in (UNCHANGED, now.st_uid) or gid not in (UNCHANGED, now.st_gid):
+        raise _refused(path, uid, gid, "the file system does not keep owners")
+
+
+def _refused(path: str, uid: int, gid: int, why: str) -> TaskFailed:
+    return TaskFailed(
+        "PermissionDenied",
+        f"{path!r} cannot be given to user {uid} and group {gid}: {why}",
+        hint="take the name out of `owners` in agent.toml, or set sync.owners: none for the project",
+    )
+
 
 def resolve_owner(owner: str, group: str, allowed: Collection[str]) -> tuple[int, int, tuple[str, ...]]:
-    """User id, group id and warnings for the names a primary asked for; blocks.
-
-    An empty name, one that the host's own `owners` does not list and one that does not exist leave
-    the file to the agent's user: an unknown name never becomes another user, root least of all. The
-    agent's own user and group are always allowed.
-    """
-    warnings: list[str] = []
-    uid = gid = UNCHANGED
-    if owner:
-        try:
-            found_uid = pwd.getpwnam(owner).pw_uid
-        except (KeyError, ValueError):
-            warnings.append(f"there is no user {owner!r} on this host; the agent's own user is used")
-        else:
-            if owner in allowed or found_uid == os.geteuid():
-                uid = found_uid
-            else:
-                warnings.append(f"owner {owner!r} is not among this host's owners and is not used")
-    if group:
-        try:
-            found_gid = grp.getgrnam(group).gr_gid
-        except (KeyError, ValueError):
-            warnings.append(f"there is no group {group!r} on this host; the agent's own group is used")
-        else:
-            if group in allowed or found_gid == os.getegid():
-                gid = found_gid
-            else:
-                warnings.append(f"group {group!r} is not among this host's owners and is not used")
-    return uid, gid, tuple(warnings)
+    """User id, group id and warnings for the names that a rendered file shall have; blocks."""
+    owners = Owners(allowed, may_give=True)
+    found = (owners.user(owner) if owner else UNCHANGED, owners.group(group) if group else UNCHANGED)
+    uid, gid = (each if isinstance(each, int) else UNCHANGED for each in found)
+    return uid, gid, tuple(each for each in found if isinstance(each, str))

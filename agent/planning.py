@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import trio
@@ -13,6 +13,7 @@ from agent.features import times_count
 from agent.index import PERMISSIONS, by_path
 from agent.look import Scope, View, look_for
 from agent.modes import LEFT_ALONE
+from agent.ownership import NOBODY, Names
 from agent.wire.messages import Entry, Task
 
 
@@ -25,6 +26,8 @@ class Planned:
     index: Sequence[Entry] = ()
     """What is to be there, with the times that it is to have."""
     stopped: TaskFailed | None = None
+    disowned: Mapping[str, bool] = field(default_factory=dict)
+    """What has another owner than it should; see `diff`."""
 
 
 async def plan(
@@ -35,11 +38,13 @@ async def plan(
     root_fd: int | None,
     *,
     only_look: bool = False,
+    names: Mapping[str, Names] = NOBODY,
 ) -> Planned:
     """What has to be done in the target open as `root_fd`; None: it is not there yet.
 
     Raises TaskFailed where a guard forbids it. With `only_look` that comes back instead, beside what would be
     done if those that count (`max_delete`, an empty tree) allowed it, as far as there is such a thing.
+    `names`: whose the entries are to be.
     """
     if root_fd is not None:
         wanted = await trio.to_thread.run_sync(by_path, index)
@@ -52,7 +57,10 @@ async def plan(
         on_local_edit=task.on_local_edit,
         ignore_permissions=task.ignore_permissions,
     )
-    run = _Run(index, view, scope, None if times_count(task) else time.time_ns())
+    disowned: Mapping[str, bool] = {}
+    if names and scope.owners is not None:
+        disowned = await trio.to_thread.run_sync(scope.owners.differing, view.found, names)
+    run = _Run(index, view, scope, None if times_count(task) else time.time_ns(), disowned)
     return await trio.to_thread.run_sync(run.look if only_look else run.plan, policy)
 
 
@@ -63,6 +71,7 @@ class _Run:
     scope: Scope
     now_ns: int | None
     """Where times of the tree mean nothing: those of what is written."""
+    disowned: Mapping[str, bool]
 
     def plan(self, policy: Policy) -> Planned:
         view = self.view
@@ -77,9 +86,18 @@ class _Run:
         else:
             seen = view.seen()
             index = differing = dated(index, seen, self.now_ns)
-        changes = diff(differing, seen, policy, ours=view.ours, ignored=view.ignored, protected=protected)
+        changes = diff(
+            differing,
+            seen,
+            policy,
+            ours=view.ours,
+            ignored=view.ignored,
+            protected=protected,
+            disowned=self.disowned,
+        )
         left = view.found.keys() - {entry.path for entry in index} - protected
-        return Planned(changes, len(left.difference(changes.delete, changes.remove_first)), index)
+        foreign = len(left.difference(changes.delete, changes.remove_first))
+        return Planned(changes, foreign, index, disowned=self.disowned)
 
     def _untouched(self, policy: Policy) -> set[str]:
         """Files of the index that stand there as the manifest has them: there is nothing to decide."""
@@ -88,6 +106,7 @@ class _Run:
             entry.path
             for entry in self.index
             if view.is_as_placed(entry)
+            and entry.path not in self.disowned
             and (found := view.found[entry.path]).mtime_ns == entry.mtime_ns
             and (policy.ignore_permissions or found.mode & PERMISSIONS == entry.mode & PERMISSIONS)
         }
@@ -102,7 +121,7 @@ class _Run:
         except TaskFailed:
             # Something stands in the way, so that there is nothing that could be done.
             return Planned(Changes(), self.view.foreign(self.scope), stopped=stopped)
-        return Planned(planned.changes, planned.foreign, planned.index, stopped)
+        return Planned(planned.changes, planned.foreign, planned.index, stopped, self.disowned)
 
 
 def dated(index: Sequence[Entry], seen: Mapping[str, Seen], now_ns: int) -> list[Entry]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.features import owners_of
 from agent.glance import Glance, glance_of, still
 from agent.index import parent_of
 from agent.look import Scope, View
@@ -41,6 +42,10 @@ class LastLook(msgspec.Struct, frozen=True, array_like=True):
     files: int
     """Whose content is known."""
     glance: Glance
+    owners: bytes = b""
+    """As in the manifest."""
+    names: tuple[tuple[str, str, int, int], ...] = ()
+    """The names of owners and groups in it, and what they came to."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -71,10 +76,17 @@ def recall(record: Path, target: Target, task: Task, scope: Scope) -> LastLook |
         or last.scope != _digest_of(scope)
         or last.project != task.project
         or not set(last.rendered).issuperset(file.path for file in task.rendered)
-        or (not task.observe and last.tree != task.tree)
+        or not _same_names(last, scope)
+        or (not task.observe and (last.tree != task.tree or last.owners != owners_of(task)))
     ):
         return None
     return last if still(target.fd, last.glance) else None
+
+
+def _same_names(last: LastLook, scope: Scope) -> bool:
+    """Whether the host still makes of each name what it made of it then."""
+    owners = scope.owners
+    return owners is None or all(owners.ids((name[0], name[1])) == name[2:] for name in last.names)
 
 
 def remember(record: Path, manifest: Manifest, scope: Scope, view: View, foreign: int) -> None:
@@ -87,6 +99,7 @@ def remember(record: Path, manifest: Manifest, scope: Scope, view: View, foreign
         not view.untouched
         or view.files_read
         or view.edited
+        or view.disowned
         or any(placed.kept for placed in ours.values())
         or manifest.pending
         or manifest.deleting
@@ -189,6 +202,8 @@ def _write_look(
         foreign=foreign,
         files=view.files_known,
         glance=glance,
+        owners=manifest.owners,
+        names=scope.owners.resolved(manifest.owned) if scope.owners is not None else (),
     )
     try:
         content = _encoder.encode(look)

@@ -96,7 +96,8 @@ class _Run:
         await trio.to_thread.run_sync(workshop.settle, record)
         current = record.named(record.current)
         right = current is not None and current.tree == task.tree and self._found.observed == task.tree
-        if right and (self._found.rendered_equal or task.kept_only) and self._after_done():
+        good = self._found.rendered_equal and self._found.owners_equal
+        if right and (good or task.kept_only) and self._after_done():
             await self._name_revision()
             await self._tidy(workshop)
             return self._report(self._found, established=task.tree)

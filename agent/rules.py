@@ -11,7 +11,7 @@ class AgentRules(msgspec.Struct, frozen=True, kw_only=True):
     """The agent's own limits: a task that goes beyond one of them is refused as a whole.
 
     `roots` are absolute directories; only below them may a target lie. `owners` are the users and
-    groups, by name, that rendered files may be given to. `commands` maps each name that a task's
+    groups, by name, that files may be given to. `commands` maps each name that a task's
     `after` may use to the argument list that is run, without a shell. `private` are the agent's own
     files and directories (configuration, keys, records), which no task may touch wherever the roots
     are. Sizes are bytes, times seconds.

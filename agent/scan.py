@@ -47,6 +47,9 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     mtime_ns: int
     ctime_ns: int
     link: str = ""
+    uid: int = -1
+    gid: int = -1
+    nlink: int = 1
 
     def same_as(self, other: "Found | None") -> bool:
         """Whether this is the very same, untouched entry."""
@@ -94,6 +97,9 @@ def found_from(status: os.stat_result, link: str = "") -> Found:
         status.st_mtime_ns,
         status.st_ctime_ns,
         link,
+        status.st_uid,
+        status.st_gid,
+        status.st_nlink,
     )
 
 

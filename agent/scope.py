@@ -8,9 +8,11 @@ import trio
 from agent import rendered
 from agent.commands import check_commands
 from agent.errors import RemoteProtocolError
+from agent.features import owners_of
 from agent.ignore import Ignore
 from agent.look import Scope
 from agent.manifest import Manifest, other_targets
+from agent.owners import Owners
 from agent.rules import AgentRules
 from agent.target import check_target, private_inside
 from agent.wire.messages import DIGEST_SIZE, ITEMISE, Entry, Task
@@ -29,8 +31,8 @@ def check_task(task: Task, rules: AgentRules) -> None:
         return
     if not task.observe:
         check_commands(task.after, rules.commands)
-    if len(task.tree) != DIGEST_SIZE:
-        raise RemoteProtocolError("the task's tree digest does not have 32 bytes")
+    if len(task.tree) != DIGEST_SIZE or len(task.owners) not in (0, DIGEST_SIZE):
+        raise RemoteProtocolError("a digest of the task does not have 32 bytes")
     if not 0 <= task.max_delete <= 1:
         raise RemoteProtocolError("the task's max_delete is not between 0 and 1")
 
@@ -43,6 +45,7 @@ async def scope_of(task: Task, rules: AgentRules, state_dir: Path) -> Scope:
     others: Iterable[str] = ()
     if task.delete_foreign:
         others = await trio.to_thread.run_sync(other_targets, state_dir, task.target_path)
+    counts = task.observe or owners_of(task)
     return Scope(
         ignore=await trio.to_thread.run_sync(Ignore, task.ignore),
         forbidden=own,
@@ -50,6 +53,7 @@ async def scope_of(task: Task, rules: AgentRules, state_dir: Path) -> Scope:
         delete_foreign=task.removes_foreign,
         keep_edits=task.on_local_edit == "keep",
         ignore_permissions=task.ignore_permissions,
+        owners=await trio.to_thread.run_sync(Owners, rules.owners) if counts else None,
     )
 
 

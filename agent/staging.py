@@ -17,6 +17,7 @@ import msgspec
 from agent.changes import Write
 from agent.folders import OPEN_FOLDER
 from agent.index import STAGING
+from agent.owners import NOBODYS, Ids, give
 from agent.pulse import beat
 from agent.wire.messages import Entry
 
@@ -61,6 +62,21 @@ class Staged(msgspec.Struct, frozen=True):
     write: Write
     name: str
     landed: Landed
+
+
+def stage_link(entry: Entry, name: str, staging_fd: int, ids: Ids) -> Landed:
+    """Makes a symlink; where it leads is never looked at."""
+    os.symlink(entry.link, name, dir_fd=staging_fd)
+    if ids != NOBODYS:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging_fd)
+        try:
+            give(fd, ids, entry.path, opened=False)
+        finally:
+            os.close(fd)
+    time = entry.mtime_ns
+    os.utime(name, ns=(time, time), dir_fd=staging_fd, follow_symlinks=False)
+    status = os.lstat(name, dir_fd=staging_fd)
+    return Landed(status.st_ino, status.st_mtime_ns)
 
 
 def staged_name(number: int, entry: Entry | None = None) -> str:

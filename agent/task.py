@@ -1,7 +1,7 @@
 """One task from its message to its report: look, compare, fetch, place, remember, run what comes after."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from agent.changes import Changes
 from agent.commands import run_after
 from agent.errors import TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, shortened, single
+from agent.features import owners_of
 from agent.fetch import fetch_index
 from agent.itemise import Found, itemise
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, observed_digest, observed_entries
 from agent.manifest import Manifest, Placed, load, manifest_path, save, with_rendered
+from agent.noted import noted, still_says
+from agent.ownership import NOBODY, Names
 from agent.planning import plan
 from agent.pulse import FLUSH_SECONDS, quiet
 from agent.recall import recall, remember, remember_placed
@@ -30,14 +33,7 @@ from agent.scope import check_task, known_entries, scope_of
 from agent.staging import sweep_staging
 from agent.target import Target, check_target, open_target
 from agent.wire.channel import Channel
-from agent.wire.messages import (
-    ITEMISE,
-    AfterResult,
-    Entry,
-    RenderedContent,
-    Task,
-    TaskReport,
-)
+from agent.wire.messages import ITEMISE, AfterResult, Entry, RenderedContent, Task, TaskReport
 from agent.writer import Writer
 
 
@@ -85,6 +81,9 @@ class _Run:
         self._manifest: Manifest | None = None
         self._view = View()
         self._observed = b""
+        self._wanted_owners = owners_of(task)
+        self._owners = b""
+        self._names: Mapping[str, Names] = NOBODY
         self._unchanged = self._rendered_equal = self._after_done = self._made = False
         self._root_mtime_ns = 0
         self._made_above: set[str] = set()
@@ -118,37 +117,49 @@ class _Run:
         target = self._target
         if target is not None:
             self._root_mtime_ns = os.fstat(target.fd).st_mtime_ns
-        equal = target is not None and self._observed == task.tree
+        equal = self._is_equal()
         if equal and target is not None:
             await trio.to_thread.run_sync(sweep_staging, target.fd)
-        if equal and not differing and self._after_done:
+        if equal and not self._view.disowned and not differing and self._after_done:
             if not self._unchanged:
                 await self._refresh_manifest(scope)
                 await self._remember(scope)
             return self._report("SUCCESS", established=self._observed)
         if self._unchanged:
             await self._look(scope)
-            equal = target is not None and self._observed == task.tree
+            equal = self._is_equal()
         if equal:
             index: Sequence[Entry] = await trio.to_thread.run_sync(observed_entries, self._view, scope)
             changes = Changes()
         else:
-            index, self._root_mtime_ns = await fetch_index(
-                self._channel,
-                task,
-                self._rules,
-                scope.ignore,
-                reserved=scope.forbidden,
-                known=known_entries(self._manifest, scope),
-            )
-            planned = await plan(task, index, self._view, scope, target.fd if target is not None else None)
+            index = await self._fetch_index(scope)
+        if not equal or self._view.disowned:
+            fd = target.fd if target is not None else None
+            planned = await plan(task, index, self._view, scope, fd, names=self._names)
             index, changes, self._foreign = planned.index, planned.changes, planned.foreign
             self._local_edits = changes.local_edits
-        established = await self._apply(index, changes, differing, equal=equal)
+        established = await self._apply(index, changes, differing, scope, equal=equal)
         await self._run_after()
         await self._remember_placed(scope)
         self._rendered_equal = self._after_done = True
+        self._view.disowned, self._owners = {}, self._wanted_owners
         return self._report("SUCCESS", established=established)
+
+    def _is_equal(self) -> bool:
+        """Whether no index is needed: owners that differ are put right without, unless files are written."""
+        if self._target is None or self._observed != self._task.tree:
+            return False
+        return self._wanted_owners in (b"", self._owners) and not any(self._view.disowned.values())
+
+    async def _fetch_index(self, scope: Scope) -> Sequence[Entry]:
+        known = known_entries(self._manifest, scope)
+        index = await fetch_index(
+            self._channel, self._task, self._rules, scope.ignore, reserved=scope.forbidden, known=known
+        )
+        self._root_mtime_ns = index.mtime_ns
+        self._names = await trio.to_thread.run_sync(index.names)
+        self._warnings += await trio.to_thread.run_sync(scope.owner_warnings, index.owned)
+        return index.entries
 
     async def _open_and_glance(self) -> Scope:
         """Opens the target, where there is one, and sees whether all is as it was at the last look."""
@@ -164,6 +175,7 @@ class _Run:
         last = await trio.to_thread.run_sync(recall, self._manifest_path, target, task, scope)
         if last is not None:
             self._unchanged, self._observed, self._foreign = True, last.tree, last.foreign
+            self._owners = last.owners
             self._view.files_glanced = last.files
             self._after_done = not task.after or (not last.after_due and last.after == task.after)
         return scope
@@ -174,6 +186,7 @@ class _Run:
         self._manifest = manifest = await trio.to_thread.run_sync(load, self._manifest_path)
         if self._target is not None:
             self._view = view = await look(self._target.fd, self._target.identity, manifest, scope)
+            self._owners, self._names = manifest.owners if manifest is not None else b"", view.names
             self._observed = await trio.to_thread.run_sync(observed_digest, view, scope, manifest)
             self._local_edits = len(view.edited)
             self._foreign = view.foreign(scope)
@@ -195,7 +208,7 @@ class _Run:
 
     async def _tell_what_would_be_done(self, scope: Scope, differing: Sequence[RenderedContent]) -> None:
         fd = self._target.fd if self._target is not None else None
-        equal = fd is not None and self._observed == self._task.tree
+        equal = self._is_equal() and not self._view.disowned
         found = Found(self._task, self._view, scope, differing, self._foreign, self._after_done, equal)
         await itemise(found, self._channel, self._rules, fd, self._shelves)
 
@@ -206,6 +219,7 @@ class _Run:
         index: Sequence[Entry],
         changes: Changes,
         differing: Sequence[RenderedContent],
+        scope: Scope,
         *,
         equal: bool,
     ) -> bytes:
@@ -239,6 +253,7 @@ class _Run:
             self._view.found,
             on_local_edit=task.on_local_edit,
             ignore_permissions=task.ignore_permissions,
+            owners=await trio.to_thread.run_sync(scope.owner_ids, self._names),
         )
         application = Application(task, self._channel, self._rules, writer, self._view, self._shelves)
         try:
@@ -284,17 +299,8 @@ class _Run:
     async def _refresh_manifest(self, scope: Scope) -> None:
         """Saves what a look has found out, so that the next one need not read it again."""
         assert self._target is not None
-        manifest, target, view = self._manifest, self._target, self._view
-        if (
-            manifest is not None
-            and not manifest.pending
-            and not manifest.deleting
-            and manifest.root == target.identity
-            and (manifest.project, manifest.ignore) == (self._task.project, self._task.ignore)
-            and manifest.delete_foreign == scope.delete_foreign
-            and not view.files_read
-            and set(manifest.rendered).issuperset(file.path for file in self._task.rendered)
-        ):
+        target, view = self._target, self._view
+        if not view.files_read and still_says(self._manifest, self._task, target.identity):
             return
         index = await trio.to_thread.run_sync(observed_entries, view, scope)
         writer = Writer(target.fd, view.found)
@@ -324,19 +330,15 @@ class _Run:
         tree: bytes = b"",
     ) -> None:
         assert self._target is not None
-        manifest = Manifest(
-            project=self._task.project,
-            target=self._task.target_path,
-            root=self._target.identity,
-            placed=tuple(placed),
-            pending=tuple(pending),
-            deleting=tuple(deleting),
-            after=self._task.after,
-            after_due=after_due and bool(self._task.after),
+        manifest = noted(
+            self._task,
+            self._target.identity,
+            placed,
+            pending=pending,
+            deleting=deleting,
+            after_due=after_due,
             tree=tree,
-            tree_has_modes=not self._task.ignore_permissions,
-            ignore=self._task.ignore,
-            delete_foreign=self._task.removes_foreign,
+            names=self._names,
         )
         paths = [file.path for file in self._task.rendered]
         self._manifest = with_rendered(
@@ -379,6 +381,7 @@ class _Run:
             message=message[:2000],
             observed=self._observed,
             rendered_equal=self._rendered_equal,
+            owners_equal=not self._view.disowned and self._task.owners in (b"", self._owners),
             after_done=self._after_done,
             established=established,
             files_written=self._written,

@@ -25,7 +25,7 @@ from agent.failures import TaskFailed
 from agent.folders import Folders
 from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, directory_entry
 from agent.modes import LEFT_ALONE, change
-from agent.owners import UNCHANGED
+from agent.owners import NOBODYS, UNCHANGED, Ids, give
 from agent.scan import Found, look_at, same_thing
 from agent.staging import (
     Landed,
@@ -33,6 +33,7 @@ from agent.staging import (
     Staged,
     open_staging,
     shorten,
+    stage_link,
     staged_name,
     sweep_staging,
     write_all,
@@ -48,9 +49,9 @@ class Writer:
     """All writing of one task into the target open as `root_fd`.
 
     `found` is what was there when the changes were planned; whoever finds something else in its place
-    treats it as a local edit, by `on_local_edit`. Results are in `landed` (by path), `kept` (paths
-    where a local edit stays after all), `backups`, `written` (files and links) and `deleted`. Raises
-    OSError as the system calls do, PathRefused where a symlink turned up in the way.
+    treats it as a local edit, by `on_local_edit`. `owners`: by path, what is to be given to whom. Results are
+    in `landed` (by path), `kept` (where a local edit stays after all), `backups`, `written` (files and links)
+    and `deleted`. Raises OSError as system calls do, PathRefused where a symlink turned up in the way.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class Writer:
         *,
         on_local_edit: Literal["overwrite", "keep", "backup"] = "overwrite",
         ignore_permissions: bool = False,
+        owners: Mapping[str, Ids] | None = None,
     ) -> None:
         self.root_fd = root_fd
         self._found = found
         self._on_local_edit = on_local_edit
         self._ignore_permissions = ignore_permissions
+        self._owners = owners or {}
         self._numbers = itertools.count()
         self.staging_fd = -1
         self.keeps_staging = False
@@ -160,6 +163,7 @@ class Writer:
         os.close(partial.fd)
 
     def _dress(self, fd: int, entry: Entry) -> Landed:
+        give(fd, self._owners.get(entry.path, NOBODYS), entry.path)
         if not self._ignore_permissions:
             os.fchmod(fd, entry.mode & PERMISSIONS)
         os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -167,15 +171,13 @@ class Writer:
         return Landed(status.st_ino, status.st_mtime_ns)
 
     def make_links(self, writes: Iterable[Write]) -> None:
-        """Places symlinks; where they lead is never looked at."""
+        """Places symlinks."""
         with Folders(self.root_fd) as folders:
             for write in writes:
                 name = f"{next(self._numbers):x}"
-                os.symlink(write.entry.link, name, dir_fd=self.staging_fd)
-                time = write.entry.mtime_ns
-                os.utime(name, ns=(time, time), dir_fd=self.staging_fd, follow_symlinks=False)
-                status = os.lstat(name, dir_fd=self.staging_fd)
-                self._place_or_wait(folders, Staged(write, name, Landed(status.st_ino, status.st_mtime_ns)))
+                ids = self._owners.get(write.entry.path, NOBODYS)
+                landed = stage_link(write.entry, name, self.staging_fd, ids)
+                self._place_or_wait(folders, Staged(write, name, landed))
 
     def _place_or_wait(self, folders: Folders, staged: Staged) -> None:
         if staged.write.entry.path in self._found:
@@ -308,13 +310,13 @@ class Writer:
                     and found.kind == "directory"
                     and found.mode & _WRITER_BITS != _WRITER_BITS
                 ):
-                    self._change(folders, path, found.mode & PERMISSIONS | _WRITER_BITS, None)
+                    change(folders, path, found.mode & PERMISSIONS | _WRITER_BITS, None)
                     unlocked.append(directory_entry(path, mode=found.mode, mtime_ns=found.mtime_ns))
         return unlocked
 
     def finish_folders(self, entries: Iterable[Entry], *, modes: bool) -> None:
-        """Gives directories, deepest first, their times and with `modes` their modes, once nothing more
-        is written in them. One that is gone or was replaced is for the next look."""
+        """Gives directories, deepest first, their owners and times and with `modes` their modes, once nothing
+        more is written in them. One that is gone or was replaced is for the next look."""
         with Folders(self.root_fd) as folders:
             for entry in sorted(entries, key=lambda entry: entry.path, reverse=True):
                 with contextlib.suppress(FileNotFoundError, PathRefused):
@@ -323,7 +325,7 @@ class Writer:
                     self._change(folders, entry.path, mode, time)
 
     def touch(self, entries: Iterable[Entry]) -> None:
-        """Gives files whose content is right the mode and time of the tree."""
+        """Gives files whose content is right the owner, mode and time of the tree."""
         with Folders(self.root_fd) as folders:
             for entry in entries:
                 if not same_thing(look_at(folders, entry.path), self._found.get(entry.path)):
@@ -332,7 +334,8 @@ class Writer:
                 self._change(folders, entry.path, mode, entry.mtime_ns)
 
     def _change(self, folders: Folders, path: str, mode: int | None, mtime_ns: int | None) -> None:
-        ino, time = change(folders, path, mode, mtime_ns)
+        ids = self._owners.get(path, NOBODYS)
+        ino, time = change(folders, path, mode, mtime_ns, ids, self._found.get(path))
         if ino is not None:
             self.landed[path] = Landed(ino, time)
 

@@ -40,7 +40,7 @@ def restore(settings: Any, file: str) -> None:
 @click.option("--sudo", is_flag=True, help="Run everything there with `sudo -n`.")
 @click.option("--primary", "primaries", multiple=True, metavar="HOST:PORT", help="Where agents reach it.")
 @click.option("--root", "roots", multiple=True, metavar="DIR", help="What trueup may write; may be repeated.")
-@click.option("--owner", "owners", multiple=True, metavar="NAME", help="Who rendered files may be given to.")
+@click.option("--owner", "owners", multiple=True, metavar="NAME", help="Who files may be given to.")
 @click.option("--allow", multiple=True, metavar="NAME=COMMAND", help="A command that may run after a sync.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Of a node that is new.")
 @click.option("--user", default="", metavar="NAME", help="The account the agent runs as; made if need be.")

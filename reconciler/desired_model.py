@@ -60,7 +60,8 @@ class DirectoryFacts:
     """What was found in the directory that a project is synced from."""
 
     digest: str
-    """Of the tree that goes to its targets (`agent.index.tree_digest`), in hex."""
+    """Of the tree that goes to its targets (`agent.index.tree_digest`), in hex, and of its owners where they
+    count."""
     ignore: tuple[str, ...]
     """gitignore lines: what of it is left out."""
     templates: Mapping[str, str | Setback | None] = field(default_factory=dict)

@@ -27,7 +27,7 @@ from reconciler.observation import Setback
 from reconciler.returned import with_release
 from reconciler.secrets.merge import Collision, Merged, merge
 from reconciler.secrets.render import render
-from reconciler.spec.model import Precedence, Project, RenderedFile, Spec, SyncTarget
+from reconciler.spec.model import Precedence, Project, RenderedFile, Spec, SyncRules, SyncTarget
 from reconciler.status.conditions import Reason
 
 
@@ -57,7 +57,7 @@ def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredS
     public = {
         f"path {project.path}": origin.content,
         "target": digest(msgspec.to_builtins(target)),
-        "rules": digest([origin.ignore, rules.ignore_permissions, rules.delete_foreign]),
+        "rules": digest([origin.ignore, rules.ignore_permissions, rules.delete_foreign, *_owners(rules)]),
         "after": digest(project.after),
     }
     if project.build is not None:
@@ -69,6 +69,11 @@ def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredS
         return replace(resource, setback=raised.setback)
     except TrueupError as error:
         return replace(resource, setback=Setback.of(error))
+
+
+def _owners(rules: SyncRules) -> list[str]:
+    """Nothing where they do not count, as was once the rule: what was synced then is not synced anew."""
+    return [rules.owners] if rules.owners != "none" and not rules.ignore_permissions else []
 
 
 @dataclass(frozen=True, slots=True)

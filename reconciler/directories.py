@@ -29,7 +29,7 @@ from reconciler.observation import Setback
 from reconciler.secrets.template import MAX_TEMPLATE, decode_template
 from reconciler.spec.model import Project, Spec
 from reconciler.status.conditions import Reason
-from reconciler.sync.directory_changes import DirectoryChange, Kind, changes
+from reconciler.sync.directory_changes import DirectoryChange, Kind, changed_owners, changes
 from reconciler.sync.remembered import Remembered
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.source_root import open_source, read_text
@@ -198,14 +198,18 @@ class Directories:
             key = directory_key(project, target)
             if key in found:
                 continue
-            memory = known.remembered.of((ignore, key, _reserved(project), project.sync.ignore_permissions))
+            rules = project.sync
+            memory = known.remembered.of(
+                (ignore, key, _reserved(project), rules.ignore_permissions, rules.owners)
+            )
             source = await TreeSource.build(
                 Path(directory),
                 ignore=ignore,
                 include=target.include,
                 exclude=target.exclude,
                 reserved=_reserved(project),
-                ignore_permissions=project.sync.ignore_permissions,
+                ignore_permissions=rules.ignore_permissions,
+                owners=rules.owners == "names",
                 root_fd=fd,
                 remembered=memory,
             )
@@ -215,7 +219,7 @@ class Directories:
                     f"{directory} holds nothing that would be synced to {target.node}, and nothing is deleted"
                     " for that: is it mounted, and was it built?"
                 )
-            found[key] = DirectoryLook(DirectoryFacts(source.tree.hex(), ignore, templates), source)
+            found[key] = DirectoryLook(DirectoryFacts(source.digest, ignore, templates), source)
         return found
 
     def _note(self, known: _Directory, found: Mapping[DirectoryKey, DirectoryLook]) -> None:
@@ -225,6 +229,8 @@ class Directories:
         for key, look in found.items():
             before = known.looks.get(key)
             if before is not None and before.facts.digest != look.facts.digest:
+                if before.source.owners and look.source.owners:
+                    kinds |= changed_owners(before.source.names(), look.source.names())
                 kinds |= changes(
                     before.source.entries, look.source.entries, modes=not project.sync.ignore_permissions
                 )

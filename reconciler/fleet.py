@@ -158,6 +158,7 @@ class Fleet:
         observing = sync_task(uuid.uuid4().hex, sync, source.tree, observe=True)
         times = () if source.times else (NO_TIMES,)
         task = msgspec.structs.replace(observing, features=(*observing.features, ITEMISE, *times))
+        task = source.with_owners(task)
         itemising = Itemising()
         report = await self._hub.run_task(sync.target.node, task, source, serve=itemising.serve)
         if report.state == "FAILED":

@@ -220,6 +220,8 @@ def _drift(report: TaskReport, status: SyncStatus, *, rendered_comparable: bool)
     differs: list[str] = []
     if report.observed.hex() != status.tree_digest:
         differs.append("files differ from what was placed")
+    if not report.owners_equal:
+        differs.append("owners differ from what was placed")
     if rendered_comparable and not report.rendered_equal:
         differs.append("a rendered file differs or is missing")
     if not report.after_done:

@@ -28,6 +28,7 @@ PURE = (
     "agent.gitglob",
     "agent.ignore",
     "agent.index",
+    "agent.ownership",
     "agent.runs",
     "agent.totals",
     "agent.pieces",

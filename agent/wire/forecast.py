@@ -10,6 +10,8 @@ REPLACE = "replace"
 MODE = "mode"
 TIME = "time"
 MODE_AND_TIME = "mode+time"
+OWNER = "owner"
+"""And what it may stand with: `owner+mode`, `owner+time`, `owner+mode+time`; where `owners` was agreed on."""
 DELETE = "delete"
 KEEP = "keep"
 BACKUP = "backup"
@@ -23,6 +25,10 @@ DEEDS = {
     MODE: "only the permission bits differ",
     TIME: "only the time differs",
     MODE_AND_TIME: "permission bits and time differ",
+    OWNER: "only the owner or the group differs",
+    f"{OWNER}+{MODE}": "owner or group and permission bits differ",
+    f"{OWNER}+{TIME}": "owner or group and time differ",
+    f"{OWNER}+{MODE_AND_TIME}": "owner or group, permission bits and time differ",
     DELETE: "the tree does not have it",
     KEEP: "a local edit stays, by policy",
     BACKUP: "a local edit that the tree does not have gets another name",

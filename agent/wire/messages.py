@@ -16,6 +16,8 @@ from agent.wire.handshake import Hello as Hello
 from agent.wire.handshake import HelloAck as HelloAck
 from agent.wire.handshake import PairAck as PairAck
 from agent.wire.handshake import PairRequest as PairRequest
+from agent.wire.owners import OWNERS as OWNERS
+from agent.wire.owners import IndexOwners as IndexOwners
 from agent.wire.renewal import CertificateAnswer, CertificateOffer, RenewCertificate
 
 PROTOCOL_VERSIONS = (4, 3, 2)
@@ -112,6 +114,8 @@ class Task(Message, frozen=True, kw_only=True, tag="task"):
     """What people call the tree of a release; it is remembered and given back."""
     kept_only: bool = False
     """Switch to the release of that tree that is there, as it was left; nothing is sent or rendered."""
+    owners: bytes = b""
+    """With the feature OWNERS, the digest of owners (`agent.ownership`); empty where they do not count."""
 
     @property
     def removes_foreign(self) -> bool:
@@ -200,6 +204,8 @@ class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
     """Tree digest of what was managed there before; empty where nothing was."""
     rendered_equal: bool = False
     """Whether the rendered files are as asked: as found, or as left by a task that succeeded."""
+    owners_equal: bool = True
+    """Whether owners and groups are as placed, or asked, as far as this host uses their names."""
     after_done: bool = False
     """Whether the commands of `after` have succeeded since the last change; found or left likewise."""
     established: bytes = b""
@@ -368,6 +374,7 @@ AnyMessage = (
     | SyncStart
     | IndexBegin
     | IndexFile
+    | IndexOwners
     | IndexEnd
     | DescribeBlocks
     | BlockDescriptions

@@ -290,6 +290,7 @@ class SyncRules(Model, frozen=True, kw_only=True):
     ignore_patterns: tuple[str, ...] = ()
     ignore_file: str | None = None
     ignore_permissions: bool = False
+    owners: Literal["none", "names"] = "none"
     delete_foreign: bool = False
     max_delete: float = 0.5
     on_local_edit: Literal["overwrite", "keep", "backup"] = "overwrite"

@@ -35,6 +35,7 @@ def build_projects(
         own = {key: sync.pop(key) for key in _TARGET_KEYS if key in sync}
         targets = _targets(findings, (*path, "sync", "nodes"), own, nodes)
         _check_sync(findings, (*path, "sync"), sync, own)
+        _settle_owners(findings, (*path, "sync", "owners"), sync, "source" in fields)
         files = msgspec.convert(own.get("files", []), tuple[RenderedFile, ...])
         _check_files(findings, (*path, "sync", "files"), files, fields.get("environment"), uses)
         whole = {
@@ -121,6 +122,14 @@ def _check_sync(findings: Findings, path: Path, sync: Mapping[str, Any], own: Ma
     strategies = {entry.get("strategy", default) for entry in own.get("nodes", ())} or {default}
     if sync.get("delete_foreign") and "mirror" not in strategies:
         findings.report((*path, "delete_foreign"), "only `mirror` deletes; remove it, or mirror the tree")
+
+
+def _settle_owners(findings: Findings, path: Path, sync: dict[str, Any], is_directory: bool) -> None:
+    """Owners mean something in a directory of the primary; those of a checkout are whoever runs trueup."""
+    if is_directory:
+        sync.setdefault("owners", "names")
+    elif sync.get("owners") == "names":
+        findings.report(path, "needs a `source` directory; git knows no owners, so remove it")
 
 
 def _check_files(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.ownership import Names
 from agent.wire.messages import Entry
 
 Kind = Literal["added", "changed", "removed"]
@@ -44,6 +45,11 @@ def changes(before: Iterable[Entry], after: Iterable[Entry], *, modes: bool) -> 
     found |= dict.fromkeys(new.keys() - old.keys(), "added")
     found |= {path: "changed" for path in new.keys() & old.keys() if new[path] != old[path]}
     return found
+
+
+def changed_owners(before: Mapping[str, Names], after: Mapping[str, Names]) -> dict[str, Kind]:
+    """By path; what is not named is nobody's."""
+    return {path: "changed" for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
 
 
 def _content(entry: Entry, modes: bool) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import trio
 
 from agent.glance import Rows, changed_since, rows_of
@@ -64,11 +65,13 @@ class ScanMemory:
         """What is in the same directories and not looked at."""
         self._source: TreeSource | None = None
 
-    async def refreshed(self, root_fd: int, *, ignore_permissions: bool) -> TreeSource | None:
+    async def refreshed(
+        self, root_fd: int, *, ignore_permissions: bool, owners: bool = False
+    ) -> TreeSource | None:
         """The source of now, as long as `lstat` shows that every name still stands for a thing of its kind.
 
         Only files that changed are read. Any other change is for a scan, and so is one right before this
-        began, as a later one might not show.
+        began, as a later one might not show, and any where `owners` count, which this does not see.
         """
         source, rows = self._source, self._rows
         if source is None or rows is None:
@@ -79,9 +82,13 @@ class ScanMemory:
         rows, changed = seen
         if not changed:
             return self.whole(root_fd)
-        if not all(settled(found, self.began_ns) for found in changed.values()):
+        if owners or not all(settled(found, self.began_ns) for found in changed.values()):
             return None
-        ours = {path: found for path, found in changed.items() if path in self.found}
+        ours = {
+            path: _of_owner(found, before)
+            for path, found in changed.items()
+            if (before := self.found.get(path)) is not None
+        }
         check_sendable(ours, self.found)
         files = [(path, there) for path, there in ours.items() if there.kind == "file"]
         contents = await self.hash(root_fd, files)
@@ -137,6 +144,11 @@ class ScanMemory:
         if source is not self._source:
             known = self._directory.files.keys()
             self._source = source if known >= source.found.keys() else None
+
+
+def _of_owner(found: Found, before: Found) -> Found:
+    """With what the rows do not show, and nobody asks for."""
+    return msgspec.structs.replace(found, uid=before.uid, gid=before.gid, nlink=before.nlink)
 
 
 def _renewed(

@@ -1,5 +1,6 @@
 """A tree on the primary, scanned and hashed once, and served to any number of agents."""
 
+import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,15 @@ from agent.blocks import MAX_REQUEST, block_count, block_length
 from agent.errors import RemoteProtocolError, TransferFailed
 from agent.failures import single
 from agent.index import tree_digest
+from agent.ownership import NameRun, Names, owners_digest, spread
 from agent.scan import Found, Scan, found_from, hash_files, scan
 from agent.wire.bulk import PIECES, BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.channel import Channel
-from agent.wire.messages import DEFLATE, NO_TIMES, RUNS, Entry, SyncStart, Task, TaskReport
+from agent.wire.messages import DEFLATE, NO_TIMES, OWNERS, RUNS, Entry, SyncStart, Task, TaskReport
 from reconciler.errors import LookFailed
 from reconciler.sync.bandwidth import FREELY, Line, Throttle
 from reconciler.sync.frames import Frame, Frames, Part, read_frame
+from reconciler.sync.names import owned_by
 from reconciler.sync.parts import Parts, check_parts
 from reconciler.sync.selection import Selection, check_sendable, entry_of, sendable_time
 from reconciler.sync.telling import TreeRuns, out_of_place, send_index
@@ -35,6 +38,8 @@ _Request = BlockRequest | DescribeBlocks
 _Answer = Frame | BlockDescriptions
 
 Compression = Literal["auto", "on", "off"]
+
+_Digest = bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,10 @@ class TreeSource:
     found: dict[str, Found]
     mtime_ns: int
     times: bool = True
+    owned: tuple[NameRun, ...] = ()
+    """Whose the entries are, where that counts."""
+    owners: _Digest = b""
+    """The digest of these names; empty where they do not count."""
     runs: TreeRuns = field(default_factory=TreeRuns, compare=False)
     throttle: Throttle = FREELY
     """What contents have to pass on their way to the agent."""
@@ -69,7 +78,23 @@ class TreeSource:
         """A task that tells the agent how this will be served."""
         packing, times = () if self.compression == "off" else (DEFLATE,), () if self.times else (NO_TIMES,)
         features = (*task.features, RUNS, PIECES, *packing, *times)
-        return msgspec.structs.replace(task, features=features, patience=self.throttle.patience)
+        task = msgspec.structs.replace(task, features=features, patience=self.throttle.patience)
+        return self.with_owners(task)
+
+    def names(self) -> dict[str, Names]:
+        """Whose the entries are, by path, where that counts."""
+        return spread((entry.path for entry in self.entries), self.owned)
+
+    def with_owners(self, task: Task) -> Task:
+        """A task that tells the agent that owners count, where they do."""
+        if not self.owners:
+            return task
+        return msgspec.structs.replace(task, features=(*task.features, OWNERS), owners=self.owners)
+
+    @property
+    def digest(self) -> str:
+        """Of all that counts, in hex: the tree digest, unless owners count too."""
+        return hashlib.sha256(self.tree + self.owners).hexdigest() if self.owners else self.tree.hex()
 
     @classmethod
     async def build(
@@ -81,6 +106,7 @@ class TreeSource:
         exclude: Sequence[str] = (),
         reserved: Collection[str] = (),
         ignore_permissions: bool = False,
+        owners: bool = False,
         root_fd: int | None = None,
         remembered: "Remembered | None" = None,
     ) -> "TreeSource":
@@ -88,9 +114,10 @@ class TreeSource:
 
         `ignore`, `include` and `exclude` are gitignore lines; with `include`, only what matches it is
         taken, with the directories above. `reserved` are paths of rendered files, which win over
-        files of the tree. `root_fd` is the directory where the caller has it open; `remembered`, what
-        spares reading again what did not change. Raises LookFailed where the directory can't be read,
-        PathRefused for a name that can't be sent, TransferFailed where it changed while it was read.
+        files of the tree. With `owners`, owners and groups count, unless permissions are ignored.
+        `root_fd` is the directory where the caller has it open; `remembered`, what spares reading again what
+        did not change. Raises LookFailed where the directory can't be read, PathRefused for a name that can't
+        be sent, TransferFailed where it changed while it was read.
         """
         try:
             own_fd = (
@@ -102,7 +129,8 @@ class TreeSource:
         assert fd is not None
         try:
             selection = Selection(ignore, include, exclude, reserved)
-            return await _build(directory, fd, selection, ignore_permissions, remembered)
+            rules = _Rules(ignore_permissions, owners and not ignore_permissions)
+            return await _build(directory, fd, selection, rules, remembered)
         except OSError as error:
             raise LookFailed(f"cannot read {error.filename or directory}: {error.strerror}") from error
         finally:
@@ -116,7 +144,9 @@ class Remembered(Protocol):
     found: Mapping[str, Found]
     """What would be sent, by the newest scan."""
 
-    async def refreshed(self, root_fd: int, *, ignore_permissions: bool) -> TreeSource | None:
+    async def refreshed(
+        self, root_fd: int, *, ignore_permissions: bool, owners: bool = False
+    ) -> TreeSource | None:
         """The source of now, where a glance and what was known before are enough for it."""
         ...
 
@@ -133,15 +163,23 @@ class Remembered(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    ignore_permissions: bool
+    owners: bool
+
+
 async def _build(
     directory: Path,
     root_fd: int,
     selection: Selection,
-    ignore_permissions: bool,
+    rules: _Rules,
     remembered: Remembered | None = None,
 ) -> TreeSource:
     if remembered is not None:
-        known = await remembered.refreshed(root_fd, ignore_permissions=ignore_permissions)
+        known = await remembered.refreshed(
+            root_fd, ignore_permissions=rules.ignore_permissions, owners=rules.owners
+        )
         if known is not None:
             return known
 
@@ -172,15 +210,18 @@ async def _build(
                 raise TransferFailed(f"{str(directory / path)!r} changed while it was read")
             if there.kind != "other":
                 entries.append(entry_of(path, there, contents.get(path)))
+        owned, nameless = owned_by(found if rules.owners else {})
         return TreeSource(
             directory=directory,
             entries=tuple(entries),
-            tree=tree_digest(entries, ignore_permissions=ignore_permissions),
+            tree=tree_digest(entries, ignore_permissions=rules.ignore_permissions),
             files=len(files),
             bytes=sum(there.size for _, there in files),
-            warnings=tuple(warnings),
+            warnings=(*warnings, *nameless),
             found=dict(files),
             mtime_ns=sendable_time(found_from(os.fstat(root_fd))),
+            owned=owned,
+            owners=owners_digest(owned) if rules.owners else b"",
         )
 
     return await trio.to_thread.run_sync(finish)

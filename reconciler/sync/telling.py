@@ -8,9 +8,19 @@ import trio
 
 from agent.errors import RemoteProtocolError
 from agent.index import split_batches
+from agent.ownership import owner_batches
 from agent.runs import Runs, check_known, compare_runs, runs_of
 from agent.wire.channel import Channel
-from agent.wire.messages import NO_TIMES, Entry, IndexBegin, IndexEnd, IndexFile, KnownRuns, SyncStart
+from agent.wire.messages import (
+    NO_TIMES,
+    OWNERS,
+    Entry,
+    IndexBegin,
+    IndexEnd,
+    IndexFile,
+    KnownRuns,
+    SyncStart,
+)
 
 if TYPE_CHECKING:
     from reconciler.sync.serving import TreeSource
@@ -72,6 +82,9 @@ async def send_index(channel: Channel, source: "TreeSource", start: SyncStart) -
     )
     for batch in batches:
         await channel.send(IndexFile(task=start.task, entries=batch))
+    if OWNERS in start.features:
+        for owners in owner_batches(start.task, source.owned):
+            await channel.send(owners)
     await channel.send(IndexEnd(task=start.task, tree=source.tree))
 
 

@@ -17,6 +17,7 @@ from agent.wire.messages import (
     IndexBegin,
     IndexEnd,
     IndexFile,
+    IndexOwners,
     PairAck,
     PairRequest,
     Ping,
@@ -54,6 +55,7 @@ EXAMPLES: list[AnyMessage] = [
     Standing(state="unsure", epoch=3, message="why"),
     DriftReport(project="p", target_path="/srv/p", digest=DIGEST, count=1),
     Forecast(task="t", items=(Item("update", "a", size=3, requested=3),), sums=Sums(counts={"update": 1})),
+    IndexOwners(task="t", names=(("app", "www-data"), ("", "é")), runs=((1, 0),)),
 ]
 
 STARTS: dict[Phase, tuple[Phase, list[AnyMessage]]] = {

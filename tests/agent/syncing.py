@@ -139,6 +139,7 @@ async def synchronise(
     ignore: Sequence[str] = (),
     rendered: Sequence[RenderedContent] = (),
     prepare: Callable[[MemoryChannel, MemoryChannel], None] | None = None,
+    owners: bool = False,
     **changes: Any,
 ) -> Outcome:
     """One task, as the hub and an agent's session would run it."""
@@ -148,9 +149,11 @@ async def synchronise(
             ignore=ignore,
             reserved=[file.path for file in rendered],
             ignore_permissions=changes.get("ignore_permissions", False),
+            owners=owners,
         )
     changes.setdefault("features", (RUNS, PIECES))
     task = host.task(source.tree, ignore=tuple(ignore), rendered=tuple(rendered), **changes)
+    task = source.with_owners(task)
     primary, agent = channel_pair()
     if prepare is not None:
         prepare(primary, agent)

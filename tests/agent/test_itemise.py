@@ -34,7 +34,12 @@ def source(tmp_path: Path) -> Path:
 
 
 async def itemise(
-    source: Path | TreeSource, host: Host, *, features: tuple[str, ...] = (ITEMISE,), **changes: Any
+    source: Path | TreeSource,
+    host: Host,
+    *,
+    features: tuple[str, ...] = (ITEMISE,),
+    owners: bool = False,
+    **changes: Any,
 ) -> tuple[TaskReport, Itemising]:
     """An observing task with both ends real."""
     rendered = changes.get("rendered", ())
@@ -46,9 +51,10 @@ async def itemise(
             ignore=changes.get("ignore", ()),
             reserved=[file.path for file in rendered],
             ignore_permissions=changes.get("ignore_permissions", False),
+            owners=owners,
         )
     )
-    task = host.task(tree.tree, observe=True, features=features, **changes)
+    task = tree.with_owners(host.task(tree.tree, observe=True, features=features, **changes))
     primary, agent = channel_pair()
     itemising, reports = Itemising(), []
 

@@ -91,11 +91,9 @@ async def fetched(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
-        index, mtime_ns = await fetch_index(
-            agent, task, AgentRules(roots=()), Ignore(()), reserved=(), known=known
-        )
-        assert mtime_ns == 7
-        taken.append(index)
+        index = await fetch_index(agent, task, AgentRules(roots=()), Ignore(()), reserved=(), known=known)
+        assert index.mtime_ns == 7
+        taken.append(index.entries)
         nursery.cancel_scope.cancel()
     return taken[0], primary.sent.messages
 

@@ -1,6 +1,8 @@
 """Directories that projects are synced from: what a look finds and spares, and what keeps it from looking."""
 
+import grp
 import os
+import pwd
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -79,7 +81,7 @@ async def test_what_goes_to_each_target(directories: Directories, site: Path) ->
     assert paths(found(looks, WITHOUT_MAPS)) == ["css", "css/a.css", "index.html", "rules"]
     assert found(looks).facts.ignore == (".git", "runtime/", "tmp/", "*.tmp")
     assert found(looks).facts.digest != found(looks, WITHOUT_MAPS).facts.digest
-    assert found(looks).facts.digest == found(looks).source.tree.hex()
+    assert found(looks).facts.digest == found(looks).source.digest
 
 
 async def test_what_did_not_change_is_not_read_again(directories: Directories, site: Path) -> None:
@@ -136,6 +138,34 @@ def test_many_changes_stay_a_line() -> None:
     assert text.startswith("/d: 5000 added: added f00000f00000")
     assert text.endswith(f"; and {5000 - MAX_NAMED} more")
     assert len(text) < 2000
+
+
+async def test_owners_count_unless_somebody_says_otherwise(directories: Directories, site: Path) -> None:
+    alone = await directories.look(spec_of(site, "owners: none,"))
+    assert found(alone).facts.digest == found(alone).source.tree.hex()
+    ignored = await directories.look(spec_of(site, "ignore_permissions: true,"))
+    assert found(ignored).source.owners == b""
+    looks = await directories.look(spec_of(site))
+    source = found(looks).source
+    assert found(looks).facts.digest not in (source.tree.hex(), found(alone).facts.digest)
+    names = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    assert source.names() == dict.fromkeys(paths(found(looks)), names)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+async def test_another_owner_is_a_change(directories: Directories, site: Path) -> None:
+    first = await directories.look(spec_of(site))
+    directories.take_changes()
+    os.chown(site / "index.html", pwd.getpwnam("daemon").pw_uid, -1)
+    os.chown(site / "css", 4_000_000_000, 4_000_000_000)
+    second = await directories.look(spec_of(site))
+    assert found(second).source.tree == found(first).source.tree
+    assert found(second).facts.digest != found(first).facts.digest
+    assert found(second).source.names()["index.html"][0] == "daemon"
+    assert "css" not in found(second).source.names()
+    assert found(second).source.warnings == ("an owner or a group has no name here: of 1 entry",)
+    [change] = directories.take_changes()
+    assert dict(change.kinds) == {"index.html": "changed", "css": "changed"}
 
 
 async def test_a_directory_that_is_not_there(directories: Directories, site: Path) -> None:

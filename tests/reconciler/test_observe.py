@@ -112,6 +112,7 @@ async def test_what_is_as_it_was_placed() -> None:
     ("changes", "drift"),
     [
         ({"observed": b"\2" * 32}, "files differ from what was placed"),
+        ({"owners_equal": False}, "owners differ from what was placed"),
         ({"rendered_equal": False}, "a rendered file differs or is missing"),
         ({"after_done": False}, "the commands after the last sync did not finish"),
         (

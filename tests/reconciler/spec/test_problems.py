@@ -444,6 +444,10 @@ RESOURCES = [
         "projects.site.branch: needs a `repository`",
     ),
     (
+        PROJECT + "{repository: app, branch: main, sync: {owners: names}}",
+        "projects.site.sync.owners: needs a `source` directory",
+    ),
+    (
         PROJECT + "{repository: app, branch: main, path: ../x, sync: {}}",
         "path: `../x` will not do; a directory inside",
     ),

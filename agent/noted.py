@@ -1,0 +1,53 @@
+"""What is noted of a task in the manifest of its target. Pure."""
+
+from collections.abc import Iterable, Mapping
+
+from agent.features import owners_of
+from agent.manifest import Identity, Manifest, Placed
+from agent.ownership import Names, gather
+from agent.wire.messages import Entry, Task
+
+
+def noted(
+    task: Task,
+    root: Identity,
+    placed: Iterable[Placed],
+    *,
+    pending: Iterable[Entry],
+    deleting: Iterable[str],
+    after_due: bool,
+    tree: bytes,
+    names: Mapping[str, Names],
+) -> Manifest:
+    """`names`: whose the entries are, where owners count; without a `tree`, nothing is known of that."""
+    items, owners = tuple(placed), owners_of(task) if tree else b""
+    return Manifest(
+        project=task.project,
+        target=task.target_path,
+        root=root,
+        placed=items,
+        pending=tuple(pending),
+        deleting=tuple(deleting),
+        after=task.after,
+        after_due=after_due and bool(task.after),
+        tree=tree,
+        tree_has_modes=not task.ignore_permissions,
+        ignore=task.ignore,
+        delete_foreign=task.removes_foreign,
+        owners=owners,
+        owned=gather((item.entry.path for item in items), names) if owners else (),
+    )
+
+
+def still_says(manifest: Manifest | None, task: Task, root: Identity) -> bool:
+    """Whether a manifest is what `noted` would make of a task that finds everything in its place."""
+    return (
+        manifest is not None
+        and not manifest.pending
+        and not manifest.deleting
+        and manifest.root == root
+        and (manifest.project, manifest.ignore) == (task.project, task.ignore)
+        and manifest.delete_foreign == task.removes_foreign
+        and manifest.owners == owners_of(task)
+        and set(manifest.rendered).issuperset(file.path for file in task.rendered)
+    )
