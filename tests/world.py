@@ -1,7 +1,8 @@
 """A whole small world for end-to-end tests: repositories, a primary's settings, hosts with real agents.
 
 Everything is real: git repositories, `python -m reconciler` and `python -m agent` as processes of their
-own, TLS over loopback. A host's agent reaches its primary through a relay that counts bytes.
+own (short commands of the first are forked, see `tests/forked.py`), TLS over loopback. A host's agent
+reaches its primary through a relay that counts bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import trio
 
 from tests.canaries import may_hold
+from tests.forked import can_fork, run_forked
 from tests.gitrepo import Content, GitRepo, git_environment
 
 AGENT_PYTHON = os.environ.get("TRUEUP_TEST_AGENT_PYTHON", sys.executable)
@@ -127,7 +129,13 @@ class World:
 
     async def trueup(self, *arguments: str, expect: int | None = 0, **environment: str) -> Ran:
         """Run a `trueup` command to its end."""
-        ran = await self.run(["-m", "reconciler", *arguments], **environment)
+        variables = {**self.environment, **environment}
+        if can_fork(variables):
+            with trio.fail_after(PATIENCE):
+                code, output, errors = await run_forked(arguments, environment=variables, cwd=self.root)
+            ran = Ran(code, output.decode(), errors.decode())
+        else:
+            ran = await self.run(["-m", "reconciler", *arguments], **environment)
         if expect is not None and ran.exit_code != expect:
             raise AssertionError(
                 f"trueup {shlex.join(arguments)} ended with {ran.exit_code}, not {expect}\n"
