@@ -18,6 +18,9 @@ MAX_BLOCKS = 256
 FRAME_TARGET = KIB * KIB
 """Blocks are packed into raw frames of about this size; one larger block travels alone."""
 
+SMALL_BLOCKS = FRAME_TARGET // MIN_BLOCK
+"""A frame of more blocks is one of small files, which a single thread writes; see `scan.WORKERS`."""
+
 WINDOW = 32 * KIB * KIB
 """Bytes that may be asked for and not yet written: twice the bandwidth times delay of a fast link."""
 

@@ -31,6 +31,8 @@ SLICE_FILES = 512
 """Files that one call into a worker thread hashes."""
 
 WORKERS = min(4, os.cpu_count() or 1)
+"""Threads that hash or write large files. Small ones are for a single thread: what they take is short calls,
+and two threads that hand Python's lock to each other at each of them take twice the processor time of one."""
 
 CLOCK_GRAIN_NS = 20_000_000
 """Two changes within one tick of a file system's clock (at most 10 ms on Linux) look like one."""
@@ -320,13 +322,15 @@ async def hash_files(root_fd: int, files: Iterable[tuple[str, Found]]) -> Mappin
     one that can't be read.
     """
     limiter = trio.CapacityLimiter(WORKERS)
+    small_limiter = trio.CapacityLimiter(1)
     pieces: dict[str, dict[int, bytes | None]] = {}
     jobs = _slices(files)
 
     async def work() -> None:
         for job in jobs:
+            of_small_files = len(job) == SLICE_FILES
             for path, first, digests in await trio.to_thread.run_sync(
-                _hash_job, root_fd, job, limiter=limiter
+                _hash_job, root_fd, job, limiter=small_limiter if of_small_files else limiter
             ):
                 pieces.setdefault(path, {})[first] = digests
 

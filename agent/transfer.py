@@ -11,7 +11,7 @@ from typing import TypeVar, TypeVarTuple
 import trio
 
 from agent.answers import ANSWER_DEADLINE, receive
-from agent.blocks import FRAME_TARGET, MAX_REQUEST, WINDOW, block_count, block_length
+from agent.blocks import FRAME_TARGET, MAX_REQUEST, SMALL_BLOCKS, WINDOW, block_count, block_length
 from agent.changes import Write
 from agent.errors import RemoteProtocolError
 from agent.failures import TaskFailed
@@ -83,6 +83,7 @@ class Transfer:
         self._all_asked = False
         self._changed = trio.Condition()
         self._limiter = trio.CapacityLimiter(WORKERS)
+        self._small_limiter = trio.CapacityLimiter(1)
         self._filler = Filler(writer, self._writes, sources, self._partials)
         self._refines = PIECES in features and bool(sources.olds)
         self._refiner = Refiner(self, task, self._writes, self._filler, writer.root_fd, self._limiter)
@@ -310,7 +311,10 @@ class Transfer:
     async def _store(self, take: trio.MemoryReceiveChannel[tuple[BlockResponseBin, bytes]]) -> None:
         async with take:
             async for message, payload in take:
-                bad, complete = await self._in_thread(self._write_frame, message, payload)
+                limiter = self._small_limiter if len(message.blocks) > SMALL_BLOCKS else self._limiter
+                bad, complete = await trio.to_thread.run_sync(
+                    self._write_frame, message, payload, limiter=limiter
+                )
                 await self._repeat(bad)
                 await self.settle(complete)
                 self._unpaced += len(payload)
