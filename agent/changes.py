@@ -189,13 +189,15 @@ class _Differ:
 
     def _touch_up(self, entry: Entry, there: Seen) -> None:
         wrong_owner = entry.path in self._disowned
-        if wrong_owner and (entry.kind == "symlink" or self._disowned[entry.path]):
+        wrong_time = entry.kind != "directory" and there.mtime_ns != entry.mtime_ns
+        if entry.kind == "symlink":
+            if wrong_owner or wrong_time:
+                self._place(entry)
+            return
+        if wrong_owner and self._disowned[entry.path]:
             self._place(entry)
             return
-        if entry.kind == "symlink":
-            return
         wrong_mode = not self._policy.ignore_permissions and there.mode != entry.mode & PERMISSIONS
-        wrong_time = entry.kind == "file" and there.mtime_ns != entry.mtime_ns
         if wrong_owner or wrong_mode or wrong_time:
             self._touch.append(entry)
 

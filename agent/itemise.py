@@ -134,7 +134,7 @@ def _forecast(outlook: Outlook, guards: Sequence[Guard]) -> tuple[list[Item], Su
     items = [
         *(_placed(entry, view, saved=entry.path in saved) for entry in changes.folders),
         *(_written(write, view, sources, gone_first) for write in changes.writes),
-        *(_linked(write, view) for write in changes.links),
+        *(_linked(write, view, outlook.planned.disowned) for write in changes.links),
         *(_touched(entry, view, outlook.planned.disowned) for entry in changes.touch),
         *(Item(KEEP, path, view.found[path].kind) for path in changes.kept),
         *(Item(BACKUP, path, view.found[path].kind) for path in changes.save_last),
@@ -188,9 +188,9 @@ def _written(write: Write, view: View, sources: Sources, gone: Collection[str]) 
     return Item(deed, entry.path, "file", entry.size, requested, reused, write.backup)
 
 
-def _linked(write: Write, view: View) -> Item:
+def _linked(write: Write, view: View, disowned: Collection[str]) -> Item:
     if view.holds(write.entry):
-        return Item(OWNER, write.entry.path, "symlink")
+        return _touched(write.entry, view, disowned)
     return _placed(write.entry, view, saved=write.backup)
 
 
@@ -198,8 +198,8 @@ def _touched(entry: Entry, view: View, disowned: Collection[str]) -> Item:
     there = view.found[entry.path]
     differs = {
         OWNER: entry.path in disowned,
-        MODE: there.mode & PERMISSIONS != entry.mode & PERMISSIONS,
-        TIME: entry.kind == "file" and there.mtime_ns != entry.mtime_ns,
+        MODE: entry.kind != "symlink" and there.mode & PERMISSIONS != entry.mode & PERMISSIONS,
+        TIME: entry.kind != "directory" and there.mtime_ns != entry.mtime_ns,
     }
     return Item("+".join(name for name in differs if differs[name]), entry.path, entry.kind, entry.size)
 

@@ -47,6 +47,7 @@ def change(
             os.chmod(itself, mode | own_bits)  # noqa: PTH101 - a descriptor, not a path
         if mtime_ns is not None and status.st_mtime_ns != mtime_ns:
             os.utime(itself, ns=(mtime_ns, mtime_ns))
-        return (status.st_ino if is_file else None), mtime_ns or status.st_mtime_ns
+        time = status.st_mtime_ns if mtime_ns is None else mtime_ns
+        return (status.st_ino if is_file else None), time
     finally:
         os.close(fd)

@@ -56,6 +56,13 @@ def test_equal_content_that_was_there_before_is_adopted() -> None:
     assert not plan([a_file("a")], {"a": seen(a_file("a"), ours=False)})
 
 
+def test_a_link_that_has_another_time_is_made_anew() -> None:
+    older = symlink_entry("a", mtime_ns=0, link="x")
+    changes = plan([a_link("a")], {"a": seen(older)})
+    assert [write.entry for write in changes.links] == [a_link("a")]
+    assert not plan([a_link("a")], {"a": seen(a_link("a"))})
+
+
 def test_only_the_mode_differs() -> None:
     index = [a_folder("a", 0o700), a_file("b", mode=0o600)]
     found = {"a": seen(a_folder("a")), "b": seen(a_file("b"))}
