@@ -33,6 +33,7 @@ class BlockSync:
         self._primary = primary
         self._agent = agent
         self._durability = durability
+        self._new: set[Path] = set()
         self.name = "trueup" if durability == LEFT_TO_THE_SYSTEM else f"trueup, durability {durability}"
 
     def with_durability(self, durability: str) -> BlockSync:
@@ -43,14 +44,19 @@ class BlockSync:
         return self._primary.pid, self._agent.pid
 
     def prepare(self, source: Path, target: Path) -> None:
-        """The agent keeps a manifest for each target, and makes it at the first copy."""
+        """The agent keeps a manifest for each target, and makes it at the first copy; the primary knows
+        nothing of the source before."""
+        self._new.add(target)
 
     def forget(self, source: Path, target: Path) -> None:
         """The agent sees by itself that a target is another directory than before."""
 
     def copy(self, source: Path, target: Path) -> Copied:
         """Look at the source, then one task over the standing session."""
-        order = {"source": str(source), "target": str(target), "durability": self._durability}
+        first = target in self._new
+        self._new.discard(target)
+        order = {"source": str(source), "target": str(target), "first": first}
+        order |= {"durability": self._durability}
         print(json.dumps(order), file=self._primary.stdin, flush=True)
         answer = _answer(self._primary)
         if answer["state"] != "SUCCESS":

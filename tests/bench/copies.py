@@ -19,6 +19,9 @@ from tests.bench.rsync import rsync_daemon, rsync_over_ssh
 from tests.bench.syncthing import syncthing
 from tests.bench.usage import Usage, measured
 
+CHANGES = 100
+"""Seeds of changes begin here: one that a tree was made from would bring contents that it has already."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -120,7 +123,7 @@ class Rounds:
             if work.file:
                 self._measure_ceiling(f"{work.name}, first copy", source / work.file)
             for change in work.then:
-                change.make(source, number)
+                change.make(source, CHANGES + number)
                 self._all(f"{work.name}, {change.name}", source, targets)
             for peer in self._peers:
                 peer.forget(source, targets[peer.name])

@@ -1,8 +1,8 @@
 """The primary's half of a measurement, in a process of its own: a hub, and a task for each line it reads.
 
 Started by `tests/bench/blocksync.py`. The first line it prints says where it listens, the second that the
-agent is there. Each line on standard input is a JSON object with `source`, `target` and `durability`, and is
-answered by one line with the times and the report. It ends when its input ends.
+agent is there. Each line on standard input is a JSON object with `source`, `target`, `first` and
+`durability`, and is answered by one line with the times and the report. It ends when its input ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -36,8 +37,15 @@ async def look_at(memory: Remembered, directory: Path) -> TreeSource:
     return source
 
 
-async def measure(hub: Hub, order: dict[str, str], memory: Remembered) -> dict[str, object]:
-    """Look at the source and bring the target to it, as a pass does; times in seconds."""
+async def measure(hub: Hub, order: dict[str, Any], memories: dict[str, Remembered]) -> dict[str, object]:
+    """Look at the source and bring the target to it, as a pass does; times in seconds.
+
+    Each target has a memory of its own, which begins with its first copy: what was hashed for another one
+    would be a gift.
+    """
+    if order["first"]:
+        memories[order["target"]] = Remembered(time.time_ns)
+    memory = memories[order["target"]]
     begin = time.perf_counter()
     source = await look_at(memory, Path(order["source"]))
     scanned = time.perf_counter()
@@ -48,7 +56,7 @@ async def measure(hub: Hub, order: dict[str, str], memory: Remembered) -> dict[s
         observe=False,
         strategy="mirror",
         tree=source.tree,
-        durability=order["durability"],  # type: ignore[arg-type]
+        durability=order["durability"],
         max_delete=1.0,
         features=(RUNS,),
     )
@@ -83,9 +91,7 @@ async def main(token_key: str, tls_dir: Path) -> None:
         say({"connected": True})
         memories: dict[str, Remembered] = {}
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
-            order = json.loads(line)
-            memory = memories.setdefault(order["source"], Remembered(time.time_ns))
-            say(await measure(hub, order, memory))
+            say(await measure(hub, json.loads(line), memories))
 
 
 def say(message: dict[str, object]) -> None:

@@ -61,7 +61,7 @@ def machine(where: Path) -> dict[str, str | int]:
         "memory_mib": memory // MIB,
         "load_before": " ".join(Path("/proc/loadavg").read_text().split()[:3]),
         "file_system": kinds[mount],
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
     }
 
