@@ -170,10 +170,9 @@ class Filler:
         if fd is None:
             return False
         step = block_size_for(self._writes[ordinal].entry.size)
-        shared = self._sharing.part(partial.fd, number * step, fd, source.offset, len(run) * step)
-        if shared:
-            partial.soiled.update(number for _, number, _ in run)
-        return shared
+        # Before it is tried: where it fails half way, the first of it may be there.
+        partial.soiled.update(number for _, number, _ in run)
+        return self._sharing.part(partial.fd, number * step, fd, source.offset, len(run) * step)
 
     def matches(self, ordinal: int, number: int, content: bytes | bytearray | memoryview) -> bool:
         digest = block_digest(self._writes[ordinal].entry.blocks, number)

@@ -50,7 +50,7 @@ def rows_of(
 
     Entries of `extras` may change as they like.
 
-    None where a later change might not show, or where there are too many extras.
+    None where a later change might not show, or where there are too many extras or some elsewhere.
     """
     if len(extras) > MAX_EXTRAS:
         return None
@@ -71,6 +71,8 @@ def rows_of(
         above, _, name = path.rpartition("/")
         inside[above].append((name, row))
     for path, is_dir in extras.items():
+        if parent_of(path) not in inside:
+            return None
         inside[parent_of(path)].append((path.rpartition("/")[2], (int(is_dir),)))
     rows: dict[str, bytes] = {}
     for folder, items in inside.items():

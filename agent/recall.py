@@ -7,7 +7,7 @@ worth nothing by itself: it names the manifest that it goes with, and the task h
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -156,12 +156,13 @@ def remember_placed(
             return
     folders = {entry.path for placed in recorded.placed if (entry := placed.entry).kind == "directory"}
     entered = None
-    ignored = {*view.ignored, *rendered}
+    ignored = set(view.ignored)
     if view.entered is not None:
         entered = scope.above_reserved.union(folders)
         left = view.entered - entered
         found = {path: there for path, there in found.items() if not left or parent_of(path) not in left}
         ignored = {path for path in ignored if parent_of(path) not in left}
+    ignored.update(_in_what_is_seen(rendered, found, entered))
     after = View(
         found=found,
         ignored=ignored,
@@ -174,6 +175,18 @@ def remember_placed(
         read_at=recorded.at,
     )
     remember(record, manifest, scope, after, after.foreign(scope))
+
+
+def _in_what_is_seen(
+    rendered: Iterable[str], found: Mapping[str, Found], entered: Collection[str] | None
+) -> Iterable[str]:
+    """Those in directories that a look lists: below what is ignored nothing is."""
+    for path in rendered:
+        above = parent_of(path)
+        there = found.get(above)
+        is_folder = not above or (there is not None and there.kind == "directory")
+        if is_folder and (entered is None or not above or above in entered):
+            yield path
 
 
 def _write_look(

@@ -212,9 +212,6 @@ class Writer:
 
     def _make_way(self, folders: Folders, path: str, *, backup: bool) -> bool:
         """Looks at what is about to be replaced; False if it must stay after all."""
-        above, name = folders.locate(path)
-        if path not in self._found and not os.access(name, os.F_OK, dir_fd=above, follow_symlinks=False):
-            return True  # as most are: new, and asking that alone is cheaper than a look
         now = look_at(folders, path)
         if now is None:
             return True

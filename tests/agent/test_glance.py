@@ -193,6 +193,17 @@ async def test_what_a_task_leaves_is_known_at_a_glance(tmp_path: Path) -> None:
     assert (again.report.files_written, again.report.files_read) == (0, 0)
 
 
+async def test_a_rendered_file_in_an_ignored_directory_hinders_no_task(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    secret = RenderedContent(path="conf/app.env", content=b"rendered")
+    for number in range(3):
+        source = write_tree(tmp_path / f"source{number}", {"file": b"%d" % number})
+        outcome = await synchronise(source, host, rendered=[secret], ignore=("conf/",))
+        assert outcome.state == "SUCCESS", outcome.report.message
+    assert (host.target / "conf/app.env").read_bytes() == b"rendered"
+    assert await recalled(host, rendered=(secret,), ignore=("conf/",))
+
+
 @pytest.mark.parametrize("change", sorted(CHANGES))
 async def test_no_change_escapes_a_glance_after_a_task(tmp_path: Path, change: str) -> None:
     host = Host(tmp_path / "host")

@@ -14,7 +14,7 @@ import pytest
 from agent.blocks import MIN_BLOCK, block_size_for
 from agent.errors import TransferFailed
 from agent.index import STAGING
-from agent.sharing import can_share
+from agent.sharing import Sharing, can_share
 from agent.staging import HOLE
 from agent.wire.bulk import BlockResponseBin, DescribeBlocks
 from agent.wire.messages import AnyMessage
@@ -233,3 +233,26 @@ async def test_where_nothing_can_be_shared_that_is_found_out_once(
 
 def test_the_blocks_are_as_small_as_the_tests_take_them_to_be() -> None:
     assert block_size_for(SIZE) == MIN_BLOCK
+
+
+async def test_what_a_clone_that_failed_half_way_left_is_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On any file system: the zeros of a block are written where something may be in their place."""
+    content = (random.Random(3).randbytes(HOLE) + bytes(HOLE)) * 6 + b"the end"
+    host = Host(tmp_path / "host")
+    source = write_tree(tmp_path / "source", {"one": content})
+    assert (await synchronise(source, host)).state == "SUCCESS"
+    (source / "two").write_bytes(content)
+    failed: list[int] = []
+
+    def part(_: Sharing, copy: int, offset: int, fd: int, source_offset: int, length: int) -> bool:
+        os.pwrite(copy, b"?" * length, offset)
+        (host.target / "one").write_bytes(b"!" * len(content))  # so that none of it is as it was
+        failed.append(offset)
+        return False
+
+    monkeypatch.setattr(Sharing, "part", part)
+    await synchronise(source, host)
+    assert failed
+    assert (host.target / "two").read_bytes() == content
