@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,18 +114,21 @@ class Rounds:
         source = self._place / "source"
         work.make(source)
         for number in range(runs):
+            # Who comes later finds memory and caches as the others left them: each run another one begins.
+            first = number % len(self._peers)
+            peers = [*self._peers[first:], *self._peers[:first]]
             print(f"{work.name}: run {number + 1} of {runs}", file=sys.stderr, flush=True)
-            targets = {peer.name: self._place / f"target-{at}" for at, peer in enumerate(self._peers)}
-            for peer in self._peers:
+            targets = {peer.name: self._place / f"target-{at}" for at, peer in enumerate(peers)}
+            for peer in peers:
                 targets[peer.name].mkdir()
                 peer.prepare(source, targets[peer.name])
-            self._all(f"{work.name}, first copy", source, targets)
+            self._all(f"{work.name}, first copy", source, targets, peers)
             if work.file:
                 self._measure_ceiling(f"{work.name}, first copy", source / work.file)
             for change in work.then:
                 change.make(source, CHANGES + number)
-                self._all(f"{work.name}, {change.name}", source, targets)
-            for peer in self._peers:
+                self._all(f"{work.name}, {change.name}", source, targets, peers)
+            for peer in peers:
                 peer.forget(source, targets[peer.name])
                 shutil.rmtree(targets[peer.name])
         shutil.rmtree(source)
@@ -139,8 +142,8 @@ class Rounds:
         target.unlink()
         self._note(work, ceiling.name, copied, usage)
 
-    def _all(self, work: str, source: Path, targets: Mapping[str, Path]) -> None:
-        for peer in self._peers:
+    def _all(self, work: str, source: Path, targets: Mapping[str, Path], peers: Iterable[Peer]) -> None:
+        for peer in peers:
             os.sync()  # what was written before is not paid for by the next run
             target = targets[peer.name]
             with measured(peer.processes) as usage:
