@@ -32,7 +32,8 @@ Item = TypeVar("Item")
 class Application:
     """One task's changes, made through `writer`; how far it came can be read off it at any time.
 
-    `shelves` are directories besides the target, on its file system, from which blocks may be taken.
+    `shelves` are directories besides the target, on its file system, from which blocks may be taken;
+    `fetched` is the transfer that has filled staging already.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Application:
         writer: Writer,
         view: View,
         shelves: Sequence[Shelf] = (),
+        *,
+        fetched: Transfer | None = None,
     ) -> None:
         self._task = task
         self._channel = channel
@@ -52,7 +55,7 @@ class Application:
         self._shelves = shelves
         self.bytes_received = self.bytes_reused = 0
         self.blocks_requested = self.blocks_reused = 0
-        self._transfer: Transfer | None = None
+        self._transfer = self._fetched = fetched
         self.warnings: list[str] = []
 
     async def run(
@@ -63,7 +66,8 @@ class Application:
         times and modes of directories. Raises what the writer, the transfer and the channel raise."""
         writer = self._writer
         enter("copy", self._measure_of(changes, len(differing)))
-        await trio.to_thread.run_sync(writer.open_staging)
+        if self._fetched is None:
+            await trio.to_thread.run_sync(writer.open_staging)
         unlocked = await trio.to_thread.run_sync(writer.unlock_folders, _folders_of(changes))
         await _in_batches(writer.save, changes.save_first)
         await _in_batches(writer.clear, changes.remove_first)
@@ -130,6 +134,11 @@ class Application:
                 features=agreed(self._task),
             )
 
+        if self._fetched is not None:
+            planned = {write.entry.path: write for write in changes.writes}
+            await trio.to_thread.run_sync(self._writer.plan_waiting, planned, self._view.found)
+            self._count(self._fetched)
+            return
         if not changes.writes:
             return
         self._transfer = transfer = await trio.to_thread.run_sync(prepare)
@@ -141,8 +150,11 @@ class Application:
             self._writer.keeps_staging = isinstance(cause, TransferFailed | trio.Cancelled)
             raise
         finally:
-            self.bytes_received, self.bytes_reused = transfer.bytes_received, transfer.bytes_reused
-            self.blocks_requested, self.blocks_reused = transfer.blocks_requested, transfer.blocks_reused
+            self._count(transfer)
+
+    def _count(self, transfer: Transfer) -> None:
+        self.bytes_received, self.bytes_reused = transfer.bytes_received, transfer.bytes_reused
+        self.blocks_requested, self.blocks_reused = transfer.blocks_requested, transfer.blocks_reused
 
 
 async def _in_batches(work: Callable[[Sequence[Item]], object], items: Sequence[Item]) -> None:

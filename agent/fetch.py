@@ -18,6 +18,7 @@ from agent.wire.channel import Channel
 from agent.wire.messages import (
     OWNERS,
     RUNS,
+    AnyMessage,
     Entry,
     IndexBegin,
     IndexEnd,
@@ -62,7 +63,7 @@ async def fetch_index(
     use = agreed(task) if features is None else features
     if owners_of(task):
         use = (*use, OWNERS)
-    taking = _Taking(channel, task, rules, ignore, reserved)
+    taking = Taking(channel, task, rules, ignore, reserved)
     if known and RUNS in task.features:
         mine = await trio.to_thread.run_sync(
             lambda: Known(in_order(known), modes=not task.ignore_permissions, times=times_count(task))
@@ -78,7 +79,7 @@ async def fetch_index(
     return await trio.to_thread.run_sync(finish)
 
 
-class _Taking:
+class Taking:
     def __init__(
         self, channel: Channel, task: Task, rules: AgentRules, ignore: Ignore, reserved: Collection[str]
     ) -> None:
@@ -90,8 +91,8 @@ class _Taking:
 
     async def take(self, known: Known | None) -> partial[Index]:
         """Receives to the end of the index; gives what checks it as a whole."""
-        channel, task = self._channel, self._task
-        message, _ = await receive(channel)
+        task = self._task
+        message = await self.receive()
         if not isinstance(message, IndexBegin) or message.task != task.id:
             raise RemoteProtocolError(f"an index was expected and {type(message).__name__} came")
         if known is None and message.same:
@@ -105,10 +106,11 @@ class _Taking:
             check = _Refused(error, self._rules.max_entries)
         owners = OwnersCheck(min(message.entries, self._rules.max_entries)) if owners_of(task) else None
         while True:
-            message, _ = await receive(channel)
+            message = await self.receive()
             if isinstance(message, IndexFile) and message.task == task.id and message.entries:
                 try:
                     await trio.to_thread.run_sync(check.add, message.entries)
+                    self.took(message.entries)
                 except (PathRefused, RemoteProtocolError) as error:
                     if known is None or isinstance(check, _Refused):
                         raise
@@ -121,6 +123,18 @@ class _Taking:
                 raise RemoteProtocolError(
                     f"the rest of an index was expected and {type(message).__name__} came"
                 )
+
+    async def receive(self) -> AnyMessage:
+        """The next message of the index."""
+        return (await receive(self._channel))[0]
+
+    def took(self, entries: Sequence[Entry]) -> None:
+        """These were checked, as far as that goes for entries alone."""
+
+    def check_tree(self, tree: bytes) -> None:
+        """Refuses an index that says at its end that it is of another tree."""
+        if tree != self._task.tree:
+            raise RemoteProtocolError("the index is of another tree than the task")
 
     def _begin(self, begin: IndexBegin, known: Known | None) -> "IndexCheck | _Refused":
         rules = self._rules
@@ -138,12 +152,11 @@ class _Taking:
         self, check: "IndexCheck | _Refused", owners: OwnersCheck | None, tree: bytes, mtime_ns: int
     ) -> Index:
         task, ignore = self._task, self._ignore
-        if tree != task.tree:
-            raise RemoteProtocolError("the index is of another tree than the task")
+        self.check_tree(tree)
         if isinstance(check, _Refused):
             raise check.error
         sent = list(check.entries)
-        entries = check.finish(task.tree, ignore_permissions=task.ignore_permissions)
+        entries = check.finish(tree, ignore_permissions=task.ignore_permissions)
         # An entry's directories stand before it, so each needs to be matched alone only.
         for entry in sent if ignore else ():
             if ignore.matches(entry.path, entry.kind == "directory"):

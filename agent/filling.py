@@ -6,7 +6,7 @@ written or is about to be: whatever it was taken from may be changed by somebody
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.blocks import block_count, block_digest, block_length, block_size_for, zero_blocks
@@ -228,3 +228,17 @@ def by_file(blocks: Iterable[Wanted]) -> dict[int, list[int]]:
     for ordinal, number in blocks:
         numbers.setdefault(ordinal, []).append(number)
     return numbers
+
+
+def chunks(writes: Mapping[int, Write]) -> Iterator[list[int]]:
+    """Files to be considered in one call: many small ones, or a large one."""
+    chunk: list[int] = []
+    room = REUSE_BYTES
+    for ordinal, write in writes.items():
+        chunk.append(ordinal)
+        room -= write.entry.size
+        if room <= 0 or len(chunk) >= CHUNK_FILES:
+            yield chunk
+            chunk, room = [], REUSE_BYTES
+    if chunk:
+        yield chunk

@@ -39,12 +39,14 @@ async def plan(
     *,
     only_look: bool = False,
     names: Mapping[str, Names] = NOBODY,
+    now_ns: int | None = None,
 ) -> Planned:
     """What has to be done in the target open as `root_fd`; None: it is not there yet.
 
     Raises TaskFailed where a guard forbids it. With `only_look` that comes back instead, beside what would be
     done if those that count (`max_delete`, an empty tree) allowed it, as far as there is such a thing.
-    `names`: whose the entries are to be.
+    `names`: whose the entries are to be. `now_ns`: the time of what is written where those of the tree mean
+    nothing, if it was given to something already.
     """
     if root_fd is not None:
         wanted = await trio.to_thread.run_sync(by_path, index)
@@ -60,7 +62,8 @@ async def plan(
     disowned: Mapping[str, bool] = {}
     if names and scope.owners is not None:
         disowned = await trio.to_thread.run_sync(scope.owners.differing, view.found, names)
-    run = _Run(index, view, scope, None if times_count(task) else time.time_ns(), disowned)
+    now_ns = None if times_count(task) else now_ns or time.time_ns()
+    run = _Run(index, view, scope, now_ns, disowned)
     return await trio.to_thread.run_sync(run.look if only_look else run.plan, policy)
 
 

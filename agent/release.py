@@ -42,7 +42,7 @@ from agent.versions import (
     versions_state,
 )
 from agent.wire.channel import Channel
-from agent.wire.messages import AfterResult, KeptVersion, Task, TaskReport
+from agent.wire.messages import STREAM, AfterResult, KeptVersion, Task, TaskReport
 from agent.workshop import Workshop
 
 
@@ -61,7 +61,9 @@ async def run_release(task: Task, channel: Channel, *, rules: AgentRules, state_
 
 class _Run:
     def __init__(self, task: Task, channel: Channel, rules: AgentRules, state_dir: Path) -> None:
-        self._task = task
+        # A release is made as a tree of its own, which is named when it begins.
+        features = tuple(feature for feature in task.features if feature != STREAM)
+        self._task = msgspec.structs.replace(task, features=features)
         self._channel = channel
         self._rules = rules
         self._state_dir = state_dir

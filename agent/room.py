@@ -15,9 +15,9 @@ def check_room(fd: int, writes: Sequence[Write], shelves: Callable[[], Sequence[
     """Refuses at once what can't fit, rather than fill the disk and fail then; blocks. `shelves` is asked for
     only where room is short: what lies there and can be shared takes none."""
     needed = sum(write.entry.size - zero_bytes(write.entry) for write in writes)
-    if needed > _free(fd):
+    if needed > free_bytes(fd):
         sweep_staging(fd)  # what may be left there of an earlier task is not worth a failure
-    free = _free(fd)
+    free = free_bytes(fd)
     if needed > free and can_share(fd):
         needed -= _shared(writes, shelves())
     if needed > free:
@@ -38,7 +38,8 @@ def _shared(writes: Sequence[Write], shelves: Sequence[Shelf]) -> int:
     )
 
 
-def _free(fd: int) -> int:
+def free_bytes(fd: int) -> int:
+    """What the file system of an open directory has room for; blocks."""
     status = os.fstatvfs(fd)
     blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
     return blocks * status.f_frsize

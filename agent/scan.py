@@ -16,6 +16,7 @@ import trio
 
 from agent.blocks import MIN_BLOCK, block_count, block_size_for, zero_digest
 from agent.errors import PathRefused
+from agent.failures import single
 from agent.folders import Folders
 from agent.ignore import Ignore
 from agent.index import MAX_FILE_SIZE, reserved_name
@@ -228,7 +229,11 @@ def _hash_job(root_fd: int, job: Sequence[_Slice]) -> list[tuple[str, int, bytes
     results: list[tuple[str, int, bytes | None]] = []
     with Folders(root_fd) as folders:
         for piece in job:
-            results.append((piece.path, piece.first, _hash_slice(folders, piece)))
+            try:
+                digests = _hash_slice(folders, piece)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, piece.path) from error
+            results.append((piece.path, piece.first, digests))
     return results
 
 
@@ -328,15 +333,21 @@ async def hash_files(root_fd: int, files: Iterable[tuple[str, Found]]) -> Mappin
 
     async def work() -> None:
         for job in jobs:
-            of_small_files = len(job) == SLICE_FILES
+            of_small_files = sum(piece.found.size for piece in job) <= len(job) * MIN_BLOCK
             for path, first, digests in await trio.to_thread.run_sync(
                 _hash_job, root_fd, job, limiter=small_limiter if of_small_files else limiter
             ):
                 pieces.setdefault(path, {})[first] = digests
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(WORKERS):
-            nursery.start_soon(work)
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(WORKERS):
+                nursery.start_soon(work)
+    except BaseExceptionGroup as group:
+        cause = single(group)
+        if isinstance(cause, Exception):
+            raise cause from group
+        raise
     return {path: _join(parts) for path, parts in pieces.items()}
 
 

@@ -46,6 +46,11 @@ class Target:
             "TargetBusy", f"another task is at work in {self.path!r}", hint="it is tried again later"
         )
 
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all in it, not even what a task has left in staging; blocks."""
+        with os.scandir(self.fd) as items:
+            return next(items, None) is None
+
     def close(self) -> None:
         os.close(self.fd)
 

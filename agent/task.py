@@ -1,11 +1,12 @@
 """One task from its message to its report: look, compare, fetch, place, remember, run what comes after."""
 
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from agent import rendered
 from agent.apply import Application, set_time
@@ -16,14 +17,14 @@ from agent.failures import TaskFailed, code_of, line_of, shortened, single
 from agent.features import owners_of
 from agent.fetch import fetch_index
 from agent.itemise import Found, itemise
+from agent.keeping import Keeper
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, observed_digest, observed_entries
-from agent.manifest import Manifest, Placed, load, manifest_path, save, with_rendered
-from agent.noted import noted, still_says
-from agent.ownership import NOBODY, Names
+from agent.manifest import manifest_path
+from agent.owners import Ids
 from agent.planning import plan
 from agent.pulse import FLUSH_SECONDS, quiet
-from agent.recall import recall, remember, remember_placed
+from agent.recall import recall
 from agent.record import Recorded, established_digest, look_where_gone, record, wait_for_clock
 from agent.reuse import Shelf
 from agent.room import check_room
@@ -31,7 +32,9 @@ from agent.rules import AgentRules
 from agent.scan import Found as Scanned
 from agent.scope import check_task, known_entries, scope_of
 from agent.staging import sweep_staging
+from agent.streaming import may_stream, take_streamed
 from agent.target import Target, check_target, open_target
+from agent.transfer import Transfer
 from agent.wire.channel import Channel
 from agent.wire.messages import ITEMISE, AfterResult, Entry, RenderedContent, Task, TaskReport
 from agent.writer import Writer
@@ -62,7 +65,7 @@ async def run_task(
             return run.failed(cause)
         raise
     finally:
-        run.close()
+        await run.close()
 
 
 class _Run:
@@ -74,30 +77,37 @@ class _Run:
         self._rules = rules
         self._state_dir = state_dir
         self._shelves = shelves
-        self._manifest_path = manifest_path(state_dir, task.target_path)
+        self._keeper = Keeper(task, manifest_path(state_dir, task.target_path))
         self._durable = task.durability != "none"
         self._itemises = task.observe and ITEMISE in task.features
         self._target: Target | None = None
-        self._manifest: Manifest | None = None
         self._view = View()
         self._observed = b""
         self._wanted_owners = owners_of(task)
         self._owners = b""
-        self._names: Mapping[str, Names] = NOBODY
-        self._unchanged = self._rendered_equal = self._after_done = self._made = False
+        self._unchanged = self._rendered_equal = self._after_done = False
         self._root_mtime_ns = 0
-        self._made_above: set[str] = set()
         self._local_edits = self._foreign = 0
         self._received = self._reused = self._written = self._deleted = 0
         self._blocks = (0, 0)
         self._warnings: list[str] = []
         self._after: list[AfterResult] = []
         self._left: tuple[Recorded, dict[str, Scanned | None]] | None = None
+        self._writer: Writer | None = None
+        self._fetched: Transfer | None = None
+        self._now_ns: int | None = None
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await self._close_writer()
         if self._target is not None:
             self._target.close()
             self._target = None
+
+    async def _close_writer(self) -> None:
+        if self._writer is not None:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._writer.close)
+            self._writer = None
 
     # --- the steps -----------------------------------------------------------------------------
 
@@ -122,7 +132,8 @@ class _Run:
             await trio.to_thread.run_sync(sweep_staging, target.fd)
         if equal and not self._view.disowned and not differing and self._after_done:
             if not self._unchanged:
-                await self._refresh_manifest(scope)
+                assert target is not None
+                await self._keeper.refresh(target, self._view, scope, self._observed)
                 await self._remember(scope)
             return self._report("SUCCESS", established=self._observed)
         if self._unchanged:
@@ -134,13 +145,15 @@ class _Run:
         else:
             index = await self._fetch_index(scope)
         if not equal or self._view.disowned:
-            fd = target.fd if target is not None else None
-            planned = await plan(task, index, self._view, scope, fd, names=self._names)
+            fd = self._target.fd if self._target is not None else None
+            of = self._task, index, self._view, scope, fd
+            planned = await plan(*of, names=self._keeper.names, now_ns=self._now_ns)
             index, changes, self._foreign = planned.index, planned.changes, planned.foreign
             self._local_edits = changes.local_edits
         established = await self._apply(index, changes, differing, scope, equal=equal)
         await self._run_after()
-        await self._remember_placed(scope)
+        if self._left is not None:
+            await self._keeper.remember_placed(self._view, scope, *self._left)
         self._rendered_equal = self._after_done = True
         self._view.disowned, self._owners = {}, self._wanted_owners
         return self._report("SUCCESS", established=established)
@@ -151,15 +164,59 @@ class _Run:
             return False
         return self._wanted_owners in (b"", self._owners) and not any(self._view.disowned.values())
 
+    async def _remember(self, scope: Scope) -> None:
+        if self._target is not None and not self._unchanged:
+            await self._keeper.remember(self._view, scope, self._foreign)
+
     async def _fetch_index(self, scope: Scope) -> Sequence[Entry]:
-        known = known_entries(self._manifest, scope)
+        if self._keeper.manifest is None and may_stream(self._task):
+            target = await self._make_target()
+            if await trio.to_thread.run_sync(target.is_empty):
+                return await self._stream(target, scope)
+        known = known_entries(self._keeper.manifest, scope)
         index = await fetch_index(
             self._channel, self._task, self._rules, scope.ignore, reserved=scope.forbidden, known=known
         )
         self._root_mtime_ns = index.mtime_ns
-        self._names = await trio.to_thread.run_sync(index.names)
+        self._keeper.names = await trio.to_thread.run_sync(index.names)
         self._warnings += await trio.to_thread.run_sync(scope.owner_warnings, index.owned)
         return index.entries
+
+    async def _stream(self, target: Target, scope: Scope) -> Sequence[Entry]:
+        """Takes the index with what it names, which is in staging then if there was room for it."""
+        await self._keeper.save(target, (), after_due=True)  # it is known from now on who made the directory
+        self._writer = self._new_writer(target, holds=True)
+        self._now_ns = time.time_ns()
+        given = self._channel, self._task, self._rules, scope, self._writer, self._now_ns
+        streamed = await take_streamed(*given)
+        self._task = replace(self._task, tree=streamed.tree)
+        self._root_mtime_ns, self._fetched = streamed.index.mtime_ns, streamed.transfer
+        if self._fetched is None:
+            await self._close_writer()
+        # That took its time, and somebody may have put something there.
+        self._view = await look(target.fd, target.identity, None, scope)
+        return streamed.index.entries
+
+    async def _make_target(self) -> Target:
+        if self._target is None:
+            self._target = await trio.to_thread.run_sync(self._open, True)
+            assert self._target is not None
+            # It is never a root itself.
+            self._keeper.made = bool(check_target(self._task.target_path, self._rules.roots)[1])
+            await self._target.lock(shared=self._task.observe)
+        return self._target
+
+    def _new_writer(
+        self, target: Target, owners: Mapping[str, Ids] | None = None, *, holds: bool = False
+    ) -> Writer:
+        return Writer(
+            target.fd,
+            self._view.found,
+            on_local_edit=self._task.on_local_edit,
+            ignore_permissions=self._task.ignore_permissions,
+            owners=owners,
+            holds=holds,
+        )
 
     async def _open_and_glance(self) -> Scope:
         """Opens the target, where there is one, and sees whether all is as it was at the last look."""
@@ -172,7 +229,7 @@ class _Run:
         await target.lock(shared=task.observe)
         if self._itemises:
             return scope  # it tells of each entry
-        last = await trio.to_thread.run_sync(recall, self._manifest_path, target, task, scope)
+        last = await trio.to_thread.run_sync(recall, self._keeper.path, target, task, scope)
         if last is not None:
             self._unchanged, self._observed, self._foreign = True, last.tree, last.foreign
             self._owners = last.owners
@@ -183,10 +240,11 @@ class _Run:
     async def _look(self, scope: Scope) -> None:
         """Sees what of ours the target holds."""
         task = self._task
-        self._manifest = manifest = await trio.to_thread.run_sync(load, self._manifest_path)
+        manifest = await self._keeper.load()
         if self._target is not None:
             self._view = view = await look(self._target.fd, self._target.identity, manifest, scope)
-            self._owners, self._names = manifest.owners if manifest is not None else b"", view.names
+            self._owners = manifest.owners if manifest is not None else b""
+            self._keeper.names = view.names
             self._observed = await trio.to_thread.run_sync(observed_digest, view, scope, manifest)
             self._local_edits = len(view.edited)
             self._foreign = view.foreign(scope)
@@ -225,20 +283,13 @@ class _Run:
     ) -> bytes:
         """Makes the changes; gives the digest of what is there then."""
         task = self._task
-        if self._target is None:
-            self._target = await trio.to_thread.run_sync(self._open, True)
-            assert self._target is not None
-            self._made = bool(check_target(task.target_path, self._rules.roots)[1])  # never a root itself
-            await self._target.lock(shared=self._task.observe)
-        target = self._target
-        await trio.to_thread.run_sync(
-            check_room,
-            target.fd,
-            changes.writes,
-            lambda: [Shelf(target.fd, self._view.contents()), *self._shelves],
-        )
+        target = await self._make_target()
+        if self._fetched is None:
+            shelves = lambda: [Shelf(target.fd, self._view.contents()), *self._shelves]  # noqa: E731
+            await trio.to_thread.run_sync(check_room, target.fd, changes.writes, shelves)
         if changes or differing:
-            await self._save_manifest(
+            await self._keeper.save(
+                target,
                 list(self._view.ours.values()),
                 pending=[
                     *changes.folders,
@@ -248,14 +299,12 @@ class _Run:
                 deleting=[*changes.save_first, *changes.remove_first, *changes.save_last, *changes.delete],
                 after_due=bool(task.after),
             )
-        writer = Writer(
-            target.fd,
-            self._view.found,
-            on_local_edit=task.on_local_edit,
-            ignore_permissions=task.ignore_permissions,
-            owners=await trio.to_thread.run_sync(scope.owner_ids, self._names),
-        )
-        application = Application(task, self._channel, self._rules, writer, self._view, self._shelves)
+        if self._writer is None:
+            owners = await trio.to_thread.run_sync(scope.owner_ids, self._keeper.names)
+            self._writer = self._new_writer(target, owners)
+        writer = self._writer
+        given = task, self._channel, self._rules, writer, self._view, self._shelves
+        application = Application(*given, fetched=self._fetched)
         try:
             if changes or differing:
                 await application.run(index, changes, differing)
@@ -270,10 +319,9 @@ class _Run:
             self._received, self._reused = application.bytes_received, application.bytes_reused
             self._blocks = application.blocks_requested, application.blocks_reused
             self._written, self._deleted = writer.written, writer.deleted
-            self._made_above |= writer.made_above
+            self._keeper.made_above |= writer.made_above
             self._warnings += application.warnings
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(writer.close)
+            await self._close_writer()
         if self._root_mtime_ns:
             await trio.to_thread.run_sync(set_time, target.fd, self._root_mtime_ns)
         if self._durable and (changes or differing):
@@ -282,9 +330,8 @@ class _Run:
         self._warn_about(writer, kept)
         of = recorded.placed, index, task.tree, task.ignore_permissions
         established = await trio.to_thread.run_sync(established_digest, *of)
-        await self._save_manifest(
-            recorded.placed, after_due=not self._after_done or bool(changes or differing), tree=established
-        )
+        after_due = not self._after_done or bool(changes or differing)
+        await self._keeper.save(target, recorded.placed, after_due=after_due, tree=established)
         if established != task.tree and not equal:
             raise TaskFailed(
                 "VerificationFailed",
@@ -294,59 +341,6 @@ class _Run:
             )
         return task.tree
 
-    # --- remembering ---------------------------------------------------------------------------
-
-    async def _refresh_manifest(self, scope: Scope) -> None:
-        """Saves what a look has found out, so that the next one need not read it again."""
-        assert self._target is not None
-        target, view = self._target, self._view
-        if not view.files_read and still_says(self._manifest, self._task, target.identity):
-            return
-        index = await trio.to_thread.run_sync(observed_entries, view, scope)
-        writer = Writer(target.fd, view.found)
-        recorded = await trio.to_thread.run_sync(record, target.fd, index, view, writer, ())
-        await self._save_manifest(recorded.placed, after_due=False, tree=self._observed)
-
-    async def _remember(self, scope: Scope) -> None:
-        """Keeps what a close look has found, so that a glance will do the next time."""
-        manifest, view = self._manifest, self._view
-        if manifest is not None and self._target is not None and not self._unchanged:
-            await trio.to_thread.run_sync(remember, self._manifest_path, manifest, scope, view, self._foreign)
-
-    async def _remember_placed(self, scope: Scope) -> None:
-        """The same for what a task has left."""
-        if self._left is not None and self._manifest is not None:
-            known = self._manifest_path, self._manifest, scope, self._view
-            rendered = [file.path for file in self._task.rendered]
-            await trio.to_thread.run_sync(remember_placed, *known, *self._left, rendered)
-
-    async def _save_manifest(
-        self,
-        placed: Iterable[Placed],
-        *,
-        pending: Iterable[Entry] = (),
-        deleting: Iterable[str] = (),
-        after_due: bool,
-        tree: bytes = b"",
-    ) -> None:
-        assert self._target is not None
-        manifest = noted(
-            self._task,
-            self._target.identity,
-            placed,
-            pending=pending,
-            deleting=deleting,
-            after_due=after_due,
-            tree=tree,
-            names=self._names,
-        )
-        paths = [file.path for file in self._task.rendered]
-        self._manifest = with_rendered(
-            manifest, self._manifest, rendered=paths, above=self._made_above, made=self._made
-        )
-        write = partial(save, self._manifest_path, self._manifest, durable=self._durable)
-        await trio.to_thread.run_sync(write)
-
     # --- afterwards ----------------------------------------------------------------------------
 
     async def _run_after(self) -> None:
@@ -354,10 +348,11 @@ class _Run:
         task = self._task
         if not task.after:
             return
-        assert self._target is not None and self._manifest is not None
+        manifest = self._keeper.manifest
+        assert self._target is not None and manifest is not None
         what = "the files are in place"
         await run_after(task, self._rules, self._target.fd, hide=self._hide, done=self._after, what=what)
-        await self._save_manifest(self._manifest.placed, after_due=False, tree=self._manifest.tree)
+        await self._keeper.save(self._target, manifest.placed, after_due=False, tree=manifest.tree)
 
     def _hide(self, text: str) -> str:
         return rendered.hide(text, self._task.rendered)

@@ -15,7 +15,7 @@ from agent.blocks import FRAME_TARGET, MAX_REQUEST, SMALL_BLOCKS, WINDOW, block_
 from agent.changes import Write
 from agent.errors import RemoteProtocolError
 from agent.failures import TaskFailed
-from agent.filling import CHUNK_FILES, REUSE_BYTES, Copy, Filler, Plan, Wanted, by_file
+from agent.filling import CHUNK_FILES, Copy, Filler, Plan, Wanted, by_file, chunks
 from agent.folders import Folders
 from agent.libc import sync_file_system
 from agent.packing import unpack
@@ -73,7 +73,7 @@ class Transfer:
         self._sources = sources
         self._paced = paced
         self._may_unpack = DEFLATE in features
-        self._deadline = ANSWER_DEADLINE + min(max(patience, 0.0), LONGEST_PATIENCE)
+        self.deadline = ANSWER_DEADLINE + min(max(patience, 0.0), LONGEST_PATIENCE)
         self._partials: dict[int, Partial] = {}
         self._asked: dict[Wanted, int] = {}
         self._storing = 0
@@ -81,6 +81,7 @@ class Transfer:
         self._in_window = 0
         self._unpaced = 0
         self._all_asked = False
+        self._chunks_left = chunks(self._writes)
         self._changed = trio.Condition()
         self._limiter = trio.CapacityLimiter(WORKERS)
         self._small_limiter = trio.CapacityLimiter(1)
@@ -90,8 +91,6 @@ class Transfer:
         self.bytes_received = self.blocks_requested = 0
 
     async def run(self) -> None:
-        if not self._writes:
-            return
         send, take = trio.open_memory_channel[tuple[BlockResponseBin, bytes]](WORKERS)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ask_for_all)
@@ -128,7 +127,10 @@ class Transfer:
 
     async def _go_through_files(self, jobs: trio.MemorySendChannel[list[Run]]) -> None:
         requests = _Requests(self)
-        for chunk in self._chunks():
+        while (chunk := await self.next_chunk()) is not None:
+            if not chunk:
+                await requests.flush()
+                continue
             plan = await self._in_thread(self._filler.plan, chunk)
             if plan.local or (self._sources and plan.missing):
                 # Copying takes its time, and may wait for files that wait for these very blocks.
@@ -197,18 +199,9 @@ class Transfer:
         self.blocks_requested += len(blocks)
         await self.say(BlockRequest(task=self._task, blocks=tuple(blocks)))
 
-    def _chunks(self) -> Iterable[list[int]]:
-        """Files to be considered in one call: many small ones, or a large one."""
-        chunk: list[int] = []
-        room = REUSE_BYTES
-        for ordinal, write in self._writes.items():
-            chunk.append(ordinal)
-            room -= write.entry.size
-            if room <= 0 or len(chunk) >= CHUNK_FILES:
-                yield chunk
-                chunk, room = [], REUSE_BYTES
-        if chunk:
-            yield chunk
+    async def next_chunk(self) -> list[int] | None:
+        """Files to be considered in one call; none for now where it is empty, no more where it is None."""
+        return next(self._chunks_left, None)
 
     # --- blocks that this host has -------------------------------------------------------------
 
@@ -257,7 +250,7 @@ class Transfer:
     async def _receive(self, send: trio.MemorySendChannel[tuple[BlockResponseBin, bytes]]) -> None:
         async with send:
             while await self._expecting():
-                message, payload = await receive(self._channel, deadline=self._deadline)
+                message, payload = await receive(self._channel, deadline=self.deadline)
                 if isinstance(message, BlockDescriptions) and self._refines:
                     self._refiner.take_descriptions(message)
                     continue

@@ -10,7 +10,6 @@ Everything here blocks and runs in worker threads, several at a time.
 """
 
 import contextlib
-import datetime
 import errno
 import itertools
 import os
@@ -18,12 +17,15 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from msgspec.structs import replace
+
+from agent.backups import save_beside
 from agent.blocks import block_count, block_size_for
 from agent.changes import Write
 from agent.errors import PathRefused
 from agent.failures import TaskFailed
 from agent.folders import Folders
-from agent.index import BACKUP_MARK, MAX_NAME_BYTES, PERMISSIONS, directory_entry
+from agent.index import PERMISSIONS, directory_entry
 from agent.modes import LEFT_ALONE, change
 from agent.owners import NOBODYS, UNCHANGED, Ids, give
 from agent.scan import Found, look_at, same_thing
@@ -32,7 +34,6 @@ from agent.staging import (
     Partial,
     Staged,
     open_staging,
-    shorten,
     stage_link,
     staged_name,
     sweep_staging,
@@ -49,9 +50,10 @@ class Writer:
     """All writing of one task into the target open as `root_fd`.
 
     `found` is what was there when the changes were planned; whoever finds something else in its place
-    treats it as a local edit, by `on_local_edit`. `owners`: by path, what is to be given to whom. Results are
-    in `landed` (by path), `kept` (where a local edit stays after all), `backups`, `written` (files and links)
-    and `deleted`. Raises OSError as system calls do, PathRefused where a symlink turned up in the way.
+    treats it as a local edit, by `on_local_edit`. `owners`: by path, what is to be given to whom. With
+    `holds`, what is new waits for `commit` as well. Results are in `landed` (by path), `kept` (where a local
+    edit stays after all), `backups`, `written` (files and links) and `deleted`. Raises OSError as system
+    calls do, PathRefused where a symlink turned up in the way.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Writer:
         on_local_edit: Literal["overwrite", "keep", "backup"] = "overwrite",
         ignore_permissions: bool = False,
         owners: Mapping[str, Ids] | None = None,
+        holds: bool = False,
     ) -> None:
         self.root_fd = root_fd
         self._found = found
         self._on_local_edit = on_local_edit
         self._ignore_permissions = ignore_permissions
         self._owners = owners or {}
+        self._holds = holds
         self._numbers = itertools.count()
         self.staging_fd = -1
         self.keeps_staging = False
@@ -104,7 +108,8 @@ class Writer:
 
     def _stage_for(self, entry: Entry, *, whole: bool = False) -> tuple[int, str]:
         found = self._found.get(entry.path)
-        named = None if whole and found is None else entry  # it is placed at once, not found after a cut
+        at_once = whole and found is None and not self._holds
+        named = None if at_once else entry  # what is placed at once is not found in staging after a cut
         if not self._ignore_permissions:
             return self._stage(named)
         if found is not None and found.kind == "file":
@@ -180,7 +185,7 @@ class Writer:
                 self._place_or_wait(folders, Staged(write, name, landed))
 
     def _place_or_wait(self, folders: Folders, staged: Staged) -> None:
-        if staged.write.entry.path in self._found:
+        if self._holds or staged.write.entry.path in self._found:
             self._waiting.append(staged)
         else:
             self._place(folders, staged)
@@ -189,6 +194,12 @@ class Writer:
     def waiting(self) -> int:
         """Replacements that `commit` will make."""
         return len(self._waiting)
+
+    def plan_waiting(self, writes: Mapping[str, Write], found: Mapping[str, Found]) -> None:
+        """Of what waits, these are placed, as they say, over what was found since."""
+        self._found = found
+        waiting = [(staged, writes.get(staged.write.entry.path)) for staged in self._waiting]
+        self._waiting = [replace(staged, write=write) for staged, write in waiting if write is not None]
 
     def commit(self, limit: int) -> bool:
         """Puts up to `limit` replacements in place; whether there are more."""
@@ -227,22 +238,7 @@ class Writer:
         return True
 
     def _save(self, folders: Folders, path: str) -> None:
-        """Gives a local edit a second name next to it; the first one is then free to be replaced."""
-        above, name = folders.locate(path)
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-        for number in itertools.count():
-            mark = f"{BACKUP_MARK}{now}" + (f"-{number}" if number else "")
-            spare = shorten(name, MAX_NAME_BYTES - len(mark)) + mark
-            try:
-                os.link(name, spare, src_dir_fd=above, dst_dir_fd=above, follow_symlinks=False)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
-                    raise
-                os.rename(name, spare, src_dir_fd=above, dst_dir_fd=above)
-            self.backups.append(f"{path.rpartition('/')[0]}/{spare}".lstrip("/"))
-            return
+        self.backups.append(save_beside(folders, path))
 
     # --- rendered files ------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from reconciler.status.kept_releases import details_of_releases
 from reconciler.sync.hub import AgentTooOld, AgentUnreachable, Hub
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
+from reconciler.sync.streamed import Attempts
 from reconciler.sync_task import sync_task
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -188,7 +189,6 @@ class Fleet:
         The journal has it as one task with its attempts. Raises what the last attempt ended with:
         TaskFailed, AgentUnreachable and others; JournalUnavailable.
         """
-
         project, node = sync.project, sync.target.node
         limited = source.within(
             self._hub.throttles.of(
@@ -197,10 +197,11 @@ class Fleet:
             project.sync.compression,
         )
 
-        async def attempt(id: str) -> TaskReport:
-            task = limited.offered(sync_task(id, sync, source.tree, observe=False))
-            return await self._ask(node, task, limited, unnamed=Reason.SYNC_FAILED)
+        async def send(known_as: str, id: str, given: TreeSource) -> TaskReport:
+            task = given.offered(sync_task(id, sync, given.tree, observe=False))
+            return await self._ask(node, task, given, unnamed=Reason.SYNC_FAILED, known_as=known_as)
 
+        attempt = Attempts(limited, send)
         return await self._attempts(
             sync.id, node, project.id, retry, attempt, total_bytes=source.bytes, place=place
         )
@@ -244,7 +245,6 @@ class Fleet:
         `resource` is the id that it had; node and path are in its status file. Harmless where all is gone.
         Raises AgentUnreachable where the node is away, TaskFailed, AgentTooOld, JournalUnavailable.
         """
-
         project = resource.split("/")[2]
 
         async def attempt(id: str) -> TaskReport:
@@ -344,11 +344,11 @@ class Fleet:
         return written
 
     async def _ask(
-        self, node: str, work: Work, source: TreeSource | None = None, *, unnamed: Reason
+        self, node: str, work: Work, source: TreeSource | None = None, *, unnamed: Reason, known_as: str = ""
     ) -> TaskReport:
         # A task's attempts have its id, with their number.
         heard = partial(self._running.heard, work.id.rpartition("-")[0])
-        report = await self._hub.run_task(node, work, source, heard=heard)
+        report = await self._hub.run_task(node, work, source, heard=heard, known_as=known_as)
         count_report(self._metrics, node, report, looks=isinstance(work, Task) and work.observe)
         if report.state == "FAILED":
             raise TaskFailed(report, unnamed=unnamed)

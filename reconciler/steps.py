@@ -11,7 +11,7 @@ from reconciler.deploy.context import RunContext
 from reconciler.deploy.driver import DeployRequest, Driver, driver_for
 from reconciler.deploy.removal import DEPENDS_ON, remove
 from reconciler.deploy.request import TaskFailed
-from reconciler.desired import Desired, DesiredService
+from reconciler.desired import Desired, DesiredService, DesiredSync
 from reconciler.errors import StepFailed
 from reconciler.fleet import Fleet, report_details
 from reconciler.git.checkout import checkout
@@ -140,12 +140,20 @@ class Steps:
         retry = sync.project.sync.retry
         if sync.returned is not None:
             return report_details(await self._fleet.switch(sync, bytes.fromhex(sync.returned.tree), retry))
-        source = await self._sources.tree(sync)
+        # Where nothing was placed yet, sending need not wait for the tree's digest.
+        source = await self._sources.tree(sync, whole=not self._is_first(step, sync))
         node, place = self._spec.nodes.get(sync.target.node), self._places.get(step.resource)
         report = await self._fleet.sync(
             sync, source, retry, place, node_bandwidth=node.bandwidth if node else None
         )
         return report_details(report, source.warnings)
+
+    def _is_first(self, step: Step, sync: DesiredSync) -> bool:
+        recorded = self._recorded.syncs.get(step.resource)
+        nothing = recorded is None or not recorded.tree_digest
+        rules = sync.project.sync
+        # A look that needs to know all of a target is not made twice.
+        return nothing and sync.target.strategy != "release" and not rules.delete_foreign
 
     async def _push(self, step: Step) -> Details:
         return await self._secret_targets.push(

@@ -49,6 +49,10 @@ NO_TIMES = "no_times"
 """The feature of a tree whose times mean nothing, as that of a checkout: what is the same keeps its time on
 the host, and what is written gets the time when it is. Where it is agreed on, all times sent are 0."""
 
+STREAM = "stream"
+"""The feature of sending an index, without times, while the tree is hashed: `Task.tree` stands for none then,
+and `IndexEnd` tells it. An `IndexFile` without entries says that the next one takes its time."""
+
 ITEMISE = "itemise"
 """Feature of an observing task: say with `Forecast` what a task that is the same but for that would do."""
 

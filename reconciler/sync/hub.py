@@ -279,11 +279,13 @@ class Hub:
         *,
         serve: Serve | None = None,
         heard: Heard = lambda _progress: None,
+        known_as: str = "",
     ) -> TaskReport:
         """Push a task to a node and serve it until its report comes; the report may be of a failure.
 
         `source` is what an agent that needs something is served from, by `serve` if that is given; only a
-        `Task` that places or itemises needs one. `heard` is told how far the agent says that it is.
+        `Task` that places or itemises needs one. `heard` is told how far the agent says that it is. Its
+        traffic is that of `known_as`, or of the task.
         Cancelling this cancels the task at the agent. Raises AgentUnreachable if the node is not
         connected, goes away, stops getting on or takes longer than a day, and StepFailed if the task is
         too large to be sent; AgentTooOld, before anything is sent, if it would not know the message.
@@ -293,7 +295,7 @@ class Hub:
             raise _too_old(node, session.protocol, needed, "this task")
         task = msgspec.structs.replace(task, trace=current_trace())
         channel = session.open(task.id)
-        self._traffic[task.id] = channel.traffic
+        self._traffic[known_as or task.id] = channel.traffic
         while len(self._traffic) > _KEPT_TRAFFIC:
             self._traffic.popitem(last=False)
         finished = False

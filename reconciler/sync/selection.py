@@ -1,8 +1,9 @@
 """Which paths of a scanned tree go to the agents, whether they can, and how they are told."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
-from agent.errors import PathRefused
+from agent.errors import PathRefused, TransferFailed
 from agent.ignore import Ignore
 from agent.index import (
     MAX_FILE_SIZE,
@@ -24,10 +25,10 @@ class Selection:
 
     def __init__(
         self,
-        ignore: Sequence[str],
-        include: Sequence[str],
-        exclude: Sequence[str],
-        reserved: Collection[str],
+        ignore: Sequence[str] = (),
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        reserved: Collection[str] = (),
     ) -> None:
         self.leave_out = Ignore([*ignore, *exclude])
         self._include = Ignore(include)
@@ -49,6 +50,28 @@ class Selection:
             wanted = {*matching, *(above for path in matching for above in ancestors(path))}
             chosen = {path: there for path, there in chosen.items() if path in wanted}
         return chosen
+
+
+def unsent(found: Mapping[str, Found]) -> list[str]:
+    """A warning for each path that no index can hold."""
+    return [
+        f"{path!r} is a FIFO, socket or device and is not sent"
+        for path, there in sorted(found.items())
+        if there.kind == "other"
+    ]
+
+
+def entries_of(
+    found: Iterable[tuple[str, Found]], contents: Mapping[str, bytes | None], directory: Path
+) -> list[Entry]:
+    """The entries of an index, in the order given. Raises TransferFailed for a file without contents."""
+    entries: list[Entry] = []
+    for path, there in found:
+        if there.kind == "file" and contents[path] is None:
+            raise TransferFailed(f"{str(directory / path)!r} changed while it was read")
+        if there.kind != "other":
+            entries.append(entry_of(path, there, contents.get(path)))
+    return entries
 
 
 def check_sendable(found: Mapping[str, Found], checked: Mapping[str, Found]) -> None:

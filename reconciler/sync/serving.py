@@ -12,20 +12,21 @@ import msgspec
 import trio
 
 from agent.blocks import MAX_REQUEST, block_count, block_length
-from agent.errors import RemoteProtocolError, TransferFailed
+from agent.errors import RemoteProtocolError
 from agent.failures import single
 from agent.index import tree_digest
 from agent.ownership import NameRun, Names, owners_digest, spread
 from agent.scan import Found, Scan, found_from, hash_files, scan
 from agent.wire.bulk import PIECES, BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.channel import Channel
-from agent.wire.messages import DEFLATE, NO_TIMES, OWNERS, RUNS, Entry, SyncStart, Task, TaskReport
+from agent.wire.messages import DEFLATE, NO_TIMES, OWNERS, RUNS, STREAM, Entry, SyncStart, Task, TaskReport
 from reconciler.errors import LookFailed
 from reconciler.sync.bandwidth import FREELY, Line, Throttle
 from reconciler.sync.frames import Frame, Frames, Part, read_frame
 from reconciler.sync.names import owned_by
+from reconciler.sync.opened import opened
 from reconciler.sync.parts import Parts, check_parts
-from reconciler.sync.selection import Selection, check_sendable, entry_of, sendable_time
+from reconciler.sync.selection import Selection, check_sendable, entries_of, sendable_time, unsent
 from reconciler.sync.telling import TreeRuns, out_of_place, send_index
 
 QUEUED_REQUESTS = 16
@@ -52,7 +53,7 @@ class TreeSource:
     """
 
     directory: Path
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     tree: bytes
     files: int
     bytes: int
@@ -69,15 +70,24 @@ class TreeSource:
     """What contents have to pass on their way to the agent."""
     compression: Compression = "off"
     frames: Frames = field(default_factory=Frames, compare=False)
+    growing: "Growing | None" = field(default=None, compare=False, repr=False)
+    """What becomes of it, where only the files that `entries` has by now are hashed."""
 
     def within(self, throttle: Throttle, compression: Compression = "off") -> "TreeSource":
         """The same tree, served no faster than that and perhaps compressed."""
         return replace(self, throttle=throttle, compression=compression)
 
+    async def whole(self) -> "TreeSource":
+        """The same with all its files hashed. Raises what hashing raised."""
+        if self.growing is None:
+            return self
+        return (await self.growing.whole()).within(self.throttle, self.compression)
+
     def offered(self, task: Task) -> Task:
         """A task that tells the agent how this will be served."""
         packing, times = () if self.compression == "off" else (DEFLATE,), () if self.times else (NO_TIMES,)
-        features = (*task.features, RUNS, PIECES, *packing, *times)
+        stream = () if self.growing is None else (STREAM,)
+        features = (*task.features, RUNS, PIECES, *packing, *times, *stream)
         task = msgspec.structs.replace(task, features=features, patience=self.throttle.patience)
         return self.with_owners(task)
 
@@ -119,23 +129,22 @@ class TreeSource:
         did not change. Raises LookFailed where the directory can't be read, PathRefused for a name that can't
         be sent, TransferFailed where it changed while it was read.
         """
-        try:
-            own_fd = (
-                os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if root_fd is None else None
-            )
-        except OSError as error:
-            raise LookFailed(f"cannot read the directory {directory}: {error.strerror}") from error
-        fd = root_fd if own_fd is None else own_fd
-        assert fd is not None
-        try:
+        with opened(directory, root_fd) as fd:
             selection = Selection(ignore, include, exclude, reserved)
             rules = _Rules(ignore_permissions, owners and not ignore_permissions)
             return await _build(directory, fd, selection, rules, remembered)
-        except OSError as error:
-            raise LookFailed(f"cannot read {error.filename or directory}: {error.strerror}") from error
-        finally:
-            if own_fd is not None:
-                os.close(own_fd)
+
+
+class Growing(Protocol):
+    """A tree that is being hashed."""
+
+    async def whole(self) -> TreeSource:
+        """All of it, once it is known. Raises what kept it from that."""
+        ...
+
+    async def tell(self, channel: Channel, task: str) -> None:
+        """Tells an agent of the tree as it becomes known."""
+        ...
 
 
 class Remembered(Protocol):
@@ -194,22 +203,11 @@ async def _build(
     found = await trio.to_thread.run_sync(walk)
     if remembered is not None and (known := remembered.whole(root_fd)) is not None:
         return known
-    warnings = [
-        f"{path!r} is a FIFO, socket or device and is not sent"
-        for path, there in sorted(found.items())
-        if there.kind == "other"
-    ]
     files = sorted((path, there) for path, there in found.items() if there.kind == "file")
     contents = await (hash_files if remembered is None else remembered.hash)(root_fd, files)
 
     def finish() -> TreeSource:
-        entries: list[Entry] = []
-        for path in sorted(found):
-            there = found[path]
-            if there.kind == "file" and contents[path] is None:
-                raise TransferFailed(f"{str(directory / path)!r} changed while it was read")
-            if there.kind != "other":
-                entries.append(entry_of(path, there, contents.get(path)))
+        entries = entries_of(sorted(found.items()), contents, directory)
         owned, nameless = owned_by(found if rules.owners else {})
         return TreeSource(
             directory=directory,
@@ -217,7 +215,7 @@ async def _build(
             tree=tree_digest(entries, ignore_permissions=rules.ignore_permissions),
             files=len(files),
             bytes=sum(there.size for _, there in files),
-            warnings=(*warnings, *nameless),
+            warnings=(*unsent(found), *nameless),
             found=dict(files),
             mtime_ns=sendable_time(found_from(os.fstat(root_fd))),
             owned=owned,
@@ -232,7 +230,7 @@ async def serve_task(channel: Channel, source: TreeSource) -> TaskReport:
 
     The hub has sent the `Task`. Raises TransferFailed once the session is gone, RemoteProtocolError
     when the agent asks for what the index does not have or says what is out of place, LookFailed where
-    the directory is gone.
+    the directory is gone, NotStreamed where this needs the whole tree.
     """
     try:
         root_fd = os.open(source.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -248,6 +246,10 @@ async def serve_task(channel: Channel, source: TreeSource) -> TaskReport:
         raise
     finally:
         os.close(root_fd)
+
+
+class NotStreamed(Exception):
+    """The agent can't take a tree that is still being hashed, or has something at the target."""
 
 
 class _Serving:
@@ -268,7 +270,10 @@ class _Serving:
             raise out_of_place(message)
         self._task, self._features = message.task, message.features
         self._may_pack = self._source.compression != "off" and DEFLATE in message.features
-        await send_index(self._channel, self._source, message)
+        if self._source.growing is None:
+            await send_index(self._channel, self._source, message)
+        elif not {STREAM, NO_TIMES} <= set(message.features):
+            raise NotStreamed
         requests, take_requests = trio.open_memory_channel[_Request](QUEUED_REQUESTS)
         frames, take_frames = trio.open_memory_channel[_Answer](QUEUED_FRAMES)
         with self._source.frames.in_use():
@@ -284,6 +289,8 @@ class _Serving:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read, take_requests, frames)
             nursery.start_soon(self._send, take_frames)
+            if self._source.growing is not None:
+                nursery.start_soon(self._source.growing.tell, self._channel, self._task)
             report = await self._take_requests(requests)
             # Whatever is still queued was asked for by a task that has ended.
             nursery.cancel_scope.cancel()
@@ -295,14 +302,18 @@ class _Serving:
                 message, _ = await self._channel.receive()
                 if isinstance(message, TaskReport):
                     return message
-                if isinstance(message, SyncStart) and RUNS in self._features and RUNS not in message.features:
-                    self._features = message.features  # what the agent has is no good: once more, and all
+                if isinstance(message, SyncStart) and self._may_ask_again(message):
+                    self._features = message.features
                     await send_index(self._channel, self._source, message)
                     continue
                 if not isinstance(message, _Request) or message.task != self._task:
                     raise out_of_place(message)
                 self._check(message)
                 await requests.send(message)
+
+    def _may_ask_again(self, start: SyncStart) -> bool:
+        """What the agent has is no good: it asks once more, and for all."""
+        return RUNS in self._features and RUNS not in start.features and self._source.growing is None
 
     def _check(self, request: _Request) -> None:
         entries = self._source.entries

@@ -4,13 +4,11 @@ project and commit of a pass.
 However many targets a project has, its tree is checked out, built, scanned and hashed once.
 """
 
-from contextlib import AsyncExitStack
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-import msgspec
 import structlog
 import trio
 
@@ -27,8 +25,9 @@ from reconciler.identity import project_id
 from reconciler.repositories import Repositories
 from reconciler.secrets.mask import Masker
 from reconciler.spec.model import Spec
+from reconciler.sync.selection import Selection
 from reconciler.sync.serving import TreeSource
-from reconciler.sync.telling import TreeRuns
+from reconciler.sync.streamed import Growing
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -56,15 +55,24 @@ class ProjectSources:
         self._locks: dict[tuple[str, str], trio.Lock] = {}
         self._directories: dict[tuple[str, str], Path] = {}
         self._trees: dict[TreeKey, TreeSource] = {}
+        self._hashing: AbstractAsyncContextManager[trio.Nursery]
+        self._nursery: trio.Nursery
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
+        self._hashing = trio.open_nursery()
+        self._nursery = await self._hashing.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.__aexit__(kind, error, trace)
+        self._nursery.cancel_scope.cancel()
+        try:
+            # What ends the pass stays what it was: only hashing's own failures would come as a group.
+            await self._hashing.__aexit__(None, None, None)
+        finally:
+            await self._stack.__aexit__(kind, error, trace)
 
     async def build(self, sync: DesiredSync) -> Details:
         """Run the project's build in its checkout."""
@@ -88,8 +96,15 @@ class ProjectSources:
             )
         return {"exit_code": completed.exit_code, "output": completed.output}
 
-    async def tree(self, sync: DesiredSync) -> TreeSource:
-        """The scanned tree for one target, shared with all targets that have the same rules."""
+    async def tree(self, sync: DesiredSync, *, whole: bool = True) -> TreeSource:
+        """The scanned tree for one target, shared with all targets that have the same rules.
+
+        Without `whole`, its files may still be being hashed.
+        """
+        source = await self._tree(sync)
+        return await source.whole() if whole else source
+
+    async def _tree(self, sync: DesiredSync) -> TreeSource:
         project, target = sync.project, sync.target
         if project.source is not None:
             found = self._live[directory_key(project, target)]
@@ -99,16 +114,26 @@ class ProjectSources:
         async with self._lock(sync):
             if key not in self._trees:
                 directory = _below(await self._checkout(sync), sync)
-                tree = await TreeSource.build(
+                reserved = tuple(file.path for file in project.files)
+                growing = await Growing.begin(
                     directory,
-                    ignore=sync.ignore,
-                    include=target.include,
-                    exclude=target.exclude,
-                    reserved=tuple(file.path for file in project.files),
+                    Selection(sync.ignore, target.include, target.exclude, reserved),
                     ignore_permissions=project.sync.ignore_permissions,
                 )
-                self._trees[key] = await trio.to_thread.run_sync(without_times, tree)
+                if growing.gains:
+                    self._trees[key] = growing.source
+                    self._nursery.start_soon(self._grow, key, growing)
+                else:
+                    await growing.run()
+                    self._trees[key] = await growing.whole()
             return self._trees[key]
+
+    async def _grow(self, key: TreeKey, growing: Growing) -> None:
+        await growing.run()
+        if growing.failed:
+            del self._trees[key]  # whoever comes next tries again
+        else:
+            self._trees[key] = await growing.whole()
 
     def _lock(self, sync: DesiredSync) -> trio.Lock:
         return self._locks.setdefault(_key(sync), trio.Lock())
@@ -122,12 +147,6 @@ class ProjectSources:
                 checkout(mirror, key[1], under=self._checkouts)
             )
         return self._directories[key]
-
-
-def without_times(source: TreeSource) -> TreeSource:
-    """A tree that was just put together: its times say when that was, and would be others each time."""
-    entries = tuple(msgspec.structs.replace(entry, mtime_ns=0) for entry in source.entries)
-    return replace(source, entries=entries, times=False, runs=TreeRuns())
 
 
 def _below(checkout: Path, sync: DesiredSync) -> Path:

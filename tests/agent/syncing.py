@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from agent.wire.channel import Channel
 from agent.wire.messages import RUNS, RenderedContent, Task, TaskReport
 from agent.work import run_work
 from reconciler.sync.serving import TreeSource, serve_task
+from reconciler.sync.telling import TreeRuns
 from tests.channelpair import MemoryChannel, Traffic, channel_pair
 
 Tree = dict[str, object]
@@ -81,6 +82,12 @@ def modes(root: Path) -> dict[str, int]:
         for path in root.rglob("*")
         if not path.is_symlink()
     }
+
+
+def without_times(source: TreeSource) -> TreeSource:
+    """A tree as that of a checkout, whose times mean nothing."""
+    entries = tuple(msgspec.structs.replace(entry, mtime_ns=0) for entry in source.entries)
+    return replace(source, entries=entries, times=False, runs=TreeRuns())
 
 
 @dataclass

@@ -13,8 +13,15 @@ from agent.planning import dated
 from agent.wire.bulk import PIECES
 from agent.wire.messages import ITEMISE, NO_TIMES, RUNS, AnyMessage, IndexFile
 from reconciler.sync.serving import TreeSource
-from reconciler.sync.sources import without_times
-from tests.agent.syncing import Host, Outcome, Tree, read_tree, synchronise, write_tree
+from tests.agent.syncing import (
+    Host,
+    Outcome,
+    Tree,
+    read_tree,
+    synchronise,
+    without_times,
+    write_tree,
+)
 from tests.agent.test_itemise import itemise
 from tests.agent.test_runs import file
 from tests.channelpair import MemoryChannel

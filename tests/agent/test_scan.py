@@ -1,13 +1,17 @@
 """Scans see what is there, follow nothing, and never take "could not look" for "not there"."""
 
+import errno
 import hashlib
 import os
 import socket
 import tempfile
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import agent.scan
 from agent.blocks import MIN_BLOCK, block_count
 from agent.errors import PathRefused
 from agent.folders import HELD, OPEN_FOLDER, Folders
@@ -145,6 +149,46 @@ async def test_a_file_that_changed_since_it_was_found_has_no_content(tmp_path: P
     finally:
         os.close(fd)
     assert digests == {"a": None, "b": None, "c": None, "d/e": None}
+
+
+@pytest.mark.parametrize("size", [1000, 3 * MIN_BLOCK])
+async def test_a_file_that_cannot_be_read_is_an_error_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    write_tree(tmp_path, {f"d/{number}": bytes([number]) * size for number in range(3)})
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", fail)
+        patched.setattr(os, "preadv", fail)
+        with pytest.raises(OSError, match=r"Input/output error: 'd/[01]'") as caught:
+            await read(tmp_path, "d/0", "d/1")
+    assert caught.value.errno == errno.EIO
+
+
+async def test_small_files_are_hashed_by_one_thread_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.scan.SLICE_FILES", 2)
+    write_tree(tmp_path, {str(number): b"%d" % number for number in range(9)})
+    at_work: list[int] = []
+    together: set[int] = set()
+    work = agent.scan._hash_job
+
+    def watched(*given: Any) -> Any:
+        at_work.append(threading.get_ident())
+        together.add(len(at_work))
+        try:
+            return work(*given)
+        finally:
+            at_work.pop()
+
+    monkeypatch.setattr("agent.scan._hash_job", watched)
+    digests = await read(tmp_path, *map(str, range(9)))
+    assert digests == {str(number): hashlib.sha256(b"%d" % number).digest() for number in range(9)}
+    assert together == {1}
 
 
 def test_fifty_thousand_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import trio
 
 from agent.node_token import NodeToken
 from agent.wire.messages import PROTOCOL_VERSIONS
@@ -12,8 +13,9 @@ from reconciler.journal import Journal
 from reconciler.spec.model import Retry
 from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.hub import AgentTooOld
+from reconciler.sync.selection import Selection
 from reconciler.sync.serving import TreeSource, serve_task
-from reconciler.sync.sources import without_times
+from reconciler.sync.streamed import Growing
 from tests import older_agents
 from tests.agentprocess import agent_process, run_agent_command
 from tests.connected import running_hub
@@ -69,8 +71,13 @@ async def test_an_older_agent_is_served(tmp_path: Path, protocol: int) -> None:
                 assert await setup.hub.ping("web-1") > 0
 
                 # Everything is copied, found unchanged, and brought up to date with what it has.
-                tree = without_times(await TreeSource.build(source))
-                first = await agents.sync(sync, tree, ONCE)
+                # It cannot take a tree that is still being hashed, so it waits for the whole of it.
+                growing = await Growing.begin(source, Selection())
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(growing.run)
+                    first = await agents.sync(sync, growing.source, ONCE)
+                tree = await growing.whole()
+                assert first.established == tree.tree
                 assert tree_of(root / "site") == tree_of(source)
                 assert first.bytes_received > 500_000
                 # Of a checkout it gets the time when that was made, as it knows nothing of trees without.

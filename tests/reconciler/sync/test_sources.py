@@ -3,19 +3,23 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.errors import PathRefused
+from agent.errors import PathRefused, TransferFailed
 from reconciler.deploy.context import RunContext
 from reconciler.deploy.request import BuildFailed
 from reconciler.desired import DesiredSync, Revision
-from reconciler.errors import StepFailed
+from reconciler.errors import LookFailed, StepFailed
 from reconciler.git.process import GitOptions
 from reconciler.repositories import Repositories
 from reconciler.spec.load import SPEC_FILE, load_or_raise
+from reconciler.sync import streamed
+from reconciler.sync.serving import TreeSource
 from reconciler.sync.sources import ProjectSources
+from tests.agent.syncing import without_times
 from tests.gitrepo import GitRepo
 from tests.reconciler.facts import HEAD, commit_paths, desired
 
@@ -81,6 +85,56 @@ async def test_all_targets_come_from_one_checkout_and_one_build(tmp_path: Path) 
         assert len(list((tmp_path / "checkouts").glob("tree-*"))) == 1
     assert (tmp_path / "built").read_text() == "built\n"
     assert list((tmp_path / "checkouts").glob("tree-*")) == []
+
+
+async def test_all_targets_share_one_hashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "PORTION_FILES", 1)
+    async with sources(tmp_path, MAKE) as (found, targets):
+        await found.build(targets[0])
+        first = await found.tree(targets[0], whole=False)
+        assert first.growing is not None
+        assert first.bytes == len("made") + len("map")
+        again = await found.tree(targets[0], whole=False)
+        whole = await found.tree(targets[0])
+        assert again is first
+        assert whole.frames is (await first.whole()).frames is first.frames
+        assert await found.tree(targets[0], whole=False) == whole
+        built = await TreeSource.build(whole.directory, ignore=targets[0].ignore)
+        assert whole == replace(without_times(built), mtime_ns=whole.mtime_ns)
+        assert whole.growing is None
+
+
+async def test_what_is_hashed_in_one_go_is_hashed_first(tmp_path: Path) -> None:
+    async with sources(tmp_path, MAKE) as (found, targets):
+        await found.build(targets[0])
+        assert (await found.tree(targets[0], whole=False)).growing is None
+
+
+async def test_hashing_that_failed_is_tried_again_by_who_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed, "PORTION_FILES", 1)
+    async with sources(tmp_path, MAKE) as (found, targets):
+        await found.build(targets[0])
+        (index,) = (tmp_path / "checkouts").glob("tree-*/dist/index.html")
+        growing = await found.tree(targets[0], whole=False)
+        index.write_text("changed")
+        with pytest.raises(LookFailed, match="changed while it was read"):
+            await growing.whole()
+        assert [entry.size for entry in (await found.tree(targets[0])).entries] == [7, 3]
+
+
+async def test_a_pass_that_ends_ends_the_hashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what ended it stays what it was."""
+    monkeypatch.setattr(streamed, "PORTION_FILES", 1)
+    with pytest.raises(StepFailed, match="enough"):
+        async with sources(tmp_path, MAKE) as (found, targets):
+            await found.build(targets[0])
+            growing = await found.tree(targets[0], whole=False)
+            raise StepFailed("enough")
+    assert list((tmp_path / "checkouts").glob("tree-*")) == []
+    with pytest.raises(TransferFailed, match="nobody goes on"):
+        await growing.whole()
 
 
 async def test_a_build_that_fails(tmp_path: Path) -> None:

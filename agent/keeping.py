@@ -1,0 +1,90 @@
+"""What a task keeps of its target for the next one: the manifest, and beside it what a look has found."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from agent.look import Scope, View, observed_entries
+from agent.manifest import Manifest, Placed, load, save, with_rendered
+from agent.noted import noted, still_says
+from agent.ownership import NOBODY, Names
+from agent.recall import remember, remember_placed
+from agent.record import Recorded, record
+from agent.scan import Found
+from agent.target import Target
+from agent.wire.messages import Entry, Task
+from agent.writer import Writer
+
+
+class Keeper:
+    """Of one task. `path` is where the manifest is kept.
+
+    `names` says whose the entries are; `made`, whether this task has made the target's directory;
+    `made_above` has what it made above rendered files.
+    """
+
+    def __init__(self, task: Task, path: Path) -> None:
+        self._task = task
+        self.path = path
+        self.manifest: Manifest | None = None
+        self.names: Mapping[str, Names] = NOBODY
+        self.made = False
+        self.made_above: set[str] = set()
+
+    async def load(self) -> Manifest | None:
+        """Raises TaskFailed for one that is no use."""
+        self.manifest = await trio.to_thread.run_sync(load, self.path)
+        return self.manifest
+
+    async def save(
+        self,
+        target: Target,
+        placed: Iterable[Placed],
+        *,
+        pending: Iterable[Entry] = (),
+        deleting: Iterable[str] = (),
+        after_due: bool,
+        tree: bytes = b"",
+    ) -> None:
+        task = self._task
+        manifest = noted(
+            task,
+            target.identity,
+            placed,
+            pending=pending,
+            deleting=deleting,
+            after_due=after_due,
+            tree=tree,
+            names=self.names,
+        )
+        paths = [file.path for file in task.rendered]
+        self.manifest = with_rendered(
+            manifest, self.manifest, rendered=paths, above=self.made_above, made=self.made
+        )
+        write = partial(save, self.path, self.manifest, durable=task.durability != "none")
+        await trio.to_thread.run_sync(write)
+
+    async def refresh(self, target: Target, view: View, scope: Scope, observed: bytes) -> None:
+        """Saves what a look has found out, so that the next one need not read it again."""
+        if not view.files_read and still_says(self.manifest, self._task, target.identity):
+            return
+        index = await trio.to_thread.run_sync(observed_entries, view, scope)
+        writer = Writer(target.fd, view.found)
+        recorded = await trio.to_thread.run_sync(record, target.fd, index, view, writer, ())
+        await self.save(target, recorded.placed, after_due=False, tree=observed)
+
+    async def remember(self, view: View, scope: Scope, foreign: int) -> None:
+        """Keeps what a close look has found, so that a glance will do the next time."""
+        if self.manifest is not None:
+            await trio.to_thread.run_sync(remember, self.path, self.manifest, scope, view, foreign)
+
+    async def remember_placed(
+        self, view: View, scope: Scope, recorded: Recorded, gone: Mapping[str, Found | None]
+    ) -> None:
+        """The same for what a task has left of what it saw."""
+        if self.manifest is not None:
+            rendered = [file.path for file in self._task.rendered]
+            known = self.path, self.manifest, scope, view
+            await trio.to_thread.run_sync(remember_placed, *known, recorded, gone, rendered)
