@@ -159,7 +159,9 @@ def test_every_system_call_that_changes_a_file_fails(
     attempts: Attempts, error: str, exhaustive: bool
 ) -> None:
     failed = 0
-    for call in some(attempts.calls, FAILURES, exhaustive=exhaustive):
+    # An ioctl of the same number may be a socket's; what a refused clone leaves is in test_sharing.
+    calls = [call for call in attempts.calls if call.name != "ioctl"]
+    for call in some(calls, FAILURES, exhaustive=exhaustive):
         answer = attempts.attempt(f"?{call.name}:error={error}:when={call.number}")
         if answer["state"] == "FAILED":
             failed += 1
