@@ -25,6 +25,7 @@ async def started(world: World, arguments: list[str]) -> tuple[int, str, str]:
 
 async def test_a_forked_command_says_what_a_started_one_says(tmp_path: Path) -> None:
     async with make_world(tmp_path) as (world, _):
+        assert can_fork(world.environment)
         for name, arguments in COMMANDS.items():
             ran = await world.trueup(*arguments, expect=None)
             assert (ran.exit_code, ran.stdout, ran.stderr) == await started(world, arguments), name
