@@ -5,6 +5,7 @@ import os
 import pwd
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,10 +36,26 @@ TREE: Tree = {
     "empty": None,
     "link": "data/a",
 }
-DAEMON = (pwd.getpwnam("daemon").pw_uid, grp.getgrnam("daemon").gr_gid)
-NOBODY = (pwd.getpwnam("nobody").pw_uid, grp.getgrnam("nogroup").gr_gid)
 ROOT = (0, 0)
 NAMES = ("daemon", "nobody", "nogroup")
+
+
+@cache
+def daemon() -> tuple[int, int]:
+    return pwd.getpwnam("daemon").pw_uid, grp.getgrnam("daemon").gr_gid
+
+
+@cache
+def nobody() -> tuple[int, int]:
+    return pwd.getpwnam("nobody").pw_uid, grp.getgrnam("nogroup").gr_gid
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _users() -> None:
+    try:
+        daemon(), nobody()
+    except KeyError as error:
+        pytest.skip(f"this system lacks a user or group of Debian: {error.args[0]}")
 
 
 @pytest.fixture
@@ -52,7 +69,7 @@ def host(tmp_path: Path) -> Host:
 def source(tmp_path: Path) -> Path:
     root = write_tree(tmp_path / "source", TREE)
     (root / "bin/run").chmod(0o751)
-    give(root, {"bin": DAEMON, "bin/run": (DAEMON[0], NOBODY[1]), "data/a": NOBODY, "link": DAEMON})
+    give(root, {"bin": daemon(), "bin/run": (daemon()[0], nobody()[1]), "data/a": nobody(), "link": daemon()})
     return root
 
 
@@ -92,7 +109,7 @@ async def test_owners_arrive_with_their_modes_and_stay_silent(source: Path, host
     outcome = await synchronise(source, host, owners=True)
     assert (outcome.state, outcome.report.warnings) == ("SUCCESS", ())
     assert owners(host.target) == owners(source)
-    assert owners(host.target)["link"] == DAEMON
+    assert owners(host.target)["link"] == daemon()
     assert modes(host.target) == modes(source)
     assert read_tree(host.target) == TREE
     assert "IndexOwners" in outcome.from_primary.messages
@@ -148,13 +165,13 @@ async def test_a_chown_takes_away_setuid_and_leaves_the_mode(source: Path, host:
     run.chmod(0o6751)
     assert (await synchronise(source, host, owners=True)).state == "SUCCESS"
     assert modes(host.target)["bin/run"] == 0o751
-    assert owners(host.target)["bin/run"] == (DAEMON[0], NOBODY[1])
+    assert owners(host.target)["bin/run"] == (daemon()[0], nobody()[1])
 
 
 async def test_other_owners_at_the_source_travel_without_contents(source: Path, host: Host) -> None:
     await synchronise(source, host, owners=True)
     inodes = {path: (host.target / path).stat().st_ino for path in ("data/a", "data/b")}
-    give(source, {"data/a": DAEMON, "data/b": NOBODY, "empty": NOBODY, "link": NOBODY})
+    give(source, {"data/a": daemon(), "data/b": nobody(), "empty": nobody(), "link": nobody()})
     outcome = await synchronise(source, host, owners=True)
     assert outcome.state == "SUCCESS"
     assert outcome.report.bytes_received == 0
@@ -185,15 +202,15 @@ async def test_an_unknown_name_is_nobody(source: Path, host: Host, name: str) ->
     host.allow(owners=(*NAMES, "no-such-user", "0", "rоot"))
     tree = await TreeSource.build(source)
     await synchronise(tree, host)
-    give(host.target, {"data/b": DAEMON})
+    give(host.target, {"data/b": daemon()})
     strange = named(tree, name, "")
     outcome = await synchronise(strange, host)
     if name == "0":
         assert outcome.state == "FAILED ProtocolError"
-        assert owners(host.target)["data/b"] == DAEMON
+        assert owners(host.target)["data/b"] == daemon()
         return
     assert outcome.state == "SUCCESS"
-    assert owners(host.target)["data/b"] == DAEMON
+    assert owners(host.target)["data/b"] == daemon()
     assert len(outcome.report.warnings) == 1
     assert outcome.report.warnings[0].startswith("7 entries do not get")
     assert is_silent((await synchronise(strange, host)).from_agent.messages)
@@ -239,7 +256,7 @@ async def test_ignored_permissions_leave_owners_alone(source: Path, host: Host) 
     assert tree.owners == b""
     await synchronise(source, host, owners=True, ignore_permissions=True)
     assert set(owners(host.target).values()) == {ROOT}
-    give(host.target, {"data/b": DAEMON})
+    give(host.target, {"data/b": daemon()})
     assert (await look_closely(host)).owners_equal
     host_task = host.task(b"", owners=b"o" * 32, features=(OWNERS,), ignore_permissions=True)
     assert owners_of(host_task) == b""
@@ -251,7 +268,7 @@ async def test_when_they_no_longer_count_they_stay_and_are_no_drift(source: Path
     outcome = await synchronise(source, host)
     assert is_silent(outcome.from_agent.messages)
     assert owners(host.target) == owners(source)
-    give(host.target, {"data/b": DAEMON})
+    give(host.target, {"data/b": daemon()})
     assert await drifted(host) == 0
     assert (await look_closely(host)).owners_equal
     assert is_silent((await synchronise(source, host)).from_agent.messages)
@@ -277,7 +294,7 @@ async def test_each_release_gets_its_owners(source: Path, host: Host) -> None:
     assert (await synchronise(source, host, **asked)).state == "SUCCESS"  # type: ignore[arg-type]
     assert owners(current.resolve()) == owners(source)
     (source / "data/b").write_bytes(b"second")
-    give(source, {"data/b": NOBODY})
+    give(source, {"data/b": nobody()})
     first = current.resolve()
     assert (await synchronise(source, host, **asked)).state == "SUCCESS"  # type: ignore[arg-type]
     assert current.resolve() != first
@@ -316,7 +333,7 @@ class TestOwners:
         warning = unable.warning([(3, "daemon", "nogroup"), (2, "root", "root")])
         assert warning.startswith("3 entries")
         assert "CAP_CHOWN" in warning
-        assert Owners(NAMES).ids(("daemon", "nogroup")) == (DAEMON[0], NOBODY[1])
+        assert Owners(NAMES).ids(("daemon", "nogroup")) == (daemon()[0], nobody()[1])
 
     def test_a_warning_is_short_however_many_names_there_are(self) -> None:
         warning = Owners(()).warning([(2, f"user{number}", f"group{number}") for number in range(1000)])
@@ -324,7 +341,9 @@ class TestOwners:
         assert warning.endswith("and 1995 more names")
 
 
-OWNER_IDS = st.sampled_from([ROOT, DAEMON, NOBODY, (DAEMON[0], NOBODY[1]), (0, NOBODY[1])])
+OWNER_IDS = st.deferred(
+    lambda: st.sampled_from([ROOT, daemon(), nobody(), (daemon()[0], nobody()[1]), (0, nobody()[1])])
+)
 
 
 @st.composite
