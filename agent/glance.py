@@ -8,7 +8,7 @@ each name still stands for a thing of its kind.
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
 
@@ -24,7 +24,9 @@ MAX_EXTRAS = 10_000
 
 _KINDS = {"file": stat.S_IFREG, "directory": stat.S_IFDIR, "symlink": stat.S_IFLNK}
 _KIND_OF = {stat.S_IFREG: "file", stat.S_IFDIR: "directory"}
-_row = attrgetter("st_mode", "st_size", "st_dev", "st_ino", "st_mtime_ns", "st_ctime_ns")
+_SEEN = ("st_mode", "st_size", "st_dev", "st_ino", "st_mtime_ns", "st_ctime_ns")
+_row = attrgetter(*_SEEN)
+_owned_row = attrgetter(*_SEEN, "st_uid", "st_gid", "st_nlink")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[bytes, list[tuple[int, ...]]]).decode
 
@@ -44,11 +46,17 @@ class Glance(msgspec.Struct, frozen=True, array_like=True):
 
 
 def rows_of(
-    found: Mapping[str, Found], folders: Iterable[str], extras: Mapping[str, bool], read_at: int
+    found: Mapping[str, Found],
+    folders: Iterable[str],
+    extras: Mapping[str, bool],
+    read_at: int,
+    *,
+    owned: bool = False,
 ) -> Rows | None:
     """The rows that fit `found`, a scan of exactly `folders`, which began at `read_at`. Pure.
 
-    Entries of `extras` may change as they like.
+    Entries of `extras` may change as they like. With `owned`, the rows hold all that `found` does, owners
+    among it; otherwise a new owner shows by the time of the change alone.
 
     None where a later change might not show, or where there are too many extras or some elsewhere.
     """
@@ -60,7 +68,7 @@ def rows_of(
             continue
         if there.kind not in _KINDS or not settled(there, read_at):
             return None
-        row = (
+        row: Row = (
             there.mode | _KINDS[there.kind],
             there.size,
             there.dev,
@@ -68,6 +76,8 @@ def rows_of(
             there.mtime_ns,
             there.ctime_ns,
         )
+        if owned:
+            row = (*row, there.uid, there.gid, there.nlink)
         above, _, name = path.rpartition("/")
         inside[above].append((name, row))
     for path, is_dir in extras.items():
@@ -111,13 +121,15 @@ def still(root_fd: int, glance: Glance) -> bool:
 def changed_since(root_fd: int, before: Rows, extras: Iterable[str]) -> tuple[Rows, dict[str, Found]] | None:
     """The rows of now, and those files and directories of a tree whose rows are others than `before`; blocks.
 
+    These rows are those that are made with `owned`.
+
     None where they cannot tell: something came or went, is of another kind, or is a symlink. Raises OSError
     as `still` does.
     """
     now: dict[str, bytes] = {}
     changed: dict[str, Found] = {}
     try:
-        for folder, rows in _seen(root_fd, before, extras):
+        for folder, rows in _seen(root_fd, before, extras, _owned_row):
             now[folder] = rows
             if rows == before[folder]:
                 continue
@@ -131,15 +143,22 @@ def changed_since(root_fd: int, before: Rows, extras: Iterable[str]) -> tuple[Ro
                 kind = _KIND_OF.get(stat.S_IFMT(row[0]))
                 if kind is None or len(row) != len(row_before) or stat.S_IFMT(row_before[0]) != _KINDS[kind]:
                     return None
-                mode, size, dev, ino, mtime_ns, ctime_ns = row
-                found = Found(kind, stat.S_IMODE(mode), size, dev, ino, mtime_ns, ctime_ns)
+                mode, size, dev, ino, mtime_ns, ctime_ns, uid, gid, nlink = row
+                found = Found(
+                    kind, stat.S_IMODE(mode), size, dev, ino, mtime_ns, ctime_ns, "", uid, gid, nlink
+                )
                 changed[f"{folder}/{name}" if folder else name] = found
     except (FileNotFoundError, PathRefused):
         return None
     return now, changed
 
 
-def _seen(root_fd: int, in_folders: Iterable[str], extras: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+def _seen(
+    root_fd: int,
+    in_folders: Iterable[str],
+    extras: Iterable[str],
+    row: Callable[[os.stat_result], Row] = _row,
+) -> Iterator[tuple[str, bytes]]:
     """What is in each directory now. Raises FileNotFoundError and PathRefused for what changes meanwhile."""
     besides: dict[str, set[str]] = {}
     for path in extras:
@@ -148,7 +167,7 @@ def _seen(root_fd: int, in_folders: Iterable[str], extras: Iterable[str]) -> Ite
         for folder in in_folders:
             fd = folders.fd(folder)
             names = sorted(os.listdir(fd))
-            rows = list(map(_row, map(partial(os.stat, dir_fd=fd, follow_symlinks=False), names)))
+            rows = list(map(row, map(partial(os.stat, dir_fd=fd, follow_symlinks=False), names)))
             if folder in besides:
                 rows = _without_extras(names, rows, besides[folder])
             yield folder, _encoded(folder, names, rows)

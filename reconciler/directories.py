@@ -30,6 +30,7 @@ from reconciler.secrets.template import MAX_TEMPLATE, decode_template
 from reconciler.spec.model import Project, Spec
 from reconciler.status.conditions import Reason
 from reconciler.sync.directory_changes import DirectoryChange, Kind, changed_owners, changes
+from reconciler.sync.names import LocalNames
 from reconciler.sync.remembered import Remembered
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.source_root import open_source, read_text
@@ -95,6 +96,7 @@ class Directories:
         self._in_background = in_background
         self._private = tuple(os.path.realpath(path) for path in private)
         self._now = now
+        self._names = LocalNames()
         self._known: dict[str, _Directory] = {}
         self._changes: list[DirectoryChange] = []
         self.on_late: Callable[[str], None] = lambda _resource: None
@@ -131,7 +133,7 @@ class Directories:
     async def _look(self, project: Project, patience: float) -> dict[DirectoryKey, DirectoryLook] | Setback:
         known = self._known.get(project.id)
         if known is None or known.project.source != project.source:
-            known = self._known[project.id] = _Directory(project, Remembered(self._now))
+            known = self._known[project.id] = _Directory(project, Remembered(self._now, self._names))
         with trio.move_on_after(patience):
             while True:
                 if known.reading is None:

@@ -2,22 +2,55 @@
 
 import grp
 import pwd
+import threading
 from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Final
+
+import structlog
 
 from agent.errors import PathRefused
-from agent.ownership import MAX_PAIRS, MAX_TEXT, NameRun, gather, usable
+from agent.ownership import MAX_PAIRS, MAX_TEXT, NameRun, Names, gather, usable
 from agent.scan import Found
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-def owned_by(found: Mapping[str, Found]) -> tuple[tuple[NameRun, ...], tuple[str, ...]]:
+AT_ONCE: Final = 256
+"""Users, and groups, that are looked up again by one look; most trees have a handful. More take turns."""
+
+
+class LocalNames:
+    """What the users and groups of this machine are called. For any number of directories, from any thread.
+
+    A name service that cannot be asked says what it says of a number that nobody has: there is no such name.
+    So a number that had a name keeps the last one for as long as this lives, and is warned of once.
+    """
+
+    def __init__(self) -> None:
+        self._users = _Names("user", lambda uid: pwd.getpwuid(uid).pw_name)
+        self._groups = _Names("group", lambda gid: grp.getgrgid(gid).gr_name)
+        self._lock = threading.Lock()
+        self._changes = 0
+
+    def of(self, found: Mapping[str, Found]) -> dict[str, Names]:
+        """By path; blocks. A number is looked up once, and has that name until `look_again`."""
+        with self._lock:
+            users, groups = self._users, self._groups
+            return {path: (users.of(there.uid), groups.of(there.gid)) for path, there in found.items()}
+
+    def look_again(self) -> int:
+        """Look up again what is known; blocks. How often names that were given out have changed by now."""
+        with self._lock:
+            self._changes += self._users.look_again() + self._groups.look_again()
+            return self._changes
+
+
+def owned_by(found: Mapping[str, Found], local: LocalNames) -> tuple[tuple[NameRun, ...], tuple[str, ...]]:
     """The names of owners and groups, in the order of the paths, and warnings; blocks.
 
     A number that has no name here, or none that can be sent, is nobody's: it stays so on the hosts.
     """
-    users = _Names(lambda uid: pwd.getpwuid(uid).pw_name)
-    groups = _Names(lambda gid: grp.getgrgid(gid).gr_name)
-    sent = {path: there for path, there in found.items() if there.kind != "other"}
-    names = {path: (users.of(there.uid), groups.of(there.gid)) for path, there in sent.items()}
+    names = local.of({path: there for path, there in found.items() if there.kind != "other"})
     pairs = set(names.values())
     if len(pairs) > MAX_PAIRS or sum(len(owner) + len(group) for owner, group in pairs) > MAX_TEXT:
         raise PathRefused(
@@ -31,18 +64,44 @@ def owned_by(found: Mapping[str, Found]) -> tuple[tuple[NameRun, ...], tuple[str
 
 
 class _Names:
-    """Each number is looked up once."""
+    """Of all users, or of all groups, by number; "" for one that has none that can be sent."""
 
-    def __init__(self, look_up: Callable[[int], str]) -> None:
+    def __init__(self, kind: str, look_up: Callable[[int], str]) -> None:
+        self._kind = kind
         self._look_up = look_up
         self._known: dict[int, str] = {}
+        self._gone: set[int] = set()
+        """Numbers that keep the name they had."""
 
     def of(self, number: int) -> str:
         name = self._known.get(number)
         if name is None:
-            try:
-                name = self._look_up(number)
-            except KeyError:
-                name = ""
-            self._known[number] = name = name if usable(name) else ""
+            name = self._known[number] = self._now(number) or ""
         return name
+
+    def look_again(self) -> int:
+        """How many have another name now."""
+        changed = 0
+        for number in list(islice(self._known, AT_ONCE)):
+            now = self._now(number)
+            before = self._known.pop(number)  # so that it is put behind those whose turn is next
+            if now is None and before and number not in self._gone:
+                self._gone.add(number)
+                log.warning(
+                    f"a {self._kind} has no name any more, or none can be looked up; it keeps the last one",
+                    number=number,
+                    name=before,
+                )
+            elif now is not None:
+                self._gone.discard(number)
+            name = self._known[number] = before if now is None else now
+            changed += name != before
+        return changed
+
+    def _now(self, number: int) -> str | None:
+        """None where there is none, as far as can be known."""
+        try:
+            name = self._look_up(number)
+        except KeyError:
+            return None
+        return name if usable(name) else ""

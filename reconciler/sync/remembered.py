@@ -5,14 +5,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import msgspec
 import trio
 
 from agent.glance import Rows, changed_since, rows_of
 from agent.index import tree_digest
+from agent.ownership import owners_digest
 from agent.scan import Found, Scan, found_from, hash_files, settled
 from agent.wire.messages import Entry
 from reconciler.sync.frames import Frames
+from reconciler.sync.names import LocalNames, owned_by
 from reconciler.sync.selection import check_sendable, entry_of, sendable_time
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.telling import TreeRuns
@@ -29,11 +30,12 @@ class Remembered:
 
     A file counts as unchanged while device, inode, size and both times of it are. One that changed right
     before it was read is read once more, as another change would not show. `now` gives nanoseconds since the
-    epoch.
+    epoch; `names` are what other directories know of users and groups as well.
     """
 
-    def __init__(self, now: Callable[[], int]) -> None:
+    def __init__(self, now: Callable[[], int], names: LocalNames | None = None) -> None:
         self.now = now
+        self.names = LocalNames() if names is None else names
         self.files: dict[str, _File] = {}
         self.may_hold_more = False
         """Whether files may be known that no scan has found lately."""
@@ -57,6 +59,7 @@ class Remembered:
 class ScanMemory:
     def __init__(self, directory: Remembered) -> None:
         self._directory = directory
+        self.names = directory.names
         self.began_ns = 0
         self.found: Mapping[str, Found] = {}
         """Of the newest scan."""
@@ -64,6 +67,8 @@ class ScanMemory:
         self._besides: Iterable[str] = ()
         """What is in the same directories and not looked at."""
         self._source: TreeSource | None = None
+        self._name_changes = 0
+        """Of `names`, by the newest look."""
 
     async def refreshed(
         self, root_fd: int, *, ignore_permissions: bool, owners: bool = False
@@ -71,37 +76,50 @@ class ScanMemory:
         """The source of now, as long as `lstat` shows that every name still stands for a thing of its kind.
 
         Only files that changed are read. Any other change is for a scan, and so is one right before this
-        began, as a later one might not show, and any where `owners` count, which this does not see.
+        began, as a later one might not show.
         """
         source, rows = self._source, self._rows
+        is_renamed = owners and await self._look_up_names_again()
         if source is None or rows is None:
             return None
         seen = await trio.to_thread.run_sync(changed_since, root_fd, rows, self._besides)
         if seen is None:
             return None
         rows, changed = seen
-        if not changed:
+        if not changed and not is_renamed:
             return self.whole(root_fd)
-        if owners or not all(settled(found, self.began_ns) for found in changed.values()):
+        if not all(settled(found, self.began_ns) for found in changed.values()):
             return None
-        ours = {
-            path: _of_owner(found, before)
-            for path, found in changed.items()
-            if (before := self.found.get(path)) is not None
-        }
+        ours = {path: found for path, found in changed.items() if path in self.found}
         check_sendable(ours, self.found)
         files = [(path, there) for path, there in ours.items() if there.kind == "file"]
         contents = await self.hash(root_fd, files)
         if None in contents.values():
             return None
 
+        now = {**self.found, **ours}
+        is_given = any(_owner_of(there) != _owner_of(self.found[path]) for path, there in ours.items())
+
         def renew() -> TreeSource:
             entries = [entry_of(path, found, contents.get(path)) for path, found in ours.items()]
-            return _renewed(source, entries, ours, ignore_permissions=ignore_permissions)
+            renewed = _renewed(source, entries, ours, ignore_permissions=ignore_permissions)
+            if not owners or not (is_renamed or is_given):
+                return renewed
+            owned, warnings = owned_by(now, self.names)  # nothing else is warned of where there are rows
+            return replace(renewed, owned=owned, owners=owners_digest(owned), warnings=warnings)
 
         self._source = await trio.to_thread.run_sync(renew)
-        self._rows, self.found = rows, {**self.found, **ours}
+        self._rows, self.found = rows, now
         return self.whole(root_fd)
+
+    async def _look_up_names_again(self) -> bool:
+        """Whether some changed since the last look; then the source of then is none any more."""
+        changes = await trio.to_thread.run_sync(self.names.look_again)
+        if changes == self._name_changes:
+            return False
+        self._name_changes = changes
+        self._source = None
+        return True
 
     def scanned(self, scan: Scan, found: Mapping[str, Found]) -> None:
         if found != self.found:
@@ -111,7 +129,7 @@ class ScanMemory:
         self._besides = scan.ignored
         folders = (path for path, there in scan.found.items() if there.kind == "directory")
         besides = {path: path in scan.ignored_folders for path in scan.ignored}
-        self._rows = rows_of(scan.found, folders, besides, self.began_ns)
+        self._rows = rows_of(scan.found, folders, besides, self.began_ns, owned=True)
 
     def whole(self, root_fd: int) -> TreeSource | None:
         if self._source is not None:
@@ -146,9 +164,8 @@ class ScanMemory:
             self._source = source if known >= source.found.keys() else None
 
 
-def _of_owner(found: Found, before: Found) -> Found:
-    """With what the rows do not show, and nobody asks for."""
-    return msgspec.structs.replace(found, uid=before.uid, gid=before.gid, nlink=before.nlink)
+def _owner_of(found: Found) -> tuple[int, int]:
+    return found.uid, found.gid
 
 
 def _renewed(

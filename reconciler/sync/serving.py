@@ -23,7 +23,7 @@ from agent.wire.messages import DEFLATE, NO_TIMES, OWNERS, RUNS, STREAM, Entry, 
 from reconciler.errors import LookFailed
 from reconciler.sync.bandwidth import FREELY, Line, Throttle
 from reconciler.sync.frames import Frame, Frames, Part, read_frame
-from reconciler.sync.names import owned_by
+from reconciler.sync.names import LocalNames, owned_by
 from reconciler.sync.opened import opened
 from reconciler.sync.parts import Parts, check_parts
 from reconciler.sync.selection import Selection, check_sendable, entries_of, sendable_time, unsent
@@ -150,6 +150,7 @@ class Growing(Protocol):
 class Remembered(Protocol):
     """What earlier scans of a directory have found, as far as it still holds."""
 
+    names: LocalNames
     found: Mapping[str, Found]
     """What would be sent, by the newest scan."""
 
@@ -208,7 +209,8 @@ async def _build(
 
     def finish() -> TreeSource:
         entries = entries_of(sorted(found.items()), contents, directory)
-        owned, nameless = owned_by(found if rules.owners else {})
+        names = LocalNames() if remembered is None else remembered.names
+        owned, nameless = owned_by(found if rules.owners else {}, names)
         return TreeSource(
             directory=directory,
             entries=tuple(entries),

@@ -100,6 +100,45 @@ async def test_what_did_not_change_is_not_read_again(directories: Directories, s
     assert "css/a.map" not in directories._known["site"].remembered.files
 
 
+async def test_the_directory_is_not_scanned_for_a_file_that_changed(
+    directories: Directories, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a source is by default: its owners count, and some of it goes to some targets alone."""
+    spec = spec_of(site)
+    first = await directories.look(spec)
+    assert found(first).source.owners
+
+    def scan(*_given: object, **_rules: object) -> None:
+        raise AssertionError("the whole directory was scanned")
+
+    monkeypatch.setattr("reconciler.sync.serving.scan", scan)
+    (site / "index.html").write_text("other\n")
+    (site / "css/a.css").chmod(0o600)
+    os.utime(site / "css", (1, 1))
+    changed = await directories.look(spec)
+    monkeypatch.undo()
+    for key in (EVERYTHING, WITHOUT_MAPS):
+        assert found(changed, key).facts.digest != found(first, key).facts.digest
+    afresh = await Directories(directories._in_background, ()).look(spec)
+    assert {key: found(changed, key) for key in changed} == {key: found(afresh, key) for key in afresh}
+
+
+async def test_a_name_outlives_what_is_known_of_a_directory(
+    directories: Directories, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where users cannot be looked up, a project that was off for a while has the owners it had."""
+    first = await directories.look(spec_of(site))
+    await directories.look(spec_of(site, rest="suspend: true,"))
+
+    def getpwuid(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    again = await directories.look(spec_of(site))
+    assert found(again).source is not found(first).source
+    assert found(again).facts == found(first).facts
+
+
 async def test_what_changed_right_before_it_was_read_is_read_again(tmp_path: Path, site: Path) -> None:
     async with trio.open_nursery() as nursery:
         directories = Directories(nursery.start_soon, (), now=lambda: 0)

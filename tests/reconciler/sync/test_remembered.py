@@ -1,15 +1,22 @@
 """What is remembered of a directory spares work alone: each look finds what a fresh one does."""
 
 import os
+import pwd
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from agent.scan import found_from
+from reconciler.sync.names import AT_ONCE, LocalNames
 from reconciler.sync.remembered import Remembered, ScanMemory
 from reconciler.sync.serving import TreeSource
 from tests.agent.syncing import write_tree
@@ -23,14 +30,44 @@ def ahead() -> int:
     return time.time_ns() + 60 * 10**9
 
 
-async def look(memory: ScanMemory, root: Path, include: Sequence[str] = ()) -> TreeSource:
-    source = await TreeSource.build(root, ignore=IGNORE, include=include, remembered=memory)
+async def look(
+    memory: ScanMemory, root: Path, include: Sequence[str] = (), *, owners: bool = False
+) -> TreeSource:
+    source = await TreeSource.build(root, ignore=IGNORE, include=include, owners=owners, remembered=memory)
     memory.keep(source)
     return source
 
 
-async def afresh(root: Path, include: Sequence[str] = ()) -> TreeSource:
-    return await TreeSource.build(root, ignore=IGNORE, include=include)
+async def afresh(root: Path, include: Sequence[str] = (), *, owners: bool = False) -> TreeSource:
+    return await TreeSource.build(root, ignore=IGNORE, include=include, owners=owners)
+
+
+@contextmanager
+def no_scan() -> Iterator[None]:
+    """Nothing but a glance and reading what changed."""
+
+    def scan(*_given: object, **_rules: object) -> None:
+        raise AssertionError("the whole directory was scanned")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reconciler.sync.serving.scan", scan)
+        yield
+
+
+@pytest.fixture
+def users(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+    """All there are here: whoever runs this is `app`. To be altered."""
+    named = {os.geteuid(): "app", 4321: "other"}
+
+    def getpwuid(uid: int) -> SimpleNamespace:
+        return SimpleNamespace(pw_name=named[uid])
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    return named
+
+
+def owner_of(source: TreeSource, path: str) -> str:
+    return source.names()[path][0]
 
 
 def longer(path: Path) -> None:
@@ -76,16 +113,130 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("owners", [True, False], ids=["owners", "no owners"])
 @pytest.mark.parametrize("change", sorted(CHANGES))
-async def test_each_change_is_found(tmp_path: Path, change: str) -> None:
+async def test_each_change_is_found(tmp_path: Path, change: str, owners: bool) -> None:
     root = write_tree(tmp_path / "tree", TREE)
     directory = Remembered(ahead)
-    first = await look(directory.of(""), root)
+    first = await look(directory.of(""), root, owners=owners)
     CHANGES[change](root)
-    again = await look(directory.of(""), root)
-    assert again == await afresh(root)
+    again = await look(directory.of(""), root, owners=owners)
+    assert again == await afresh(root, owners=owners)
     assert (again == first) is (change == "ignored")
-    assert await look(directory.of(""), root) is again
+    assert await look(directory.of(""), root, owners=owners) is again
+
+
+@pytest.mark.parametrize("owners", [True, False], ids=["owners", "no owners"])
+@pytest.mark.parametrize(
+    "change", ["ignored", "longer", "mode", "mode of a directory", "replaced", "time", "two of them"]
+)
+async def test_what_keeps_its_names_and_kinds_needs_no_scan(
+    tmp_path: Path, change: str, owners: bool
+) -> None:
+    root = write_tree(tmp_path / "tree", TREE)
+    directory = Remembered(ahead)
+    await look(directory.of(""), root, owners=owners)
+    CHANGES[change](root)
+    with no_scan():
+        again = await look(directory.of(""), root, owners=owners)
+        assert await look(directory.of(""), root, owners=owners) is again
+    assert again == await afresh(root, owners=owners)
+    assert bool(again.owners) is owners
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+async def test_another_owner_needs_no_scan(tmp_path: Path, users: dict[int, str]) -> None:
+    root = write_tree(tmp_path / "tree", TREE)
+    directory = Remembered(ahead)
+    first = await look(directory.of(""), root, owners=True)
+    os.chown(root / "a/two", 4321, -1)
+    os.chown(root / "a/b", 4_000_000_000, -1)
+    with no_scan():
+        again = await look(directory.of(""), root, owners=True)
+    assert (owner_of(first, "a/two"), owner_of(again, "a/two"), owner_of(again, "three")) == (
+        *("app", "other"),
+        "app",
+    )
+    assert (again.tree, again.owners != first.owners) == (first.tree, True)
+    assert again.warnings == ("an owner or a group has no name here: of 1 entry",)
+    assert again == await afresh(root, owners=True)
+    os.chown(root / "a/b", 0, -1)
+    with no_scan():
+        assert (await look(directory.of(""), root, owners=True)).warnings == ()
+    without = Remembered(ahead)
+    first = await look(without.of(""), root)
+    os.chown(root / "a/two", 0, -1)
+    assert (await look(without.of(""), root)).entries == first.entries
+
+
+async def test_a_user_with_another_name_is_a_change(tmp_path: Path, users: dict[int, str]) -> None:
+    """A look that finds nothing else sees it, whether by a glance or by a scan."""
+    root = write_tree(tmp_path / "tree", TREE)
+    directory = Remembered(ahead)
+    first = await look(directory.of(""), root, owners=True)
+    users[os.geteuid()] = "renamed"
+    with no_scan():
+        renamed = await look(directory.of(""), root, owners=True)
+        assert await look(directory.of(""), root, owners=True) is renamed
+    assert owner_of(renamed, "three") == "renamed"
+    assert renamed.entries == first.entries
+    assert renamed.owners != first.owners
+    os.mkfifo(root / "fifo")  # no glance any more
+    with_fifo = await look(directory.of(""), root, owners=True)
+    assert await look(directory.of(""), root, owners=True) is with_fifo
+    users[os.geteuid()] = "once more"
+    again = await look(directory.of(""), root, owners=True)
+    assert owner_of(again, "three") == "once more"
+    assert again.warnings == with_fifo.warnings != ()
+    assert again == await afresh(root, owners=True)
+
+
+async def test_a_name_that_is_not_found_is_none_that_is_gone(tmp_path: Path, users: dict[int, str]) -> None:
+    """As where the service that knows the users is down: nothing changes, and it is said once."""
+    root = write_tree(tmp_path / "tree", TREE)
+    names = LocalNames()
+    directory = Remembered(ahead, names)
+    first = await look(directory.of(""), root, owners=True)
+    del users[os.geteuid()]
+    with capture_logs() as logged:
+        for _ in range(3):
+            assert await look(directory.of(""), root, owners=True) is first
+        # Nor does another directory lose it, or whatever has to be scanned.
+        (root / "new").write_bytes(b"")
+        again = await look(directory.of(""), root, owners=True)
+        other = await look(Remembered(ahead, names).of(""), root, owners=True)
+    assert (owner_of(again, "new"), owner_of(other, "three")) == ("app", "app")
+    assert again.warnings == other.warnings == ()
+    assert [(line["log_level"], line["number"], line["name"]) for line in logged] == [
+        ("warning", os.geteuid(), "app")
+    ]
+    users[os.geteuid()] = "app"
+    assert await look(directory.of(""), root, owners=True) is again
+    del users[os.geteuid()]
+    with capture_logs() as logged:
+        assert await look(directory.of(""), root, owners=True) is again
+    assert len(logged) == 1  # of each time that it goes
+
+
+async def test_a_name_that_comes_to_be_known_is_told(tmp_path: Path, users: dict[int, str]) -> None:
+    root = write_tree(tmp_path / "tree", TREE)
+    directory = Remembered(ahead)
+    users.clear()
+    first = await look(directory.of(""), root, owners=True)
+    assert first.warnings == ("an owner or a group has no name here: of 7 entries",)
+    users[os.geteuid()] = "app"
+    again = await look(directory.of(""), root, owners=True)
+    assert (owner_of(again, "three"), again.warnings) == ("app", ())
+
+
+def test_very_many_names_take_turns(tmp_path: Path, users: dict[int, str]) -> None:
+    there = found_from(tmp_path.lstat())
+    numbers = range(5000, 5000 + 2 * AT_ONCE + 1)
+    users |= {number: f"user{number}" for number in numbers}
+    names = LocalNames()
+    names.of({str(number): msgspec.structs.replace(there, uid=number) for number in numbers})
+    users |= {number: f"renamed{number}" for number in numbers}
+    assert [names.look_again() for _ in range(4)] == [AT_ONCE, 2 * AT_ONCE, len(numbers), len(numbers)]
 
 
 async def test_a_file_that_changed_is_served_from_what_it_is_now(tmp_path: Path) -> None:
