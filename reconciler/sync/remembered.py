@@ -40,15 +40,22 @@ class Remembered:
         self.may_hold_more = False
         """Whether files may be known that no scan has found lately."""
         self._scans: dict[object, ScanMemory] = {}
+        self._asked: set[object] = set()
+        """The rules that were asked for since `forget`."""
 
     def of(self, rules: object) -> "ScanMemory":
         """For scans with certain rules; their times count from this call on."""
+        self._asked.add(rules)
         scan = self._scans.setdefault(rules, ScanMemory(self))
         scan.began_ns = self.now()
         return scan
 
     def forget(self) -> None:
-        """All but what the newest scans have found, so that it does not grow."""
+        """At the end of a look, all but what its scans have found, so that it does not grow."""
+        asked, self._asked = self._asked, set()
+        for rules in self._scans.keys() - asked:
+            del self._scans[rules]
+            self.may_hold_more = True
         if not self.may_hold_more:
             return
         there = {path for scan in self._scans.values() for path in scan.found}

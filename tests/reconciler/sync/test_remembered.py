@@ -239,6 +239,22 @@ def test_very_many_names_take_turns(tmp_path: Path, users: dict[int, str]) -> No
     assert [names.look_again() for _ in range(4)] == [AT_ONCE, 2 * AT_ONCE, len(numbers), len(numbers)]
 
 
+async def test_rules_of_earlier_looks_are_forgotten(tmp_path: Path) -> None:
+    """Whoever edits ignore lines all day fills no memory, and what still counts is not read again."""
+    root = write_tree(tmp_path / "tree", TREE)
+    directory = Remembered(ahead)
+    kept = await look(directory.of("kept"), root)
+    for number in range(5):
+        await look(directory.of(("ignore", number)), root)
+        assert await look(directory.of("kept"), root) is kept
+        directory.forget()
+        assert directory._scans.keys() == {"kept", ("ignore", number)}
+    await look(directory.of("narrow"), root, ["three"])
+    directory.forget()
+    assert directory._scans.keys() == {"narrow"}
+    assert directory.files.keys() == {"three"}
+
+
 async def test_a_file_that_changed_is_served_from_what_it_is_now(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "tree", TREE)
     directory = Remembered(ahead)
