@@ -23,8 +23,8 @@ def change(
     """Gives a file or directory an owner, a mode and a time, where these are not None; blocks.
 
     The inode of a file and its time afterwards; None for anything else, and symlinks, FIFOs and the like
-    are left alone. Only what was `found` is given to anybody: another inode may be one of those that have
-    names elsewhere.
+    are left alone. Only the inode that was `found` is given to anybody, and a file only as long as it has no
+    other name: another one may be anybody's.
     """
     above, name = folders.locate(path)
     # O_PATH needs no permission to read; what it opened is changed through /proc, as fchmod
@@ -38,7 +38,7 @@ def change(
         itself = f"/proc/self/fd/{fd}"
         alone = found is not None and found.nlink == status.st_nlink == 1
         same = found is not None and (found.dev, found.ino) == (status.st_dev, status.st_ino)
-        if ids != NOBODYS and (not is_file or (same and alone)):
+        if ids != NOBODYS and same and (not is_file or alone):
             give(fd, ids, path, opened=False)  # before the mode, of which this may take bits away
             status = os.fstat(fd)
         if mode is not None and status.st_mode & PERMISSIONS != mode:

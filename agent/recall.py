@@ -135,7 +135,7 @@ def remember_placed(
     `gone` is what there is now at the paths from which it took something, `rendered` are paths of rendered
     files. Whatever else changed since the view is found by the next glance: it sees what nobody looked at.
     """
-    if not recorded.as_written:
+    if not recorded.as_written or recorded.disowned:
         return
     found = {**view.found, **recorded.found}
     for path, there in gone.items():

@@ -1,7 +1,7 @@
 """What goes into the manifest once a task has placed its entries: each with a stamp to know it by."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,6 +12,8 @@ from agent.folders import Folders
 from agent.index import PERMISSIONS, tree_digest
 from agent.look import View
 from agent.manifest import Placed, Stamp
+from agent.owners import Owners
+from agent.ownership import NOBODY, Names
 from agent.scan import CLOCK_GRAIN_NS, Found, look_at, settled
 from agent.wire.messages import Entry
 from agent.writer import Writer
@@ -38,16 +40,25 @@ class Recorded:
     """All directories, and what was written."""
     as_written: bool = True
     """Whether all of it was there and as the task had left it."""
+    disowned: dict[str, bool] = field(default_factory=dict)
+    """What could not be given to its owner, as somebody changed it meanwhile; see `changes.diff`."""
 
 
 def record(
-    root_fd: int, index: Sequence[Entry], view: View, writer: Writer, kept: Collection[str]
+    root_fd: int,
+    index: Sequence[Entry],
+    view: View,
+    writer: Writer,
+    kept: Collection[str],
+    names: Mapping[str, Names] = NOBODY,
+    owners: Owners | None = None,
 ) -> Recorded:
     """One `Placed` for each entry of the index that stands in the target now; blocks.
 
     What was written is looked at once more: a file that somebody changed since gets no stamp, so that
     the next look reads it, and one that is gone is left out. What was left alone and holds something
-    else is a local edit that was kept. Modes are those on the disk.
+    else is a local edit that was kept. Modes are those on the disk. `names`: whose the entries are to be,
+    where `owners` count.
     """
     recorded = Recorded(time.time_ns())
     placed = recorded.placed
@@ -75,6 +86,10 @@ def record(
                 placed.append(Placed(_with_mode(entry, found), stamp))
             else:
                 placed.append(_unchanged(entry, path, view))
+    if names and owners is not None:
+        differing = owners.differing({**view.found, **recorded.found}, names)
+        edits = {item.entry.path for item in placed if item.kept}
+        recorded.disowned = {path: several for path, several in differing.items() if path not in edits}
     return recorded
 
 

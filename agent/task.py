@@ -155,7 +155,7 @@ class _Run:
         if self._left is not None:
             await self._keeper.remember_placed(self._view, scope, *self._left)
         self._rendered_equal = self._after_done = True
-        self._view.disowned, self._owners = {}, self._wanted_owners
+        self._owners = self._wanted_owners
         return self._report("SUCCESS", established=established)
 
     def _is_equal(self) -> bool:
@@ -312,7 +312,9 @@ class _Run:
                 await trio.to_thread.run_sync(sweep_staging, target.fd)
             kept = changes.kept | writer.kept
             await wait_for_clock(writer)
-            recorded = await trio.to_thread.run_sync(record, target.fd, index, self._view, writer, kept)
+            looked = target.fd, index, self._view, writer, kept, self._keeper.names, scope.owners
+            recorded = await trio.to_thread.run_sync(record, *looked)
+            self._view.disowned = recorded.disowned
             if not (kept or writer.backups or writer.made_above):
                 self._left = recorded, await trio.to_thread.run_sync(look_where_gone, target.fd, changes)
         finally:

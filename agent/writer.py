@@ -80,6 +80,7 @@ class Writer:
         self.landed: dict[str, Landed] = {}
         self.kept: set[str] = set()
         self.made_above: set[str] = set()
+        self._made: dict[str, Found | None] = {}
         self.backups: list[str] = []
         self.written = 0
         self.deleted = 0
@@ -287,6 +288,7 @@ class Writer:
                 above, name = folders.locate(entry.path)
                 try:
                     os.mkdir(name, (entry.mode & PERMISSIONS) | _WRITER_BITS, dir_fd=above)
+                    self._made[entry.path] = look_at(folders, entry.path)
                 except FileExistsError:
                     folders.fd(entry.path)  # refuses what is no directory
 
@@ -328,7 +330,8 @@ class Writer:
 
     def _change(self, folders: Folders, path: str, mode: int | None, mtime_ns: int | None) -> None:
         ids = self._owners.get(path, NOBODYS)
-        ino, time = change(folders, path, mode, mtime_ns, ids, self._found.get(path))
+        found = self._made.get(path, self._found.get(path))  # a file may have stood there before
+        ino, time = change(folders, path, mode, mtime_ns, ids, found)
         if ino is not None:
             self.landed[path] = Landed(ino, time)
 

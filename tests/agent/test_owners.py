@@ -3,7 +3,7 @@
 import grp
 import os
 import pwd
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,11 +19,12 @@ from agent.manifest import load, manifest_path
 from agent.owners import UNCHANGED, Owners
 from agent.ownership import gather, owners_digest
 from agent.scan import found_from
-from agent.wire.messages import OWNERS, TaskReport
+from agent.wire.messages import OWNERS, AnyMessage, TaskReport
 from reconciler.sync.serving import TreeSource
 from tests.agent.syncing import Host, Tree, modes, observe, read_tree, synchronise, write_tree
 from tests.agent.test_any_trees import trees
 from tests.agent.test_itemise import deeds, itemise
+from tests.channelpair import MemoryChannel
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
@@ -249,6 +250,78 @@ async def test_a_file_with_another_name_elsewhere_is_not_given_away(
     assert (outside.stat().st_uid, outside.stat().st_nlink) == (0, 1)
     assert owners(host.target) == owners(source)
     assert read_tree(host.target) == TREE
+
+
+def while_content_travels(do: Callable[[], object]) -> Callable[[MemoryChannel, MemoryChannel], None]:
+    """`do` is done once, when the first content is sent: long after the look."""
+
+    def prepare(primary: MemoryChannel, _agent: MemoryChannel) -> None:
+        left = [do]
+
+        def alter(message: AnyMessage, payload: bytes | None) -> list[tuple[AnyMessage, bytes | None]]:
+            if payload is not None and left:
+                left.pop()()
+            return [(message, payload)]
+
+        primary.alter = alter
+
+    return prepare
+
+
+async def test_what_could_not_be_given_away_is_told_and_put_right_next_time(
+    tmp_path: Path, source: Path, host: Host
+) -> None:
+    """A backup makes a second name of a file, after the look and before the file would be given away."""
+    await synchronise(source, host, owners=True)
+    give(source, {"data/a": daemon()})
+    (source / "data/b").write_bytes(b"another")
+    backup = tmp_path / "backup"
+    link = while_content_travels(lambda: os.link(host.target / "data/a", backup))
+    outcome = await synchronise(source, host, owners=True, prepare=link)
+    assert outcome.state == "SUCCESS"
+    assert owners(host.target)["data/a"] == nobody()
+    assert not outcome.report.owners_equal
+    assert not (await observe(host)).owners_equal
+    outcome = await synchronise(source, host, owners=True)
+    assert outcome.report.owners_equal
+    assert owners(host.target) == owners(source)
+    assert (backup.stat().st_uid, backup.stat().st_gid) == nobody()
+    assert is_silent((await synchronise(source, host, owners=True)).from_agent.messages)
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["there before", "not there before"])
+async def test_a_directory_that_nobody_looked_at_is_not_given_away(
+    tmp_path: Path, source: Path, host: Host, fresh: bool
+) -> None:
+    """Somebody who may rename things in the target puts another one there after the look."""
+    await synchronise(source, host, owners=True)
+    if fresh:
+        (source / "empty/new").mkdir()
+    path = "empty/new" if fresh else "empty"
+    give(source, {path: daemon()})
+    (source / "data/b").write_bytes(b"another")
+    (tmp_path / "precious").mkdir()
+
+    def swap() -> None:
+        # The new one is made while this writes, before content travels.
+        (host.target / path).rename(tmp_path / "aside")
+        (tmp_path / "precious").rename(host.target / path)
+
+    outcome = await synchronise(source, host, owners=True, prepare=while_content_travels(swap))
+    assert outcome.state == "SUCCESS"
+    assert owners(host.target)[path] == ROOT
+    assert not outcome.report.owners_equal
+    assert (await synchronise(source, host, owners=True)).report.owners_equal
+    assert owners(host.target) == owners(source)
+
+
+async def test_a_directory_in_place_of_a_file_gets_its_owner_at_once(source: Path, host: Host) -> None:
+    await synchronise(source, host, owners=True)
+    (source / "data/b").unlink()
+    write_tree(source, {"data/b/deep": b"c"})
+    give(source, {"data/b": daemon()})
+    assert (await synchronise(source, host, owners=True)).report.owners_equal
+    assert owners(host.target) == owners(source)
 
 
 async def test_ignored_permissions_leave_owners_alone(source: Path, host: Host) -> None:
