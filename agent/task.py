@@ -14,7 +14,7 @@ from agent.changes import Changes
 from agent.commands import run_after
 from agent.errors import TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, shortened, single
-from agent.features import owners_of
+from agent.features import owners_of, times_count
 from agent.fetch import fetch_index
 from agent.itemise import Found, itemise
 from agent.keeping import Keeper
@@ -86,7 +86,7 @@ class _Run:
         self._wanted_owners = owners_of(task)
         self._owners = b""
         self._unchanged = self._rendered_equal = self._after_done = False
-        self._root_mtime_ns = 0
+        self._root_mtime_ns: int | None = None
         self._local_edits = self._foreign = 0
         self._received = self._reused = self._written = self._deleted = 0
         self._blocks = (0, 0)
@@ -177,7 +177,7 @@ class _Run:
         index = await fetch_index(
             self._channel, self._task, self._rules, scope.ignore, reserved=scope.forbidden, known=known
         )
-        self._root_mtime_ns = index.mtime_ns
+        self._root_mtime_ns = index.mtime_ns if times_count(self._task) else None
         self._keeper.names = await trio.to_thread.run_sync(index.names)
         self._warnings += await trio.to_thread.run_sync(scope.owner_warnings, index.owned)
         return index.entries
@@ -190,7 +190,7 @@ class _Run:
         given = self._channel, self._task, self._rules, scope, self._writer, self._now_ns
         streamed = await take_streamed(*given)
         self._task = replace(self._task, tree=streamed.tree)
-        self._root_mtime_ns, self._fetched = streamed.index.mtime_ns, streamed.transfer
+        self._root_mtime_ns, self._fetched = None, streamed.transfer  # its times mean nothing
         if self._fetched is None:
             await self._close_writer()
         # That took its time, and somebody may have put something there.
@@ -324,7 +324,7 @@ class _Run:
             self._keeper.made_above |= writer.made_above
             self._warnings += application.warnings
             await self._close_writer()
-        if self._root_mtime_ns:
+        if self._root_mtime_ns is not None:
             await trio.to_thread.run_sync(set_time, target.fd, self._root_mtime_ns)
         if self._durable and (changes or differing):
             with quiet(FLUSH_SECONDS):

@@ -119,6 +119,19 @@ async def test_times_of_a_tree_that_has_some_are_placed(tmp_path: Path, host: Ho
     assert {after[path][1] for path in again.found} == {again.mtime_ns}
 
 
+async def test_the_first_of_all_times_is_a_time(tmp_path: Path, host: Host) -> None:
+    root = placed(tmp_path, TREE)
+    for path in (root / "none", root):
+        os.utime(path, ns=(0, 0))
+    for _ in range(2):
+        await sync(await TreeSource.build(root), host, features=(RUNS, PIECES))
+        assert [path.stat().st_mtime_ns for path in (host.target, host.target / "none")] == [0, 0]
+        (root / "d7/00007").write_bytes(b"another")
+    at = host.target.stat().st_mtime_ns
+    await sync(await checked_out(tmp_path, TREE | {"new": b"1"}), host)
+    assert host.target.stat().st_mtime_ns > at
+
+
 async def test_an_agent_that_knows_nothing_of_it_gets_the_time_of_the_checkout(
     tmp_path: Path, host: Host
 ) -> None:
