@@ -28,6 +28,9 @@ from agent.wire.messages import (
     Task,
 )
 
+_MAX_OWNERS = 10_000
+"""Messages of owners that are passed over; the largest tree needs some hundred."""
+
 
 @dataclass(frozen=True, slots=True)
 class Index:
@@ -116,7 +119,10 @@ class Taking:
                         raise
                     check = _Refused(error, self._rules.max_entries)
             elif isinstance(message, IndexOwners) and message.task == task.id and message.runs and owners:
-                await trio.to_thread.run_sync(owners.add, message)
+                if isinstance(check, _Refused):
+                    check.pass_over()
+                else:
+                    await trio.to_thread.run_sync(owners.add, message)
             elif isinstance(message, IndexEnd) and message.task == task.id:
                 return partial(self._finish, check, owners, message.tree, mtime_ns)
             else:
@@ -166,13 +172,23 @@ class Taking:
 
 
 class _Refused:
-    """Takes the rest of an index that is wrong with what is known, so that all of it can be asked for."""
+    """Takes the rest of an index that is wrong with what is known, so that all of it can be asked for.
+
+    Raises what is wrong with it where that has more than this host allows, or never ends.
+    """
 
     def __init__(self, error: PathRefused | RemoteProtocolError, room: int) -> None:
         self.error = error
         self._room = room
+        self._owners_left = _MAX_OWNERS
 
     def add(self, batch: Sequence[Entry]) -> None:
         self._room -= len(batch)
         if self._room < 0:
-            raise RemoteProtocolError("the index does not end")
+            raise self.error
+
+    def pass_over(self) -> None:
+        """Whose the entries are says nothing once they are refused."""
+        self._owners_left -= 1
+        if self._owners_left < 0:
+            raise self.error

@@ -19,11 +19,13 @@ from agent.rules import AgentRules
 from agent.runs import LONGEST, MAX_RUNS, SHORTEST, Known, check_known, compare_runs, length_for, runs_of
 from agent.wire.channel import Channel
 from agent.wire.messages import (
+    OWNERS,
     RUNS,
     Entry,
     IndexBegin,
     IndexEnd,
     IndexFile,
+    IndexOwners,
     KnownRuns,
     SyncStart,
 )
@@ -285,3 +287,35 @@ async def test_a_hostile_primary_changes_nothing(
     ended = await _with_answer(host, source, same, entries, count)
     assert ended.startswith("FAILED")
     assert read_tree(host.target) == before
+
+
+async def test_a_tree_that_is_too_large_is_refused_in_so_many_words(tmp_path: Path) -> None:
+    """Also where most of it is known, and where it is told whose the entries are."""
+    host = Host(tmp_path / "host")
+    source = write_tree(tmp_path / "source", {"a": b"1", "b": b"2"})
+    assert (await synchronise(source, host, owners=True)).state == "SUCCESS"
+    host.allow(max_entries=2)
+    write_tree(source, {"c": b"3"})
+    outcome = await synchronise(source, host, owners=True)
+    assert "IndexOwners" in outcome.from_primary.messages
+    assert outcome.state == "FAILED ProtocolError"
+    assert outcome.report.message.startswith("the tree has 3 entries and this host allows 2")
+    assert "raise max_entries in agent.toml" in outcome.report.message
+
+
+async def test_owners_of_a_tree_that_is_too_large_come_to_an_end(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    source = write_tree(tmp_path / "source", {"a": b"1"})
+    assert (await synchronise(source, host, owners=True)).state == "SUCCESS"
+    host.allow(max_entries=1)
+    task = host.task(b"o" * 32, owners=b"o" * 32, features=(RUNS, OWNERS))
+
+    async def script(channel: Channel) -> None:
+        await channel.receive()
+        await channel.send(IndexBegin(task=task.id, entries=2, bytes=0))
+        while True:
+            await channel.send(IndexOwners(task=task.id, names=(("", ""),), runs=((1, 0),)))
+
+    report = await run_against(task, host, script)
+    assert report.reason == "ProtocolError"
+    assert report.message.startswith("the tree has 2 entries and this host allows 1")
