@@ -111,14 +111,15 @@ def _check_room(outlook: Outlook, rules: AgentRules, root_fd: int | None) -> Non
     path, writes = outlook.task.target_path, outlook.planned.changes.writes
     if root_fd is not None:
         fd = root_fd
-        check_room(fd, writes, lambda: [Shelf(fd, outlook.view.contents()), *outlook.shelves])
+        shelves = [Shelf(fd, outlook.view.contents()), *outlook.shelves]
+        check_room(fd, writes, lambda: shelves, sweep=False)
         return
     for _ in check_target(path, rules.roots)[1]:
         path = posixpath.dirname(path)
         above = open_target(path, rules.roots, create=False)
         if above is not None:
             try:
-                check_room(above.fd, writes)
+                check_room(above.fd, writes, sweep=False)
             finally:
                 above.close()
             return

@@ -8,16 +8,26 @@ from agent.changes import Write
 from agent.failures import TaskFailed
 from agent.reuse import Shelf, find_sources
 from agent.sharing import can_share
-from agent.staging import sweep_staging
+from agent.staging import staged_bytes, sweep_staging
 
 
-def check_room(fd: int, writes: Sequence[Write], shelves: Callable[[], Sequence[Shelf]] = list) -> None:
+def check_room(
+    fd: int, writes: Sequence[Write], shelves: Callable[[], Sequence[Shelf]] = list, *, sweep: bool = True
+) -> None:
     """Refuses at once what can't fit, rather than fill the disk and fail then; blocks. `shelves` is asked for
-    only where room is short: what lies there and can be shared takes none."""
+    only where room is short: what lies there and can be shared takes none.
+
+    What an earlier task left in staging is not worth a failure: it is swept. Without `sweep` nothing is
+    changed, and it counts as free.
+    """
     needed = sum(write.entry.size - zero_bytes(write.entry) for write in writes)
-    if needed > free_bytes(fd):
-        sweep_staging(fd)  # what may be left there of an earlier task is not worth a failure
     free = free_bytes(fd)
+    if needed > free:
+        if sweep:
+            sweep_staging(fd)
+            free = free_bytes(fd)
+        else:
+            free += staged_bytes(fd)
     if needed > free and can_share(fd):
         needed -= _shared(writes, shelves())
     if needed > free:

@@ -153,6 +153,22 @@ def sweep_staging(root_fd: int) -> None:
     os.rmdir(STAGING, dir_fd=root_fd)
 
 
+def staged_bytes(root_fd: int) -> int:
+    """What `sweep_staging` would free, as far as files in it are concerned."""
+    try:
+        fd = os.open(STAGING, OPEN_FOLDER, dir_fd=root_fd)
+    except OSError:
+        return 0
+    try:
+        with os.scandir(fd) as items:
+            found = [item.stat(follow_symlinks=False) for item in items]
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+    return sum(status.st_blocks * 512 for status in found if status.st_nlink == 1)
+
+
 def _remove_all(fd: int, but: Iterable[str] = ()) -> None:
     with os.scandir(fd) as items:
         entries = [(item.name, item.is_dir(follow_symlinks=False)) for item in items]

@@ -12,12 +12,14 @@ from hypothesis import HealthCheck, given, settings
 
 from agent.blocks import MIN_BLOCK
 from agent.errors import RemoteProtocolError
+from agent.index import STAGING
 from agent.wire.forecast import MAX_ITEMS, Forecast, Item, Sums
 from agent.wire.messages import ITEMISE, RenderedContent, TaskReport
 from agent.work import run_work
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
 from tests.agent.syncing import Host, Outcome, Tree, read_tree, synchronise, write_tree
+from tests.agent.test_faults import small_file_system
 from tests.agent.test_task import TREE, inodes, trees
 from tests.canaries import canary, may_hold
 from tests.channelpair import channel_pair
@@ -186,6 +188,22 @@ async def test_the_guards_that_would_stop_it(source: Path, host: Host, tmp_path:
     outcome = await synchronise(source, host)
     assert outcome.state == "FAILED ForeignFiles"
     assert outcome.report.message == sums.guards[0].message
+
+
+async def test_what_an_earlier_task_staged_stays_and_takes_no_room(tmp_path: Path) -> None:
+    with small_file_system(tmp_path / "host/srv", "size=2m"):
+        host = Host(tmp_path / "host")
+        source = write_tree(tmp_path / "source", {"a": b"1"})
+        assert (await synchronise(source, host)).state == "SUCCESS"
+        (host.target / STAGING).mkdir(0o700)
+        (host.target / STAGING / "0").write_bytes(b"x" * 1_500_000)
+        write_tree(source, {"b": os.urandom(3_000_000)})
+        before = inodes(host.base)
+        assert [guard.reason for guard in (await foreseen(source, host)).guards] == ["DiskFull"]
+        (source / "b").write_bytes(os.urandom(1_000_000))
+        assert (await foreseen(source, host)).guards == ()
+        assert inodes(host.base) == before
+        assert (await synchronise(source, host)).state == "SUCCESS"
 
 
 async def test_what_is_ignored_is_counted_and_names_that_are_no_text_are_escaped(
