@@ -25,6 +25,7 @@ from agent.index import PERMISSIONS, ancestors
 from agent.manifest import Manifest, Placed
 from agent.pulse import beat
 from agent.record import stamp_of
+from agent.room import free_bytes
 from agent.scan import OPEN_FILE, found_from, read_exactly
 from agent.sharing import Sharing
 from agent.staging import write_all
@@ -169,8 +170,7 @@ def _read(fd: int, block: memoryview, offset: int) -> bool:
 
 
 def _check_room(fd: int, size: int) -> None:
-    status = os.fstatvfs(fd)
-    free = (status.f_bfree if os.geteuid() == 0 else status.f_bavail) * status.f_frsize
+    free = free_bytes(fd)
     if size > free:
         raise TaskFailed(
             "DiskFull",
