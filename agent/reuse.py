@@ -62,7 +62,8 @@ class Sources:
 
 def find_sources(writes: Sequence[Write], shelves: Sequence[Shelf]) -> Sources:
     """For each wanted block that some file on a shelf holds, one place where it is; and for each file to
-    write one that had its name, or else one that shares a block with it. Pure.
+    write one that had its name, or else one that shares a block with it. Blocks as far as a shelf's contents
+    have to be read.
 
     The first shelf that has something counts, and where all blocks were found no other is looked through.
     """
