@@ -25,8 +25,6 @@ class Spread:
         self._sending = 0
         # One more than cores, so that the next one is ready when a thread is done.
         self.limiter = trio.CapacityLimiter(cores + 1)
-        self.turns = 0
-        """How often a thread was used."""
 
     @contextmanager
     def sending(self) -> Iterator[None]:
@@ -44,9 +42,7 @@ class Spread:
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """In a thread, once one is free. What has begun comes to its end, even if the caller is cancelled."""
-        done = await trio.to_thread.run_sync(work, limiter=self.limiter)
-        self.turns += 1
-        return done
+        return await trio.to_thread.run_sync(work, limiter=self.limiter)
 
 
 SHARED = Spread(len(os.sched_getaffinity(0)))

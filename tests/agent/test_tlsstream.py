@@ -1,7 +1,7 @@
 """TLS streams that encrypt in threads while several send: every byte in its place, nothing after a cut."""
 
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -11,10 +11,21 @@ import trio.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import tls
-from agent.spread import LARGE, Spread
+from agent.spread import LARGE, Result, Spread
 from agent.tlsstream import TLSStream
 
 PIECES = 24
+
+
+class Counting(Spread):
+    """`turns`: how often a thread was used."""
+
+    turns = 0
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        done = await super().run(work)
+        self.turns += 1
+        return done
 
 
 def server_context(directory: Path) -> ssl.SSLContext:
@@ -79,7 +90,7 @@ async def read_all(stream: TLSStream, size: int) -> bytes:
 @pytest.mark.parametrize("over", [tcp_pair, memory_pair], ids=["tcp", "memory"])
 async def test_a_crowd_gets_every_byte_in_its_place_while_it_speaks(tmp_path: Path, over: object) -> None:
     """Both ends send all the time, so that receiving meets the thread of the same connection."""
-    spread = Spread(2)
+    spread = Counting(2)
     context = server_context(tmp_path)
     ended = 0
 
@@ -111,7 +122,7 @@ async def test_a_crowd_gets_every_byte_in_its_place_while_it_speaks(tmp_path: Pa
 
 
 async def test_one_alone_needs_no_thread(tmp_path: Path) -> None:
-    spread = Spread(2)
+    spread = Counting(2)
     async with tcp_pair() as pair:
         server, client = await connect(server_context(tmp_path), pair, spread)
         async with trio.open_nursery() as nursery:
@@ -121,7 +132,7 @@ async def test_one_alone_needs_no_thread(tmp_path: Path) -> None:
 
 
 async def test_small_pieces_need_no_thread(tmp_path: Path) -> None:
-    spread = Spread(2)
+    spread = Counting(2)
     async with tcp_pair() as pair:
         server, client = await connect(server_context(tmp_path), pair, spread)
         with spread.sending(), spread.sending():
@@ -133,7 +144,7 @@ async def test_small_pieces_need_no_thread(tmp_path: Path) -> None:
 @pytest.mark.parametrize("others", [0, 2], ids=["alone", "in a thread"])
 async def test_nothing_follows_a_send_that_was_cancelled(tmp_path: Path, others: int) -> None:
     """The peer would take what follows for an attack on the connection, or worse, for what was cancelled."""
-    spread = Spread(2)
+    spread = Counting(2)
     near, far = trio.testing.lockstep_stream_pair()
     server, client = await connect(server_context(tmp_path), (near, far), spread)
     with sending(spread, others):
@@ -148,7 +159,7 @@ async def test_nothing_follows_a_send_that_was_cancelled(tmp_path: Path, others:
 
 
 async def test_a_send_that_was_cancelled_before_its_turn_breaks_nothing(tmp_path: Path) -> None:
-    spread = Spread(2)
+    spread = Counting(2)
     async with tcp_pair() as pair:
         server, client = await connect(server_context(tmp_path), pair, spread)
         with sending(spread, 2):
@@ -163,7 +174,7 @@ async def test_a_send_that_was_cancelled_before_its_turn_breaks_nothing(tmp_path
 
 
 async def test_a_broken_connection_is_told_from_a_thread_too(tmp_path: Path) -> None:
-    spread = Spread(2)
+    spread = Counting(2)
     async with tcp_pair() as pair:
         server, client = await connect(server_context(tmp_path), pair, spread)
         await client.aclose()
