@@ -1,12 +1,11 @@
 """Owners of what is placed: by name, and only those that this host allows."""
 
 import errno
-import grp
 import os
-import pwd
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from agent.accounts import group_id, user_id
 from agent.failures import TaskFailed
 from agent.ownership import NameRun, Names
 from agent.scan import Found
@@ -25,7 +24,8 @@ _NAMED = 5
 
 
 class Owners:
-    """What names come to on this host; each is looked up once. All that looks one up blocks.
+    """What names come to on this host; each is looked up once. All that looks one up blocks, and raises
+    TaskFailed where the host does not answer.
 
     An empty name, one that the host's own `owners` does not list and one that does not exist are not used:
     the file stays whose it is, and a new one is the agent's user's. An unknown name never becomes another
@@ -57,19 +57,17 @@ class Owners:
         return found
 
     def _look_up_user(self, name: str) -> int | str:
-        try:
-            uid = pwd.getpwnam(name).pw_uid
-        except (KeyError, ValueError):
-            return f"there is no user {name!r} on this host; the agent's own user is used"
+        uid = user_id(name)
+        if uid is None:
+            return f"there is no user {name!r} on this host, and the name is not used"
         if name in self._allowed or uid == self._own[0]:
             return uid
         return f"owner {name!r} is not among this host's owners and is not used"
 
     def _look_up_group(self, name: str) -> int | str:
-        try:
-            gid = grp.getgrnam(name).gr_gid
-        except (KeyError, ValueError):
-            return f"there is no group {name!r} on this host; the agent's own group is used"
+        gid = group_id(name)
+        if gid is None:
+            return f"there is no group {name!r} on this host, and the name is not used"
         if name in self._allowed or gid == self._own[1]:
             return gid
         return f"group {name!r} is not among this host's owners and is not used"

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent import accounts
 from agent.compare import Remembered, compare
 from agent.features import owners_of
 from agent.manifest import load, manifest_path
@@ -214,6 +216,7 @@ async def test_an_unknown_name_is_nobody(source: Path, host: Host, name: str) ->
     assert owners(host.target)["data/b"] == daemon()
     assert len(outcome.report.warnings) == 1
     assert outcome.report.warnings[0].startswith("7 entries do not get")
+    assert "agent's own" not in outcome.report.warnings[0]  # who has it keeps it
     assert is_silent((await synchronise(strange, host)).from_agent.messages)
 
 
@@ -233,6 +236,30 @@ async def test_a_name_that_comes_to_be_known_is_used(
     monkeypatch.setattr(pwd, "getpwnam", with_fresh)
     assert (await synchronise(tree, host)).state == "SUCCESS"
     assert {uid for uid, _ in owners(host.target).values()} == {4321}
+
+
+async def test_a_host_that_does_not_answer_holds_nobody_up(
+    source: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    real = pwd.getpwnam
+
+    def hang(name: str) -> object:
+        answers.wait()
+        return real(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts, "LOOKUP_SECONDS", 0.05)
+        patch.setattr(pwd, "getpwnam", hang)
+        try:
+            for _ in range(10):  # more than may hang at once
+                outcome = await synchronise(source, host, owners=True)
+                assert outcome.state == "FAILED Busy"
+                assert "whether it has the user 'daemon'" in outcome.report.message
+        finally:
+            answers.set()
+    assert (await synchronise(source, host, owners=True)).state == "SUCCESS"
+    assert owners(host.target) == owners(source)
 
 
 async def test_a_file_with_another_name_elsewhere_is_not_given_away(
