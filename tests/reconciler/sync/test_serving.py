@@ -1,5 +1,6 @@
 """Trees on the primary: what is taken in, what is refused, and what an agent gets for its requests."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -47,6 +48,19 @@ async def test_a_tree_is_taken_in_whole(tmp_path: Path) -> None:
     check = IndexCheck(entries=6, total_bytes=7, max_entries=6, max_file_size=7, max_total_size=7)
     check.add(source.entries)
     assert check.finish(source.tree, ignore_permissions=False) == source.entries
+
+
+async def test_a_disk_that_gives_errors_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_tree(tmp_path / "s", {"a/x": b"1", "b": b"2"})
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(LookFailed, match=rf"^cannot read {root}/a/x: Input/output error$"):
+        await TreeSource.build(root)
 
 
 async def test_the_same_tree_elsewhere_has_the_same_digest(tmp_path: Path) -> None:
