@@ -17,7 +17,7 @@ from reconciler.runner import Runner
 from reconciler.web.apis.project_files import DEADLINE
 from reconciler.web.endpoints import Call
 from reconciler.web.page.deeds import FILES, Doing, Place, allow_time
-from reconciler.web.page.files import target_views
+from reconciler.web.page.files import page_of
 from reconciler.web.page.gate import Gate, html
 from reconciler.web.page.model import revision_of, short
 from reconciler.web.page.render import render
@@ -79,9 +79,7 @@ class Details:
         environment = request.query_params.get("environment", "")
         told = await self._ask(FILES, session, request, {"name": name}, {"environment": environment})
         files = msgspec.convert(told, ProjectFiles)
-        return html(
-            render("files.html", project=files.project, problems=files.problems, targets=target_views(files))
-        )
+        return html(page_of(files))
 
     async def _need(self, session: Session, request: Request, id: str) -> Mapping[str, Any]:
         """What a service waits for: how that is, where it is a service."""

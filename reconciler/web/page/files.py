@@ -6,6 +6,7 @@ from typing import Final
 from reconciler.file_forecasts import ProjectFiles, TargetFiles
 from reconciler.file_lines import left_of, name_of, notes_of, remarks_of, revision_of, sums_of
 from reconciler.logs import printable
+from reconciler.web.page.render import render
 
 MAX_ROWS: Final = 500
 """Of all targets together; a browser shows no more in good time, and nobody reads them."""
@@ -21,6 +22,8 @@ class TargetView:
     """Deed, name and notes of each file."""
     more: int
     """Files that have no row."""
+    rest: str
+    """What the command that lists files says of those."""
     remarks: tuple[str, ...]
     sums: str
 
@@ -36,6 +39,16 @@ def target_views(files: ProjectFiles, *, rows: int = MAX_ROWS) -> list[TargetVie
     return [view for _, view in sorted(views, key=lambda each: each[0])]
 
 
+def page_of(files: ProjectFiles) -> str:
+    """The whole page."""
+    return render(
+        "files.html",
+        project=printable(files.project),
+        problems=[printable(problem) for problem in files.problems],
+        targets=target_views(files),
+    )
+
+
 def _view(target: TargetFiles, rows: int) -> TargetView:
     silent = target.state in ("unknown", "left")
     return TargetView(
@@ -43,6 +56,7 @@ def _view(target: TargetFiles, rows: int) -> TargetView:
         left=left_of(target) if silent else "",
         rows=tuple((printable(it.deed), name_of(it), notes_of(it)) for it in target.items[:rows]),
         more=target.unlisted + len(target.items) - min(rows, len(target.items)),
+        rest=f"lists all but {target.unlisted} of them" if target.unlisted else "lists them",
         remarks=tuple(remarks_of(target)),
         sums="" if silent else sums_of(target),
     )

@@ -4,8 +4,7 @@ import pytest
 
 from reconciler.file_forecasts import GuardView, ItemView, ProjectFiles, TargetFiles
 from reconciler.file_lines import lines_of
-from reconciler.web.page.files import MAX_ROWS, target_views
-from reconciler.web.page.render import render
+from reconciler.web.page.files import MAX_ROWS, page_of, target_views
 
 
 def item(path: str, deed: str = "create") -> ItemView:
@@ -55,8 +54,10 @@ def test_what_is_said_is_escaped_and_what_the_terminal_says() -> None:
         problems=(evil,),
     )
     views = target_views(files)
-    shown = render("files.html", project=files.project, problems=files.problems, targets=views)
+    shown = page_of(files)
     assert "<script>alert" not in shown
+    assert not set(shown) & {"\x1b", "\u202e"}
+    assert shown.count("alert(1)") == shown.count(r"\x1b[31m\u202e") > 5
     said = "\n".join(line for each in files.targets for line in lines_of(each))
     for view in views:
         for text in (view.left, view.sums, *view.remarks, *(part for row in view.rows for part in row)):
@@ -64,3 +65,13 @@ def test_what_is_said_is_escaped_and_what_the_terminal_says() -> None:
             assert not set(text) & {"\x1b", "\u202e"}
     assert views[1].left.startswith("unknown: AwaitingPairing: ")
     assert (views[1].rows, views[1].sums) == ((), "")
+
+
+@pytest.mark.parametrize(
+    ("unlisted", "said"),
+    [(0, "and 1 more: {} lists them<"), (7, "and 8 more: {} lists all but 7 of them<")],
+    ids=["all", "beyond what is listed"],
+)
+def test_what_has_no_row_is_counted_and_so_is_what_no_command_lists(unlisted: int, said: str) -> None:
+    files = ProjectFiles(project="site", targets=(target(1, MAX_ROWS + 1, unlisted=unlisted),))
+    assert said.format("<code>trueup plan --files site</code>") in page_of(files)
