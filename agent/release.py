@@ -42,7 +42,7 @@ from agent.versions import (
     versions_state,
 )
 from agent.wire.channel import Channel
-from agent.wire.messages import STREAM, AfterResult, KeptVersion, Task, TaskReport
+from agent.wire.messages import ITEMISE, STREAM, AfterResult, KeptVersion, Task, TaskReport
 from agent.workshop import Workshop
 
 
@@ -164,7 +164,7 @@ class _Run:
         """What the current version holds; or, where nothing is, what a first one would bring."""
         task, record = self._task, self._record
         current = record.current if self._site is not None and record is not None else ""
-        if task.observe and (current or task.features):
+        if task.observe and (current or ITEMISE in task.features):
             self._found = await self._work_at(current or BUILDING)
         elif current:
             files = () if task.kept_only else task.rendered
@@ -181,7 +181,7 @@ class _Run:
         )
         record, shelves = self._record, list[Shelf]()
         with ExitStack() as stack:
-            if record is not None and (not task.observe or task.features):
+            if record is not None and (not task.observe or ITEMISE in task.features):
                 shelves = await trio.to_thread.run_sync(
                     lambda: shelves_of(record, self._inner, self._rules.roots, but=name, close_with=stack)
                 )

@@ -379,6 +379,7 @@ class _Run:
             observed=self._observed,
             rendered_equal=self._rendered_equal,
             owners_equal=not self._view.disowned and self._task.owners in (b"", self._owners),
+            owners_compared=bool(self._task.owners),
             after_done=self._after_done,
             established=established,
             files_written=self._written,

@@ -66,6 +66,8 @@ class DirectoryFacts:
     """gitignore lines: what of it is left out."""
     templates: Mapping[str, str | Setback | None] = field(default_factory=dict)
     """Text of the templates that rendered files name, by path; None: not there."""
+    owners: bytes = b""
+    """The digest of its owners (`agent.ownership`); empty where they do not count."""
 
 
 SecretsKey = tuple[str, str]
@@ -147,6 +149,8 @@ class DesiredSync(DesiredResource):
     """By rendered file: all its variables."""
     ignore: tuple[str, ...] = ()
     """gitignore lines: what is neither sent nor deleted."""
+    owners: bytes = b""
+    """The digest of the owners of its tree; empty where they do not count."""
     returned: Record | None = None
     """The operator's decision by which the target stays at a release that it keeps."""
 

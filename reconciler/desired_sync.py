@@ -55,20 +55,31 @@ def desired_sync(facts: Facts, project: Project, target: SyncTarget) -> DesiredS
         return replace(resource, setback=origin)
     rules = project.sync
     public = {
-        f"path {project.path}": origin.content,
+        content_input(project): origin.content,
         "target": digest(msgspec.to_builtins(target)),
         "rules": digest([origin.ignore, rules.ignore_permissions, rules.delete_foreign, *_owners(rules)]),
         "after": digest(project.after),
     }
     if project.build is not None:
         public["build"] = digest(project.build.task)
-    resource = replace(resource, revision=origin.revision, inputs=Inputs(public, {}), ignore=origin.ignore)
+    resource = replace(
+        resource,
+        revision=origin.revision,
+        inputs=Inputs(public, {}),
+        ignore=origin.ignore,
+        owners=origin.owners,
+    )
     try:
         return _with_files(facts, resource, project)
     except SetbackRaised as raised:
         return replace(resource, setback=raised.setback)
     except TrueupError as error:
         return replace(resource, setback=Setback.of(error))
+
+
+def content_input(project: Project) -> str:
+    """The input that says what the tree of a project's targets holds."""
+    return f"path {project.path}"
 
 
 def _owners(rules: SyncRules) -> list[str]:
@@ -78,18 +89,20 @@ def _owners(rules: SyncRules) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where the tree of a target comes from: which one, a digest of its content, what is left out of it."""
+    """Where the tree of a target comes from: which one, a digest of its content, what is left out of it, and
+    the digest of its owners where they count."""
 
     revision: Revision
     content: str
     ignore: tuple[str, ...]
+    owners: bytes = b""
 
 
 def _from_directory(facts: Facts, project: Project, target: SyncTarget) -> _Origin | Setback:
     found = facts.directories[directory_key(project, target)]
     if isinstance(found, Setback):
         return found
-    return _Origin(Revision(DIRECTORY, found.digest, form="sha256"), found.digest, found.ignore)
+    return _Origin(Revision(DIRECTORY, found.digest, form="sha256"), found.digest, found.ignore, found.owners)
 
 
 def _from_repository(facts: Facts, project: Project) -> _Origin | Setback:

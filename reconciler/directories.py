@@ -221,7 +221,8 @@ class Directories:
                     f"{directory} holds nothing that would be synced to {target.node}, and nothing is deleted"
                     " for that: is it mounted, and was it built?"
                 )
-            found[key] = DirectoryLook(DirectoryFacts(source.digest, ignore, templates), source)
+            facts = DirectoryFacts(source.digest, ignore, templates, source.owners)
+            found[key] = DirectoryLook(facts, source)
         return found
 
     def _note(self, known: _Directory, found: Mapping[DirectoryKey, DirectoryLook]) -> None:

@@ -35,7 +35,7 @@ from reconciler.sync.hub import AgentTooOld, AgentUnreachable, Hub
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.streamed import Attempts
-from reconciler.sync_task import sync_task
+from reconciler.sync_task import sync_task, told_of_owners, with_owners
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -147,8 +147,8 @@ class Fleet:
             Reason.AGENT_UNREACHABLE, f"{node} is not connected; is `trueup-agent run` running there?"
         )
 
-    async def look(self, sync: DesiredSync, tree: bytes) -> TaskReport:
-        task = sync_task(uuid.uuid4().hex, sync, tree, observe=True)
+    async def look(self, sync: DesiredSync, tree: bytes, owners: bytes = b"") -> TaskReport:
+        task = with_owners(sync_task(uuid.uuid4().hex, sync, tree, observe=True), owners)
         return await self._ask(sync.target.node, task, unnamed=Reason.OBSERVATION_FAILED)
 
     async def itemise(self, sync: DesiredSync, source: TreeSource) -> Itemising:
@@ -199,7 +199,8 @@ class Fleet:
 
         async def send(known_as: str, id: str, given: TreeSource) -> TaskReport:
             task = given.offered(sync_task(id, sync, given.tree, observe=False))
-            return await self._ask(node, task, given, unnamed=Reason.SYNC_FAILED, known_as=known_as)
+            report = await self._ask(node, task, given, unnamed=Reason.SYNC_FAILED, known_as=known_as)
+            return told_of_owners(report, task, node)
 
         attempt = Attempts(limited, send)
         return await self._attempts(

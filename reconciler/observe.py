@@ -8,6 +8,7 @@ import trio
 
 from agent.wire.messages import TaskReport
 from reconciler.desired_model import Desired, DesiredService, DesiredSync, DesiredTarget
+from reconciler.desired_sync import content_input
 from reconciler.errors import TrueupError
 from reconciler.export_work import seen_at
 from reconciler.github.export_work import Found
@@ -55,8 +56,9 @@ class Agents(Protocol):
 
     def why_not_connected(self, node: str) -> Unknown: ...
 
-    async def look(self, sync: DesiredSync, tree: bytes) -> TaskReport:
-        """What is at a target; raises a `TrueupError` if that could not be found out."""
+    async def look(self, sync: DesiredSync, tree: bytes, owners: bytes = b"") -> TaskReport:
+        """What is at a target, where that tree was placed, with owners of that digest unless it is empty;
+        raises a `TrueupError` if that could not be found out."""
         ...
 
 
@@ -203,10 +205,20 @@ async def _ask(
     except ValueError:
         return Absent("its record does not say what was placed")
     try:
-        report = await agents.look(sync, tree)
+        report = await agents.look(sync, tree, _placed_owners(sync, known))
     except TrueupError as error:
         return Unknown(error.reason, str(error))
     return replace(known, drift=_drift(report, status, rendered_comparable=not _serves_other(sync, known)))
+
+
+def _placed_owners(sync: DesiredSync, known: Present) -> bytes:
+    """Whose the entries are to be: known where what was placed is what the directory holds now.
+
+    So an agent that knew nothing of owners when it placed them is found to lack them once it does.
+    """
+    content = content_input(sync.project)
+    same = known.inputs.public.get(content) == sync.inputs.public.get(content)
+    return sync.owners if same else b""
 
 
 def _serves_other(sync: DesiredSync, known: Present) -> bool:

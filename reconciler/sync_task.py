@@ -1,6 +1,8 @@
-"""The task that an agent gets for a sync target. Pure."""
+"""The task that an agent gets for a sync target, and what its report leaves unsaid. Pure."""
 
-from agent.wire.messages import PROGRESS, Task
+import msgspec
+
+from agent.wire.messages import OWNERS, PROGRESS, Task, TaskReport
 from reconciler.desired import DesiredSync
 from reconciler.status.conditions import bounded
 
@@ -30,3 +32,21 @@ def sync_task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool) -> Task
         revision=bounded(str(sync.revision or ""), 255),
         kept_only=sync.returned is not None,
     )
+
+
+def with_owners(task: Task, owners: bytes) -> Task:
+    """A look that also compares owners with those of that digest; an empty one asks for nothing."""
+    if not owners:
+        return task
+    return msgspec.structs.replace(task, features=(*task.features, OWNERS), owners=owners)
+
+
+def told_of_owners(report: TaskReport, task: Task, node: str) -> TaskReport:
+    """The report, with a warning first where owners count and the agent is too old to know of any."""
+    if not task.owners or report.owners_compared:
+        return report
+    warning = (
+        f"owners and groups were left as they are: the agent of the node {node} is too old to give any;"
+        f" update trueup on that host (`trueup node install {node}`), and what lacks its owner is drift then"
+    )
+    return msgspec.structs.replace(report, warnings=(warning, *report.warnings))

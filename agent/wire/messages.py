@@ -210,6 +210,8 @@ class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
     """Whether the rendered files are as asked: as found, or as left by a task that succeeded."""
     owners_equal: bool = True
     """Whether owners and groups are as placed, or asked, as far as this host uses their names."""
+    owners_compared: bool = False
+    """Whether `owners_equal` says so of the owners that the task names; no older agent knows any."""
     after_done: bool = False
     """Whether the commands of `after` have succeeded since the last change; found or left likewise."""
     established: bytes = b""

@@ -123,6 +123,24 @@ async def test_owners_arrive_with_their_modes_and_stay_silent(source: Path, host
     assert await drifted(host) == 0
 
 
+async def test_a_target_that_was_placed_without_them_lacks_them(source: Path, host: Host) -> None:
+    """As an agent does that knew nothing of owners then; a look is told now whose all is to be."""
+    tree = await TreeSource.build(source, owners=True)
+    await synchronise(await TreeSource.build(source), host)
+    asked = {"features": (OWNERS,), "owners": tree.owners}
+    for _ in range(2):  # by looking closely, and at a glance
+        seen = await observe(host, **asked)
+        assert (seen.observed, seen.owners_compared, seen.owners_equal) == (tree.tree, True, False)
+    unasked = await observe(host)
+    assert (unasked.owners_compared, unasked.owners_equal) == (False, True)
+    outcome = await synchronise(tree, host)
+    assert (outcome.state, outcome.report.bytes_received) == ("SUCCESS", 0)
+    assert owners(host.target) == owners(source)
+    for _ in range(2):
+        seen = await observe(host, **asked)
+        assert (seen.observed, seen.owners_compared, seen.owners_equal) == (tree.tree, True, True)
+
+
 async def test_where_they_do_not_count_nothing_is_said_of_them(source: Path, host: Host) -> None:
     outcome = await synchronise(source, host)
     assert set(owners(host.target).values()) == {ROOT}

@@ -1,5 +1,6 @@
 """Directories that projects are synced from: what a look finds and spares, and what keeps it from looking."""
 
+import errno
 import grp
 import os
 import pwd
@@ -139,6 +140,24 @@ async def test_a_name_outlives_what_is_known_of_a_directory(
     assert found(again).facts == found(first).facts
 
 
+async def test_a_disk_that_gives_errors_is_a_setback(
+    directories: Directories, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(site)
+    await directories.look(spec)
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", fail)
+        (site / "index.html").write_text("other\n")
+        failed = setback(await directories.look(spec))
+    assert failed.reason == "ObservationFailed"
+    assert f"cannot read {site}/index.html: Input/output error" in failed.message
+    assert "index.html" in paths(found(await directories.look(spec)))
+
+
 async def test_what_changed_right_before_it_was_read_is_read_again(tmp_path: Path, site: Path) -> None:
     async with trio.open_nursery() as nursery:
         directories = Directories(nursery.start_soon, (), now=lambda: 0)
@@ -187,6 +206,7 @@ async def test_owners_count_unless_somebody_says_otherwise(directories: Director
     looks = await directories.look(spec_of(site))
     source = found(looks).source
     assert found(looks).facts.digest not in (source.tree.hex(), found(alone).facts.digest)
+    assert (found(looks).facts.owners, found(alone).facts.owners) == (source.owners, b"")
     names = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
     assert source.names() == dict.fromkeys(paths(found(looks)), names)
 

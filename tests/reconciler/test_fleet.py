@@ -10,7 +10,17 @@ import trio
 from structlog.testing import capture_logs
 
 from agent.wire.channel import Channel
-from agent.wire.messages import PROGRESS, AfterResult, Command, Removal, Task, TaskProgress, TaskReport, Work
+from agent.wire.messages import (
+    OWNERS,
+    PROGRESS,
+    AfterResult,
+    Command,
+    Removal,
+    Task,
+    TaskProgress,
+    TaskReport,
+    Work,
+)
 from agent.workers import Runner
 from reconciler.bulletin import Bulletin
 from reconciler.deploy.request import NodeCommand
@@ -120,6 +130,34 @@ async def test_a_sync_keeps_to_the_bandwidths_of_its_project_and_its_node(
         await agents.sync(SYNC, source, RETRY)
     assert [[bucket.rate for bucket in each.throttle.buckets] for each in served] == [[4 * 2**20, 2**20], []]
     assert [task.patience for task in script.tasks] == [32, 0]
+
+
+async def test_an_agent_that_knows_no_owners_is_told_of_once(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").touch()
+    owned = await TreeSource.build(tmp_path / "data", owners=True)
+    alone = await TreeSource.build(tmp_path / "data")
+    script = Script({"warnings": ("b",)}, {"owners_compared": True}, {}, {"observed": owned.tree}, {})
+    async with fleet(tmp_path, script) as (agents, journal):
+        old = await agents.sync(SYNC, owned, RETRY)
+        assert [warning.partition(":")[0] for warning in old.warnings] == [
+            "owners and groups were left as they are",
+            "b",
+        ]
+        assert "`trueup node install web-1`" in old.warnings[0]
+        [record] = journal.tasks()
+        assert "the agent of the node web-1 is too old" in str(record.attempts)
+        assert (await agents.sync(SYNC, owned, RETRY)).warnings == ()
+        assert (await agents.sync(SYNC, alone, RETRY)).warnings == ()
+        assert (await agents.look(SYNC, owned.tree, owned.owners)).warnings == ()
+        await agents.look(SYNC, owned.tree)
+    assert [(task.observe, OWNERS in task.features, task.owners) for task in script.tasks] == [
+        (False, True, owned.owners),
+        (False, True, owned.owners),
+        (False, False, b""),
+        (True, True, owned.owners),
+        (True, False, b""),
+    ]
 
 
 async def test_what_may_pass_is_tried_again(tmp_path: Path, source: TreeSource) -> None:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 
 import pytest
+from msgspec import structs
 
 from agent.wire.messages import TaskReport
 from reconciler.desired import DesiredSync, DesiredTarget
+from reconciler.desired_model import DirectoryFacts, directory_key
 from reconciler.errors import LookFailed
 from reconciler.github.export_work import Found
 from reconciler.github.scopes import SecretMeta
@@ -14,7 +16,7 @@ from reconciler.observation import Absent, Observation, Present, Unknown
 from reconciler.observe import Observed, observe
 from reconciler.spec.model import SecretTarget
 from reconciler.status.documents import InputDigests, Recorded, ServiceStatus, SyncStatus
-from tests.reconciler.facts import desired, secret
+from tests.reconciler.facts import desired, facts, secret
 
 TEXT = """\
 services:
@@ -50,6 +52,7 @@ class Hosts:
         self.report = report
         self.away = away
         self.looked: list[str] = []
+        self.owners: list[bytes] = []
 
     async def wait_connected(self, nodes: Iterable[str]) -> set[str]:
         return set() if self.away else set(nodes)
@@ -57,9 +60,10 @@ class Hosts:
     def why_not_connected(self, node: str) -> Unknown:
         return Unknown("AgentUnreachable", f"{node} is away")
 
-    async def look(self, sync: DesiredSync, tree: bytes) -> TaskReport:
+    async def look(self, sync: DesiredSync, tree: bytes, owners: bytes = b"") -> TaskReport:
         assert tree == TREE
         self.looked.append(sync.id)
+        self.owners.append(owners)
         if isinstance(self.report, LookFailed):
             raise self.report
         return self.report
@@ -125,6 +129,26 @@ async def test_what_differs_is_drift(changes: dict[str, object], drift: str) -> 
     fields: dict[str, object] = {"observed": TREE, "rendered_equal": True, "after_done": True, **changes}
     report = TaskReport(task="t", state="SUCCESS", **fields)  # type: ignore[arg-type]
     assert await seen(Hosts(report)) == Present(PLACED.config_hash, INPUTS, drift)
+
+
+@pytest.mark.parametrize("moved_on", [False, True], ids=["as placed", "moved on"])
+async def test_owners_are_asked_for_where_they_are_those_of_what_was_placed(moved_on: bool) -> None:
+    """Of a directory that has changed since nobody knows any more whose its entries were."""
+    sync = "{nodes: [{node_id: web-1, target_path: /srv/site}]}"
+    text = f"projects: {{site: {{source: {{directory: /data}}, sync: {sync}}}}}"
+    [project] = facts(text).spec.projects.values()
+    key = directory_key(project, project.sync.targets[0])
+    now = DirectoryFacts("d2" if moved_on else "d1", (), owners=b"\3" * 32)
+    status = structs.replace(PLACED, inputs=InputDigests.of(Inputs({f"path {project.path}": "d1"}, {})))
+    hosts = Hosts()
+    await observe(
+        desired(text, directories={key: now}),
+        Recorded().put(status),
+        hosts,
+        secret_targets=NoTargets(),
+        secret_exports=NoExports(),
+    )
+    assert hosts.owners == [b"" if moved_on else b"\3" * 32]
 
 
 async def test_could_not_look_is_unknown_and_never_absent() -> None:

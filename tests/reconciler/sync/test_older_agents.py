@@ -12,7 +12,7 @@ from reconciler.fleet import Fleet
 from reconciler.journal import Journal
 from reconciler.spec.model import Retry
 from reconciler.sync.enrolment import Enrolment
-from reconciler.sync.hub import AgentTooOld
+from reconciler.sync.hub import AgentTooOld, Hub
 from reconciler.sync.selection import Selection
 from reconciler.sync.serving import TreeSource, serve_task
 from reconciler.sync.streamed import Growing
@@ -42,6 +42,12 @@ def fill(source: Path) -> None:
     (source / "run.sh").chmod(0o755)
     (source / "empty").mkdir()
     (source / "link").symlink_to("page.html")
+
+
+async def updated(hub: Hub) -> None:
+    """Until the agent of today is connected, in place of the older one."""
+    while (peer := hub.peer("web-1")) is None or peer.protocol != PROTOCOL_VERSIONS[0]:
+        await hub.wait_change()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOL_VERSIONS[1:])
@@ -96,6 +102,12 @@ async def test_an_older_agent_is_served(tmp_path: Path, protocol: int) -> None:
                 assert (changed.files_written, changed.files_deleted) == (1, 1)
                 assert changed.bytes_received < 200_000 < changed.bytes_reused
 
+                # What it does not give, it says nothing of, and so it is said for it.
+                owned = await TreeSource.build(source, owners=True)
+                ownerless = await agents.sync(sync, owned, ONCE)
+                assert ownerless.warnings[0].startswith("owners and groups were left as they are: the agent")
+                assert (await agents.look(sync, owned.tree, owned.owners)).owners_equal
+
                 command = NodeCommand(
                     resource="services/production/site",
                     node="web-1",
@@ -115,6 +127,14 @@ async def test_an_older_agent_is_served(tmp_path: Path, protocol: int) -> None:
                     await agents.sync(releases, tree, ONCE)
                 assert list(root.iterdir()) == [root / "site"]
 
+            # Updated, it finds that they are missing, and gives them.
+            async with agent_process(config):
+                await updated(setup.hub)
+                seen = await agents.look(sync, owned.tree, owned.owners)
+                assert (seen.observed, seen.owners_equal) == (owned.tree, False)
+                given = await agents.sync(sync, owned, ONCE)
+                assert (given.warnings, given.bytes_received) == ((), 0)
+                assert (await agents.look(sync, owned.tree, owned.owners)).owners_equal
                 removed = await agents.remove(sync.id, node="web-1", target_path=str(root / "site"))
                 assert removed.files_deleted > 300
                 assert list(tree_of(root)) == ["site", "site/greeting"]
