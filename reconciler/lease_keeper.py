@@ -128,13 +128,17 @@ class Keeper:
                 return False
             watch, began = Watch(), self._clock()
             first: Found | None = None
+            held: Found | None = None
             while True:
                 watch, wait = await self._attempt(watch)
                 first = first or Found(watch.oid, self.seen)
                 if wait is None:
                     taken()
-                    return first.oid != seen or not self._is_idle(first.lease)
-                alive = watch.oid != first.oid
+                    return not first.oid == watch.oid == seen or not self._is_idle(first.lease)
+                # Renewed, that is: one that was only just taken may be let go of soon.
+                if held is None or not _same_tenure(held.lease, self.seen):
+                    held = Found(watch.oid, self.seen)
+                alive = watch.oid != held.oid
                 if alive or self._clock() - began > self.timing.patience:
                     raise LeaseHeld(
                         f"{self.leader} acts on this repository now; nothing was done here",
@@ -317,3 +321,10 @@ class Keeper:
     def _changed(self) -> None:
         self._change.set()
         self._change = trio.Event()
+
+
+def _same_tenure(one: Lease | None, other: Lease | None) -> bool:
+    """Whether two leases, one seen after the other, are of the same holder, who has not let go of it."""
+    if one is None or other is None or one.released or other.released:
+        return False
+    return (one.holder, one.epoch) == (other.holder, other.epoch)

@@ -366,6 +366,32 @@ def test_a_single_pass_says_who_leads_and_waits_for_one_that_seems_dead(tmp_path
     in_simulated_time(main)
 
 
+@pytest.mark.parametrize("length", [0, 3, 30])
+def test_of_two_passes_at_once_the_second_waits_and_looks_anew(tmp_path: Path, length: int) -> None:
+    """Both have seen the same lease, which nobody held; who comes late acts on nothing that it saw before."""
+
+    async def main() -> None:
+        remote = Remote()
+        before = make(remote, tmp_path, "before")
+        await before.claim(None)
+        await before.release()
+        seen, found = remote.oid, dict[str, bool]()
+
+        async def make_pass(name: str) -> None:
+            keeper = make(remote, tmp_path, name)
+            found[name] = await keeper.claim(seen)
+            async with keeper.acting():
+                await trio.sleep(length)
+            await keeper.release()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make_pass, "one")
+            nursery.start_soon(make_pass, "other")
+        assert sorted(found.values()) == [False, True]
+
+    in_simulated_time(main)
+
+
 def test_a_release_after_a_renewal_that_came_through_unheard(tmp_path: Path) -> None:
     async def main() -> None:
         remote = Remote()
