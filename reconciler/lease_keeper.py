@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -20,6 +20,9 @@ from reconciler.lease_holder import HolderFile
 from reconciler.lease_ref import Found
 
 log = logging.getLogger(__name__)
+
+MOMENT: Final = 0.001
+"""Seconds; the shortest sleep until a renewal."""
 
 
 class Role(StrEnum):
@@ -305,7 +308,8 @@ class Keeper:
 
     async def _sleep_until(self, moment: float) -> None:
         while (left := moment - self._clock()) > 0:
-            await self._pause(min(left, self.timing.retry))
+            # Never so little that adding it to a clock leaves the clock where it is.
+            await self._pause(max(min(left, self.timing.retry), MOMENT))
 
     async def _pause(self, seconds: float) -> None:
         """trio's clock stands still while the machine sleeps, and ours does not: what is under way is held to
