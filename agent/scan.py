@@ -35,6 +35,9 @@ WORKERS = min(4, os.cpu_count() or 1)
 """Threads that hash or write large files. Small ones are for a single thread: what they take is short calls,
 and two threads that hand Python's lock to each other at each of them take twice the processor time of one."""
 
+_LOOKS = 10
+"""At one entry, while somebody makes a symlink something else and back."""
+
 CLOCK_GRAIN_NS = 20_000_000
 """Two changes within one tick of a file system's clock (at most 10 ms on Linux) look like one."""
 
@@ -108,13 +111,20 @@ def found_from(status: os.stat_result, link: str = "") -> Found:
 
 def look_at(folders: Folders, path: str) -> Found | None:
     """What is at `path` now; None if there is nothing, or no directory that could hold it."""
-    try:
-        fd, name = folders.locate(path)
-        status = os.lstat(name, dir_fd=fd)
-        link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
-    except (FileNotFoundError, NotADirectoryError, PathRefused):
-        return None
-    return found_from(status, link)
+    tries = _LOOKS
+    while True:
+        tries -= 1
+        try:
+            fd, name = folders.locate(path)
+            status = os.lstat(name, dir_fd=fd)
+            link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
+        except (FileNotFoundError, NotADirectoryError, PathRefused):
+            return None
+        except OSError as error:
+            if error.errno == errno.EINVAL and tries:  # no symlink any more
+                continue
+            raise
+        return found_from(status, link)
 
 
 def scan(

@@ -17,7 +17,7 @@ from agent.errors import PathRefused
 from agent.folders import HELD, OPEN_FOLDER, Folders
 from agent.ignore import DEFAULT_IGNORES, Ignore
 from agent.index import STAGING
-from agent.scan import Found, Scan, hash_files, scan, settled
+from agent.scan import Found, Scan, hash_files, look_at, scan, settled
 from tests.agent.syncing import write_tree
 
 
@@ -223,6 +223,28 @@ def test_held_directories_never_follow_symlinks(tmp_path: Path) -> None:
                 folders.fd("real/none")
     finally:
         os.close(fd)
+
+
+def test_a_link_that_becomes_a_directory_while_it_is_looked_at_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "entry").symlink_to("somewhere")
+    reading = os.readlink
+
+    def swapped(*given: Any, **options: Any) -> Any:
+        (tmp_path / "entry").unlink()
+        (tmp_path / "entry").mkdir()
+        return reading(*given, **options)
+
+    monkeypatch.setattr(os, "readlink", swapped)
+    fd = os.open(tmp_path, OPEN_FOLDER)
+    try:
+        with Folders(fd) as folders:
+            found = look_at(folders, "entry")
+    finally:
+        os.close(fd)
+    assert found is not None
+    assert found.kind == "directory"
 
 
 def test_a_change_within_one_tick_of_the_clock_does_not_count_as_settled() -> None:

@@ -59,7 +59,7 @@ async def test_nothing_outside_changes_in_ten_thousand_writes(tmp_path: Path) ->
     assert swaps[0] >= SWAPS
     assert ends["SUCCESS"] > 0
     # Each of the others is one that somebody is told the reason of, and of those that are tried again.
-    reasons = ("TargetChanged", "VerificationFailed", "PathRefused")
+    reasons = ("TargetChanged", "VerificationFailed", "PathRefused", "ForeignFiles")
     assert ends.keys() <= {"SUCCESS", *(f"FAILED {reason}" for reason in reasons)}
     assert read_tree(outside) == before
     allowed = [tree_of(turn) for turn in range(2)]
