@@ -184,7 +184,7 @@ class _Trying:
 
             self.reader, self.operator = self.token("rita", "read"), self.token("olga", "operate")
             page.get_by_role("link", name="load this page again").click()
-            assert page.evaluate("document.activeElement.id") == "token"
+            page.locator("#token:focus").wait_for()  # the browser gives it the focus once all is drawn
             watched.shoot("login")
             watched.check()
             log_in(page, "trueup_" + "0" * 64)
