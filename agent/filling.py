@@ -6,7 +6,8 @@ written or is about to be: whatever it was taken from may be changed by somebody
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.blocks import block_count, block_digest, block_length, block_size_for, zero_blocks
@@ -230,15 +231,11 @@ def by_file(blocks: Iterable[Wanted]) -> dict[int, list[int]]:
     return numbers
 
 
-def chunks(writes: Mapping[int, Write]) -> Iterator[list[int]]:
-    """Files to be considered in one call: many small ones, or a large one."""
+def take_chunk(waiting: deque[int], writes: Mapping[int, Write]) -> list[int]:
+    """Takes from `waiting` the files to be considered in one call: many small ones, or a large one."""
     chunk: list[int] = []
     room = REUSE_BYTES
-    for ordinal, write in writes.items():
-        chunk.append(ordinal)
-        room -= write.entry.size
-        if room <= 0 or len(chunk) >= CHUNK_FILES:
-            yield chunk
-            chunk, room = [], REUSE_BYTES
-    if chunk:
-        yield chunk
+    while waiting and room > 0 and len(chunk) < CHUNK_FILES:
+        chunk.append(waiting.popleft())
+        room -= writes[chunk[-1]].entry.size
+    return chunk

@@ -110,9 +110,8 @@ def _guards(outlook: Outlook, rules: AgentRules, root_fd: int | None) -> list[Gu
 def _check_room(outlook: Outlook, rules: AgentRules, root_fd: int | None) -> None:
     path, writes = outlook.task.target_path, outlook.planned.changes.writes
     if root_fd is not None:
-        fd = root_fd
-        shelves = [Shelf(fd, outlook.view.contents()), *outlook.shelves]
-        check_room(fd, writes, lambda: shelves, sweep=False)
+        shelves = [Shelf(root_fd, outlook.view.contents()), *outlook.shelves]
+        check_room(root_fd, writes, shelves, sweep=False)
         return
     for _ in check_target(path, rules.roots)[1]:
         path = posixpath.dirname(path)

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from agent.accounts import group_id, user_id
@@ -23,6 +23,40 @@ _NAMED = 5
 """Reasons that a warning names; there may be as many as names."""
 
 
+class _Known:
+    """What the names of users, or of groups, come to; each is looked up once. `role` is what one is here."""
+
+    def __init__(
+        self,
+        kind: str,
+        role: str,
+        look_up: Callable[[str], int | None],
+        own: int,
+        allowed: Collection[str],
+    ) -> None:
+        self._kind = kind
+        self._role = role
+        self._look_up = look_up
+        self._own = own
+        self._allowed = allowed
+        self._known: dict[str, int | str] = {"": UNCHANGED}
+
+    def of(self, name: str) -> int | str:
+        """An id, or why the name is not used."""
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = self._find(name)
+        return known
+
+    def _find(self, name: str) -> int | str:
+        found = self._look_up(name)
+        if found is None:
+            return f"there is no {self._kind} {name!r} on this host, and the name is not used"
+        if name in self._allowed or found == self._own:
+            return found
+        return f"{self._role} {name!r} is not among this host's owners and is not used"
+
+
 class Owners:
     """What names come to on this host; each is looked up once. All that looks one up blocks, and raises
     TaskFailed where the host does not answer.
@@ -35,42 +69,16 @@ class Owners:
 
     def __init__(self, allowed: Collection[str], *, may_give: bool | None = None) -> None:
         """`may_give`: whether the agent's user may give files away; None: as the system says."""
-        self._allowed = allowed
         self._may_give = _may_give_files() if may_give is None else may_give
-        self._own = os.geteuid(), os.getegid()
-        self._groups = {os.getegid(), *os.getgroups()}
-        self._users: dict[str, int | str] = {}
-        self._named_groups: dict[str, int | str] = {}
+        self._own_user = os.geteuid()
+        self._own_groups = {os.getegid(), *os.getgroups()}
+        self._users = _Known("user", "owner", user_id, self._own_user, allowed)
+        self._groups = _Known("group", "group", group_id, os.getegid(), allowed)
         self._ids: dict[Names, Ids] = {}
 
-    def user(self, name: str) -> int | str:
-        """Its id, or why that is not used."""
-        found = self._users.get(name)
-        if found is None:
-            found = self._users[name] = self._look_up_user(name)
-        return found
-
-    def group(self, name: str) -> int | str:
-        found = self._named_groups.get(name)
-        if found is None:
-            found = self._named_groups[name] = self._look_up_group(name)
-        return found
-
-    def _look_up_user(self, name: str) -> int | str:
-        uid = user_id(name)
-        if uid is None:
-            return f"there is no user {name!r} on this host, and the name is not used"
-        if name in self._allowed or uid == self._own[0]:
-            return uid
-        return f"owner {name!r} is not among this host's owners and is not used"
-
-    def _look_up_group(self, name: str) -> int | str:
-        gid = group_id(name)
-        if gid is None:
-            return f"there is no group {name!r} on this host, and the name is not used"
-        if name in self._allowed or gid == self._own[1]:
-            return gid
-        return f"group {name!r} is not among this host's owners and is not used"
+    def found(self, owner: str, group: str) -> tuple[int | str, int | str]:
+        """The ids of a user and a group, UNCHANGED for an empty name, or why a name is not used."""
+        return self._users.of(owner), self._groups.of(group)
 
     def ids(self, names: Names) -> Ids:
         """What is to be given to an entry whose owner and group have these names."""
@@ -80,18 +88,17 @@ class Owners:
         return ids
 
     def _ids_of(self, owner: str, group: str) -> Ids:
-        uid = self.user(owner) if owner else UNCHANGED
-        gid = self.group(group) if group else UNCHANGED
+        uid, gid = self.found(owner, group)
         # Without the right to give files away they are the agent's user's, and of one of that user's groups.
         return (
             uid if isinstance(uid, int) and self._may_give else UNCHANGED,
-            gid if isinstance(gid, int) and (self._may_give or gid in self._groups) else UNCHANGED,
+            gid if isinstance(gid, int) and (self._may_give or gid in self._own_groups) else UNCHANGED,
         )
 
     def differs(self, names: Names, found: Found) -> bool:
         """Whether something that was found has to be given to another owner or group."""
         uid, gid = self.ids(names)
-        if not self._may_give and found.uid != self._own[0]:
+        if not self._may_give and found.uid != self._own_user:
             return False
         return uid not in (UNCHANGED, found.uid) or gid not in (UNCHANGED, found.gid)
 
@@ -128,13 +135,12 @@ class Owners:
         return f"{what} not get the owner or group of the source: {'; '.join(named)}"
 
     def _why_not(self, owner: str, group: str) -> list[str]:
-        uid = self.user(owner) if owner else UNCHANGED
-        gid = self.group(group) if group else UNCHANGED
+        uid, gid = self.found(owner, group)
         reasons = [reason for reason in (uid, gid) if isinstance(reason, str)]
         if not self._may_give:
-            if isinstance(uid, int) and uid not in (UNCHANGED, self._own[0]):
+            if isinstance(uid, int) and uid not in (UNCHANGED, self._own_user):
                 reasons.append(f"the agent's user may give nothing to {owner!r}: that takes CAP_CHOWN")
-            if isinstance(gid, int) and gid != UNCHANGED and gid not in self._groups:
+            if isinstance(gid, int) and gid != UNCHANGED and gid not in self._own_groups:
                 reasons.append(f"the agent's user is not in the group {group!r}")
         return reasons
 
@@ -185,6 +191,6 @@ def _refused(path: str, uid: int, gid: int, why: str) -> TaskFailed:
 def resolve_owner(owner: str, group: str, allowed: Collection[str]) -> tuple[int, int, tuple[str, ...]]:
     """User id, group id and warnings for the names that a rendered file shall have; blocks."""
     owners = Owners(allowed, may_give=True)
-    found = (owners.user(owner) if owner else UNCHANGED, owners.group(group) if group else UNCHANGED)
+    found = owners.found(owner, group)
     uid, gid = (each if isinstance(each, int) else UNCHANGED for each in found)
     return uid, gid, tuple(each for each in found if isinstance(each, str))

@@ -1,7 +1,7 @@
 """Whether what a task writes will fit on the file system of its target."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agent.blocks import block_count, block_digest, block_length, zero_bytes
 from agent.changes import Write
@@ -12,10 +12,10 @@ from agent.staging import staged_bytes, sweep_staging
 
 
 def check_room(
-    fd: int, writes: Sequence[Write], shelves: Callable[[], Sequence[Shelf]] = list, *, sweep: bool = True
+    fd: int, writes: Sequence[Write], shelves: Sequence[Shelf] = (), *, sweep: bool = True
 ) -> None:
-    """Refuses at once what can't fit, rather than fill the disk and fail then; blocks. `shelves` is asked for
-    only where room is short: what lies there and can be shared takes none.
+    """Refuses at once what can't fit, rather than fill the disk and fail then; blocks. `shelves` are gone
+    through only where room is short: what lies there and can be shared takes none.
 
     What an earlier task left in staging is not worth a failure: it is swept. Without `sweep` nothing is
     changed, and it counts as free.
@@ -29,7 +29,7 @@ def check_room(
         else:
             free += staged_bytes(fd)
     if needed > free and can_share(fd):
-        needed -= _shared(writes, shelves())
+        needed -= _shared(writes, shelves)
     if needed > free:
         raise TaskFailed(
             "DiskFull",

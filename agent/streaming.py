@@ -16,7 +16,7 @@ from agent.errors import TransferFailed
 from agent.failures import TaskFailed, single
 from agent.features import agreed, owners_of
 from agent.fetch import Index, Taking
-from agent.filling import CHUNK_FILES, REUSE_BYTES
+from agent.filling import take_chunk
 from agent.look import Scope
 from agent.pulse import Measured, beat, enter
 from agent.reuse import Sources
@@ -75,8 +75,6 @@ class StreamedTransfer(Transfer):
             features=agreed(task),
         )
         self._now_ns = now_ns
-        self._told: list[int] = []
-        self._at = 0
         self._waits = False
         self._all_told = False
         self._news = trio.Event()
@@ -87,7 +85,7 @@ class StreamedTransfer(Transfer):
         for ordinal, entry in enumerate(entries, self._next):
             if entry.kind == "file":
                 self._writes[ordinal] = Write(replace(entry, mtime_ns=self._now_ns))
-                self._told.append(ordinal)
+                self._waiting.append(ordinal)
         self._next += len(entries)
         self._wake()
 
@@ -104,18 +102,13 @@ class StreamedTransfer(Transfer):
 
     async def next_chunk(self) -> list[int] | None:
         """An empty one first, where the rest is not known yet."""
-        if self._at == len(self._told) and not self._all_told:
+        if not self._waiting and not self._all_told:
             if not self._waits:
                 self._waits = True
                 return []
             await self._news.wait()
         self._waits = False
-        chunk: list[int] = []
-        room = REUSE_BYTES
-        while self._at < len(self._told) and room > 0 and len(chunk) < CHUNK_FILES:
-            chunk.append(self._told[self._at])
-            room -= self._writes[self._told[self._at]].entry.size
-            self._at += 1
+        chunk = take_chunk(self._waiting, self._writes)
         return chunk or (None if self._all_told else [])
 
 

@@ -285,7 +285,7 @@ class _Run:
         task = self._task
         target = await self._make_target()
         if self._fetched is None:
-            shelves = lambda: [Shelf(target.fd, self._view.contents()), *self._shelves]  # noqa: E731
+            shelves = Shelf(target.fd, self._view.contents()), *self._shelves
             await trio.to_thread.run_sync(check_room, target.fd, changes.writes, shelves)
         if changes or differing:
             await self._keeper.save(

@@ -5,6 +5,7 @@ and worker threads verify and write them. Blocks of which an earlier version of 
 take a way of their own (`agent.refine`). So memory is bounded by the window, whatever the tree.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar, TypeVarTuple
 
@@ -15,7 +16,7 @@ from agent.blocks import FRAME_TARGET, MAX_REQUEST, SMALL_BLOCKS, WINDOW, block_
 from agent.changes import Write
 from agent.errors import RemoteProtocolError
 from agent.failures import TaskFailed
-from agent.filling import CHUNK_FILES, Copy, Filler, Plan, Wanted, by_file, chunks
+from agent.filling import CHUNK_FILES, Copy, Filler, Plan, Wanted, by_file, take_chunk
 from agent.folders import Folders
 from agent.libc import sync_file_system
 from agent.packing import unpack
@@ -81,7 +82,8 @@ class Transfer:
         self._in_window = 0
         self._unpaced = 0
         self._all_asked = False
-        self._chunks_left = chunks(self._writes)
+        self._waiting = deque(self._writes)
+        """Files that were not considered yet."""
         self._changed = trio.Condition()
         self._limiter = trio.CapacityLimiter(WORKERS)
         self._small_limiter = trio.CapacityLimiter(1)
@@ -201,7 +203,7 @@ class Transfer:
 
     async def next_chunk(self) -> list[int] | None:
         """Files to be considered in one call; none for now where it is empty, no more where it is None."""
-        return next(self._chunks_left, None)
+        return take_chunk(self._waiting, self._writes) or None
 
     # --- blocks that this host has -------------------------------------------------------------
 

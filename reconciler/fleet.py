@@ -35,7 +35,8 @@ from reconciler.sync.hub import AgentTooOld, AgentUnreachable, Hub
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.streamed import Attempts
-from reconciler.sync_task import sync_task, told_of_owners, with_owners
+from reconciler.sync.telling import with_owners
+from reconciler.sync_task import sync_task, told_of_owners
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

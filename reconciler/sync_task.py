@@ -2,7 +2,7 @@
 
 import msgspec
 
-from agent.wire.messages import OWNERS, PROGRESS, Task, TaskReport
+from agent.wire.messages import PROGRESS, Task, TaskReport
 from reconciler.desired import DesiredSync
 from reconciler.status.conditions import bounded
 
@@ -32,13 +32,6 @@ def sync_task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool) -> Task
         revision=bounded(str(sync.revision or ""), 255),
         kept_only=sync.returned is not None,
     )
-
-
-def with_owners(task: Task, owners: bytes) -> Task:
-    """A look that also compares owners with those of that digest; an empty one asks for nothing."""
-    if not owners:
-        return task
-    return msgspec.structs.replace(task, features=(*task.features, OWNERS), owners=owners)
 
 
 def told_of_owners(report: TaskReport, task: Task, node: str) -> TaskReport:

@@ -19,7 +19,7 @@ from agent.ownership import NameRun, Names, owners_digest, spread
 from agent.scan import Found, Scan, found_from, hash_files, scan
 from agent.wire.bulk import PIECES, BlockDescriptions, BlockRequest, BlockResponseBin, DescribeBlocks
 from agent.wire.channel import Channel
-from agent.wire.messages import DEFLATE, NO_TIMES, OWNERS, RUNS, STREAM, Entry, SyncStart, Task, TaskReport
+from agent.wire.messages import DEFLATE, NO_TIMES, RUNS, STREAM, Entry, SyncStart, Task, TaskReport
 from reconciler.errors import LookFailed
 from reconciler.sync.bandwidth import FREELY, Line, Throttle
 from reconciler.sync.frames import Frame, Frames, Part, read_frame
@@ -27,7 +27,7 @@ from reconciler.sync.names import LocalNames, owned_by
 from reconciler.sync.opened import opened
 from reconciler.sync.parts import Parts, check_parts
 from reconciler.sync.selection import Selection, check_sendable, entries_of, sendable_time, unsent
-from reconciler.sync.telling import TreeRuns, out_of_place, send_index
+from reconciler.sync.telling import TreeRuns, out_of_place, send_index, with_owners
 
 QUEUED_REQUESTS = 16
 """Requests of one agent that wait here; one that sends more waits until blocks have left."""
@@ -97,9 +97,7 @@ class TreeSource:
 
     def with_owners(self, task: Task) -> Task:
         """A task that tells the agent that owners count, where they do."""
-        if not self.owners:
-            return task
-        return msgspec.structs.replace(task, features=(*task.features, OWNERS), owners=self.owners)
+        return with_owners(task, self.owners)
 
     @property
     def digest(self) -> str:

@@ -20,6 +20,7 @@ from agent.wire.messages import (
     IndexFile,
     KnownRuns,
     SyncStart,
+    Task,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class TreeRuns:
     def __init__(self) -> None:
         self._all: dict[bool, tuple[tuple[Entry, ...], ...]] = {}
         self._made: dict[tuple[int, bool, bool], Runs] = {}
+        self._dated: tuple[Entry, ...] | None = None
         self._lock = trio.Lock()
 
     async def all(self, entries: Sequence[Entry], *, dated: bool) -> tuple[tuple[Entry, ...], ...]:
@@ -43,6 +45,13 @@ class TreeRuns:
             if dated not in self._all:
                 self._all[dated] = tuple(await trio.to_thread.run_sync(split_batches, entries))
             return self._all[dated]
+
+    async def dated(self, entries: Sequence[Entry], mtime_ns: int) -> tuple[Entry, ...]:
+        """For agents that take times for what they say: all are when the tree was put there."""
+        async with self._lock:
+            if self._dated is None:
+                self._dated = await trio.to_thread.run_sync(_dated, entries, mtime_ns)
+            return self._dated
 
     async def of(self, entries: Sequence[Entry], known: KnownRuns, *, dated: bool) -> Runs:
         async with self._lock:
@@ -64,7 +73,7 @@ async def send_index(channel: Channel, source: "TreeSource", start: SyncStart) -
     if timeless:
         mtime_ns = 0
     elif not source.times:
-        entries = await trio.to_thread.run_sync(_dated, entries, mtime_ns)
+        entries = await source.runs.dated(entries, mtime_ns)
     if start.known is None:
         same, batches = b"", await source.runs.all(entries, dated=not timeless)
     else:
@@ -93,8 +102,14 @@ def _rest(known: KnownRuns, runs: Runs) -> tuple[bytes, tuple[tuple[Entry, ...],
     return same, tuple(split_batches(rest))
 
 
+def with_owners(task: Task, owners: bytes) -> Task:
+    """A task that tells the agent that owners count, those of that digest; an empty one asks for nothing."""
+    if not owners:
+        return task
+    return msgspec.structs.replace(task, features=(*task.features, OWNERS), owners=owners)
+
+
 def _dated(entries: Sequence[Entry], mtime_ns: int) -> tuple[Entry, ...]:
-    """For an agent that takes times for what they say: all are when the tree was put there."""
     return tuple(msgspec.structs.replace(entry, mtime_ns=mtime_ns) for entry in entries)
 
 

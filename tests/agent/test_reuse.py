@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent import transfer
 from agent.blocks import MIN_BLOCK
 from agent.errors import RemoteProtocolError
 from agent.index import STAGING, file_entry
@@ -99,7 +100,11 @@ async def test_zeros_do_not_travel_and_take_no_room(host: Host, tmp_path: Path) 
     assert (host.target / "sparse").stat().st_blocks * 512 < MIB
 
 
-async def test_a_transfer_that_was_cut_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:
+async def test_a_transfer_that_was_cut_goes_on_where_it_was(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So small a window that no frame is sent before the one ahead of it was written.
+    monkeypatch.setattr(transfer, "WINDOW", MIB)
     source = write_tree(tmp_path / "source", {"large": OLD, "replaced": noise(MIB, 5)})
     write_tree(host.target, {"replaced": b"old"})
 

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 import trio
 
-from agent import streaming
 from agent.errors import TransferFailed
 from agent.index import STAGING
 from agent.manifest import load, manifest_path
@@ -294,8 +294,12 @@ async def test_where_there_may_be_no_room_files_come_after_the_index(
     host = Host(tmp_path / "host")
     growing = await begin(source)
     await growing.run()
-    answers = iter([growing.source.bytes - 1])
-    monkeypatch.setattr(streaming, "free_bytes", lambda _fd: next(answers))
+    asking, asked = os.fstatvfs, itertools.count()
+
+    def full_at_first(fd: int) -> object:
+        return asking(fd) if next(asked) else SimpleNamespace(f_bfree=0, f_bavail=0, f_frsize=4096)
+
+    monkeypatch.setattr(os, "fstatvfs", full_at_first)
     messages: list[str] = []
 
     def alter(message: AnyMessage, payload: bytes | None) -> list[tuple[AnyMessage, bytes | None]]:

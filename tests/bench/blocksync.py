@@ -58,7 +58,7 @@ class BlockSync:
         order = {"source": str(source), "target": str(target), "first": first}
         order |= {"durability": self._durability}
         print(json.dumps(order), file=self._primary.stdin, flush=True)
-        answer = _answer(self._primary)
+        answer = read_answer(self._primary)
         if answer["state"] != "SUCCESS":
             raise RuntimeError(f"the task failed: {answer['reason']}")
         return Copied(answer["seconds"], answer["scan_seconds"], answer["bytes_moved"])
@@ -78,7 +78,7 @@ def block_sync(private: Path, root: Path, durability: str = LEFT_TO_THE_SYSTEM) 
         stdout=subprocess.PIPE,
         text=True,
     ) as primary:
-        listens = _answer(primary)
+        listens = read_answer(primary)
         agent_command = [sys.executable, "-m", "agent"]
         config = ["--config", str(private / "agent.toml")]
         join = ["--primary", f"127.0.0.1:{listens['port']}", "--pin", listens["fingerprint"], "--node", NODE]
@@ -88,7 +88,7 @@ def block_sync(private: Path, root: Path, durability: str = LEFT_TO_THE_SYSTEM) 
         with (private / "agent.log").open("wb") as log:
             agent = subprocess.Popen([*agent_command, "run", *config], cwd=ROOT, env=environment, stderr=log)
         try:
-            _answer(primary)
+            read_answer(primary)
             yield BlockSync(primary, agent, durability)
         finally:
             agent.terminate()
@@ -101,7 +101,7 @@ def block_sync(private: Path, root: Path, durability: str = LEFT_TO_THE_SYSTEM) 
                     process.kill()
 
 
-def _answer(primary: subprocess.Popen[str]) -> dict[str, Any]:
+def read_answer(primary: subprocess.Popen[str]) -> dict[str, Any]:
     assert primary.stdout is not None
     line = primary.stdout.readline()
     if not line:

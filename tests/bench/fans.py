@@ -19,6 +19,7 @@ from typing import Any
 
 from agent.node_token import NodeToken
 from tests.bench import trees
+from tests.bench.blocksync import read_answer
 from tests.bench.report import MIB, Measurement
 from tests.bench.rsync import Rsync, rsync_over_ssh
 from tests.bench.usage import Usage, measured
@@ -80,15 +81,6 @@ class Fan:
             reads=answer["reads"],
             bytes_moved=answer["bytes_moved"],
         )
-
-
-def read_answer(primary: subprocess.Popen[str]) -> dict[str, Any]:
-    assert primary.stdout is not None
-    line = primary.stdout.readline()
-    if not line:
-        raise RuntimeError("the measured primary has ended; its last words are above")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
 
 
 @contextmanager
