@@ -4,7 +4,7 @@ import errno
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,6 @@ import trio
 from agent.errors import TransferFailed
 from agent.index import STAGING
 from agent.manifest import load, manifest_path
-from agent.scan import Found, hash_files
 from agent.wire.bulk import PIECES, BlockResponseBin
 from agent.wire.channel import Channel
 from agent.wire.messages import (
@@ -31,12 +30,11 @@ from agent.wire.messages import (
     SyncStart,
     TaskReport,
 )
-from agent.work import run_work
 from reconciler.errors import LookFailed
 from reconciler.sync import streamed
-from reconciler.sync.selection import Selection
 from reconciler.sync.serving import NotStreamed, TreeSource, serve_task
-from reconciler.sync.streamed import Attempts, Growing
+from reconciler.sync.streamed import Attempts
+from tests.agent.streams import STREAMED, begin, first_copy
 from tests.agent.syncing import (
     AFTER,
     Host,
@@ -58,49 +56,6 @@ TREE: Tree = {
     "none": None,
     "z/last": b"last" * 5000,
 }
-
-STREAMED = (STREAM, NO_TIMES, PIECES)
-
-Alter = Callable[[AnyMessage, bytes | None], list[tuple[AnyMessage, bytes | None]]]
-
-
-async def begin(source: Path, gate: trio.Event | None = None) -> Growing:
-    """`gate` holds back the hashing of the file `z/last`."""
-
-    async def hash(root_fd: int, files: Sequence[tuple[str, Found]]) -> Mapping[str, bytes | None]:
-        if gate is not None and any(path == "z/last" for path, _ in files):
-            await gate.wait()
-        return await hash_files(root_fd, files)
-
-    return await Growing.begin(source, Selection(), hash=hash)
-
-
-async def first_copy(
-    growing: Growing,
-    host: Host,
-    *,
-    alter: Alter | None = None,
-    features: tuple[str, ...] = STREAMED,
-    **changes: Any,
-) -> TaskReport:
-    """One streamed task, while somebody else hashes or does not."""
-    primary, agent = channel_pair()
-    primary.alter = alter
-    task = host.task(growing.source.tree, features=features, **changes)
-    reports: list[TaskReport] = []
-
-    async def serve() -> None:
-        reports.append(await serve_task(primary, growing.source))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        try:
-            report = await run_work(task, agent, rules=host.rules, state_dir=host.state)
-            await agent.send(report)
-        finally:
-            agent.cut()
-    assert reports == [report]
-    return report
 
 
 def staged(host: Host) -> set[bytes]:

@@ -1,10 +1,18 @@
-"""A task that changes everything that can change, on a host where somebody did something meanwhile."""
+"""Tasks that change everything that can change: on a host where somebody did something meanwhile, and on one
+where nothing is yet, while the tree is hashed."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import trio
+
+from agent.failures import single
 from agent.index import BACKUP_MARK, STAGING
-from agent.wire.messages import RenderedContent
+from agent.wire.messages import RUNS, RenderedContent, TaskReport
+from reconciler.sync.serving import TreeSource
+from reconciler.sync.streamed import Attempts, Growing
+from tests.agent.streams import STREAMED, begin, first_copy
 from tests.agent.syncing import AFTER, BEFORE, Host, Tree, read_tree, synchronise, write_tree
 
 OLD: Tree = {**BEFORE, "edited": b"placed"}
@@ -12,11 +20,22 @@ NEW: Tree = {**AFTER, "edited": b"new"}
 FOREIGN: Tree = {"mine": b"mine", "fresh/mine": b"mine too", "fresh": None, "edited": b"by hand"}
 FORMER = (RenderedContent(path="conf/.env", content=b"A=0\n"),)
 RENDERED = (RenderedContent(path="conf/.env", content=b"A=1\n"),)
+FIRST: Tree = {
+    "a/first": b"first" * 1000,
+    "b/empty": b"",
+    "c/big": bytes(range(250)) * 2800,
+    "d/hole": bytes(400_000),
+    "link": "a/first",
+    "none": None,
+    "z/last": b"last" * 5000,
+}
 POLICY: dict[str, Any] = {"durability": "commit", "on_local_edit": "backup", "rendered": RENDERED}
 
 
 class Upheaval:
     """Hosts with the old tree and what somebody did there, for a task to the new one."""
+
+    streams = False
 
     def __init__(self, where: Path) -> None:
         self.base = where / "host"
@@ -56,3 +75,44 @@ def check_whole(found: Tree, note: object) -> None:
     assert {"changed", "big", "link"} <= found.keys(), note
     kept = [content for path, content in found.items() if path == "edited" or BACKUP_MARK in path]
     assert b"by hand" in kept, note
+
+
+class FirstCopy:
+    """Hosts where nothing is, for a first copy while the tree is hashed."""
+
+    streams = True
+
+    def __init__(self, where: Path) -> None:
+        self.base = where / "host"
+        self.new = write_tree(where / "new", FIRST)
+
+    async def host(self) -> Host:
+        return Host(self.base)
+
+    async def retry(self, host: Host, note: object) -> None:
+        """What a task that was cut off left is whole, and the next attempt, as a primary makes it, completes
+        it."""
+        wanted = read_tree(self.new) | {"conf": None, "conf/.env": b"A=1\n"}
+        there = read_tree(host.target)
+        placed = {path: content for path, content in there.items() if not path.startswith(STAGING)}
+        assert placed.items() <= wanted.items(), note
+        growing = await growing_of(self.new)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(growing.run)
+            report = await Attempts(growing.source, partial(_attempt, host, growing))("t1")
+        assert report.state == "SUCCESS", (note, report.message)
+        assert (report.local_edits, report.foreign) == (0, 0), note
+        assert read_tree(host.target) == wanted, note
+
+
+async def growing_of(source: Path) -> Growing:
+    return await begin(source, reserved=[file.path for file in RENDERED])
+
+
+async def _attempt(host: Host, growing: Growing, _attempt: str, _id: str, given: TreeSource) -> TaskReport:
+    if given.growing is None:
+        return (await synchronise(given, host, features=(RUNS, *STREAMED), **POLICY)).report
+    try:
+        return await first_copy(growing, host, **POLICY)
+    except BaseExceptionGroup as group:
+        raise single(group) from None
