@@ -23,22 +23,35 @@ LEFT_TO_THE_SYSTEM, FLUSHED = "none", "commit"
 
 
 class BlockSync:
-    """`durability` is that of the writes."""
-
-    compare_options: tuple[str, ...] = ()
+    """`durability` is that of the writes. `checkout`: the tree is taken for a repository's."""
 
     def __init__(
-        self, primary: subprocess.Popen[str], agent: subprocess.Popen[bytes], durability: str
+        self,
+        primary: subprocess.Popen[str],
+        agent: subprocess.Popen[bytes],
+        durability: str,
+        *,
+        checkout: bool = False,
     ) -> None:
         self._primary = primary
         self._agent = agent
         self._durability = durability
         self._new: set[Path] = set()
-        self.name = "trueup" if durability == LEFT_TO_THE_SYSTEM else f"trueup, durability {durability}"
+        self.first_copies_only = checkout
+        # The times of a checkout mean nothing.
+        self.compare_options: tuple[str, ...] = ("--no-times",) if checkout else ()
+        self.name = "trueup"
+        if checkout:
+            self.name += ", a repository's tree"
+        if durability != LEFT_TO_THE_SYSTEM:
+            self.name += f", durability {durability}"
 
     def with_durability(self, durability: str) -> BlockSync:
         """The same processes, for copies to other targets."""
         return BlockSync(self._primary, self._agent, durability)
+
+    def of_checkout(self) -> BlockSync:
+        return BlockSync(self._primary, self._agent, self._durability, checkout=True)
 
     def processes(self) -> Sequence[int]:
         return self._primary.pid, self._agent.pid
@@ -56,7 +69,7 @@ class BlockSync:
         first = target in self._new
         self._new.discard(target)
         order = {"source": str(source), "target": str(target), "first": first}
-        order |= {"durability": self._durability}
+        order |= {"durability": self._durability, "checkout": self.first_copies_only}
         print(json.dumps(order), file=self._primary.stdin, flush=True)
         answer = read_answer(self._primary)
         if answer["state"] != "SUCCESS":

@@ -40,6 +40,8 @@ class TreeWork:
     then: tuple[Change, ...]
     file: str = ""
     """Where all of it is one file: its name. Then the first copy is set against the machine's ceiling."""
+    has_many: bool = False
+    """Whether it has files enough to be sent while the rest is hashed."""
 
 
 def nothing(_where: Path, _number: int) -> None:
@@ -76,6 +78,7 @@ def tree_works(*, quick: bool) -> dict[str, TreeWork]:
                 unchanged,
                 Change("1 % changed", lambda where, number: trees.change_small_files(where, seed=number)),
             ),
+            has_many=True,
         ),
     }
 
@@ -85,7 +88,8 @@ def all_peers(where: Path, place: Path) -> Iterator[list[Peer]]:
     """Every peer that can run here, ours last; `place` is where the trees are.
 
     Ours comes twice: as rsync does it, which leaves to the system when the disk gets what was written, and as
-    it is without a setting, when all is on the disk before a task is a success.
+    it is without a setting, when all is on the disk before a task is a success. And once more, for first
+    copies alone, as it brings a repository's tree: that is sent while it is hashed.
     """
     with ExitStack() as resources:
         peers: list[Peer] = []
@@ -100,7 +104,7 @@ def all_peers(where: Path, place: Path) -> Iterator[list[Peer]]:
             except PeerMissing as missing:
                 print(f"One peer less: {missing}", file=sys.stderr)
         own = resources.enter_context(block_sync(where / "private", place))
-        peers += [own, own.with_durability(FLUSHED)]
+        peers += [own, own.with_durability(FLUSHED), own.of_checkout()]
         yield peers
 
 
@@ -122,12 +126,13 @@ class Rounds:
             for peer in peers:
                 targets[peer.name].mkdir()
                 peer.prepare(source, targets[peer.name])
-            self._all(f"{work.name}, first copy", source, targets, peers)
+            lasting = [peer for peer in peers if not peer.first_copies_only]
+            self._all(f"{work.name}, first copy", source, targets, peers if work.has_many else lasting)
             if work.file:
                 self._measure_ceiling(f"{work.name}, first copy", source / work.file)
             for change in work.then:
                 change.make(source, CHANGES + number)
-                self._all(f"{work.name}, {change.name}", source, targets, peers)
+                self._all(f"{work.name}, {change.name}", source, targets, lasting)
             for peer in peers:
                 peer.forget(source, targets[peer.name])
                 shutil.rmtree(targets[peer.name])

@@ -31,6 +31,11 @@ class Peer(Protocol):
         """Of the rsync that compares: what this peer is known not to keep."""
         ...
 
+    @property
+    def first_copies_only(self) -> bool:
+        """Whether it has a way of its own for first copies, and goes the way of another peer afterwards."""
+        ...
+
     def processes(self) -> Sequence[int]:
         """What it runs at the moment."""
         ...

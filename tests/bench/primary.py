@@ -1,8 +1,8 @@
 """The primary's half of a measurement, in a process of its own: a hub, and a task for each line it reads.
 
 Started by `tests/bench/blocksync.py`. The first line it prints says where it listens, the second that the
-agent is there. Each line on standard input is a JSON object with `source`, `target`, `first` and
-`durability`, and is answered by one line with the times and the report. It ends when its input ends.
+agent is there. Each line on standard input is a JSON object with `source`, `target`, `first`, `durability`
+and `checkout`, and is answered by one line with the times and the report. It ends when its input ends.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ import trio
 
 from agent.wire.messages import RUNS, Task, TaskReport
 from reconciler.keys import MasterKey
+from reconciler.logs import QUIET, configure_logging
 from reconciler.settings_values import Address
 from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.hub import Hub
 from reconciler.sync.remembered import Remembered
+from reconciler.sync.selection import Selection
 from reconciler.sync.serving import TreeSource
+from reconciler.sync.streamed import Attempts, Growing
 
 NODE = "bench"
 _CONNECT_DEADLINE = 60.0
@@ -43,14 +46,36 @@ async def measure(hub: Hub, order: dict[str, Any], memories: dict[str, Remembere
     Each target has a memory of its own, which begins with its first copy: what was hashed for another one
     would be a gift.
     """
+    if order["checkout"]:
+        return await place_checkout(hub, order)
     if order["first"]:
         memories[order["target"]] = Remembered(time.time_ns)
     memory = memories[order["target"]]
     begin = time.perf_counter()
     source = await look_at(memory, Path(order["source"]))
     scanned = time.perf_counter()
+    report = await run_task(hub, order, uuid.uuid4().hex, source)
+    return answer(report, begin, scanned)
+
+
+async def place_checkout(hub: Hub, order: dict[str, Any]) -> dict[str, object]:
+    """A first copy of a tree whose times mean nothing, as that of a repository: sent while it is hashed."""
+    begin = time.perf_counter()
+    growing = await Growing.begin(Path(order["source"]), Selection(()))
+    looked = time.perf_counter()
+
+    async def send(_known_as: str, id: str, source: TreeSource) -> TaskReport:
+        return await run_task(hub, order, id, source)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(growing.run)
+        report = await Attempts(growing.source, send)(uuid.uuid4().hex)
+    return answer(report, begin, looked)
+
+
+async def run_task(hub: Hub, order: dict[str, Any], id: str, source: TreeSource) -> TaskReport:
     task = Task(
-        id=uuid.uuid4().hex,
+        id=id,
         project="bench",
         target_path=order["target"],
         observe=False,
@@ -60,12 +85,14 @@ async def measure(hub: Hub, order: dict[str, Any], memories: dict[str, Remembere
         max_delete=1.0,
         features=(RUNS,),
     )
-    report: TaskReport = await hub.run_task(NODE, source.offered(task), source)
-    end = time.perf_counter()
+    return await hub.run_task(NODE, source.offered(task), source)
+
+
+def answer(report: TaskReport, begin: float, scanned: float) -> dict[str, object]:
     return {
         "state": report.state,
         "reason": f"{report.reason}: {report.message}",
-        "seconds": end - begin,
+        "seconds": time.perf_counter() - begin,
         "scan_seconds": scanned - begin,
         "bytes_moved": report.bytes_received,
     }
@@ -76,6 +103,7 @@ async def remembered(node: str, certificate: bytes, trust_on_first_use: bool) ->
 
 
 async def main(token_key: str, tls_dir: Path) -> None:
+    configure_logging(verbosity=QUIET)  # standard output is for answers
     key = MasterKey.generate().tls_key
     enrolments = [Enrolment(NODE, token_key)]
     async with Hub(

@@ -37,6 +37,7 @@ class Rsync:
     below: Path
     """What the paths of targets are relative to, as the server sees them."""
     compare_options: tuple[str, ...] = ()
+    first_copies_only = False
     _client: int | None = None
 
     def processes(self) -> Sequence[int]:

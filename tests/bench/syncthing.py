@@ -65,6 +65,7 @@ class Syncthing:
     name = "Syncthing"
     # It keeps neither owners nor the times of directories.
     compare_options = ("--omit-dir-times", "--no-owner", "--no-group")
+    first_copies_only = False
 
     def __init__(self, sender: Device, receiver: Device) -> None:
         self._sender = sender
