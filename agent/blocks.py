@@ -27,6 +27,10 @@ WINDOW = 32 * KIB * KIB
 MAX_REQUEST = 4096
 """Blocks that one request may name; its message stays far below a control frame."""
 
+MILESTONE_BLOCKS = 64
+MILESTONE_ENTRIES = 1024
+"""How often requests begin anew; see `is_milestone`."""
+
 
 def block_size_for(size: int) -> int:
     """The block size of a file of `size` bytes."""
@@ -45,6 +49,15 @@ def block_length(size: int, number: int) -> int:
     """Bytes of block `number` of a file of `size` bytes; only the last block may be short."""
     block_size = block_size_for(size)
     return min(block_size, size - number * block_size)
+
+
+def is_milestone(ordinal: int, number: int) -> bool:
+    """Whether a request ends before this block in any case.
+
+    Agents that want different blocks at first cut their requests at different places. From here on those
+    that want the same ask for the same again. It comes rarely enough to leave frames full.
+    """
+    return number % MILESTONE_BLOCKS == 0 if number else ordinal % MILESTONE_ENTRIES == 0
 
 
 def block_digest(blocks: bytes, number: int) -> bytes:

@@ -12,7 +12,15 @@ from typing import TypeVar, TypeVarTuple
 import trio
 
 from agent.answers import ANSWER_DEADLINE, receive
-from agent.blocks import FRAME_TARGET, MAX_REQUEST, SMALL_BLOCKS, WINDOW, block_count, block_length
+from agent.blocks import (
+    FRAME_TARGET,
+    MAX_REQUEST,
+    SMALL_BLOCKS,
+    WINDOW,
+    block_count,
+    block_length,
+    is_milestone,
+)
 from agent.changes import Write
 from agent.errors import RemoteProtocolError
 from agent.failures import TaskFailed
@@ -154,20 +162,6 @@ class Transfer:
             await requests.add(ordinal, number)
         await requests.flush()
 
-    def must_wait(self, ordinal: int, length: int) -> bool:
-        several = block_count(self._writes[ordinal].entry.size) > 1
-        return self._window_is_full(length) or (several and self._partial_waits(ordinal))
-
-    async def prepare(self, ordinal: int, number: int, length: int) -> None:
-        """Makes room for a block that will be asked for."""
-        if self.must_wait(ordinal, length):
-            async with self._changed:
-                while self.must_wait(ordinal, length):
-                    await self._changed.wait()
-        self._in_window += length
-        self._asked[ordinal, number] = length
-        await self._begin_all([ordinal])
-
     def length_of(self, ordinal: int, number: int) -> int:
         return block_length(self._writes[ordinal].entry.size, number)
 
@@ -197,9 +191,13 @@ class Transfer:
         async with self._changed:
             self._changed.notify_all()
 
-    async def send_request(self, blocks: Sequence[Wanted]) -> None:
-        self.blocks_requested += len(blocks)
-        await self.say(BlockRequest(task=self._task, blocks=tuple(blocks)))
+    async def request(self, lengths: Mapping[Wanted, int]) -> None:
+        """Asks for blocks, once there is room for all of them."""
+        await self._begin_all(ordinal for ordinal, _ in lengths)
+        await self.take_room(sum(lengths.values()))
+        self._asked.update(lengths)
+        self.blocks_requested += len(lengths)
+        await self.say(BlockRequest(task=self._task, blocks=tuple(lengths)))
 
     async def next_chunk(self) -> list[int] | None:
         """Files to be considered in one call; none for now where it is empty, no more where it is None."""
@@ -369,26 +367,26 @@ class Transfer:
 
 
 class _Requests:
-    """Packs wanted blocks into requests, as the window allows."""
+    """Packs wanted blocks into requests, each of which the primary answers with one frame.
+
+    Where one ends depends on nothing but the blocks: other agents that want the same ask for the same then,
+    however fast each of them is, and the primary reads and compresses it once.
+    """
 
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
-        self._blocks: list[Wanted] = []
+        self._lengths: dict[Wanted, int] = {}
         self._bytes = 0
 
     async def add(self, ordinal: int, number: int) -> None:
         length = self._transfer.length_of(ordinal, number)
-        if self._blocks and (
-            self._transfer.must_wait(ordinal, length)
-            or self._bytes >= FRAME_TARGET
-            or len(self._blocks) == MAX_REQUEST
-        ):
+        full = self._bytes + length > FRAME_TARGET or len(self._lengths) == MAX_REQUEST
+        if full or is_milestone(ordinal, number):
             await self.flush()
-        await self._transfer.prepare(ordinal, number, length)
-        self._blocks.append((ordinal, number))
+        self._lengths[ordinal, number] = length
         self._bytes += length
 
     async def flush(self) -> None:
-        if self._blocks:
-            blocks, self._blocks, self._bytes = self._blocks, [], 0
-            await self._transfer.send_request(blocks)
+        if self._lengths:
+            lengths, self._lengths, self._bytes = self._lengths, {}, 0
+            await self._transfer.request(lengths)

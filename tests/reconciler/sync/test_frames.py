@@ -1,7 +1,10 @@
 """Frames as agents get them: compressed where that was agreed upon and pays, read once for several agents."""
 
 import os
+import shutil
 import zlib
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,9 @@ import pytest
 import trio
 import trio.testing
 
-from agent.wire.bulk import BlockResponseBin
+from agent import transfer
+from agent.blocks import FRAME_TARGET, MILESTONE_BLOCKS, block_length
+from agent.wire.bulk import BlockRequest, BlockResponseBin
 from agent.wire.messages import DEFLATE, AnyMessage
 from reconciler.sync.bandwidth import FREELY, MEASURED_BYTES, SLOW, Bucket, Line, Throttle
 from reconciler.sync.frames import UNSERVED, Frame, Frames, Part
@@ -181,3 +186,64 @@ async def test_a_reader_that_is_called_off_leaves_the_frame_to_the_next() -> Non
             await trio.testing.wait_all_tasks_blocked()
             first.cancel_scope.cancel()
     assert got == [Frame(part, b"x")]
+
+
+def noting(requests: list[BlockRequest]) -> Callable[[MemoryChannel, MemoryChannel], None]:
+    """Has what an agent asks for noted."""
+
+    def note(message: AnyMessage, payload: bytes | None) -> list[tuple[AnyMessage, bytes | None]]:
+        if isinstance(message, BlockRequest):
+            requests.append(message)
+        return [(message, payload)]
+
+    def prepare(primary: MemoryChannel, agent: MemoryChannel) -> None:
+        agent.alter = note
+
+    return prepare
+
+
+async def test_a_frame_is_read_once_however_full_the_windows_of_agents_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How much room a window has depends on how fast an agent writes; what it asks for at once must not."""
+    monkeypatch.setattr(transfer, "WINDOW", 2 * MIB)
+    tree: dict[str, object] = {f"f{number:02}": os.urandom(number * 7919 % 300_000) for number in range(99)}
+    tree["large"] = os.urandom(3 * MIB)
+    source = await TreeSource.build(write_tree(tmp_path / "source", tree))
+    asked: dict[str, list[BlockRequest]] = {name: [] for name in ("a", "b", "c")}
+
+    async def run(name: str, requests: list[BlockRequest]) -> None:
+        host = Host(tmp_path / name)
+        outcome = await synchronise(source, host, prepare=noting(requests))
+        assert outcome.state == "SUCCESS"
+        assert read_tree(host.target) == tree
+
+    with source.frames.in_use(), source.frames.in_use():
+        async with trio.open_nursery() as nursery:
+            for name, requests in asked.items():
+                nursery.start_soon(run, name, requests)
+    assert asked["a"] == asked["b"] == asked["c"]
+    # Each is as full as it can be, and makes one frame.
+    sizes = [sum(block_length(source.entries[o].size, n) for o, n in r.blocks) for r in asked["a"]]
+    assert source.frames.reads == len(sizes)
+    assert all(size + following > FRAME_TARGET for size, following in pairwise(sizes))
+    assert max(sizes) <= FRAME_TARGET
+
+
+async def test_agents_that_began_with_different_blocks_soon_ask_for_the_same(tmp_path: Path) -> None:
+    tree: dict[str, object] = {"a": os.urandom(300_000), "large": os.urandom(20 * MIB)}
+    source = await TreeSource.build(write_tree(tmp_path / "source", tree))
+    hosts = [Host(tmp_path / "empty"), Host(tmp_path / "some")]
+    shutil.copytree(source.directory, hosts[1].target, ignore=shutil.ignore_patterns("large"))
+    asked: list[list[BlockRequest]] = []
+    with source.frames.in_use(), source.frames.in_use():
+        for host in hosts:
+            asked.append([])
+            outcome = await synchronise(source, host, prepare=noting(asked[-1]))
+            assert outcome.state == "SUCCESS"
+            assert read_tree(host.target) == tree
+    blocks = [[request.blocks for request in requests] for requests in asked]
+    assert blocks[0][0] != blocks[1][0]
+    later = [[part for part in parts if part[0][1] >= MILESTONE_BLOCKS] for parts in blocks]
+    assert later[0] == later[1]
+    assert source.frames.reads == len(blocks[0]) + len(blocks[1]) - len(later[0])
