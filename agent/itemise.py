@@ -15,6 +15,7 @@ from agent.failures import TaskFailed, line_of
 from agent.features import times_count
 from agent.fetch import fetch_index
 from agent.index import PERMISSIONS, parent_of
+from agent.kept import WHOLE, Version
 from agent.look import Scope, View
 from agent.planning import Planned, plan
 from agent.reuse import Shelf, Sources, find_sources
@@ -47,7 +48,11 @@ from agent.wire.messages import ITEMISE, NO_TIMES, Entry, RenderedContent, Task
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a task found at its target; where all is `equal`, it needs no index."""
+    """What a task found at its target; where all is `equal`, it needs no index.
+
+    Another version than that it looked at is begun from what is as it was placed: nothing else there counts,
+    and the commands follow in any case.
+    """
 
     task: Task
     view: View
@@ -56,6 +61,7 @@ class Found:
     foreign: int
     after_done: bool
     equal: bool
+    version: Version = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +73,26 @@ class Outlook:
     planned: Planned
     differing: Sequence[RenderedContent]
     after_done: bool
-    shelves: Sequence[Shelf] = ()
+    version: Version
 
 
-async def itemise(
-    found: Found, channel: Channel, rules: AgentRules, root_fd: int | None, shelves: Sequence[Shelf] = ()
-) -> None:
+async def itemise(found: Found, channel: Channel, rules: AgentRules, root_fd: int | None) -> None:
     """Says in bounded batches what would be done, and which guards would stop it.
 
     Raises what taking an index raises.
     """
-    task, view, scope = found.task, found.view, found.scope
+    task, view, scope, version = found.task, found.view, found.scope, found.version
+    if version.anew and task.on_local_edit == "backup":
+        task = msgspec.structs.replace(task, on_local_edit="overwrite")  # they stay where they are
     planned = Planned(Changes(), found.foreign)
-    if not found.equal:
+    if version.anew or not found.equal:
         use = (ITEMISE,) if times_count(task) else (ITEMISE, NO_TIMES)
         index = await fetch_index(channel, task, rules, scope.ignore, reserved=scope.forbidden, features=use)
         names = await trio.to_thread.run_sync(index.names)
-        planned = await plan(task, index.entries, view, scope, root_fd, only_look=True, names=names)
-    outlook = Outlook(task, view, planned, found.differing, found.after_done, shelves)
+        of = task, index.entries, view, scope, root_fd
+        planned = await plan(*of, only_look=True, names=names, anew=version.anew)
+    after_done = found.after_done if version.after_done is None else version.after_done
+    outlook = Outlook(task, view, planned, found.differing, after_done, version)
 
     def work() -> list[Forecast]:
         return list(_batches(task.id, *_forecast(outlook, _guards(outlook, rules, root_fd))))
@@ -110,8 +118,9 @@ def _guards(outlook: Outlook, rules: AgentRules, root_fd: int | None) -> list[Gu
 def _check_room(outlook: Outlook, rules: AgentRules, root_fd: int | None) -> None:
     path, writes = outlook.task.target_path, outlook.planned.changes.writes
     if root_fd is not None:
-        shelves = [Shelf(root_fd, outlook.view.contents()), *outlook.shelves]
-        check_room(root_fd, writes, shelves, sweep=False)
+        shelves = [Shelf(root_fd, outlook.view.contents()), *outlook.version.shelves]
+        copied = _copied(outlook.view) if outlook.version.anew else 0
+        check_room(root_fd, writes, shelves, copied=copied, sweep=False)
         return
     for _ in check_target(path, rules.roots)[1]:
         path = posixpath.dirname(path)
@@ -124,10 +133,15 @@ def _check_room(outlook: Outlook, rules: AgentRules, root_fd: int | None) -> Non
             return
 
 
+def _copied(view: View) -> int:
+    """Bytes of the files with which another version begins."""
+    return sum(size for _, size, _ in view.contents())
+
+
 def _forecast(outlook: Outlook, guards: Sequence[Guard]) -> tuple[list[Item], Sums]:
     changes, view = outlook.planned.changes, outlook.view
     # The target's own descriptor is not needed to know what it holds.
-    sources = find_sources(changes.writes, [Shelf(-1, view.contents()), *outlook.shelves])
+    sources = find_sources(changes.writes, [Shelf(-1, view.contents()), *outlook.version.shelves])
     # These are away before a block of theirs could be read.
     gone_first = {*changes.save_first, *changes.remove_first}
     saved = frozenset(changes.save_first)

@@ -4,10 +4,11 @@ A tree that comes back, or a file of it, is then put together from what is there
 manifest says is believed: blocks are verified before use, like everything taken from this host.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from agent.errors import TrueupError
 from agent.manifest import load, manifest_path
@@ -18,6 +19,24 @@ from agent.versions import Releases, version_path
 MAX_SHELVES = 16
 """Versions that are looked through, the ones that were current last; each costs a descriptor, and its
 manifest is read where something is wanted that no other place has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a task has to know that works in one version of a target and not in the target itself.
+
+    `shelves` are directories besides it, open until the task is done, from which blocks may be taken. Where
+    the task foresees: whether the commands of `after` are done, which the versions have in common; and
+    whether it would not change this one but begin another with what is as it was placed (`anew`).
+    """
+
+    shelves: Sequence[Shelf] = ()
+    after_done: bool | None = None
+    anew: bool = False
+
+
+WHOLE: Final = Version()
+"""A target without versions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,15 @@ class View:
         """Files whose content is known without reading them."""
         return self.files_glanced + max(0, len(self.blocks) - self.files_read)
 
+    def leave_behind(self, keep_edits: bool) -> None:
+        """Forgets what a copy would not have that is made of what is as it was placed."""
+        kept = {path for path, placed in self.ours.items() if keep_edits or not placed.kept}
+        self.found = {path: found for path, found in self.found.items() if path in kept}
+        self.ignored, self.ignored_folders, self.entered = set(), set(), None
+        if not keep_edits:
+            # The path stays, as something else will be there, or nothing; the content is not taken along.
+            self.blocks.update((path, None) for path in self.edited & self.blocks.keys())
+
     def entry_of(self, path: str) -> Entry | None:
         """What stands at `path`, as an index would have it; None for nothing, a FIFO or the like, or a
         file that could not be read without changing."""

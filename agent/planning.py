@@ -40,17 +40,20 @@ async def plan(
     only_look: bool = False,
     names: Mapping[str, Names] = NOBODY,
     now_ns: int | None = None,
+    anew: bool = False,
 ) -> Planned:
     """What has to be done in the target open as `root_fd`; None: it is not there yet.
 
     Raises TaskFailed where a guard forbids it. With `only_look` that comes back instead, beside what would be
     done if those that count (`max_delete`, an empty tree) allowed it, as far as there is such a thing.
     `names`: whose the entries are to be. `now_ns`: the time of what is written where those of the tree mean
-    nothing, if it was given to something already.
+    nothing, if it was given to something already. `anew`: all is done in a copy of what is as it was placed.
     """
     if root_fd is not None:
         wanted = await trio.to_thread.run_sync(by_path, index)
         await look_for(view, root_fd, wanted, scope)
+    if anew:
+        await trio.to_thread.run_sync(view.leave_behind, scope.keep_edits)
     policy = Policy(
         strategy="overlay" if task.strategy == "overlay" else "mirror",
         delete_foreign=scope.delete_foreign,

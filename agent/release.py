@@ -7,6 +7,7 @@ sent; what was changed in the current one is put right in place.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from agent.commands import check_commands, run_after
 from agent.errors import TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, shortened
 from agent.ignore import Ignore
-from agent.kept import shelves_of
+from agent.kept import Version, shelves_of
 from agent.manifest import manifest_path
 from agent.pruning import discard, forget_others
 from agent.reuse import Shelf
@@ -164,30 +165,35 @@ class _Run:
         """What the current version holds; or, where nothing is, what a first one would bring."""
         task, record = self._task, self._record
         current = record.current if self._site is not None and record is not None else ""
-        if task.observe and (current or ITEMISE in task.features):
-            self._found = await self._work_at(current or BUILDING)
+        if task.observe and ITEMISE in task.features:
+            self._found = await self._work_at(current or BUILDING, after=task.after)
+        elif task.observe and current:
+            self._found = await self._work_at(current)
         elif current:
             files = () if task.kept_only else task.rendered
             self._found = await self._work_at(current, observe=True, features=(), rendered=files)
 
     async def _work_at(self, name: str, **changes: object) -> TaskReport:
         """Runs a task for one version, as if that were a target of its own; it may borrow from the others."""
-        task = msgspec.structs.replace(
-            self._task,
-            target_path=version_path(self._task.target_path, name),
-            strategy="mirror",
-            after=(),
-            **changes,
-        )
+        own = {"target_path": version_path(self._task.target_path, name), "strategy": "mirror", "after": ()}
+        task = msgspec.structs.replace(self._task, **{**own, **changes})
         record, shelves = self._record, list[Shelf]()
         with ExitStack() as stack:
             if record is not None and (not task.observe or ITEMISE in task.features):
                 shelves = await trio.to_thread.run_sync(
                     lambda: shelves_of(record, self._inner, self._rules.roots, but=name, close_with=stack)
                 )
+            version = self._version(name, shelves)
             return await run_task(
-                task, self._channel, rules=self._rules, state_dir=self._inner, shelves=shelves
+                task, self._channel, rules=self._rules, state_dir=self._inner, version=version
             )
+
+    def _version(self, name: str, shelves: Sequence[Shelf]) -> Version:
+        """Only the current version of the same tree is put right in place, unless it has to be made first."""
+        current = self._record.named(name) if self._record is not None else None
+        anew = current is not None and current.tree != self._task.tree
+        after_done = not anew and self._after_done()
+        return Version(shelves, after_done, anew)
 
     def _after_done(self) -> bool:
         after, record = self._task.after, self._record

@@ -12,15 +12,17 @@ from agent.staging import staged_bytes, sweep_staging
 
 
 def check_room(
-    fd: int, writes: Sequence[Write], shelves: Sequence[Shelf] = (), *, sweep: bool = True
+    fd: int, writes: Sequence[Write], shelves: Sequence[Shelf] = (), *, copied: int = 0, sweep: bool = True
 ) -> None:
     """Refuses at once what can't fit, rather than fill the disk and fail then; blocks. `shelves` are gone
     through only where room is short: what lies there and can be shared takes none.
 
+    `copied`: bytes of whole files that are copied besides, or shared.
+
     What an earlier task left in staging is not worth a failure: it is swept. Without `sweep` nothing is
     changed, and it counts as free.
     """
-    needed = sum(write.entry.size - zero_bytes(write.entry) for write in writes)
+    needed = copied + sum(write.entry.size - zero_bytes(write.entry) for write in writes)
     free = free_bytes(fd)
     if needed > free:
         if sweep:
@@ -29,7 +31,7 @@ def check_room(
         else:
             free += staged_bytes(fd)
     if needed > free and can_share(fd):
-        needed -= _shared(writes, shelves)
+        needed -= copied + _shared(writes, shelves)
     if needed > free:
         raise TaskFailed(
             "DiskFull",

@@ -18,6 +18,7 @@ from agent.features import owners_of, times_count
 from agent.fetch import fetch_index
 from agent.itemise import Found, itemise
 from agent.keeping import Keeper
+from agent.kept import WHOLE, Version
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, observed_digest, observed_entries
 from agent.manifest import manifest_path
@@ -41,16 +42,15 @@ from agent.writer import Writer
 
 
 async def run_task(
-    task: Task, channel: Channel, *, rules: AgentRules, state_dir: Path, shelves: Sequence[Shelf] = ()
+    task: Task, channel: Channel, *, rules: AgentRules, state_dir: Path, version: Version = WHOLE
 ) -> TaskReport:
     """Does what `task` asks, within `rules`, and reports; the caller sends the report.
 
     Each path holds its old or its new content, whatever happens. All that can go wrong on this host or in
     what the primary sends is a FAILED report, and leaves nothing in staging. Raises TransferFailed once the
-    session is gone; what came is left in staging then, and the next task carries on from there. `shelves`
-    are directories besides the target, open until this returns, from which blocks may be taken.
+    session is gone; what came is left in staging then, and the next task carries on from there.
     """
-    run = _Run(task, channel, rules, state_dir, shelves)
+    run = _Run(task, channel, rules, state_dir, version)
     try:
         return await run.run()
     except TransferFailed:
@@ -70,13 +70,13 @@ async def run_task(
 
 class _Run:
     def __init__(
-        self, task: Task, channel: Channel, rules: AgentRules, state_dir: Path, shelves: Sequence[Shelf]
+        self, task: Task, channel: Channel, rules: AgentRules, state_dir: Path, version: Version
     ) -> None:
         self._task = task
         self._channel = channel
         self._rules = rules
         self._state_dir = state_dir
-        self._shelves = shelves
+        self._version = version
         self._keeper = Keeper(task, manifest_path(state_dir, task.target_path))
         self._durable = task.durability != "none"
         self._itemises = task.observe and ITEMISE in task.features
@@ -267,8 +267,9 @@ class _Run:
     async def _tell_what_would_be_done(self, scope: Scope, differing: Sequence[RenderedContent]) -> None:
         fd = self._target.fd if self._target is not None else None
         equal = self._is_equal() and not self._view.disowned
-        found = Found(self._task, self._view, scope, differing, self._foreign, self._after_done, equal)
-        await itemise(found, self._channel, self._rules, fd, self._shelves)
+        state = self._foreign, self._after_done, equal
+        found = Found(self._task, self._view, scope, differing, *state, self._version)
+        await itemise(found, self._channel, self._rules, fd)
 
     # --- doing it ------------------------------------------------------------------------------
 
@@ -285,7 +286,7 @@ class _Run:
         task = self._task
         target = await self._make_target()
         if self._fetched is None:
-            shelves = Shelf(target.fd, self._view.contents()), *self._shelves
+            shelves = Shelf(target.fd, self._view.contents()), *self._version.shelves
             await trio.to_thread.run_sync(check_room, target.fd, changes.writes, shelves)
         if changes or differing:
             await self._keeper.save(
@@ -303,7 +304,7 @@ class _Run:
             owners = await trio.to_thread.run_sync(scope.owner_ids, self._keeper.names)
             self._writer = self._new_writer(target, owners)
         writer = self._writer
-        given = task, self._channel, self._rules, writer, self._view, self._shelves
+        given = task, self._channel, self._rules, writer, self._view, self._version.shelves
         application = Application(*given, fetched=self._fetched)
         try:
             if changes or differing:

@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from agent.wire.forecast import Item
+from reconciler.control.records import Record
 from reconciler.desired_model import DesiredSync
 from reconciler.errors import TrueupError
 from reconciler.exit_codes import ExitCode
@@ -19,6 +20,7 @@ from reconciler.identity import project_id
 from reconciler.observation import Setback
 from reconciler.prepared import Prepared
 from reconciler.primary import Primary
+from reconciler.returned import rolled_back_to
 from reconciler.status.conditions import Reason, bounded
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
@@ -112,7 +114,7 @@ async def forecast_files(
 ) -> ProjectFiles:
     """Ask the agents of `syncs`, targets of one project. `fleet`: of whoever they are connected to."""
     found: dict[str, TargetFiles] = {}
-    to_ask = [each for each in syncs if each.setback is None]
+    to_ask = [each for each in syncs if each.setback is None and each.returned is None]
     connected = set[str]()
     if fleet is not None:
         connected = await fleet.wait_connected({each.target.node for each in to_ask})
@@ -134,6 +136,8 @@ async def forecast_files(
     for each in syncs:
         if each.setback is not None:
             found[each.id] = _set_back(each, each.setback)
+        elif each.returned is not None:
+            found[each.id] = _rolled_back(each, each.returned)
     return ProjectFiles(
         project=syncs[0].project.id,
         targets=tuple(_bounded(found[id] for id in sorted(found))),
@@ -200,6 +204,12 @@ def _unknown(sync: DesiredSync, reason: str, message: str, *, state: State = "un
 def _set_back(sync: DesiredSync, setback: Setback) -> TargetFiles:
     is_fault = setback.unknown or setback.blocks
     return _unknown(sync, setback.reason, setback.message, state="unknown" if is_fault else "left")
+
+
+def _rolled_back(sync: DesiredSync, record: Record) -> TargetFiles:
+    """The host keeps that release, whose tree nobody else need have any more: nothing of it is sent."""
+    message = f"{rolled_back_to(record)}; nothing is sent there until that is lifted"
+    return _unknown(sync, Reason.ROLLED_BACK, message, state="left")
 
 
 def _told(sync: DesiredSync, told: Itemising, warnings: Sequence[str]) -> TargetFiles:

@@ -38,5 +38,9 @@ def is_returned(resource: DesiredResource) -> bool:
 def reason_of_return(resource: DesiredResource, found: Present) -> str:
     """Why a step is due where one is because of such a decision, or because it was lifted; else empty."""
     if isinstance(resource, DesiredSync) and (record := resource.returned) is not None:
-        return f"rolled back to {record.revision or record.tree[:12]} {told(record)}"
+        return rolled_back_to(record)
     return "the rollback of the node was lifted" if RETURNED in found.inputs.public else ""
+
+
+def rolled_back_to(record: Record) -> str:
+    return f"rolled back to {record.revision or record.tree[:12]} {told(record)}"
