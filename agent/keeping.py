@@ -1,11 +1,13 @@
 """What a task keeps of its target for the next one: the manifest, and beside it what a look has found."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import trio
 
+from agent.errors import TrueupError
 from agent.look import Scope, View, observed_entries
 from agent.manifest import Manifest, Placed, load, save, with_rendered
 from agent.noted import noted, still_says
@@ -13,7 +15,7 @@ from agent.ownership import NOBODY, Names
 from agent.recall import remember, remember_placed
 from agent.record import Recorded, record
 from agent.scan import Found
-from agent.target import Target
+from agent.target import Target, undo_making
 from agent.wire.messages import Entry, Task
 from agent.writer import Writer
 
@@ -32,11 +34,27 @@ class Keeper:
         self.names: Mapping[str, Names] = NOBODY
         self.made = False
         self.made_above: set[str] = set()
+        self._before = False
 
     async def load(self) -> Manifest | None:
         """Raises TaskFailed for one that is no use."""
         self.manifest = await trio.to_thread.run_sync(load, self.path)
+        self._before = self.manifest is not None
         return self.manifest
+
+    async def undo(self, target: Target, roots: Sequence[str]) -> None:
+        """Where nothing has come of the task, takes away what it made for the target, and the record of that.
+
+        What can't be taken away stays, as it did no harm before.
+        """
+
+        def work() -> None:
+            with contextlib.suppress(OSError, TrueupError):
+                if undo_making(target, roots) and not self._before:
+                    self.path.unlink(missing_ok=True)
+
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(work)
 
     async def save(
         self,

@@ -13,11 +13,11 @@ from agent.failures import TaskFailed, shortened
 from agent.ignore import Ignore
 from agent.manifest import load, manifest_path
 from agent.recall import forget
-from agent.removal import remove, remove_made_root
+from agent.removal import remove
 from agent.rules import AgentRules
 from agent.scan import scan
 from agent.site import Site
-from agent.target import check_target, open_target
+from agent.target import check_target, open_target, remove_made_root
 from agent.versions import (
     BUILDING,
     Releases,
@@ -101,7 +101,7 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
                 warnings += await discard(record, version, inner, site, rules)
             await trio.to_thread.run_sync(site.remove_folder)
             if record.made and record.root == target.identity:
-                await trio.to_thread.run_sync(remove_made_root, target, rules)
+                await trio.to_thread.run_sync(remove_made_root, target, rules.roots)
     await trio.to_thread.run_sync(_forget, path, inner)
     return TaskReport(
         task=removal.id, state="SUCCESS", files_deleted=len(record.kept), warnings=shortened(warnings)

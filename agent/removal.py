@@ -5,9 +5,7 @@ that was killed is carried on by the next one.
 """
 
 import contextlib
-import errno
 import os
-import posixpath
 from pathlib import Path
 
 import msgspec
@@ -27,7 +25,7 @@ from agent.recall import forget
 from agent.rules import AgentRules
 from agent.scan import look_at
 from agent.staging import sweep_staging
-from agent.target import Target, check_target, open_target, private_inside
+from agent.target import STAYS, Target, check_target, open_target, private_inside, remove_made_root
 from agent.wire.messages import Removal, TaskReport
 from agent.writer import Writer
 
@@ -162,32 +160,14 @@ class _Removing:
     def _remove_root(self) -> None:
         """The target's own directory, if a task made it and nothing is left in it."""
         if self._manifest.made and self._manifest.root == self._target.identity:
-            remove_made_root(self._target, self._rules)
-
-
-def remove_made_root(target: Target, rules: AgentRules) -> None:
-    """Removes a target's own directory, if nothing is in it and it still has its place; blocks."""
-    _root, names = check_target(target.path, rules.roots)
-    if not names:
-        return
-    above = open_target(posixpath.dirname(target.path), rules.roots, create=False)
-    if above is None:
-        return
-    try:
-        there = os.stat(names[-1], dir_fd=above.fd, follow_symlinks=False)
-        if (there.st_dev, there.st_ino) == target.identity[:2]:
-            _rmdir(above.fd, names[-1])
-    except FileNotFoundError:
-        return
-    finally:
-        above.close()
+            remove_made_root(self._target, self._rules.roots)
 
 
 def _rmdir(above: int, name: str) -> None:
     try:
         os.rmdir(name, dir_fd=above)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT):
+        if error.errno not in STAYS:
             raise
 
 

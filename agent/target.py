@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ LOCK_DEADLINE = 15.0
 
 _LOCK_INTERVAL = 0.05
 
+STAYS = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT)
+"""What `rmdir` says of a directory that has to stay, or is gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -28,6 +32,8 @@ class Target:
     fd: int
     identity: Identity
     """Device, inode and time of birth of the directory, which change when it is replaced."""
+    made: int = 0
+    """How many directories were made for it when it was opened: its own and those right above it."""
 
     async def lock(self, *, shared: bool) -> None:
         """Keeps other tasks off this target for as long as its descriptor is open.
@@ -116,14 +122,16 @@ def open_target(path: str, roots: Sequence[str], *, create: bool) -> Target | No
     except NotADirectoryError as error:
         raise PathRefused(f"the allowed root {root!r} is not a directory") from error
     try:
+        made = 0
         for name in names:
             below = _enter(fd, name, path, create=create)
             if below is None:
                 return None
             os.close(fd)
-            fd = below
+            fd, is_new = below
+            made = made + 1 if is_new else 0
         status = os.fstat(fd)
-        target = Target(path, fd, (status.st_dev, status.st_ino, birth_time(fd)))
+        target = Target(path, fd, (status.st_dev, status.st_ino, birth_time(fd)), made)
         fd = -1
         return target
     finally:
@@ -131,10 +139,12 @@ def open_target(path: str, roots: Sequence[str], *, create: bool) -> Target | No
             os.close(fd)
 
 
-def _enter(fd: int, name: str, path: str, *, create: bool) -> int | None:
+def _enter(fd: int, name: str, path: str, *, create: bool) -> tuple[int, bool] | None:
+    """The directory of that name, and whether it was made for this."""
+    made = False
     while True:
         try:
-            return os.open(name, OPEN_FOLDER, dir_fd=fd)
+            return os.open(name, OPEN_FOLDER, dir_fd=fd), made
         except FileNotFoundError:
             if not create:
                 return None
@@ -147,5 +157,47 @@ def _enter(fd: int, name: str, path: str, *, create: bool) -> int | None:
             raise
         try:
             os.mkdir(name, 0o755, dir_fd=fd)
+            made = True
         except FileExistsError:
             continue
+
+
+def remove_made_root(target: Target, roots: Sequence[str]) -> bool:
+    """Removes a target's own directory, if nothing is in it and it still has its place; blocks. Whether it is
+    gone."""
+    if not check_target(target.path, roots)[1]:
+        return False
+    return _remove_below(target.path, roots, target.identity)
+
+
+def undo_making(target: Target, roots: Sequence[str]) -> bool:
+    """Removes what was made when the target was opened, as far as nothing is in it; blocks. Whether the
+    target's own directory is gone."""
+    if not target.made or not remove_made_root(target, roots):
+        return False
+    path = target.path
+    for _ in range(target.made - 1):
+        path = posixpath.dirname(path)
+        if not _remove_below(path, roots):
+            break
+    return True
+
+
+def _remove_below(path: str, roots: Sequence[str], identity: Identity | None = None) -> bool:
+    above = open_target(posixpath.dirname(path), roots, create=False)
+    if above is None:
+        return False
+    name = posixpath.basename(path)
+    try:
+        if identity is not None:
+            there = os.stat(name, dir_fd=above.fd, follow_symlinks=False)
+            if (there.st_dev, there.st_ino) != identity[:2]:
+                return False
+        os.rmdir(name, dir_fd=above.fd)
+        return True
+    except OSError as error:
+        if error.errno not in STAYS:
+            raise
+        return False
+    finally:
+        above.close()

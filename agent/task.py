@@ -34,7 +34,7 @@ from agent.scan import Found as Scanned
 from agent.scope import check_task, known_entries, scope_of
 from agent.staging import sweep_staging
 from agent.streaming import may_stream, take_streamed
-from agent.target import Target, check_target, open_target
+from agent.target import Target, open_target
 from agent.transfer import Transfer
 from agent.wire.channel import Channel
 from agent.wire.messages import ITEMISE, AfterResult, Entry, RenderedContent, Task, TaskReport
@@ -85,7 +85,7 @@ class _Run:
         self._observed = b""
         self._wanted_owners = owners_of(task)
         self._owners = b""
-        self._unchanged = self._rendered_equal = self._after_done = False
+        self._unchanged = self._rendered_equal = self._after_done = self._undoes = False
         self._root_mtime_ns: int | None = None
         self._local_edits = self._foreign = 0
         self._received = self._reused = self._written = self._deleted = 0
@@ -100,6 +100,8 @@ class _Run:
     async def close(self) -> None:
         await self._close_writer()
         if self._target is not None:
+            if self._undoes:
+                await self._keeper.undo(self._target, self._rules.roots)
             self._target.close()
             self._target = None
 
@@ -151,6 +153,7 @@ class _Run:
             index, changes, self._foreign = planned.index, planned.changes, planned.foreign
             self._local_edits = changes.local_edits
         established = await self._apply(index, changes, differing, scope, equal=equal)
+        self._undoes = False
         await self._run_after()
         if self._left is not None:
             await self._keeper.remember_placed(self._view, scope, *self._left)
@@ -201,9 +204,9 @@ class _Run:
         if self._target is None:
             self._target = await trio.to_thread.run_sync(self._open, True)
             assert self._target is not None
-            # It is never a root itself.
-            self._keeper.made = bool(check_target(self._task.target_path, self._rules.roots)[1])
+            self._keeper.made = self._target.made > 0
             await self._target.lock(shared=self._task.observe)
+            self._undoes = True
         return self._target
 
     def _new_writer(

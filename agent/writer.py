@@ -25,7 +25,7 @@ from agent.changes import Write
 from agent.errors import PathRefused
 from agent.failures import TaskFailed
 from agent.folders import Folders
-from agent.index import PERMISSIONS, directory_entry
+from agent.index import PERMISSIONS, STAGING, directory_entry
 from agent.modes import LEFT_ALONE, change
 from agent.owners import NOBODYS, UNCHANGED, Ids, give
 from agent.scan import Found, look_at, same_thing
@@ -92,14 +92,17 @@ class Writer:
         self.staging_fd = open_staging(self.root_fd)
 
     def close(self) -> None:
-        """Removes staging, unless it is to be kept; never raises, as it runs when something failed."""
+        """Removes staging, unless it is to be kept and something is in it; never raises, as it runs when
+        something failed."""
         for partial in list(self._open):
             self._abandon(partial)
         if self.staging_fd >= 0:
             os.close(self.staging_fd)
             self.staging_fd = -1
             with contextlib.suppress(OSError, PathRefused):
-                if not self.keeps_staging:
+                if self.keeps_staging:
+                    os.rmdir(STAGING, dir_fd=self.root_fd)
+                else:
                     sweep_staging(self.root_fd)
 
     def _stage(self, entry: Entry | None = None) -> tuple[int, str]:

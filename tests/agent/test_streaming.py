@@ -124,7 +124,7 @@ async def test_files_arrive_before_the_last_is_hashed_and_none_is_placed(
 @pytest.mark.parametrize("wrong", ["digest", "content", "path", "order", "bytes"])
 async def test_what_is_wrong_places_nothing(tmp_path: Path, wrong: str) -> None:
     source = write_tree(tmp_path / "source", TREE)
-    host = Host(tmp_path / "host")
+    host = Host(tmp_path / "host", name="above/app")
     growing = await begin(source)
     await growing.run()
 
@@ -146,7 +146,8 @@ async def test_what_is_wrong_places_nothing(tmp_path: Path, wrong: str) -> None:
     assert report.state == "FAILED"
     reasons = {"content": "VerificationFailed", "path": "PathRefused", "order": "PathRefused"}
     assert report.reason == reasons.get(wrong, "ProtocolError")
-    assert list(host.target.iterdir()) == []
+    # Nor is anything there that was not before: no directory, and no record of one.
+    assert list((host.base / "srv").iterdir()) == list(host.state.glob("targets/*")) == []
     host.allow(max_total_size=2**30)
     assert (await synchronise(source, host)).state == "SUCCESS"
     assert read_tree(host.target) == read_tree(source)
