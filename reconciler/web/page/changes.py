@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reconciler.spec.model import Node, Project, SyncRules
+from reconciler.spec.model import Node, Project
 from reconciler.web.page.form_text import labels_of, lines_of
 from reconciler.web.page.node_list import Entry, changed_entries
 from reconciler.web.refusals import RequestRefused
@@ -46,20 +46,27 @@ _FIELDS: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
     ("on_local_edit", "Where a file was edited there", "choice", ("overwrite", "keep", "backup")),
     ("on_unreachable", "Where a node is away", "choice", ("skip", "block")),
     ("durability", "Durability", "choice", ("none", "commit", "paced")),
+    ("compression", "Compression", "choice", ("auto", "on", "off")),
     ("max_parallel_nodes", "Nodes at a time", "number", ()),
     ("max_delete", "At most this share is deleted at once", "text", ()),
     ("delete_foreign", "Delete what others put there", "check", ()),
     ("ignore_permissions", "Leave permissions alone", "check", ()),
+    ("owners", "Whose the files are there", "choice", ("names", "none")),
     ("ignore_defaults", "Leave out .git, runtime and tmp", "check", ()),
     ("ignore_patterns", "Leave out, one pattern a line", "lines", ()),
     ("ignore_file", "File with more patterns", "text", ()),
 )
 
 
-def sync_fields(rules: SyncRules) -> tuple[Field, ...]:
+_OF_DIRECTORIES: Final = frozenset({"owners"})
+"""What a project with a repository may not have."""
+
+
+def sync_fields(project: Project) -> tuple[Field, ...]:
     return tuple(
-        Field(name, label, kind, _shown(name, getattr(rules, name)), choices)
+        Field(name, label, kind, _shown(name, getattr(project.sync, name)), choices)
         for name, label, kind, choices in _FIELDS
+        if project.source is not None or name not in _OF_DIRECTORIES
     )
 
 
@@ -77,7 +84,7 @@ def settings_change(project: Project, entries: Sequence[Entry], form: Form) -> C
     """Only what is another than before, so that defaults stay defaults. `entries`: its nodes, as the file has
     them. Raises RequestRefused."""
     changed: dict[str, Any] = {}
-    for each in sync_fields(project.sync):
+    for each in sync_fields(project):
         given = _clean(each.kind, form.get(each.name, ""))
         if given != each.value:
             changed[each.name] = _meant(each, given)
