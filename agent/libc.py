@@ -1,12 +1,14 @@
-"""Calls of the C library that Python does not offer: `syncfs`, `statx`, what malloc is told, and
-giving up rights."""
+"""Calls of the C library that Python does not offer: `syncfs`, `statx`, why there is no such user, what
+malloc is told, and giving up rights."""
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Final, Literal, NamedTuple
 
 _AT_EMPTY_PATH = 0x1000
 _STATX_BTIME = 0x800
@@ -49,6 +51,52 @@ def birth_time(fd: int) -> int:
         return 0
     seconds, nanoseconds = _BIRTH.unpack_from(buffer.raw, _BIRTH_AT)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+_ACCOUNTS: Final = {
+    ("user", str): "getpwnam_r",
+    ("user", int): "getpwuid_r",
+    ("group", str): "getgrnam_r",
+    ("group", int): "getgrgid_r",
+}
+_ACCOUNT = struct.Struct("@PPI")
+"""What `struct passwd` and `struct group` begin with: name, password, number."""
+_ACCOUNT_SIZE = 256
+_LEAST_ROOM, _MOST_ROOM = 4 * 1024, 64 * 1024 * 1024
+"""For the rest of it; a group may have very many members."""
+
+
+class Account(NamedTuple):
+    name: str
+    number: int
+
+
+def find_account(kind: Literal["user", "group"], key: str | int) -> Account | None:
+    """A user or group, by name or number; None where there is none. Blocks.
+
+    Raises OSError where a service that may know it could not be asked. Of that, too, Python's `pwd` and `grp`
+    say that there is none.
+    """
+    function = _function(_ACCOUNTS[kind, type(key)])
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if isinstance(key, str) and "\0" in key:
+        return None
+    given = ctypes.c_uint(key) if isinstance(key, int) else ctypes.c_char_p(os.fsencode(key))
+    room = _LEAST_ROOM
+    while True:
+        account, rest = ctypes.create_string_buffer(_ACCOUNT_SIZE), ctypes.create_string_buffer(room)
+        found = ctypes.c_void_p()
+        error = function(given, account, rest, ctypes.c_size_t(room), ctypes.byref(found))
+        if error == errno.ERANGE and room < _MOST_ROOM:
+            room *= 4
+        elif error:
+            raise OSError(error, os.strerror(error))
+        elif not found:
+            return None
+        else:
+            name, _, number = _ACCOUNT.unpack_from(account.raw)
+            return Account(os.fsdecode(ctypes.string_at(name)), number)
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3

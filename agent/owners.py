@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
-from agent.accounts import group_id, user_id
+from agent.accounts import Lookups, Unanswered
 from agent.failures import TaskFailed
 from agent.ownership import NameRun, Names
 from agent.scan import Found
@@ -17,6 +17,8 @@ NOBODYS = (UNCHANGED, UNCHANGED)
 
 Ids = tuple[int, int]
 """User and group, as numbers of this host; UNCHANGED for a name that is not used."""
+
+_SERVICES = "see to the services of `passwd` and `group` in /etc/nsswitch.conf; it is tried again"
 
 _CAP_CHOWN = 1 << 0
 _NAMED = 5
@@ -49,7 +51,12 @@ class _Known:
         return known
 
     def _find(self, name: str) -> int | str:
-        found = self._look_up(name)
+        try:
+            found = self._look_up(name)
+        except Unanswered as error:
+            if name in self._allowed:
+                raise TaskFailed("Busy", str(error), hint=_SERVICES) from error
+            found = UNCHANGED  # whatever its number is: it would not be used
         if found is None:
             return f"there is no {self._kind} {name!r} on this host, and the name is not used"
         if name in self._allowed or found == self._own:
@@ -59,7 +66,7 @@ class _Known:
 
 class Owners:
     """What names come to on this host; each is looked up once. All that looks one up blocks, and raises
-    TaskFailed where the host does not answer.
+    TaskFailed where the host does not say whether it has a name that it allows.
 
     An empty name, one that the host's own `owners` does not list and one that does not exist are not used:
     the file stays whose it is, and a new one is the agent's user's. An unknown name never becomes another
@@ -67,13 +74,16 @@ class Owners:
     allowed.
     """
 
-    def __init__(self, allowed: Collection[str], *, may_give: bool | None = None) -> None:
+    def __init__(
+        self, allowed: Collection[str], *, may_give: bool | None = None, lookups: Lookups | None = None
+    ) -> None:
         """`may_give`: whether the agent's user may give files away; None: as the system says."""
         self._may_give = _may_give_files() if may_give is None else may_give
         self._own_user = os.geteuid()
         self._own_groups = {os.getegid(), *os.getgroups()}
-        self._users = _Known("user", "owner", user_id, self._own_user, allowed)
-        self._groups = _Known("group", "group", group_id, os.getegid(), allowed)
+        lookups = Lookups() if lookups is None else lookups
+        self._users = _Known("user", "owner", lookups.user_id, self._own_user, allowed)
+        self._groups = _Known("group", "group", lookups.group_id, os.getegid(), allowed)
         self._ids: dict[Names, Ids] = {}
 
     def found(self, owner: str, group: str) -> tuple[int | str, int | str]:

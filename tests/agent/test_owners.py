@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent import accounts
+from agent import accounts, libc
 from agent.compare import Remembered, compare
 from agent.features import owners_of
+from agent.libc import Account
 from agent.manifest import load, manifest_path
 from agent.owners import UNCHANGED, Owners
 from agent.ownership import gather, owners_digest
@@ -246,12 +247,12 @@ async def test_a_name_that_comes_to_be_known_is_used(
     tree = named(await TreeSource.build(source), "fresh", "")
     await synchronise(tree, host)
     await synchronise(tree, host)
-    real = pwd.getpwnam
+    real = libc.find_account
 
-    def with_fresh(name: str) -> object:
-        return SimpleNamespace(pw_uid=4321) if name == "fresh" else real(name)
+    def with_fresh(kind: Literal["user", "group"], key: str | int) -> Account | None:
+        return Account("fresh", 4321) if key == "fresh" else real(kind, key)
 
-    monkeypatch.setattr(pwd, "getpwnam", with_fresh)
+    monkeypatch.setattr(libc, "find_account", with_fresh)
     assert (await synchronise(tree, host)).state == "SUCCESS"
     assert {uid for uid, _ in owners(host.target).values()} == {4321}
 
@@ -260,18 +261,19 @@ async def test_a_host_that_does_not_answer_holds_nobody_up(
     source: Path, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = threading.Event()
-    real = pwd.getpwnam
+    tree = await TreeSource.build(source, owners=True)
+    real = libc.find_account
 
-    def hang(name: str) -> object:
+    def hang(kind: Literal["user", "group"], key: str | int) -> Account | None:
         answers.wait()
-        return real(name)
+        return real(kind, key)
 
     with monkeypatch.context() as patch:
         patch.setattr(accounts, "LOOKUP_SECONDS", 0.05)
-        patch.setattr(pwd, "getpwnam", hang)
+        patch.setattr(libc, "find_account", hang)
         try:
             for _ in range(10):  # more than may hang at once
-                outcome = await synchronise(source, host, owners=True)
+                outcome = await synchronise(tree, host)
                 assert outcome.state == "FAILED Busy"
                 assert "whether it has the user 'daemon'" in outcome.report.message
         finally:

@@ -1,13 +1,13 @@
 """What is remembered of a directory spares work alone: each look finds what a fresh one does."""
 
+import errno
 import os
-import pwd
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Literal
 
 import msgspec
 import pytest
@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from agent import libc
+from agent.libc import Account
 from agent.scan import found_from
 from reconciler.sync.names import AT_ONCE, LocalNames
 from reconciler.sync.remembered import Remembered, ScanMemory
@@ -58,11 +60,14 @@ def no_scan() -> Iterator[None]:
 def users(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
     """All there are here: whoever runs this is `app`. To be altered."""
     named = {os.geteuid(): "app", 4321: "other"}
+    real = libc.find_account
 
-    def getpwuid(uid: int) -> SimpleNamespace:
-        return SimpleNamespace(pw_name=named[uid])
+    def find(kind: Literal["user", "group"], key: str | int) -> Account | None:
+        if kind == "group" or isinstance(key, str):
+            return real(kind, key)
+        return Account(named[key], key) if key in named else None
 
-    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    monkeypatch.setattr(libc, "find_account", find)
     return named
 
 
@@ -216,6 +221,37 @@ async def test_a_name_that_is_not_found_is_none_that_is_gone(tmp_path: Path, use
     with capture_logs() as logged:
         assert await look(directory.of(""), root, owners=True) is again
     assert len(logged) == 1  # of each time that it goes
+
+
+async def test_a_name_that_nobody_could_say_is_asked_for_again(
+    tmp_path: Path, users: dict[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a start while the name service is down."""
+    root = write_tree(tmp_path / "tree", TREE)
+    directory = Remembered(ahead)
+
+    def down(_kind: str, _key: str | int) -> Account | None:
+        raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(libc, "find_account", down)
+        first = await look(directory.of(""), root, owners=True)
+        assert await look(directory.of(""), root, owners=True) is first
+    nameless, why = first.warnings
+    assert nameless == "an owner or a group has no name here: of 7 entries"
+    assert why.startswith("owners or groups may have names that cannot be looked up, which is tried again: ")
+    assert why.endswith(f"does not say whether it has the user {os.geteuid()}: Connection refused")
+    again = await look(directory.of(""), root, owners=True)
+    assert (owner_of(again, "three"), again.warnings) == ("app", ())
+    # One that turns out to have no name is warned of as such.
+    users.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(libc, "find_account", down)
+        other = Remembered(ahead)
+        assert len((await look(other.of(""), root, owners=True)).warnings) == 2
+    known = await look(other.of(""), root, owners=True)
+    assert known.warnings == (nameless,)
+    assert await look(other.of(""), root, owners=True) is known
 
 
 async def test_a_name_that_comes_to_be_known_is_told(tmp_path: Path, users: dict[int, str]) -> None:
