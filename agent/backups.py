@@ -4,6 +4,7 @@ import datetime
 import errno
 import itertools
 import os
+from collections.abc import Iterable
 
 from agent.folders import Folders
 from agent.index import BACKUP_MARK, MAX_NAME_BYTES
@@ -27,3 +28,11 @@ def save_beside(folders: Folders, path: str) -> str:
             os.rename(name, spare, src_dir_fd=above, dst_dir_fd=above)
         return f"{path.rpartition('/')[0]}/{spare}".lstrip("/")
     raise AssertionError("numbers do not end")
+
+
+def told_of_edits(kept: Iterable[str], backups: Iterable[str]) -> list[str]:
+    """What a report warns of: paths of local edits that stay, and those that they were saved as."""
+    return [
+        *(f"the local edit of {path!r} was kept" for path in sorted(kept)),
+        *(f"a local edit was saved as {path!r}" for path in sorted(backups)),
+    ]

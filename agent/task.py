@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from agent import rendered
 from agent.apply import Application, set_time
+from agent.backups import told_of_edits
 from agent.changes import Changes
 from agent.commands import run_after
 from agent.errors import TransferFailed, TrueupError
@@ -333,7 +334,7 @@ class _Run:
         if self._durable and (changes or differing):
             with quiet(FLUSH_SECONDS):
                 await trio.to_thread.run_sync(sync_file_system, target.fd)
-        self._warn_about(writer, kept)
+        self._warnings += told_of_edits(kept, writer.backups)
         of = recorded.placed, index, task.tree, task.ignore_permissions
         established = await trio.to_thread.run_sync(established_digest, *of)
         after_due = not self._after_done or bool(changes or differing)
@@ -364,10 +365,6 @@ class _Run:
         return rendered.hide(text, self._task.rendered)
 
     # --- reporting -----------------------------------------------------------------------------
-
-    def _warn_about(self, writer: Writer, kept: Iterable[str]) -> None:
-        self._warnings += [f"the local edit of {path!r} was kept" for path in sorted(kept)]
-        self._warnings += [f"a local edit was saved as {path!r}" for path in sorted(writer.backups)]
 
     def failed(self, error: Exception) -> TaskReport:
         return self._report("FAILED", reason=code_of(error), message=self._hide(line_of(error)))
