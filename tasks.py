@@ -269,9 +269,11 @@ def serve(context: Context) -> None:
 
 
 @task
-def get(context: Context, resource: str = "", watch: bool = False, output: str = "table") -> None:
+def get(
+    context: Context, resource: str = "", watch: bool = False, progress: bool = False, output: str = "table"
+) -> None:
     """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
-    options = ["--watch"] if watch else []
+    options = [*(["--watch"] if watch else []), *(["--progress"] if progress else [])]
     trueup(context, "get", "--output", output, *options, *([resource] if resource else []))
 
 

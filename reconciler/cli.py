@@ -164,16 +164,20 @@ def serve(settings: Any) -> None:
 @with_settings
 @click.argument("resource", required=False)
 @click.option("-w", "--watch", is_flag=True, help="Go on with each row that changes.")
+@click.option("--progress", is_flag=True, help="With -w: how far tasks are, where no terminal shows it, too.")
 @output_option
-def get(settings: Any, resource: str | None, watch: bool, output: str) -> None:
+def get(settings: Any, resource: str | None, watch: bool, progress: bool, output: str) -> None:
     """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
     from reconciler.console import print_status
     from reconciler.primary import open_repositories, read_status
     from reconciler.watch_status import watch_status
 
+    if progress and not watch:
+        raise click.UsageError("--progress goes with -w")
+
     async def run() -> None:
         if watch:
-            await watch_status(settings, resource, output)
+            await watch_status(settings, resource, output, progress=progress)
         print_status(await read_status(settings, open_repositories(settings)), resource, output)
 
     run_async(run)

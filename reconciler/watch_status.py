@@ -1,10 +1,10 @@
 """`trueup get -w`: the status files, then each row that changes, as soon as git has it.
 
 What is shown is read from git, by whoever may read it there, with its signature checked. A running primary
-only says when to look; without one, git is asked now and then.
+only says when to look, and how far its tasks are; without one, git is asked now and then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -20,6 +20,7 @@ from reconciler.selecting import Selection, known_selection
 from reconciler.sent_events import SentEvent
 from reconciler.settings import Settings
 from reconciler.status.documents import Recorded
+from reconciler.watch_progress import Shown, watch_progress
 
 EVERY: Final = 10.0
 """Seconds between two looks at git where no primary says when."""
@@ -28,19 +29,25 @@ PATH: Final = "/api/status"
 
 
 async def watch_status(
-    settings: Settings, resource: str | None, output: str, *, every: float = EVERY
+    settings: Settings, resource: str | None, output: str, *, progress: bool = False, every: float = EVERY
 ) -> NoReturn:
-    """Goes on until it is interrupted. Raises what the first look raises; later ones are done again."""
+    """Goes on until it is interrupted. Raises what the first look raises; later ones are done again.
+
+    On a terminal, and with `progress` elsewhere too, how far tasks are is shown as well.
+    """
     wanted = known_selection(resource) if resource is not None else None
     repositories = open_repositories(settings)
     branch, mirror = open_status(settings, repositories), repositories.mirror(settings.require_status_repo())
     await mirror.refresh()
-    rows = Rows(wanted, output)
+    shown = Shown(wanted, output, progress)
+    rows = Rows(wanted, output, shown.bars.clear)
     if not rows.show(await branch.read()):
         say(f"no status of {resource} yet" if resource is not None else "no status yet")
     bell = Bell()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_listen, settings, bell, every)
+        if shown.is_wanted:
+            nursery.start_soon(watch_progress, settings, shown)
         troubled = False
         while True:
             await bell.wait(every)
@@ -91,8 +98,12 @@ async def _listen(settings: Settings, bell: Bell, every: float) -> None:
 class Rows:
     """What was shown of each resource; what is as it was is not shown again."""
 
-    def __init__(self, wanted: Selection | None, output: str) -> None:
+    def __init__(
+        self, wanted: Selection | None, output: str, before: Callable[[], None] = lambda: None
+    ) -> None:
+        """`before`: called when something is about to be printed."""
         self._wanted = wanted
+        self._before = before
         self._is_table = output == "table"
         self._printed = Printed(output, *STATUS_COLUMNS)
         self._shown: Mapping[str, Any] = {}
@@ -107,6 +118,8 @@ class Rows:
         changed = [row for id, row in now.items() if self._shown.get(id) != row]
         changed += [self._gone(id) for id in self._shown if id not in now]
         self._shown = now
+        if changed:
+            self._before()
         self._printed.add(changed, tuple, lambda document: document)
         return bool(now)
 
