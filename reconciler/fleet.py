@@ -35,8 +35,7 @@ from reconciler.sync.hub import AgentTooOld, AgentUnreachable, Hub
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.streamed import Attempts
-from reconciler.sync.telling import with_owners
-from reconciler.sync_task import sync_task, told_of_owners
+from reconciler.sync_task import look_task, sync_task, told_of_owners
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -129,6 +128,9 @@ class Fleet:
         )
         return await self._hub.wait_connected(wanted, self._patience - soon)
 
+    def connected(self) -> frozenset[str]:
+        return self._hub.connected()
+
     def knows(self, node: str) -> bool:
         return self._hub.knows(node)
 
@@ -149,7 +151,7 @@ class Fleet:
         )
 
     async def look(self, sync: DesiredSync, tree: bytes, owners: bytes = b"") -> TaskReport:
-        task = with_owners(sync_task(uuid.uuid4().hex, sync, tree, observe=True), owners)
+        task = look_task(uuid.uuid4().hex, sync, tree, owners)
         return await self._ask(sync.target.node, task, unnamed=Reason.OBSERVATION_FAILED)
 
     async def itemise(self, sync: DesiredSync, source: TreeSource) -> Itemising:

@@ -201,7 +201,7 @@ class Inbox:
         assert primary.spec is not None
         names = sources_in(event, primary.spec.secret_sources.values())
         for name in names:
-            primary.secret_store(primary.spec).clear_cache(name)
+            primary.forget_secrets(primary.spec, name)
         log.info(
             "Infisical says that secrets changed",
             project=event.project,

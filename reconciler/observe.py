@@ -71,6 +71,14 @@ class Observed:
     connected: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What was left at a sync target: a tree, and the digest of its owners; empty where they do not count."""
+
+    tree: bytes
+    owners: bytes
+
+
 def recorded_observation(status: Applied | None, *, interrupted: bool) -> Observation:
     """What a status file says. Absent means: never brought about, or nobody knows how far."""
     if status is None:
@@ -198,17 +206,27 @@ async def _ask(
 ) -> Observation:
     if sync.target.node not in connected:
         return agents.why_not_connected(sync.target.node)
+    placed = placed_at(sync, known, status)
+    if not isinstance(placed, Placed):
+        return placed
+    assert isinstance(known, Present)
+    assert status is not None
+    try:
+        report = await agents.look(sync, placed.tree, placed.owners)
+    except TrueupError as error:
+        return Unknown(error.reason, str(error))
+    return replace(known, drift=_drift(report, status, rendered_comparable=not _serves_other(sync, known)))
+
+
+def placed_at(sync: DesiredSync, known: Observation, status: SyncStatus | None) -> Placed | Observation:
+    """What its agent is to compare a target with, or what is known of it where there is nothing to ask."""
     if not isinstance(known, Present) or status is None:
         return known  # nothing was placed there yet; the sync itself will look
     try:
         tree = bytes.fromhex(status.tree_digest)
     except ValueError:
         return Absent("its record does not say what was placed")
-    try:
-        report = await agents.look(sync, tree, _placed_owners(sync, known))
-    except TrueupError as error:
-        return Unknown(error.reason, str(error))
-    return replace(known, drift=_drift(report, status, rendered_comparable=not _serves_other(sync, known)))
+    return Placed(tree, _placed_owners(sync, known))
 
 
 def _placed_owners(sync: DesiredSync, known: Present) -> bytes:

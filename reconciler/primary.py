@@ -12,10 +12,12 @@ from typing import NoReturn
 import msgspec
 import trio
 
+from reconciler.background import background
 from reconciler.bulletin import Bulletin
 from reconciler.control.branch import ControlBranch
 from reconciler.deploy.context import RunContext, sweep_homes
 from reconciler.directories import Directories
+from reconciler.early_looks import AskedLast
 from reconciler.enrolling import enrol, enrolled
 from reconciler.errors import JournalUnavailable, SettingsError
 from reconciler.fleet import Fleet
@@ -139,6 +141,8 @@ class Primary:
     """What the last pass found."""
     looked: Looked | None = None
     """What it found besides; None: there was none yet."""
+    asked_last: AskedLast = field(default_factory=AskedLast)
+    """What it asked agents."""
     leadership: Leadership | None = None
     """None where nothing is changed: then no lease is needed."""
     hub: Hub | None = None
@@ -190,6 +194,11 @@ class Primary:
     def clear_secret_cache(self) -> int:
         """Forget all that was fetched, on disk too, of earlier specs as well; says how many there were."""
         return self._secret_cache.clear(None)
+
+    def forget_secrets(self, spec: Spec, source: str | None = None) -> int:
+        """Forget what was fetched from a source, or from all, and what of it agents were shown."""
+        self.asked_last.forget()
+        return self.secret_store(spec).clear_cache(source)
 
     def read_files_again(self) -> None:
         """At the next use, all that sources of secrets read from files of this machine."""
@@ -344,7 +353,7 @@ async def open_primary(
             path = settings.state_dir / JOURNAL_FILE
             journal = resources.enter_context(await trio.to_thread.run_sync(Journal, path))
         status_mirror = repositories.mirror(settings.require_status_repo())
-        async with _background() as nursery:
+        async with background() as nursery:
             primary = Primary(
                 settings=settings,
                 key=key,
@@ -377,19 +386,6 @@ async def open_primary(
                     await primary.leadership.release()
                 if primary.hub is not None:
                     await primary.hub.take_leave()
-
-
-@asynccontextmanager
-async def _background() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose tasks end with the block; an error of the block comes as itself, in no group."""
-    try:
-        async with trio.open_nursery() as nursery:
-            yield nursery
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        raise group.exceptions[0] from group.exceptions[0].__cause__
 
 
 async def _keep_open(hub: Hub, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -20,6 +20,7 @@ from reconciler.deploy.looking import looking
 from reconciler.deploy.removal import removable
 from reconciler.desired import make_desired
 from reconciler.directories import PATIENCE, DirectoryLook, record_changes
+from reconciler.early_looks import EarlyLooks, early_looks
 from reconciler.environment_status import returned_to
 from reconciler.errors import Problem
 from reconciler.gather import gather_facts, releases_of
@@ -31,7 +32,7 @@ from reconciler.looked import Looked
 from reconciler.named import check_named
 from reconciler.notes import notes_of_pass
 from reconciler.notifications.announcing import Announcement
-from reconciler.observe import as_recorded, observe
+from reconciler.observe import Agents, as_recorded, observe
 from reconciler.ongoing import Ongoing
 from reconciler.overtaken import LEFT_OUT, OVERTAKEN, overtaken, without
 from reconciler.overtaken import left_out as left_out_of
@@ -134,16 +135,19 @@ async def _one_pass(
     on_change: OnChange,
     ongoing: Ongoing | None,
 ) -> Pass:
-    look = partial(
-        prepare,
-        primary,
-        patience=patience,
-        request=request,
-        forced=forced,
-        adopted=adopted,
-        force_prune=force_prune,
-        ongoing=ongoing,
-    )
+    async def look() -> Prepared:
+        async with early_looks(primary.asked_last) as early:
+            return await prepare(
+                primary,
+                patience=patience,
+                request=request,
+                forced=forced,
+                adopted=adopted,
+                force_prune=force_prune,
+                ongoing=ongoing,
+                early=early,
+            )
+
     prepared = await look()
     leadership = primary.leadership
     assert leadership is not None  # a pass is made by who has the state directory to itself
@@ -233,11 +237,13 @@ async def prepare(
     adopted: Collection[str] = (),
     force_prune: bool = False,
     ongoing: Ongoing | None = None,
+    early: EarlyLooks | None = None,
     offline: bool = False,
 ) -> Prepared:
     """Look at everything and plan; nothing is changed. The plan is what of it the request concerns.
 
     Without `patience` agents are not asked: what was recorded of their hosts is taken for what is there.
+    With `early` they are asked at the beginning what they were asked last time.
     `offline`: nobody but agents is asked anything: no repository, no secret source and no other system.
     """
     carried = ongoing.carried() if ongoing is not None else Carried()
@@ -264,7 +270,15 @@ async def prepare(
     primary.spec = spec.spec
     gone = overtaken((*replayed, *interrupted), published, spec.spec.moved, run=primary.journal.run)
     replayed, interrupted = without(replayed, gone), without(interrupted, gone)
-    recorded, _ = known_at_start(published, replayed, interrupted, spec.spec.moved)
+    recorded, untold = known_at_start(published, replayed, interrupted, spec.spec.moved)
+    # hosts: what they answer is needed once it is known what is wanted there
+    fleet = None
+    if patience is not None:
+        fleet = await primary.fleet(spec.spec, patience=patience)
+    agents: Agents | None = fleet
+    if fleet is not None and early is not None:
+        acted_on = {*carried.under_way, *left_anywhere(untold)}
+        agents = early.begin(fleet, recorded, spec_commit=spec.commit, acted_on=acted_on)
     holds = active_holds(recorded, spec.spec, spec.is_frozen)
     # releases
     known = recorded.summary or Summary(id=SUMMARY_ID)
@@ -306,13 +320,10 @@ async def prepare(
     if ongoing is not None:
         ongoing.call_off(outdated(carried, desired, spec.is_frozen))
     # observe
-    fleet = None
-    if patience is not None:
-        fleet = await primary.fleet(spec.spec, patience=patience)
     observed = await observe(
         desired,
         recorded,
-        fleet,
+        agents,
         secret_targets=primary.secret_targets(spec.spec),
         secret_exports=primary.secret_exports(spec.spec),
         interrupted=left_anywhere(untold),

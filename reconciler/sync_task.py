@@ -5,6 +5,7 @@ import msgspec
 from agent.wire.messages import PROGRESS, Task, TaskReport
 from reconciler.desired import DesiredSync
 from reconciler.status.conditions import bounded
+from reconciler.sync.telling import with_owners
 
 
 def sync_task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool) -> Task:
@@ -32,6 +33,11 @@ def sync_task(id: str, sync: DesiredSync, tree: bytes, *, observe: bool) -> Task
         revision=bounded(str(sync.revision or ""), 255),
         kept_only=sync.returned is not None,
     )
+
+
+def look_task(id: str, sync: DesiredSync, tree: bytes, owners: bytes) -> Task:
+    """Tells how the target is, where `tree` was placed, with owners of that digest unless it is empty."""
+    return with_owners(sync_task(id, sync, tree, observe=True), owners)
 
 
 def told_of_owners(report: TaskReport, task: Task, node: str) -> TaskReport:

@@ -107,10 +107,10 @@ class _Secrets:
 
     async def clear_cache(self, call: Call[Which, Nothing]) -> Done | Response:
         """Forget what was fetched from all sources, or from the one that `source` names."""
-        name, spec, store = call.query.source, spec_of(self._runner), self._store()
+        name, spec = call.query.source, spec_of(self._runner)
         if name is not None and name not in spec.secret_sources:
             return refused(404, f"Secret {name} not found")
-        store.clear_cache(name)
+        self._runner.primary.forget_secrets(spec, name)
         self._runner.ask("the cache of secrets was cleared", resources=[f"secrets/{name}"] if name else [])
         cleared = f"Cache of secret {name} cleared" if name else "All secrets cache cleared"
         return Done(success=True, message=cleared)
