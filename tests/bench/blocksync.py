@@ -65,7 +65,7 @@ class BlockSync:
         """The agent sees by itself that a target is another directory than before."""
 
     def copy(self, source: Path, target: Path) -> Copied:
-        """Look at the source, then one task over the standing session."""
+        """Look at the source, and at a target that was copied to before; then one task, if either differs."""
         first = target in self._new
         self._new.discard(target)
         order = {"source": str(source), "target": str(target), "first": first}
