@@ -83,10 +83,9 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
     path = record_path(state_dir, removal.target_path)
     check_target(removal.target_path, rules.roots)
     warnings: list[str] = []
-    record = await trio.to_thread.run_sync(load_releases, path)
-    if record is None or record.project != removal.project:
-        warnings.append(f"{removal.target_path!r} is of another project by now: nothing was removed")
-        return TaskReport(task=removal.id, state="SUCCESS", warnings=tuple(warnings))
+    record = await trio.to_thread.run_sync(_recorded, removal, path)
+    if record is None:
+        return _of_another(removal)
     target = await trio.to_thread.run_sync(
         lambda: open_target(removal.target_path, rules.roots, create=False)
     )
@@ -94,6 +93,10 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
     if target is not None:
         with Site(target) as site:
             await target.lock(shared=False)
+            # Whoever had the lock may have placed something else there, for another project too.
+            record = await trio.to_thread.run_sync(_recorded, removal, path)
+            if record is None:
+                return _of_another(removal)
             record = settle(record, await trio.to_thread.run_sync(site.versions), record.current)
             await trio.to_thread.run_sync(site.sweep)
             await trio.to_thread.run_sync(_unlink, site, record)
@@ -106,6 +109,17 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
     return TaskReport(
         task=removal.id, state="SUCCESS", files_deleted=len(record.kept), warnings=shortened(warnings)
     )
+
+
+def _recorded(removal: Removal, path: Path) -> Releases | None:
+    """What the project has there by the record, if anything; blocks."""
+    record = load_releases(path)
+    return record if record is not None and record.project == removal.project else None
+
+
+def _of_another(removal: Removal) -> TaskReport:
+    warning = f"{removal.target_path!r} is of another project by now: nothing was removed"
+    return TaskReport(task=removal.id, state="SUCCESS", warnings=(warning,))
 
 
 def _unlink(site: Site, record: Releases) -> None:

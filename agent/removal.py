@@ -40,20 +40,33 @@ async def remove(removal: Removal, *, rules: AgentRules, state_dir: Path) -> Tas
     check_target(path, rules.roots)
     private = await trio.to_thread.run_sync(private_inside, path, rules.roots, rules.private)
     record = manifest_path(state_dir, path)
-    manifest = await trio.to_thread.run_sync(load, record)
-    if manifest is None:
-        return _report(removal, [f"there is no record of anything placed in {path!r}: nothing was removed"])
-    if manifest.project != removal.project:
-        return _report(removal, [f"{path!r} is of another project by now: nothing was removed"])
+    found = await trio.to_thread.run_sync(_recorded, removal, record)
+    if isinstance(found, TaskReport):
+        return found
     target = await trio.to_thread.run_sync(lambda: open_target(path, rules.roots, create=False))
     if target is None:
         await trio.to_thread.run_sync(_forget, record)
         return _report(removal, [])
     try:
         await target.lock(shared=False)
-        return await _Removing(removal, rules, state_dir, target, manifest, private).run()
+        # Whoever had the lock may have placed something else there, for another project too.
+        found = await trio.to_thread.run_sync(_recorded, removal, record)
+        if isinstance(found, TaskReport):
+            return found
+        return await _Removing(removal, rules, state_dir, target, found, private).run()
     finally:
         target.close()
+
+
+def _recorded(removal: Removal, record: Path) -> Manifest | TaskReport:
+    """What is to be removed, or what to report as there is nothing; blocks."""
+    path = removal.target_path
+    manifest = load(record)
+    if manifest is None:
+        return _report(removal, [f"there is no record of anything placed in {path!r}: nothing was removed"])
+    if manifest.project != removal.project:
+        return _report(removal, [f"{path!r} is of another project by now: nothing was removed"])
+    return manifest
 
 
 class _Removing:

@@ -1,5 +1,7 @@
 """Removing a target: what was placed goes, what others put there stays, whatever came in between."""
 
+import fcntl
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -7,6 +9,8 @@ import pytest
 import trio
 
 from agent.manifest import load, manifest_path, save
+from agent.target import open_target
+from agent.versions import load_releases, record_path, save_releases
 from agent.wire.messages import Removal, RenderedContent, TaskReport
 from agent.work import run_work
 from tests.agent.syncing import Host, read_tree, synchronise, write_tree
@@ -133,6 +137,50 @@ async def test_a_target_that_another_project_has_is_left_alone(source: Path, hos
     assert "another project" in report.warnings[0]
     assert read_tree(host.target) == before
     assert record(host).exists()
+
+
+@pytest.mark.parametrize("strategy", ["mirror", "release"])
+async def test_what_counts_is_recorded_once_the_target_is_free(
+    source: Path, host: Host, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    """Whoever was at work there before, a process of its own perhaps, has placed it for another project."""
+    await synchronise(source, host, strategy=strategy)
+    before = read_tree(host.target)
+    waits = trio.Event()
+
+    def lock(fd: int, how: int, locking: Callable[[int, int], None] = fcntl.flock) -> None:
+        try:
+            locking(fd, how)
+        except BlockingIOError:
+            waits.set()
+            raise
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    folder = open_target(str(host.target), host.rules.roots, create=False)
+    assert folder is not None
+    await folder.lock(shared=False)
+    reports: list[TaskReport] = []
+
+    async def remove_it() -> None:
+        reports.append(await remove(host))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(remove_it)
+        await waits.wait()
+        if strategy == "mirror":
+            manifest = load(record(host))
+            assert manifest is not None
+            save(record(host), msgspec.structs.replace(manifest, project="other"), durable=False)
+        else:
+            path = record_path(host.state, str(host.target))
+            releases = load_releases(path)
+            assert releases is not None
+            save_releases(path, msgspec.structs.replace(releases, project="other"), durable=False)
+        folder.close()
+    [report] = reports
+    assert (report.state, report.files_deleted) == ("SUCCESS", 0)
+    assert "another project" in report.warnings[0]
+    assert read_tree(host.target) == before
 
 
 async def test_a_target_inside_another_stays(source: Path, host: Host, tmp_path: Path) -> None:
