@@ -5,7 +5,7 @@ the environment `.venv` next to this file from a lock file and works in there. `
 lists the verbs.
 
 `invoke VERB`, inside that environment or any other with trueup's extra `reconciler`, offers trueup's own
-verbs as tasks; `invoke --list` shows them.
+verbs as tasks, and `bench`; `invoke --list` shows them.
 """
 
 from __future__ import annotations
@@ -281,6 +281,21 @@ def get(
 def demo_task(context: Context) -> None:
     """Run two passes over a small project on this machine alone."""
     trueup(context, "demo")
+
+
+@task(name="bench", iterable=["only"])
+def bench_task(
+    context: Context,  # noqa: ARG001 - invoke hands it to every task
+    only: list[str],
+    quick: bool = False,
+    write: bool = False,
+    runs: int = 0,
+    directory: str = "",
+) -> None:
+    """Measure against rsync and Syncthing, in a checkout; `python3 tasks.py bench --help` has all options."""
+    options = [*(["--quick"] if quick else []), *(["--write"] if write else [])]
+    options += [*([f"--runs={runs}"] if runs else []), *([f"--directory={directory}"] if directory else [])]
+    bench([*options, *(["--only", *only] if only else [])])
 
 
 @task

@@ -41,13 +41,20 @@ def test_an_unknown_verb_is_answered_with_the_known_ones() -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_invoke_has_trueups_verbs() -> None:
+def test_invoke_has_trueups_verbs_and_the_benchmark() -> None:
     result = run(sys.executable, "-m", "invoke", "--list", "--list-format=flat")
     assert result.returncode == 0, result.stderr
     listed = {
         line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ") and line[2] != " "
     }
-    assert listed == set(verbs(cli.commands))
+    assert listed == {*verbs(cli.commands), "bench"}
+
+
+def test_invoke_hands_on_what_the_benchmark_is_asked_for() -> None:
+    result = run(sys.executable, "-m", "invoke", "bench", "--quick", "--only=small", "--only=nothing-such")
+    assert result.returncode == 2
+    assert "invalid choice: 'nothing-such'" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_an_exit_code_comes_through_invoke() -> None:
