@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def main(folder: Path, aside: Path, outside: Path) -> None:
             if not os.path.lexists(aside):
                 aside.symlink_to(outside)
             os.sched_yield()
+            continue
+        if not aside.is_symlink() and not folder.is_symlink():
+            # Whoever was led to a link put a directory in its place: two directories are no attack.
+            shutil.rmtree(aside, ignore_errors=True)
+            if not os.path.lexists(aside):
+                aside.symlink_to(outside)
             continue
         swaps += 1
     if folder.is_symlink():
