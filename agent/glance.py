@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
+from typing import TypeVar
 
 import msgspec
 
@@ -31,6 +32,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[bytes, list[tuple[int, ...]]]).decode
 
 Row = tuple[int, ...]
+
+Gathered = TypeVar("Gathered")
 
 Rows = Mapping[str, bytes]
 """What `lstat` shows of all that is in each directory, the root of the tree being the directory ""."""
@@ -60,48 +63,64 @@ def rows_of(
 
     None where a later change might not show, or where there are too many extras or some elsewhere.
     """
+    return _rows(found, folders, extras, read_at, dict, owned=owned)
+
+
+def _rows(
+    found: Mapping[str, Found],
+    folders: Iterable[str],
+    extras: Mapping[str, bool],
+    read_at: int,
+    gather: Callable[[Iterator[tuple[str, bytes]]], Gathered],
+    *,
+    owned: bool = False,
+) -> Gathered | None:
     if len(extras) > MAX_EXTRAS:
         return None
-    inside: dict[str, list[tuple[str, Row]]] = {folder: [] for folder in sorted({"", *folders})}
+    inside: dict[str, list[str]] = {folder: [] for folder in sorted({"", *folders})}
     for path, there in found.items():
         if path in extras:
             continue
         if there.kind not in _KINDS or not settled(there, read_at):
             return None
-        row: Row = (
-            there.mode | _KINDS[there.kind],
-            there.size,
-            there.dev,
-            there.ino,
-            there.mtime_ns,
-            there.ctime_ns,
-        )
-        if owned:
-            row = (*row, there.uid, there.gid, there.nlink)
-        above, _, name = path.rpartition("/")
-        inside[above].append((name, row))
-    for path, is_dir in extras.items():
+        inside[parent_of(path)].append(path)
+    for path in extras:
         if parent_of(path) not in inside:
             return None
-        inside[parent_of(path)].append((path.rpartition("/")[2], (int(is_dir),)))
-    rows: dict[str, bytes] = {}
-    for folder, items in inside.items():
-        items.sort()
-        rows[folder] = _encoded(folder, [name for name, _ in items], [row for _, row in items])
-    return rows
+        inside[parent_of(path)].append(path)
+
+    def row(path: str) -> Row:
+        if path in extras:
+            return (int(extras[path]),)
+        there = found[path]
+        mode = there.mode | _KINDS[there.kind]
+        seen = mode, there.size, there.dev, there.ino, there.mtime_ns, there.ctime_ns
+        return (*seen, there.uid, there.gid, there.nlink) if owned else seen
+
+    def rows() -> Iterator[tuple[str, bytes]]:
+        # One directory after the other: the rows of all would take more than what was found.
+        for folder, paths in inside.items():
+            paths.sort()  # all have the same directory above, so this is the order of their names
+            names = [path.rpartition("/")[2] for path in paths]
+            yield folder, _encoded(folder, names, [row(path) for path in paths])
+
+    return gather(rows())
 
 
 def glance_of(
     found: Mapping[str, Found], folders: Iterable[str], extras: Mapping[str, bool], read_at: int
 ) -> Glance | None:
     """As `rows_of`, in a digest."""
-    rows = rows_of(found, folders, extras, read_at)
-    if rows is None:
-        return None
-    digest = hashlib.sha256()
-    for each in rows.values():
-        digest.update(each)
-    return Glance(tuple(rows), tuple(sorted(extras.items())), digest.digest())
+
+    def glance(rows: Iterable[tuple[str, bytes]]) -> Glance:
+        digest = hashlib.sha256()
+        looked_at: list[str] = []
+        for folder, each in rows:
+            looked_at.append(folder)
+            digest.update(each)
+        return Glance(tuple(looked_at), tuple(sorted(extras.items())), digest.digest())
+
+    return _rows(found, folders, extras, read_at, glance)
 
 
 def still(root_fd: int, glance: Glance) -> bool:

@@ -102,6 +102,7 @@ class Keeper:
         self, view: View, scope: Scope, recorded: Recorded, gone: Mapping[str, Found | None]
     ) -> None:
         """The same for what a task has left of what it saw."""
+        view.ours = {}  # what was ours before is the larger part of what is held by now
         if self.manifest is not None:
             rendered = [file.path for file in self._task.rendered]
             known = self.path, self.manifest, scope, view

@@ -29,6 +29,10 @@ class Planned:
     disowned: Mapping[str, bool] = field(default_factory=dict)
     """What has another owner than it should; see `diff`."""
 
+    @property
+    def parts(self) -> tuple[Sequence[Entry], Changes, int]:
+        return self.index, self.changes, self.foreign
+
 
 async def plan(
     task: Task,

@@ -83,9 +83,8 @@ class _Run:
         self._itemises = task.observe and ITEMISE in task.features
         self._target: Target | None = None
         self._view = View()
-        self._observed = b""
+        self._observed = self._owners = b""
         self._wanted_owners = owners_of(task)
-        self._owners = b""
         self._unchanged = self._rendered_equal = self._after_done = self._undoes = False
         self._root_mtime_ns: int | None = None
         self._local_edits = self._foreign = 0
@@ -104,7 +103,6 @@ class _Run:
             if self._undoes:
                 await self._keeper.undo(self._target, self._rules.roots)
             self._target.close()
-            self._target = None
 
     async def _close_writer(self) -> None:
         if self._writer is not None:
@@ -149,12 +147,13 @@ class _Run:
             index = await self._fetch_index(scope)
         if not equal or self._view.disowned:
             fd = self._target.fd if self._target is not None else None
-            of = self._task, index, self._view, scope, fd
-            planned = await plan(*of, names=self._keeper.names, now_ns=self._now_ns)
-            index, changes, self._foreign = planned.index, planned.changes, planned.foreign
+            names, now_ns = self._keeper.names, self._now_ns
+            planned = plan(self._task, index, self._view, scope, fd, names=names, now_ns=now_ns)
+            index, changes, self._foreign = (await planned).parts
             self._local_edits = changes.local_edits
         established = await self._apply(index, changes, differing, scope, equal=equal)
-        self._undoes = False
+        self._undoes, self._fetched = False, None
+        del index, changes  # of a large tree they are large
         await self._run_after()
         if self._left is not None:
             await self._keeper.remember_placed(self._view, scope, *self._left)

@@ -5,6 +5,7 @@ and worker threads verify and write them. Blocks of which an earlier version of 
 take a way of their own (`agent.refine`). So memory is bounded by the window, whatever the tree.
 """
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar, TypeVarTuple
@@ -97,7 +98,9 @@ class Transfer:
         self._small_limiter = trio.CapacityLimiter(1)
         self._filler = Filler(writer, self._writes, sources, self._partials)
         self._refines = PIECES in features and bool(sources.olds)
-        self._refiner = Refiner(self, task, self._writes, self._filler, writer.root_fd, self._limiter)
+        # Weakly: in a cycle, all that a large tree took would stay until garbage is collected some day.
+        me = weakref.proxy(self)
+        self._refiner = Refiner(me, task, self._writes, self._filler, writer.root_fd, self._limiter)
         self.bytes_received = self.blocks_requested = 0
 
     async def run(self) -> None:
