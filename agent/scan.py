@@ -73,6 +73,16 @@ class Found(msgspec.Struct, frozen=True, gc=False):
             and status.st_dev == self.dev
         )
 
+    def has_grown(self, status: os.stat_result) -> bool:
+        """Whether this is a file and `status` that of the same one, to which something was added since."""
+        return (
+            self.kind == "file"
+            and status.st_mode == stat.S_IFREG | self.mode
+            and status.st_ino == self.ino
+            and status.st_dev == self.dev
+            and status.st_size > self.size
+        )
+
 
 @dataclass(slots=True)
 class Scan:
@@ -235,20 +245,25 @@ def _slices(files: Iterable[tuple[str, Found]]) -> Iterator[list[_Slice]]:
         yield job
 
 
-def _hash_job(root_fd: int, job: Sequence[_Slice]) -> list[tuple[str, int, bytes | None]]:
+def _hash_job(root_fd: int, job: Sequence[_Slice], may_grow: bool) -> list[tuple[str, int, bytes | None]]:
     results: list[tuple[str, int, bytes | None]] = []
     with Folders(root_fd) as folders:
         for piece in job:
             try:
-                digests = _hash_slice(folders, piece)
+                digests = _hash_slice(folders, piece, may_grow)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, piece.path) from error
             results.append((piece.path, piece.first, digests))
     return results
 
 
-def _hash_slice(folders: Folders, piece: _Slice) -> bytes | None:
+def _hash_slice(folders: Folders, piece: _Slice, may_grow: bool) -> bytes | None:
     """The slice's digests, back to back; None if the file is not what was found, before or after."""
+
+    def is_still() -> bool:
+        status = os.fstat(fd)
+        return piece.found.is_file_still(status) or (may_grow and piece.found.has_grown(status))
+
     try:
         above, name = folders.locate(piece.path)
         fd = os.open(name, OPEN_FILE, dir_fd=above)
@@ -260,15 +275,13 @@ def _hash_slice(folders: Folders, piece: _Slice) -> bytes | None:
         raise
     try:
         size = piece.found.size
-        if not piece.found.is_file_still(os.fstat(fd)):
+        if not is_still():
             return None
         if size <= MIN_BLOCK:
             digests = _hash_whole(fd, size)
         else:
             digests = hash_range(fd, size, piece.first, piece.last)
-        if not piece.found.is_file_still(os.fstat(fd)):
-            return None
-        return digests
+        return digests if is_still() else None
     finally:
         os.close(fd)
 
@@ -330,11 +343,13 @@ def read_up_to(fd: int, view: memoryview, offset: int) -> int:
     return done
 
 
-async def hash_files(root_fd: int, files: Iterable[tuple[str, Found]]) -> Mapping[str, bytes | None]:
+async def hash_files(
+    root_fd: int, files: Iterable[tuple[str, Found]], *, may_grow: bool = False
+) -> Mapping[str, bytes | None]:
     """The concatenated block digests of each file, in worker threads.
 
-    None stands for a file that changed since it was found, or while it was read. Raises OSError for
-    one that can't be read.
+    None stands for a file that changed since it was found, or while it was read. With `may_grow`, one that
+    only grew is taken as long as it was. Raises OSError for one that can't be read.
     """
     limiter = trio.CapacityLimiter(WORKERS)
     small_limiter = trio.CapacityLimiter(1)
@@ -345,7 +360,7 @@ async def hash_files(root_fd: int, files: Iterable[tuple[str, Found]]) -> Mappin
         for job in jobs:
             of_small_files = sum(piece.found.size for piece in job) <= len(job) * MIN_BLOCK
             for path, first, digests in await trio.to_thread.run_sync(
-                _hash_job, root_fd, job, limiter=small_limiter if of_small_files else limiter
+                _hash_job, root_fd, job, may_grow, limiter=small_limiter if of_small_files else limiter
             ):
                 pieces.setdefault(path, {})[first] = digests
 

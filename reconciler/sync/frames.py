@@ -5,6 +5,7 @@ read last is kept for the others, within a bound; one alone is read for directly
 """
 
 import errno
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from agent.blocks import block_size_for
+from agent.blocks import block_digest, block_size_for
 from agent.errors import PathRefused
 from agent.folders import Folders
 from agent.packing import pack
@@ -109,7 +110,8 @@ def read_frame(
         for ordinal, number, length in part:
             entry = entries[ordinal]
             offset = number * block_size_for(entry.size)
-            if read_part(folders, entry, found[entry.path], offset, view[at : at + length]):
+            digest = block_digest(entry.blocks, number)
+            if read_part(folders, entry, found[entry.path], offset, view[at : at + length], digest):
                 served.append((ordinal, number, length))
                 at += length
             else:
@@ -122,8 +124,14 @@ def read_frame(
     return Frame(tuple(served), packed, unpacked=len(payload))
 
 
-def read_part(folders: Folders, entry: Entry, found: Found, offset: int, view: memoryview) -> bool:
-    """Fills `view` from a file; False if the file is not what the index says any more."""
+def read_part(
+    folders: Folders, entry: Entry, found: Found, offset: int, view: memoryview, digest: bytes = b""
+) -> bool:
+    """Fills `view` from a file; False if the file is not what the index says any more.
+
+    A file to which something was added holds still what it did, most likely: a log. Where that is all of a
+    block, its `digest` tells; of less than a block, the agent checks what comes of it, as ever.
+    """
     try:
         above, name = folders.locate(entry.path)
         fd = os.open(name, OPEN_FILE, dir_fd=above)
@@ -134,8 +142,11 @@ def read_part(folders: Folders, entry: Entry, found: Found, offset: int, view: m
             return False
         raise
     try:
-        if not found.is_file_still(os.fstat(fd)):
+        status = os.fstat(fd)
+        if found.is_file_still(status):
+            return read_exactly(fd, view, offset)
+        if not found.has_grown(status) or not read_exactly(fd, view, offset):
             return False
-        return read_exactly(fd, view, offset)
+        return not digest or hashlib.sha256(view).digest() == digest
     finally:
         os.close(fd)

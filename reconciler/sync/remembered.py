@@ -155,7 +155,7 @@ class ScanMemory:
                 contents[path] = file.blocks
             else:
                 unknown.append((path, found))
-        for path, blocks in (await hash_files(root_fd, unknown)).items():
+        for path, blocks in (await hash_files(root_fd, unknown, may_grow=True)).items():
             contents[path] = blocks
             known.pop(path, None)
         for path, found in unknown:

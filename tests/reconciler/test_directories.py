@@ -4,6 +4,7 @@ import errno
 import grp
 import os
 import pwd
+import random
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -22,6 +23,7 @@ from reconciler.observation import Setback
 from reconciler.spec.load import SPEC_FILE, load_or_raise
 from reconciler.spec.model import Spec
 from reconciler.sync.directory_changes import MAX_NAMED, DirectoryChange
+from tests.agent.syncing import Host, synchronise
 from tests.reconciler.facts import HEAD, only_sync
 
 EVERYTHING: tuple[str, tuple[str, ...], tuple[str, ...]] = ("site", (), ())
@@ -307,25 +309,61 @@ async def test_a_directory_that_changes_while_it_is_read(
     """The writer strikes after the walk and before the file is read, as often as it likes."""
     strikes = 2
 
-    async def written_meanwhile(root_fd: int, files: Any) -> Mapping[str, bytes | None]:
+    async def written_meanwhile(root_fd: int, files: Any, **how: Any) -> Mapping[str, bytes | None]:
         nonlocal strikes
         files = list[tuple[str, Found]](files)
         if files and strikes:
             strikes -= 1
-            with (site / "index.html").open("a") as file:
-                file.write("more\n")
-        return await hash_files(root_fd, files)
+            there = (site / "index.html").stat()
+            (site / "index.html").write_text("more\n")
+            os.utime(site / "index.html", ns=(there.st_atime_ns, there.st_mtime_ns + 1))
+        return await hash_files(root_fd, files, **how)
 
     monkeypatch.setattr("reconciler.sync.remembered.hash_files", written_meanwhile)
     look = found(await directories.look(spec_of(site)))
-    assert [entry.size for entry in look.source.entries if entry.path == "index.html"] == [16]
+    assert [entry.size for entry in look.source.entries if entry.path == "index.html"] == [5]
     strikes = 1000
     (site / "index.html").write_text("begin\n")
     unsteady = setback(await directories.look(spec_of(site)))
     assert (unsteady.reason, unsteady.unknown) == ("SourceChanged", True)
     assert "index.html' changed while it was read" in unsteady.message
     strikes = 0
+    (site / "index.html").write_text("the end\n")
     assert found(await directories.look(spec_of(site))).facts.digest != look.facts.digest
+
+
+async def test_a_file_that_grows_all_the_time_keeps_nothing_back(
+    directories: Directories, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log: something is added each time before it is read. It is taken as long as it was when seen."""
+    lines = random.Random(1)
+
+    def grow() -> None:
+        with (site / "log").open("ab") as file:
+            file.write(lines.randbytes(70_000))
+
+    async def written_meanwhile(root_fd: int, files: Any, **how: Any) -> Mapping[str, bytes | None]:
+        grow()
+        return await hash_files(root_fd, files, **how)
+
+    monkeypatch.setattr("reconciler.sync.remembered.hash_files", written_meanwhile)
+    host = Host(tmp_path / "host")
+    grow()
+    for known in (1, 2):
+        look = found(await directories.look(spec_of(site)))
+        grow()
+        outcome = await synchronise(look.source, host)
+        assert outcome.state == "SUCCESS", outcome.report.message
+        assert (host.target / "index.html").read_bytes() == (site / "index.html").read_bytes()
+        [size] = [entry.size for entry in look.source.entries if entry.path == "log"]
+        assert 0 < size < (site / "log").stat().st_size
+        assert (host.target / "log").read_bytes() == (site / "log").read_bytes()[:size]
+        (site / "index.html").write_text(f"{known}\n")
+    # But what was written over is not sent for what was seen.
+    look = found(await directories.look(spec_of(site)))
+    (site / "log").write_bytes(lines.randbytes(1_000_000))
+    outcome = await synchronise(look.source, host)
+    assert outcome.state == "FAILED SourceChanged"
 
 
 async def test_a_directory_that_takes_long(site: Path, autojump_clock: MockClock) -> None:
