@@ -1,5 +1,6 @@
 """How many steps run at a time: targets have limits of their own."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,9 +45,10 @@ projects:
 MOMENT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def project(name: str, targets: int) -> str:
+def project(name: str, targets: int, *, at_once: int = 2) -> str:
     nodes = ", ".join(f"{{node_id: web-1, target_path: /srv/{name}-{n}}}" for n in range(targets))
-    return f"  {name}: {{repository: app, branch: main, path: site, sync: {{nodes: [{nodes}]}}}}\n"
+    sync = f"{{max_parallel_nodes: {at_once}, nodes: [{nodes}]}}"
+    return f"  {name}: {{repository: app, branch: main, path: site, sync: {sync}}}\n"
 
 
 class Quiet:
@@ -95,37 +97,53 @@ def made_steps(
     )
 
 
+async def most_at_once(text: str, where: Path, kinds: Sequence[str]) -> dict[str, int]:
+    """How many steps for resources of each kind were at work at the same time."""
+    made = desired(text)
+    plan = make_plan(made, {resource.id: Absent() for resource in made.resources}, recorded=())
+    spec = facts(text).spec
+    repositories = Repositories(where, GitOptions())
+    running: list[str] = []
+    most = dict.fromkeys(kinds, 0)
+
+    async def carry_out(step: Step) -> Details:
+        running.append(step.resource)
+        for kind in kinds:
+            most[kind] = max(most[kind], sum(resource.startswith(kind) for resource in running))
+        await trio.sleep(1)
+        running.remove(step.resource)
+        return {}
+
+    async with ProjectSources(spec, repositories, where, RunContext({}, where / "homes")) as sources:
+        steps = made_steps(made, spec, repositories, sources, Recorded(), where)
+        assert set(steps.executors()) == set(Action)
+        outcomes = await apply_plan(plan, dict.fromkeys(Action, carry_out), Quiet(), slot=steps.slot)
+    assert {outcome.state for outcome in outcomes.values()} == {"succeeded"}
+    assert len(outcomes) == len(made.resources)
+    return most
+
+
 async def test_targets_and_other_steps_each_have_their_limit(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Two projects of four targets, two at a time each and three in all; three deploys, two at a time."""
     text = TEXT + project("a", 4) + project("b", 4)
-    made = desired(text)
-    plan = make_plan(made, {resource.id: Absent() for resource in made.resources}, recorded=())
-    spec = facts(text).spec
-    repositories = Repositories(tmp_path, GitOptions())
-    context = RunContext({}, tmp_path / "homes")
-    running: list[str] = []
-    most: dict[str, int] = {}
-
-    async def carry_out(step: Step) -> Details:
-        running.append(step.resource)
-        for kind in ("services/", "projects/", "projects/branch/a/", "projects/branch/b/"):
-            count = sum(resource.startswith(kind) for resource in running)
-            most[kind] = max(most.get(kind, 0), count)
-        await trio.sleep(1)
-        running.remove(step.resource)
-        return {}
-
-    async with ProjectSources(spec, repositories, tmp_path, context) as sources:
-        steps = made_steps(made, spec, repositories, sources, Recorded(), tmp_path)
-        assert set(steps.executors()) == set(Action)
-        executors = dict.fromkeys(Action, carry_out)
-        outcomes = await apply_plan(plan, executors, Quiet(), slot=steps.slot)
-    assert {outcome.state for outcome in outcomes.values()} == {"succeeded"}
-    assert len(outcomes) == 11
-    assert most == {"services/": 2, "projects/": 3, "projects/branch/a/": 2, "projects/branch/b/": 2}
+    most = await most_at_once(text, tmp_path, ["services/", "projects/", "projects/branch/a/"])
+    assert most == {"services/": 2, "projects/": 3, "projects/branch/a/": 2}
     assert trio.current_time() < 5
+
+
+async def test_a_project_has_as_many_targets_at_work_as_it_may(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """There is room for all of the twelve targets but for the projects' own limits."""
+    text = "limits: {max_parallel_tasks: 16}\nprojects:\n" + project("a", 4) + project("b", 4, at_once=1)
+    most = await most_at_once(
+        text + project("c", 4, at_once=3),
+        tmp_path,
+        ["projects/", *(f"projects/branch/{name}/" for name in "abc")],
+    )
+    assert list(most.values()) == [6, 2, 1, 3]
 
 
 async def test_what_timed_out_the_last_time_goes_last(
