@@ -3,15 +3,17 @@
 import errno
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from agent.blocks import FRAME_TARGET, MIN_BLOCK
 from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
-from agent.index import IndexCheck
+from agent.index import IndexCheck, split_batches
 from agent.wire.bulk import BlockRequest, BlockResponseBin
 from agent.wire.messages import (
     AnyMessage,
@@ -24,8 +26,10 @@ from agent.wire.messages import (
     TaskReport,
 )
 from reconciler.errors import LookFailed
-from reconciler.sync.serving import TreeSource, serve_task
-from tests.agent.syncing import write_tree
+from reconciler.sync import telling
+from reconciler.sync.serving import QUEUED_REQUESTS, TreeSource, serve_task
+from tests.agent.inthread import without_threads
+from tests.agent.syncing import Host, read_tree, synchronise, write_tree
 from tests.channelpair import MemoryChannel, channel_pair
 
 REPORT = TaskReport(task="t1", state="SUCCESS")
@@ -339,3 +343,56 @@ def test_an_index_of_the_largest_file_fits_a_frame() -> None:
     largest = Entry(path="x" * 255, kind="file", size=64 * 1024**3, blocks=b"x" * 16384 * 32)
     message = IndexFile(task="t" * 64, entries=(largest,))
     assert len(msgspec.msgpack.encode(message)) < 1024 * 1024
+
+
+async def test_an_agent_that_asks_and_never_reads_soon_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_threads(monkeypatch)
+    source = await TreeSource.build(write_tree(tmp_path / "s", {"a": b"1" * 1000}))
+    primary, agent = channel_pair()
+    sent: list[BlockRequest] = []
+    wanted = 200
+
+    async def ask() -> None:
+        for _ in range(wanted):
+            request = BlockRequest(task="t1", blocks=((0, 0),))
+            await agent.send(request)
+            sent.append(request)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_task, primary, source)
+            await agent.send(SyncStart(task="t1"))
+            for _ in range(3):
+                await agent.receive()
+            nursery.start_soon(ask)
+            await wait_all_tasks_blocked()
+            # Some more are on their way there, or are being answered.
+            assert QUEUED_REQUESTS < len(sent) < 2 * QUEUED_REQUESTS
+            for _ in range(wanted):
+                message, payload = await agent.receive()
+                assert isinstance(message, BlockResponseBin)
+                assert payload == b"1" * 1000
+            await agent.send(REPORT)
+    assert len(sent) == wanted
+
+
+async def test_an_index_is_put_into_pieces_once_for_all_agents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    split = split_batches
+
+    def counted(entries: Sequence[Entry]) -> list[tuple[Entry, ...]]:
+        made.append(len(entries))
+        return split(entries)
+
+    monkeypatch.setattr(telling, "split_batches", counted)
+    source = await TreeSource.build(write_tree(tmp_path / "s", {"a": b"1", "b": b"2"}))
+    hosts = [Host(tmp_path / name) for name in ("one", "two", "three")]
+    async with trio.open_nursery() as nursery:
+        for host in hosts:
+            nursery.start_soon(synchronise, source, host)
+    assert [read_tree(host.target) for host in hosts] == [{"a": b"1", "b": b"2"}] * 3
+    assert made == [2]
