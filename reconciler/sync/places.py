@@ -28,6 +28,10 @@ class Places:
     def taken(self) -> int:
         return self._taken
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
         """Holds a place for the time of the block. Raises NoPlace; deadlines are the caller's."""

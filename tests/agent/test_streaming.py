@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from agent.errors import TransferFailed
 from agent.index import STAGING
@@ -34,6 +35,7 @@ from reconciler.errors import LookFailed
 from reconciler.sync import streamed
 from reconciler.sync.serving import NotStreamed, TreeSource, serve_task
 from reconciler.sync.streamed import Attempts
+from tests.agent.inthread import without_threads
 from tests.agent.streams import STREAMED, begin, first_copy
 from tests.agent.syncing import (
     AFTER,
@@ -243,13 +245,15 @@ async def test_a_disk_that_cannot_read_the_tree_ends_the_task(
             await waits()
 
 
+@pytest.mark.usefixtures("file_by_file")
 async def test_where_there_may_be_no_room_files_come_after_the_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    without_threads(monkeypatch)
     source = write_tree(tmp_path / "source", TREE)
     host = Host(tmp_path / "host")
-    growing = await begin(source)
-    await growing.run()
+    gate = trio.Event()
+    growing = await begin(source, gate)
     asking, asked = os.fstatvfs, itertools.count()
 
     def full_at_first(fd: int) -> object:
@@ -257,13 +261,24 @@ async def test_where_there_may_be_no_room_files_come_after_the_index(
 
     monkeypatch.setattr(os, "fstatvfs", full_at_first)
     messages: list[str] = []
+    reports: list[TaskReport] = []
 
     def alter(message: AnyMessage, payload: bytes | None) -> list[tuple[AnyMessage, bytes | None]]:
         messages.append(type(message).__name__)
         return [(message, payload)]
 
-    report = await first_copy(growing, host, alter=alter)
-    assert report.state == "SUCCESS"
+    async def copy() -> None:
+        reports.append(await first_copy(growing, host, alter=alter))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(growing.run)
+        nursery.start_soon(copy)
+        await wait_all_tasks_blocked()
+        # All that is hashed so far is told, and nothing of it is asked for.
+        assert set(messages) == {"IndexBegin", "IndexFile"}
+        assert messages.count("IndexFile") > 3
+        gate.set()
+    assert reports[0].state == "SUCCESS"
     assert messages.index("BlockResponseBin") > messages.index("IndexEnd")
     assert read_tree(host.target) == read_tree(source)
 

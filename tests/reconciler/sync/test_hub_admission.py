@@ -21,8 +21,9 @@ from agent.errors import ConnectionRefused
 from agent.link import LinkLost
 from agent.node_token import NodeToken
 from agent.wire.messages import Hello, HelloAck
+from reconciler.sync import listener
 from reconciler.sync.enrolment import TOKEN_LIFETIME, Roster, judge_hello
-from reconciler.sync.listener import MAX_UNAUTHENTICATED
+from reconciler.sync.places import Places
 from tests.certificates import LONG_AGO, odd_certificate
 from tests.connected import DEADLINE, Node, Setup, connected, make_node, running_hub, until
 
@@ -542,20 +543,36 @@ async def test_old_tls_is_refused(tmp_path: Path) -> None:
             await trio.SSLStream(stream, context).do_handshake()
 
 
-async def test_the_65th_gets_in_when_a_place_comes_free(tmp_path: Path) -> None:
+async def test_the_65th_gets_in_when_a_place_comes_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "HANDSHAKE_DEADLINE", 600.0)
+    made: list[Places] = []
+
+    class Seen(Places):
+        def __init__(self, most: int, *, waiting: int) -> None:
+            super().__init__(most, waiting=waiting)
+            made.append(self)
+
+    async def become(inside: int, at_the_door: int) -> None:
+        with trio.fail_after(60):
+            while (made[0].taken, made[0].waiting) != (inside, at_the_door):  # noqa: ASYNC110 - of sockets
+                await trio.sleep(0.01)
+
+    monkeypatch.setattr(listener, "Places", Seen)
     node = make_node(tmp_path)
     async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup:
-        waiting = [await setup.open_raw() for _ in range(MAX_UNAUTHENTICATED)]
-        for stream in waiting:
-            await stream.send_all(SESSION_PREFACE)
+        unknown = [await setup.open_raw() for _ in range(64)]
+        await become(64, 0)
         further = await setup.open_raw()
         await further.send_all(b"this is no preface")
-        await waiting.pop().aclose()
-        with trio.fail_after(120), suppress(trio.BrokenResourceError):
-            assert await further.receive_some(1) == b""
+        await become(64, 1)
+        await unknown.pop().aclose()
+        await wait_closed(further)
+        await become(63, 0)
         async with connected_after(setup, node):
-            pass
-        for stream in waiting:
+            await become(63, 0)
+        for stream in unknown:
             await stream.aclose()
 
 
