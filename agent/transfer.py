@@ -25,9 +25,10 @@ from agent.blocks import (
 from agent.changes import Write
 from agent.errors import RemoteProtocolError
 from agent.failures import TaskFailed
-from agent.filling import CHUNK_FILES, Copy, Filler, Plan, Wanted, by_file, take_chunk
+from agent.filling import Filler, Wanted, take_chunk
 from agent.folders import Folders
 from agent.libc import sync_file_system
+from agent.own_blocks import OwnBlocks
 from agent.packing import unpack
 from agent.pulse import FLUSH_SECONDS, quiet
 from agent.refine import REFINERS, Refiner, Run, changed_at_source, choose
@@ -44,9 +45,6 @@ LONGEST_PATIENCE = 3600.0
 
 MAX_PARTIAL = 128
 """Files of several blocks that are under way at once, each with an open descriptor."""
-
-SHIFT_PATIENCE = 16
-"""Blocks that are looked for in vain where an insertion would have moved them, before that is given up."""
 
 PACE_BYTES = 64 * 1024 * 1024
 """With durability `paced`, data goes to the disk each time this much was written."""
@@ -97,9 +95,16 @@ class Transfer:
         self._limiter = trio.CapacityLimiter(WORKERS)
         self._small_limiter = trio.CapacityLimiter(1)
         self._filler = Filler(writer, self._writes, sources, self._partials)
-        self._refines = PIECES in features and bool(sources.olds)
         # Weakly: in a cycle, all that a large tree took would stay until garbage is collected some day.
         me = weakref.proxy(self)
+        self._own = OwnBlocks(
+            me,
+            self._filler,
+            limiter=self._limiter,
+            small_limiter=self._small_limiter,
+            shifts=bool(sources.olds),
+        )
+        self._refines = PIECES in features and bool(sources.olds)
         self._refiner = Refiner(me, task, self._writes, self._filler, writer.root_fd, self._limiter)
         self.bytes_received = self.blocks_requested = 0
 
@@ -148,12 +153,12 @@ class Transfer:
             if plan.local or (self._sources and plan.missing):
                 # Copying takes its time, and may wait for files that wait for these very blocks.
                 await requests.flush()
-            missing = await self._fill(plan)
+            missing = await self._own.fill(plan)
             refined: list[list[Run]] = []
             if self._refines:
                 missing, refined = choose(missing, self._writes, self._filler)
             for job in refined:
-                await self._begin_all(ordinal for ordinal, _, _ in job)
+                await self.begin_all(ordinal for ordinal, _, _ in job)
                 await jobs.send(job)
             for ordinal, number in missing:
                 await requests.add(ordinal, number)
@@ -180,7 +185,7 @@ class Transfer:
     def _partial_waits(self, ordinal: int) -> bool:
         return ordinal not in self._partials and len(self._partials) >= MAX_PARTIAL
 
-    async def _begin_all(self, ordinals: Iterable[int]) -> None:
+    async def begin_all(self, ordinals: Iterable[int]) -> None:
         """Begins the files of several blocks among them."""
         for ordinal in ordinals:
             if block_count(self._writes[ordinal].entry.size) > 1 and ordinal not in self._partials:
@@ -196,7 +201,7 @@ class Transfer:
 
     async def request(self, lengths: Mapping[Wanted, int]) -> None:
         """Asks for blocks, once there is room for all of them."""
-        await self._begin_all(ordinal for ordinal, _ in lengths)
+        await self.begin_all(ordinal for ordinal, _ in lengths)
         await self.take_room(sum(lengths.values()))
         self._asked.update(lengths)
         self.blocks_requested += len(lengths)
@@ -206,47 +211,8 @@ class Transfer:
         """Files to be considered in one call; none for now where it is empty, no more where it is None."""
         return take_chunk(self._waiting, self._writes) or None
 
-    # --- blocks that this host has -------------------------------------------------------------
-
-    async def _fill(self, plan: Plan) -> list[Wanted]:
-        """Places what needs nothing from the primary; the blocks that do."""
-        if plan.empty:
-            await self._in_thread(self._filler.put_empty, plan.empty)
-        for start in range(0, len(plan.holes), CHUNK_FILES):
-            holes = plan.holes[start : start + CHUNK_FILES]
-            await self._begin_all(ordinal for ordinal, _ in holes)
-            await self.settle(await self._in_thread(self._filler.put_holes, holes))
-        missing = plan.missing
-        for copies in self._filler.portions(plan.copies):
-            missing += await self._copy(copies)
-        if not self._sources.olds:
-            return sorted(missing)
-        left: list[Wanted] = []
-        for ordinal, numbers in by_file(sorted(missing)).items():
-            shifts = self._filler.shifts(ordinal)
-            left += [(ordinal, number) for number in await self.shift(ordinal, numbers, shifts)]
-        return left
-
-    async def _copy(self, copies: Sequence[Copy]) -> list[Wanted]:
-        await self._begin_all(ordinal for ordinal, _, _ in copies)
-        unusable, complete = await self._in_thread(self._filler.copy, copies)
-        await self.settle(complete)
-        return unusable
-
     async def shift(self, ordinal: int, numbers: Sequence[int], shifts: Sequence[int]) -> list[int]:
-        """Takes blocks from the file's earlier version, where they lie at other offsets; those that are
-        not there. It stops looking once it was in vain more often than not."""
-        left = set(numbers)
-        for shift in shifts:
-            patience = SHIFT_PATIENCE
-            copies = self._filler.shifted(ordinal, sorted(left), shift)
-            for portion in self._filler.portions(copies):
-                unusable = await self._copy(portion)
-                left -= {number for _, number, _ in portion} - {number for _, number in unusable}
-                patience += len(portion) - 2 * len(unusable)
-                if patience < 0:
-                    break
-        return sorted(left)
+        return await self._own.shift(ordinal, numbers, shifts)
 
     # --- answers -------------------------------------------------------------------------------
 
