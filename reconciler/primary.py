@@ -57,6 +57,7 @@ from reconciler.status.conditions import Reason
 from reconciler.status.documents import Recorded
 from reconciler.superseded import Calls
 from reconciler.sync.hub import Hub
+from reconciler.sync.lasting import LastingCheckouts
 from reconciler.tracing import forget_trace
 from reconciler.verification import Verification
 
@@ -147,6 +148,7 @@ class Primary:
     """None where nothing is changed: then no lease is needed."""
     hub: Hub | None = None
     """The agents' end, from the first pass on whose spec has nodes."""
+    lasting_checkouts: LastingCheckouts = field(default_factory=LastingCheckouts)
     enrolling: trio.Lock = field(default_factory=trio.Lock)
     """Held while who may connect is looked up and told to the hub, so that nothing older comes later."""
     _pace: Pace = field(default_factory=Pace)
@@ -386,6 +388,7 @@ async def open_primary(
                     await primary.leadership.release()
                 if primary.hub is not None:
                     await primary.hub.take_leave()
+                await primary.lasting_checkouts.close()
 
 
 async def _keep_open(hub: Hub, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -12,7 +12,7 @@ from reconciler.deploy.driver import DeployRequest, Driver, driver_for
 from reconciler.deploy.removal import DEPENDS_ON, remove
 from reconciler.deploy.request import TaskFailed
 from reconciler.desired import Desired, DesiredService, DesiredSync
-from reconciler.errors import StepFailed
+from reconciler.errors import StepFailed, TrueupError
 from reconciler.fleet import Fleet, report_details
 from reconciler.git.checkout import checkout
 from reconciler.health import HealthChecks
@@ -143,9 +143,14 @@ class Steps:
         # Where nothing was placed yet, sending need not wait for the tree's digest.
         source = await self._sources.tree(sync, whole=not self._is_first(step, sync))
         node, place = self._spec.nodes.get(sync.target.node), self._places.get(step.resource)
-        report = await self._fleet.sync(
-            sync, source, retry, place, node_bandwidth=node.bandwidth if node else None
-        )
+        try:
+            report = await self._fleet.sync(
+                sync, source, retry, place, node_bandwidth=node.bandwidth if node else None
+            )
+        except TrueupError as error:
+            if error.reason == Reason.SOURCE_CHANGED:
+                self._sources.doubt(sync)
+            raise
         return report_details(report, source.warnings)
 
     def _is_first(self, step: Step, sync: DesiredSync) -> bool:

@@ -108,7 +108,12 @@ class Work:
     async def _apply(self, *, guarded: bool = True) -> None:
         primary, prepared, spec = self._primary, self._prepared, self._prepared.spec.spec
         async with ProjectSources(
-            spec, primary.repositories, primary.checkouts, primary.run_context, prepared.directories
+            spec,
+            primary.repositories,
+            primary.checkouts,
+            primary.run_context,
+            prepared.directories,
+            primary.lasting_checkouts,
         ) as sources:
             steps = Steps(
                 spec,

@@ -1,7 +1,8 @@
 """What projects are synced from: a directory as it was looked at, or one checkout and one build for each
 project and commit of a pass.
 
-However many targets a project has, its tree is checked out, built, scanned and hashed once.
+However many targets a project has, its tree is checked out, built, scanned and hashed once. Where nothing is
+built, a later pass may find it so.
 """
 
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -25,17 +26,19 @@ from reconciler.identity import project_id
 from reconciler.repositories import Repositories
 from reconciler.secrets.mask import Masker
 from reconciler.spec.model import Spec
+from reconciler.sync.lasting import Checkout, LastingCheckouts
 from reconciler.sync.selection import Selection
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.streamed import Growing
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-TreeKey = tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+TreeKey = tuple[tuple[str, str], str, bool, tuple[tuple[str, ...], ...]]
+"""Of a project and commit: its directory, whether permissions are left alone, and what chooses its files."""
 
 
 class ProjectSources:
-    """Checkouts and scanned trees of one pass; all are removed when it is left."""
+    """Checkouts and scanned trees of one pass; what `lasting` does not keep is removed when it is left."""
 
     def __init__(
         self,
@@ -44,16 +47,19 @@ class ProjectSources:
         checkouts: Path,
         context: RunContext,
         directories: Looks = MappingProxyType({}),
+        lasting: LastingCheckouts | None = None,
     ) -> None:
-        """`directories`: trees of projects without a repository, as when the pass was planned."""
+        """`directories`: trees of projects without a repository, as when the pass was planned.
+        `lasting`: what other passes have left; None: nothing, and nothing is left to them."""
         self._spec = spec
         self._repositories = repositories
         self._checkouts = checkouts
         self._context = context
         self._live = directories
+        self._lasting = LastingCheckouts(most=0) if lasting is None else lasting
         self._stack = AsyncExitStack()
         self._locks: dict[tuple[str, str], trio.Lock] = {}
-        self._directories: dict[tuple[str, str], Path] = {}
+        self._held: dict[tuple[str, str], Checkout] = {}
         self._trees: dict[TreeKey, TreeSource] = {}
         self._hashing: AbstractAsyncContextManager[trio.Nursery]
         self._nursery: trio.Nursery
@@ -79,7 +85,7 @@ class ProjectSources:
         project, revision = sync.project, sync.revision
         assert project.build is not None and revision is not None
         async with self._lock(sync):
-            directory = await self._checkout(sync)
+            directory = (await self._checkout(sync)).directory
             completed = await run_build(
                 BuildRequest(
                     owner=project_id(project),
@@ -110,43 +116,58 @@ class ProjectSources:
             found = self._live[directory_key(project, target)]
             assert isinstance(found, DirectoryLook)  # a step has no setback
             return found.source
-        key = (*_key(sync), sync.ignore, target.include, target.exclude)
+        reserved = tuple(file.path for file in project.files)
+        rules = sync.ignore, target.include, target.exclude, reserved
+        key = _key(sync), project.path, project.sync.ignore_permissions, rules
         async with self._lock(sync):
+            held = await self._checkout(sync)
+            if (whole := held.trees.get(key)) is not None:
+                return whole
             if key not in self._trees:
-                directory = _below(await self._checkout(sync), sync)
-                reserved = tuple(file.path for file in project.files)
+                directory = _below(held.directory, sync)
                 growing = await Growing.begin(
-                    directory,
-                    Selection(sync.ignore, target.include, target.exclude, reserved),
-                    ignore_permissions=project.sync.ignore_permissions,
+                    directory, Selection(*rules), ignore_permissions=project.sync.ignore_permissions
                 )
                 if growing.gains:
                     self._trees[key] = growing.source
-                    self._nursery.start_soon(self._grow, key, growing)
+                    self._nursery.start_soon(self._grow, key, growing, held)
                 else:
                     await growing.run()
-                    self._trees[key] = await growing.whole()
+                    held.trees[key] = await growing.whole()
+                    return held.trees[key]
             return self._trees[key]
 
-    async def _grow(self, key: TreeKey, growing: Growing) -> None:
+    async def _grow(self, key: TreeKey, growing: Growing, held: Checkout) -> None:
         await growing.run()
-        if growing.failed:
-            del self._trees[key]  # whoever comes next tries again
-        else:
-            self._trees[key] = await growing.whole()
+        if not growing.failed:  # else whoever comes next tries again
+            held.trees[key] = await growing.whole()
+        del self._trees[key]
+
+    def doubt(self, sync: DesiredSync) -> None:
+        """Something was not there as it was hashed: nobody else begins with that."""
+        if (held := self._held.get(_key(sync))) is not None:
+            held.trees.clear()
 
     def _lock(self, sync: DesiredSync) -> trio.Lock:
         return self._locks.setdefault(_key(sync), trio.Lock())
 
-    async def _checkout(self, sync: DesiredSync) -> Path:
-        key = _key(sync)
-        if key not in self._directories:
-            assert sync.project.repository is not None
-            mirror = self._repositories.mirror(self._spec.repositories[sync.project.repository].url)
-            self._directories[key] = await self._stack.enter_async_context(
-                checkout(mirror, key[1], under=self._checkouts)
-            )
-        return self._directories[key]
+    async def _checkout(self, sync: DesiredSync) -> Checkout:
+        key, project = _key(sync), sync.project
+        if key not in self._held:
+            assert project.repository is not None
+            url = self._spec.repositories[project.repository].url
+            # What a build leaves is nothing that a later build could begin with.
+            lasting = self._lasting if project.build is None else LastingCheckouts(most=0)
+            found = await lasting.borrow((url, *key))
+            if found is None:
+                stack = AsyncExitStack()
+                mirror = self._repositories.mirror(url)
+                directory = await stack.enter_async_context(checkout(mirror, key[1], under=self._checkouts))
+                found = Checkout(directory, stack)
+                lasting.made((url, *key), found)
+            self._stack.push_async_callback(lasting.release, (url, *key), found)
+            self._held[key] = found
+        return self._held[key]
 
 
 def _below(checkout: Path, sync: DesiredSync) -> Path:

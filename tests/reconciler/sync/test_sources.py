@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from reconciler.git.process import GitOptions
 from reconciler.repositories import Repositories
 from reconciler.spec.load import SPEC_FILE, load_or_raise
 from reconciler.sync import streamed
+from reconciler.sync.lasting import LastingCheckouts
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.sources import ProjectSources
 from tests.agent.syncing import without_times
@@ -167,3 +168,136 @@ async def test_a_link_out_of_the_checkout_is_not(tmp_path: Path) -> None:
         await found.build(targets[0])
         with pytest.raises(PathRefused, match="`dist` leads out of the checkout"):
             await found.tree(targets[0])
+
+
+PLAIN = PROJECT.replace("    path: dist\n    build: {task: build}\n", "    path: dist\n")
+
+
+@dataclass
+class Passes:
+    """Passes over a project that builds nothing; what one leaves, another may find."""
+
+    root: Path
+    remote: GitRepo
+    lasting: LastingCheckouts
+    repositories: Repositories
+
+    async def look(self, commit: str, project: str = PLAIN, *, doubt: bool = False) -> list[TreeSource]:
+        """The trees of all targets in one pass; with `doubt` something of them was not there in the end."""
+        text = HEAD.replace("https://git.example/app.git", self.remote.url) + project
+        spec = load_or_raise({SPEC_FILE: text.encode()})
+        branches = {("app", "main"): Revision("main", commit)}
+        files = commit_paths(dict.fromkeys(("dist/index.html", "other/a"), "1"))
+        made = desired(project, spec=spec, branches=branches, commits={commit: files})
+        await self.repositories.refresh(self.remote.url)
+        context = RunContext({"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}, self.root / "homes")
+        given = spec, self.repositories, self.root / "checkouts", context
+        async with ProjectSources(*given, lasting=self.lasting) as found:
+            targets = made.syncs().values()
+            trees = [await found.tree(target) for target in targets]
+            for target in targets if doubt else ():
+                found.doubt(target)
+            return trees
+
+    @property
+    def checkouts(self) -> set[int]:
+        """What tells one from another that took its place."""
+        return {path.stat().st_ino for path in (self.root / "checkouts").glob("tree-*")}
+
+
+@asynccontextmanager
+async def passes_of(root: Path, lasting: LastingCheckouts) -> AsyncIterator[Passes]:
+    (root / "mirrors").mkdir()
+    repositories = Repositories(root / "mirrors", GitOptions(allow_local=True))
+    passes = Passes(root, GitRepo.create(root / "app.git"), lasting, repositories)
+    yield passes
+    await lasting.close()
+    assert passes.checkouts == set()
+
+
+async def test_a_later_pass_finds_the_checkout_and_the_tree_of_an_earlier_one(tmp_path: Path) -> None:
+    async with passes_of(tmp_path, LastingCheckouts()) as passes:
+        commit = passes.remote.commit({"dist/index.html": "one", "dist/x.map": "map", "other/a": "a"})
+        first = await passes.look(commit)
+        [made] = passes.checkouts
+        again = await passes.look(commit)
+        assert passes.checkouts == {made}
+        assert [tree.entries for tree in again] == [tree.entries for tree in first]
+        # The very same: nothing was hashed.
+        assert all(now is before for now, before in zip(again, first, strict=True))
+        # Another directory of the same commit is another tree of the same checkout.
+        [other, _] = await passes.look(commit, PLAIN.replace("path: dist", "path: other"))
+        assert passes.checkouts == {made}
+        assert [entry.path for entry in other.entries] == ["a"]
+        [ignoring, _] = await passes.look(
+            commit, PLAIN.replace("sync:\n", 'sync:\n      ignore_patterns: ["*.html"]\n')
+        )
+        assert [entry.path for entry in ignoring.entries] == ["x.map"]
+
+
+async def test_what_somebody_changed_in_a_checkout_is_not_taken(tmp_path: Path) -> None:
+    async with passes_of(tmp_path, LastingCheckouts()) as passes:
+        commit = passes.remote.commit({"dist/index.html": "one", "dist/x.map": "map"})
+        [first, _] = await passes.look(commit)
+        (first.directory / "index.html").write_text("two")
+        [again, _] = await passes.look(commit)
+        assert again.tree == first.tree
+        assert (again.directory / "index.html").read_text() == "one"
+        assert not first.directory.exists()
+        (again.directory / "x.map").unlink()
+        [third, _] = await passes.look(commit)
+        assert third.tree == first.tree
+        assert (third.directory / "x.map").read_text() == "map"
+        assert len(passes.checkouts) == 1
+
+
+@pytest.mark.parametrize(
+    ("bounds", "kept"),
+    [({"most": 2}, 2), ({"max_bytes": 7}, 1), ({"max_files": 3}, 1), ({"max_bytes": 5}, 0)],
+)
+async def test_checkouts_are_kept_within_bounds(tmp_path: Path, bounds: dict[str, int], kept: int) -> None:
+    async with passes_of(tmp_path, LastingCheckouts(**bounds)) as passes:
+        commits = [
+            passes.remote.commit({"dist/index.html": f"new{number}", "dist/x.map": "ap"})
+            for number in range(3)
+        ]
+        for commit in commits:
+            await passes.look(commit)
+        left = passes.checkouts
+        assert len(left) == kept
+        for commit in reversed(commits[len(commits) - kept :]):
+            await passes.look(commit)
+            assert passes.checkouts == left
+
+
+async def test_a_checkout_that_is_in_use_goes_with_its_last_user(tmp_path: Path) -> None:
+    lasting = LastingCheckouts()
+    async with passes_of(tmp_path, lasting) as passes:
+        commit = passes.remote.commit({"dist/index.html": "one"})
+        await passes.look(commit)
+        key = passes.remote.url, "site", commit
+        first, second = await lasting.borrow(key), await lasting.borrow(key)
+        assert first is not None
+        assert first is second
+        await lasting.close()
+        await lasting.release(key, first)
+        assert len(passes.checkouts) == 1
+        assert await lasting.borrow((*key[:2], "another")) is None
+        await lasting.release(key, first)
+        assert passes.checkouts == set()
+
+
+async def test_what_was_not_served_as_it_was_hashed_is_left_to_nobody(tmp_path: Path) -> None:
+    async with passes_of(tmp_path, LastingCheckouts()) as passes:
+        commit = passes.remote.commit({"dist/index.html": "one"})
+        await passes.look(commit, doubt=True)
+        assert passes.checkouts == set()
+        await passes.look(commit)
+        assert len(passes.checkouts) == 1
+
+
+async def test_what_a_build_is_run_in_is_left_to_nobody(tmp_path: Path) -> None:
+    async with passes_of(tmp_path, LastingCheckouts()) as passes:
+        commit = passes.remote.commit({"dist/index.html": "one"})
+        await passes.look(commit, PROJECT)
+        assert passes.checkouts == set()

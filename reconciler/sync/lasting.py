@@ -1,0 +1,129 @@
+"""Checkouts that outlive the pass that made them, with the trees that were hashed in them.
+
+A node that was away, and a step that is tried again, then cost no other checkout and no other hashing. Those
+used last are kept, within bounds; all go with the primary.
+"""
+
+import os
+from collections.abc import Hashable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from reconciler.sync.serving import TreeSource
+
+MOST: Final = 4
+MAX_BYTES: Final = 2 * 1024**3
+MAX_FILES: Final = 500_000
+"""Checkouts that are kept while nobody uses them, and what their trees may hold together."""
+
+Key = Hashable
+
+
+@dataclass(eq=False)
+class Checkout:
+    """A directory that goes with `held`, and what was hashed in it, by the rules that chose it."""
+
+    directory: Path
+    held: AsyncExitStack
+    trees: dict[Hashable, TreeSource] = field(default_factory=dict)
+    users: int = 1
+
+    @property
+    def bytes(self) -> int:
+        return max((tree.bytes for tree in self.trees.values()), default=0)
+
+    @property
+    def files(self) -> int:
+        return sum(tree.files for tree in self.trees.values())
+
+    def is_untouched(self) -> bool:
+        """Whether each file that was hashed is what it was, at a glance; blocks."""
+        return all(
+            there.is_file_still(status) if (status := _status(tree.directory / path)) is not None else False
+            for tree in self.trees.values()
+            for path, there in tree.found.items()
+        )
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+class LastingCheckouts:
+    """Of a primary. What is borrowed or made is given back with `release`."""
+
+    def __init__(self, *, most: int = MOST, max_bytes: int = MAX_BYTES, max_files: int = MAX_FILES) -> None:
+        self._most = most
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._listed: dict[Key, Checkout] = {}
+        """Those used last come last."""
+        self._is_closed = False
+
+    async def borrow(self, key: Key) -> Checkout | None:
+        """A checkout that is at hand. One that somebody else changed is none."""
+        found = self._listed.get(key)
+        if found is None:
+            return None
+        found.users += 1
+        try:
+            good = found.users > 1 or await trio.to_thread.run_sync(found.is_untouched)
+        except BaseException:
+            await self.release(key, found)
+            raise
+        if good:
+            return found
+        if self._listed.get(key) is found:
+            del self._listed[key]
+        await self.release(key, found)
+        return None
+
+    def made(self, key: Key, checkout: Checkout) -> None:
+        """One that others may borrow from now on, unless there is one already."""
+        self._listed.setdefault(key, checkout)
+
+    async def release(self, key: Key, checkout: Checkout) -> None:
+        """One user fewer; what is one too many, and nobody uses, goes."""
+        checkout.users -= 1
+        if checkout.users:
+            return
+        gone = [checkout]
+        if self._listed.get(key) is checkout:
+            del self._listed[key]
+            if checkout.trees and not self._is_closed:
+                self._listed[key] = checkout
+                gone = self._surplus()
+        await _close(gone)
+
+    def _surplus(self) -> list[Checkout]:
+        """Takes out what is beyond the bounds, of what nobody uses."""
+        gone = []
+        count = total = files = 0
+        for key, each in reversed(list(self._listed.items())):
+            if each.users:
+                continue
+            count, total, files = count + 1, total + each.bytes, files + each.files
+            if count > self._most or total > self._max_bytes or files > self._max_files:
+                gone.append(self._listed.pop(key))
+        return gone
+
+    async def close(self) -> None:
+        """What is in use goes when it is given back."""
+        self._is_closed = True
+        idle = {key: each for key, each in self._listed.items() if not each.users}
+        for key in idle:
+            del self._listed[key]
+        await _close(idle.values())
+
+
+async def _close(checkouts: Iterable[Checkout]) -> None:
+    with trio.CancelScope(shield=True):
+        for each in checkouts:
+            await each.held.aclose()
