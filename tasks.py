@@ -268,15 +268,6 @@ def serve(context: Context) -> None:
     trueup(context, "serve")
 
 
-@task
-def get(
-    context: Context, resource: str = "", watch: bool = False, progress: bool = False, output: str = "table"
-) -> None:
-    """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
-    options = [*(["--watch"] if watch else []), *(["--progress"] if progress else [])]
-    trueup(context, "get", "--output", output, *options, *([resource] if resource else []))
-
-
 @task(name="demo")
 def demo_task(context: Context) -> None:
     """Run two passes over a small project on this machine alone."""

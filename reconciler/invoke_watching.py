@@ -5,7 +5,7 @@ from invoke.tasks import task
 
 from reconciler.invoke_releases import trueup
 
-__all__ = ["events", "logs"]
+__all__ = ["events", "get", "logs"]
 
 
 @task
@@ -31,3 +31,12 @@ def logs(
     """Show what the attempts of a task printed; without a name, list the newest tasks."""
     options = [*(["--follow"] if follow else []), *([f"--attempt={attempt}"] if attempt else [])]
     trueup(context, "logs", "--output", output, *options, *([task] if task else []))
+
+
+@task
+def get(
+    context: Context, resource: str = "", watch: bool = False, progress: bool = False, output: str = "table"
+) -> None:
+    """Show what the status files say: of everything, of a KIND, or of one KIND/NAME."""
+    options = [*(["--watch"] if watch else []), *(["--progress"] if progress else [])]
+    trueup(context, "get", "--output", output, *options, *([resource] if resource else []))
