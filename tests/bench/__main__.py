@@ -17,6 +17,7 @@ from tests.bench.deploys import bench_deploys
 from tests.bench.document import write_section
 from tests.bench.fans import AGENTS, bench_fanout, bench_real_crowds
 from tests.bench.fleets import bench_fleet
+from tests.bench.many import bench_many
 from tests.bench.passes import bench_pass
 from tests.bench.report import MIB, Measurement, machine, print_table, write_json
 from tests.bench.secrets import bench_secrets
@@ -26,7 +27,7 @@ from tests.bench.webhooks import bench_webhook
 PEER = "rsync over ssh"
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 COPIES = ("large", "insertion", "small")
-WORKS = (*COPIES, "pass", "secrets", "deploys", "agents", "fanout", "fleet", "webhook", "soak")
+WORKS = (*COPIES, "many", "pass", "secrets", "deploys", "agents", "fanout", "fleet", "webhook", "soak")
 
 
 def main() -> int:
@@ -65,6 +66,8 @@ def main() -> int:
             measured += copies
             if options.write or whole:
                 write_section(PAGE, facts, copies, runs=runs, against=PEER)
+        if "many" in chosen:
+            measured += bench_many(where / "many", files=20_000 if options.quick else 500_000)
         if "pass" in chosen:
             services = 100 if options.quick else 1_000
             print(f"pass over {services} services", file=sys.stderr, flush=True)

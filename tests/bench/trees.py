@@ -45,7 +45,9 @@ def insert_at_front(where: Path, *, seed: int) -> None:
     longer.replace(file)
 
 
-def make_small_files(where: Path, count: int, *, seed: int = 2) -> None:
+def make_small_files(
+    where: Path, count: int, *, seed: int = 2, smallest: int = SMALLEST, largest: int = LARGEST
+) -> None:
     """Many small files, a hundred to a directory, two levels deep."""
     source = random.Random(seed)
     for number in range(count):
@@ -53,15 +55,15 @@ def make_small_files(where: Path, count: int, *, seed: int = 2) -> None:
             group = number // FILES_PER_DIRECTORY
             directory = where / f"{group // 25:02}" / f"part-{group:04}"
             directory.mkdir(parents=True)
-        (directory / f"file-{number:06}.dat").write_bytes(_small(source))
+        (directory / f"file-{number:06}.dat").write_bytes(_small(source, smallest, largest))
 
 
-def change_small_files(where: Path, *, seed: int) -> None:
+def change_small_files(where: Path, *, seed: int, smallest: int = SMALLEST, largest: int = LARGEST) -> None:
     """Rewrite a hundredth of the files with other contents and sizes."""
     source = random.Random(seed)
     files = sorted(path for path in where.rglob("*.dat"))
     for path in source.sample(files, max(1, int(len(files) * CHANGED))):
-        path.write_bytes(_small(source))
+        path.write_bytes(_small(source, smallest, largest))
 
 
 def make_mixed_files(where: Path, size: int, *, seed: int = 4) -> None:
@@ -85,8 +87,8 @@ def change_files(where: Path, *, seed: int) -> None:
         path.write_bytes(source.randbytes(path.stat().st_size))
 
 
-def _small(source: random.Random) -> bytes:
-    return source.randbytes(int(SMALLEST * (LARGEST / SMALLEST) ** source.random()))
+def _small(source: random.Random, smallest: int, largest: int) -> bytes:
+    return source.randbytes(int(smallest * (largest / smallest) ** source.random()))
 
 
 def size_of(where: Path) -> int:

@@ -103,13 +103,22 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
+def resident(pid: int) -> int:
+    """The resident memory of a process, in bytes."""
+    return _memory(pid, "VmRSS:")
+
+
 def _peak(pid: int) -> int:
     """The most resident memory it had, in bytes."""
+    return _memory(pid, "VmHWM:")
+
+
+def _memory(pid: int, field: str) -> int:
     try:
         lines = Path("/proc", str(pid), "status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)
 
 
 def _write(path: Path, text: str) -> None:
