@@ -44,7 +44,8 @@ LONGEST_PATIENCE = 3600.0
 """Seconds more that a primary may ask for, because it keeps to a bandwidth."""
 
 MAX_PARTIAL = 128
-"""Files of several blocks that are under way at once, each with an open descriptor."""
+"""Files of several blocks that are under way at once, each with an open descriptor. No request and no chunk
+of `take_chunk` has more, so that none waits for blocks that it has not asked for itself."""
 
 PACE_BYTES = 64 * 1024 * 1024
 """With durability `paced`, data goes to the disk each time this much was written."""
@@ -91,7 +92,8 @@ class Transfer:
         self._all_asked = False
         self._waiting = deque(self._writes)
         """Files that were not considered yet."""
-        self._changed = trio.Condition()
+        self._changed = trio.lowlevel.ParkingLot()
+        """Where those wait who need another state. Only the loop's thread changes it, so there is no lock."""
         self._limiter = trio.CapacityLimiter(WORKERS)
         self._small_limiter = trio.CapacityLimiter(1)
         self._filler = Filler(writer, self._writes, sources, self._partials)
@@ -134,9 +136,8 @@ class Transfer:
                 nursery.start_soon(self._refine, take.clone())
             async with send, take:
                 await self._go_through_files(send)
-        async with self._changed:
-            self._all_asked = True
-            self._changed.notify_all()
+        self._all_asked = True
+        self._changed.unpark_all()
 
     async def _refine(self, jobs: trio.MemoryReceiveChannel[list[Run]]) -> None:
         async with jobs:
@@ -174,30 +175,31 @@ class Transfer:
         return block_length(self._writes[ordinal].entry.size, number)
 
     async def take_room(self, length: int) -> None:
-        async with self._changed:
-            while self._window_is_full(length):
-                await self._changed.wait()
+        while self._window_is_full(length):
+            await self._changed.park()
         self._in_window += length
 
     def _window_is_full(self, length: int) -> bool:
         return self._in_window > 0 and self._in_window + length > WINDOW
 
-    def _partial_waits(self, ordinal: int) -> bool:
-        return ordinal not in self._partials and len(self._partials) >= MAX_PARTIAL
-
     async def begin_all(self, ordinals: Iterable[int]) -> None:
         """Begins the files of several blocks among them."""
-        for ordinal in ordinals:
-            if block_count(self._writes[ordinal].entry.size) > 1 and ordinal not in self._partials:
-                async with self._changed:
-                    while self._partial_waits(ordinal):
-                        await self._changed.wait()
-                self._partials[ordinal] = await self._in_thread(self._writer.begin, self._writes[ordinal])
+        files = [
+            ordinal
+            for ordinal in dict.fromkeys(ordinals)
+            if block_count(self._writes[ordinal].entry.size) > 1 and ordinal not in self._partials
+        ]
+        while files:
+            while (room := MAX_PARTIAL - len(self._partials)) <= 0:
+                await self._changed.park()
+            now, files = files[:room], files[room:]
+            writes = [self._writes[ordinal] for ordinal in now]
+            begun = await self._in_thread(lambda writes: list(map(self._writer.begin, writes)), writes)
+            self._partials.update(zip(now, begun, strict=True))
 
     async def say(self, message: AnyMessage) -> None:
         await self._channel.send(message)
-        async with self._changed:
-            self._changed.notify_all()
+        self._changed.unpark_all()
 
     async def request(self, lengths: Mapping[Wanted, int]) -> None:
         """Asks for blocks, once there is room for all of them."""
@@ -228,9 +230,8 @@ class Transfer:
                 if message.ranges:
                     freed = self._refiner.take_ranges(message, payload)
                     self.bytes_received += freed
-                    async with self._changed:
-                        self._in_window -= freed
-                        self._changed.notify_all()
+                    self._in_window -= freed
+                    self._changed.unpark_all()
                     continue
                 self._check_answer(message, payload)
                 self.bytes_received += len(payload)
@@ -239,9 +240,8 @@ class Transfer:
 
     async def _expecting(self) -> bool:
         """Waits until an answer is due; False once all blocks were asked for, have come and are good."""
-        async with self._changed:
-            while not self._due and (self._storing or not self._all_asked):
-                await self._changed.wait()
+        while not self._due and (self._storing or not self._all_asked):
+            await self._changed.park()
         return self._due
 
     @property
@@ -284,12 +284,11 @@ class Transfer:
                     self._unpaced = 0
                     with quiet(FLUSH_SECONDS):
                         await self._in_thread(sync_file_system, self._writer.root_fd)
-                async with self._changed:
-                    self._storing -= 1
-                    self._in_window -= sum(
-                        length for ordinal, number, length in message.blocks if (ordinal, number) not in bad
-                    )
-                    self._changed.notify_all()
+                self._storing -= 1
+                self._in_window -= sum(
+                    length for ordinal, number, length in message.blocks if (ordinal, number) not in bad
+                )
+                self._changed.unpark_all()
 
     def _write_frame(self, message: BlockResponseBin, payload: bytes) -> tuple[list[Wanted], list[int]]:
         """Verifies and writes the blocks of one frame; those that do not match, and files done."""
@@ -325,11 +324,10 @@ class Transfer:
         await self._channel.send(BlockRequest(task=self._task, blocks=tuple(bad)))
 
     async def settle(self, complete: Sequence[int]) -> None:
+        for ordinal in complete:
+            del self._partials[ordinal]
         if complete:
-            async with self._changed:
-                for ordinal in complete:
-                    del self._partials[ordinal]
-                self._changed.notify_all()
+            self._changed.unpark_all()
 
     async def _in_thread(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)

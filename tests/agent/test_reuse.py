@@ -232,3 +232,35 @@ ENTRIES = [
 def test_a_primary_refuses_what_no_agent_asks(request_: DescribeBlocks | BlockRequest) -> None:
     with pytest.raises(RemoteProtocolError):
         check_parts(request_, ENTRIES)
+
+
+async def test_more_files_of_several_blocks_than_may_be_under_way(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are begun as others are done: on a first copy, and where some have a part here already."""
+    source = write_tree(
+        tmp_path / "source", {f"f{number:03}": noise(MIN_BLOCK + 1, number) for number in range(150)}
+    )
+    staged: list[int] = []
+
+    def prepare(_primary: MemoryChannel, agent: MemoryChannel) -> None:
+        def note(message: AnyMessage, content: bytes | None) -> list[tuple[AnyMessage, bytes | None]]:
+            if isinstance(message, BlockRequest):
+                staged.append(sum(path.is_file() for path in host.target.glob(f"{STAGING}/*")))
+            return [(message, content)]
+
+        agent.alter = note
+
+    with monkeypatch.context() as few:
+        few.setattr(transfer, "MAX_PARTIAL", 12)
+        outcome = await synchronise(source, host, prepare=prepare)
+    assert outcome.state == "SUCCESS", outcome.report.message
+    assert read_tree(host.target) == read_tree(source)
+    assert 7 <= max(staged) <= 12
+    for number in range(150):
+        (source / f"f{number:03}").write_bytes(noise(MIN_BLOCK + 1, number)[:-1] + b"!")
+        if number % 3 == 0:
+            (host.target / f"f{number:03}").unlink()
+    outcome = await synchronise(source, host)
+    assert outcome.state == "SUCCESS", outcome.report.message
+    assert read_tree(host.target) == read_tree(source)
