@@ -168,9 +168,11 @@ class View:
         """Directories that hold something ignored or reserved: they can't go, so they don't count."""
         return scope.above_reserved.union(above for path in self.ignored for above in ancestors(path))
 
-    def foreign(self, scope: Scope) -> int:
-        """Entries that are not ours, apart from the directories that hold ignored or reserved paths."""
-        protected = self.protected(scope)
+    def foreign(self, scope: Scope, rendered: Iterable[str] = ()) -> int:
+        """Entries that are not ours, apart from `rendered` files that were placed, and from the directories
+        that hold these, or ignored or reserved paths."""
+        placed = {each for path in rendered for each in (path, *ancestors(path))}
+        protected = self.protected(scope) | placed
         return sum(1 for path in self.found if path not in self.ours and path not in protected)
 
 

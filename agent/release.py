@@ -20,7 +20,7 @@ from agent.errors import TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of, shortened
 from agent.ignore import Ignore
 from agent.kept import Version, shelves_of
-from agent.manifest import manifest_path
+from agent.manifest import load, manifest_path
 from agent.pruning import discard, forget_others
 from agent.reuse import Shelf
 from agent.rules import AgentRules
@@ -177,6 +177,10 @@ class _Run:
         """Runs a task for one version, as if that were a target of its own; it may borrow from the others."""
         own = {"target_path": version_path(self._task.target_path, name), "strategy": "mirror", "after": ()}
         task = msgspec.structs.replace(self._task, **{**own, **changes})
+        if task.kept_only:  # what it leaves out is what was left out of it
+            path = manifest_path(self._inner, task.target_path)
+            manifest = await trio.to_thread.run_sync(load, path)
+            task = msgspec.structs.replace(task, ignore=manifest.ignore if manifest is not None else ())
         record, shelves = self._record, list[Shelf]()
         with ExitStack() as stack:
             if record is not None and (not task.observe or ITEMISE in task.features):

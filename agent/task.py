@@ -250,7 +250,7 @@ class _Run:
             self._keeper.names = view.names
             self._observed = await trio.to_thread.run_sync(observed_digest, view, scope, manifest)
             self._local_edits = len(view.edited)
-            self._foreign = view.foreign(scope)
+            self._foreign = view.foreign(scope, manifest.rendered if manifest is not None else ())
         self._after_done = not task.after or (
             manifest is not None and not manifest.after_due and manifest.after == task.after
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from reconciler.desired import Desired
 from reconciler.hashing import digest
+from reconciler.returned import rolled_back_to
 from reconciler.secrets.merge import Collision, declared_collisions
 from reconciler.spec.model import DEFAULT_PRECEDENCE, Spec
 from reconciler.status.documents import Recorded
@@ -81,6 +82,12 @@ def notes_of_pass(spec: Spec, desired: Desired, recorded: Recorded) -> list[str]
                     f"{service.id}: `{pattern}` in its {where} matches no file of {service.revision}; "
                     "correct it, or a change may go unnoticed"
                 )
+    for sync in desired.syncs().values():
+        if sync.returned is not None:
+            notes.append(
+                f"{sync.id} is {rolled_back_to(sync.returned)}, and stays there: nothing new reaches it; "
+                f"`trueup node rollback {sync.target.node} {sync.project.id} --lift` ends that"
+            )
     used = {sync.target.node for sync in desired.syncs().values()}
     for node in spec.nodes:
         status = recorded.nodes.get(f"nodes/{node}")

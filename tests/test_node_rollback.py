@@ -105,7 +105,11 @@ async def test_a_node_goes_back_to_a_release_that_it_keeps_and_stays_there(tmp_p
         assert site.ran == ["one", "two", "one"]
         assert site.status["rolledBack"].endswith("it is slow")
         assert site.status["lastAppliedRevision"].startswith("v1.0.1@")
+        assert site.status["counts"].get("foreign", 0) == 0
         assert await site.planned() == []
+        [note] = (await case.plan(expect=0)).document["notes"]
+        assert "is rolled back to v1.0.1@sha1:" in note
+        assert "`trueup node rollback web-1 site --lift` ends that" in note
         # What is named goes there from there too.
         await site.rollback("--to", "v1.1.0")
         await case.reconcile(expect=0)
