@@ -177,19 +177,20 @@ def make_plan(
 
 
 def _leave(leaving: Leaving, steps: Iterable[Step], under_way: Collection[str]) -> Step:
-    """Nothing is taken away of an environment in which what is there to stay could not be brought about."""
+    """Nothing is taken away where what is there to stay could not be brought about."""
     if not leaving.removed:
         return Step(leaving.resource, Action.FORGET, leaving.reason)
-    environment = leaving.resource.split("/")[1]
-    first = (
-        step.resource
-        for step in steps
-        if step.action in (Action.SYNC, Action.DEPLOY) and step.resource.split("/")[1] == environment
-    )
+    where = _belongs_to(leaving.resource)
+    first = (step.resource for step in steps if step.action in (Action.SYNC, Action.DEPLOY))
     running = (id for id in under_way if id.partition("/")[0] in ("services", "projects"))
-    waits = (id for id in running if id.split("/")[1] == environment)
-    depends_on = (*first, *waits, *leaving.after)
-    return Step(leaving.resource, Action.REMOVE, leaving.reason, depends_on=depends_on)
+    waits = (id for id in (*first, *running) if _belongs_to(id) == where)
+    return Step(leaving.resource, Action.REMOVE, leaving.reason, depends_on=(*waits, *leaving.after))
+
+
+def _belongs_to(resource: str) -> str:
+    """The environment of a service or sync target; the node of a target that is of none."""
+    _, scope, *rest = resource.split("/")
+    return f"nodes/{rest[1]}" if scope == "branch" and len(rest) > 1 else scope
 
 
 def _gated(gates: Gates, resource: DesiredResource, found: Observation, step: Step) -> Step | Finding:

@@ -367,9 +367,10 @@ async def test_a_burst_of_requests_makes_few_passes(tmp_path: Path, double: Infi
             await primary.until(lambda: {} if deploys(world, "api")[1:] else None, "the second release")
             assert await primary.end() == 0
         with closing(sqlite3.connect(world.state / "journal.sqlite")) as journal:
-            # The first, one for all who asked, and one for the end of a step, if nobody waited for that.
             [passes] = journal.execute("SELECT count(*) FROM passes").fetchone()
-        assert passes in (2, 3)
+        # Mostly three: the first, one for all who asked, and one for the end of a step. More where a machine
+        # takes so long for a hundred requests that a pass for the first of them has begun before the last.
+        assert 2 <= passes < 20
 
 
 SYNCED = """\

@@ -4,16 +4,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reconciler.desired import Desired, DesiredService
+from reconciler.desired import Desired, DesiredService, DesiredSync
 from reconciler.hashing import Inputs, config_hash
 from reconciler.observation import Absent, Observation, Present
 from reconciler.plan import Action, Plan, make_plan
 from reconciler.prune import Removable, judge
-from reconciler.spec.model import InvokeDeploy, Service
+from reconciler.spec.model import InvokeDeploy, Project, Service, SyncTarget
 
 STAGING = tuple(f"services/staging/{name}" for name in ("api", "db", "web"))
 PRODUCTION = tuple(f"services/production/{name}" for name in ("api", "db", "web"))
 ALL = (*STAGING, *PRODUCTION, "environments/staging", "environments/production", "nodes/web-1")
+INPUTS = Inputs({"p": "1"}, {})
 WEB, DB, API = STAGING[2], STAGING[1], STAGING[0]
 
 
@@ -163,6 +164,26 @@ def test_removals_come_last_and_dependents_before_what_they_depended_on() -> Non
     assert after[WEB] == ("services/staging/new",)
     assert after[API] == ("services/staging/new", WEB)
     assert after[DB] == ("services/staging/new", API)
+
+
+def test_a_target_without_an_environment_waits_for_its_node_alone() -> None:
+    def sync(name: str, node: str) -> DesiredSync:
+        target = SyncTarget(node=node, target_path=f"/srv/{name}", strategy="mirror")
+        return DesiredSync(
+            id=f"projects/branch/{name}/{node}/srv+{name}",
+            project=Project(id=name),
+            target=target,
+            inputs=INPUTS,
+            hash=config_hash(INPUTS, "11111111"),
+        )
+
+    there, elsewhere = sync("new", "web-1"), sync("live", "web-2")
+    gone = "projects/branch/old/web-1/srv+old"
+    spec = Desired("main@sha1:1", (there, elsewhere), builds={}, max_prune=1.0)
+    removable = Removable(targets={gone: ("web-1", "/srv/old")})
+    made = planned(spec, (gone, there.id, elsewhere.id), removable, there.id, elsewhere.id)
+    [removal] = [step for step in made.steps if step.action is Action.REMOVE]
+    assert (removal.resource, removal.depends_on) == (gone, (there.id,))
 
 
 def test_a_circle_of_dependents_is_still_removed() -> None:
