@@ -2,21 +2,42 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
 import trio
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
+from rich.text import Text
 
 from reconciler.apply import Outcome
 from reconciler.logs import printable
 from reconciler.plan import Plan, Step
-from reconciler.progress import Progress, in_words, share_of
+from reconciler.progress import Progress, in_words, share_of, size
 
 EVERY: Final = 0.5
 """Seconds between two looks at how far tasks are."""
+
+
+class Pace(ProgressColumn):
+    """How much is done, and of what is counted in bytes how fast that goes and how long it will take."""
+
+    def render(self, task: Task) -> Text:
+        if not task.total:
+            return Text("")
+        told = f"{task.percentage:.0f} %"
+        if task.fields["in_bytes"] and task.speed and not task.finished:
+            told += f", {size(int(task.speed))}/s"
+            if task.time_remaining is not None:
+                told += f", {timedelta(seconds=int(task.time_remaining))} left"
+        return Text(told, no_wrap=True)
+
+
+def _as_wide_as_it_may(share: int) -> Column:
+    return Column(ratio=share, no_wrap=True, overflow="ellipsis")
 
 
 class Bars:
@@ -24,25 +45,29 @@ class Bars:
 
     def __init__(self, *, shown: bool = True) -> None:
         self._rich = RichProgress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[told]}", markup=False),
+            # Where it is narrow the ends of names and words are left out, rather than the pace.
+            TextColumn("{task.description}", markup=False, table_column=_as_wide_as_it_may(1)),
+            BarColumn(bar_width=8),
+            Pace(),
+            TextColumn("{task.fields[told]}", markup=False, table_column=_as_wide_as_it_may(2)),
             console=Console(stderr=True, highlight=False),
+            expand=True,
             transient=True,
             disable=not shown or not sys.stderr.isatty(),
         )
         self._ids: dict[str, TaskID] = {}
 
-    def line(self, key: str, *, about: str, done: int, total: int, told: str) -> None:
+    def line(self, key: str, *, about: str, done: int, total: int, told: str, in_bytes: bool = False) -> None:
         """Show a line, or what it has come to. A `total` of 0 is not known: the bar moves to and fro."""
         if key not in self._ids:
-            self._ids[key] = self._rich.add_task("", total=None, told="")
+            self._ids[key] = self._rich.add_task("", total=None, told="", in_bytes=False)
         self._rich.update(
             self._ids[key],
             description=printable(about),
             completed=done,
             total=total or None,
             told=printable(told),
+            in_bytes=in_bytes,
         )
         self._rich.start()
 
@@ -50,7 +75,14 @@ class Bars:
         """One line for each of these tasks, and none for others."""
         for progress in running:
             done, total = share_of(progress)
-            self.line(progress.task, about=progress.resource, done=done, total=total, told=in_words(progress))
+            self.line(
+                progress.task,
+                about=progress.resource,
+                done=done,
+                total=total,
+                told=in_words(progress),
+                in_bytes=bool(progress.bytes_total),
+            )
         for key in self._ids.keys() - {progress.task for progress in running} - {STEPS}:
             self._rich.remove_task(self._ids.pop(key))
 

@@ -176,7 +176,7 @@ bars.clear()
 def test_a_bar_and_the_log_share_a_terminal() -> None:
     terminal, end = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", BAR], stderr=end, env={**os.environ, "TERM": "xterm"}
+        [sys.executable, "-c", BAR], stderr=end, env={**os.environ, "TERM": "xterm", "COLUMNS": "160"}
     ) as process:
         os.close(end)
         shown = b""
@@ -191,7 +191,8 @@ def test_a_bar_and_the_log_share_a_terminal() -> None:
     ]
     assert any("0/1" in line for line in lines)
     assert not any("0/0" in line for line in lines)
-    assert any("to web-1 \\x1b[31m[red]" in line and "copies, 1 of 3 entries" in line for line in lines)
+    [told] = {line.strip() for line in lines if "to web-1 \\x1b[31m[red]" in line}
+    assert re.search(r" 33 % +copies, 1 of 3 entries$", told), told
     for event in ("before the plan", "a task printed this"):
         [line] = [line for line in lines if event in line]
         assert re.match(r"\d{4}-\d\d-\d\dT", line), line
