@@ -37,7 +37,8 @@ class Upheaval:
 
     streams = False
 
-    def __init__(self, where: Path) -> None:
+    def __init__(self, where: Path, **policy: Any) -> None:
+        self.policy = POLICY | policy
         self.base = where / "host"
         self.old = write_tree(where / "old", OLD)
         self.new = write_tree(where / "new", NEW)
@@ -45,14 +46,14 @@ class Upheaval:
     async def host(self) -> Host:
         """A host as it was before the task."""
         host = Host(self.base)
-        assert (await synchronise(self.old, host, **POLICY | {"rendered": FORMER})).state == "SUCCESS"
+        assert (await synchronise(self.old, host, **self.policy | {"rendered": FORMER})).state == "SUCCESS"
         write_tree(host.target, FOREIGN)
         return host
 
     async def retry(self, host: Host, note: object) -> None:
         """What a task that was cut off left is whole, and the next one completes it."""
         check_whole(read_tree(host.target), note)
-        outcome = await synchronise(self.new, host, **POLICY)
+        outcome = await synchronise(self.new, host, **self.policy)
         assert outcome.state == "SUCCESS", (note, outcome.report.message)
         found = read_tree(host.target)
         backups = [path for path in found if BACKUP_MARK in path]
