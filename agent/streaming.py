@@ -38,6 +38,10 @@ from agent.wire.messages import (
 )
 from agent.writer import Writer
 
+INDEX_SECONDS = 24 * 3600.0
+"""How long a task waits for the whole index while the primary hashes, whatever that says meanwhile. The next
+attempt begins once the whole tree is known, and holds nothing for that time."""
+
 _Message = tuple[AnyMessage, bytes | None]
 
 
@@ -186,10 +190,16 @@ class _TakingStreamed(Taking):
         super().__init__(channel, task, rules, scope.ignore, scope.forbidden)
         self._transfer = transfer
         self._root_fd = root_fd
+        self._ends_at = trio.current_time() + INDEX_SECONDS
         self.has_room = True
         self.tree = b""
 
     async def receive(self) -> AnyMessage:
+        with trio.move_on_at(self._ends_at):
+            return await self._receive()
+        raise TransferFailed(f"the primary has not told of a whole tree for {INDEX_SECONDS / 3600:.0f} h")
+
+    async def _receive(self) -> AnyMessage:
         message, _ = await receive(self._channel, deadline=self._transfer.deadline)
         if isinstance(message, IndexBegin):
             self.has_room = message.bytes <= await trio.to_thread.run_sync(free_bytes, self._root_fd)

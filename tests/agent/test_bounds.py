@@ -1,20 +1,24 @@
-"""What a task asks for, and what it has open, while no answer comes."""
+"""What a task asks for, what it has open, and how long it waits, while no answer comes."""
 
 import os
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from agent.blocks import MIN_BLOCK, WINDOW, block_count, block_length
+from agent.errors import TransferFailed
 from agent.index import STAGING, file_entry, tree_digest
 from agent.transfer import MAX_PARTIAL
 from agent.wire.bulk import BlockRequest
 from agent.wire.channel import Channel
 from agent.wire.messages import Cancel, Entry, IndexBegin, IndexEnd, IndexFile
+from reconciler.sync import streamed
 from tests.agent.inthread import without_threads
-from tests.agent.syncing import Host, run_against
+from tests.agent.streams import begin, first_copy
+from tests.agent.syncing import Host, read_tree, run_against, write_tree
+from tests.agent.upheaval import FIRST
 
 
 def files(count: int, size: int) -> list[Entry]:
@@ -69,3 +73,32 @@ async def test_no_more_than_a_window_is_asked_for(host: Host) -> None:
 async def test_no_more_files_are_under_way_than_may(host: Host) -> None:
     _, under_way = await asked_without_an_answer(host, files(2 * MAX_PARTIAL, MIN_BLOCK + 1))
     assert under_way == MAX_PARTIAL
+
+
+@pytest.mark.parametrize("hours", [23, 25])
+async def test_a_tree_may_be_hashed_for_a_day_and_no_longer(
+    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, hours: int
+) -> None:
+    monkeypatch.setattr(streamed, "PORTION_FILES", 1)
+    source = write_tree(tmp_path / "source", FIRST)
+    gate = trio.Event()
+    growing = await begin(source, gate)
+    ends: list[str] = []
+
+    async def copy() -> None:
+        try:
+            ends.append((await first_copy(growing, host)).state)
+        except* TransferFailed as group:
+            ends.extend(str(error) for error in group.exceptions)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(growing.run)
+        nursery.start_soon(copy)
+        await trio.sleep(hours * 3600)
+        gate.set()
+    if hours < 24:
+        assert ends == ["SUCCESS"]
+        assert read_tree(host.target) == read_tree(source)
+    else:
+        assert "the primary has not told of a whole tree for 24 h" in ends
+        assert [path.name for path in host.target.iterdir()] == [STAGING]
