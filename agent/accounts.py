@@ -19,6 +19,9 @@ ALL_SECONDS = 30.0
 PAUSE_SECONDS = 60.0
 """How long nobody is asked once these are used up, by who goes on."""
 
+SERVICES = "see to the services of `passwd` and `group` in /etc/nsswitch.conf; it is tried again"
+"""A hint for where nobody says whether there is such a user or group."""
+
 _SLOTS = threading.BoundedSemaphore(8)
 """Lookups at once. One that hangs keeps its thread, and nothing can end that."""
 
@@ -51,9 +54,12 @@ class Lookups:
         return None if found is None else found.number
 
     def user_name(self, number: int) -> str | None:
-        """None where nobody has this number."""
-        found = self._find("user", number)
+        found = self.user(number)
         return None if found is None else found.name
+
+    def user(self, number: int) -> Account | None:
+        """None where nobody has this number."""
+        return self._find("user", number)
 
     def group_name(self, number: int) -> str | None:
         found = self._find("group", number)

@@ -64,7 +64,7 @@ async def run_allowed(command: Command, *, rules: AgentRules, inside: str = "") 
                 directory_fd=target.fd,
                 environment={
                     **command.environment,
-                    **command_environment(command.project, command.target_path),
+                    **await command_environment(command.project, command.target_path),
                 },
                 seconds=seconds,
                 hide=lambda text: _hide(text, command),

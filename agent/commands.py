@@ -1,13 +1,13 @@
 """Runs the commands that a task's `after` names: those that this host's own configuration allows."""
 
 import os
-import pwd
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from subprocess import DEVNULL, PIPE, STDOUT
 
 import trio
 
+from agent.accounts import SERVICES, Lookups, Unanswered
 from agent.failures import TaskFailed
 from agent.pulse import enter, quiet
 from agent.rules import AgentRules
@@ -39,13 +39,16 @@ def check_commands(names: Sequence[str], allowed: Mapping[str, tuple[str, ...]])
         )
 
 
-def command_environment(project: str, target: str) -> dict[str, str]:
-    """All that a command gets to see: nothing of the agent's own environment."""
+async def command_environment(project: str, target: str) -> dict[str, str]:
+    """All that a command gets to see: nothing of the agent's own environment.
+
+    Raises TaskFailed where the host does not say who the agent's user is.
+    """
     try:
-        user = pwd.getpwuid(os.geteuid())
-        home, name = user.pw_dir, user.pw_name
-    except KeyError:
-        home, name = "/", str(os.geteuid())
+        user = await trio.to_thread.run_sync(Lookups().user, os.geteuid())
+    except Unanswered as error:
+        raise TaskFailed("Busy", str(error), hint=SERVICES) from error
+    home, name = ("/", str(os.geteuid())) if user is None else (user.home or "/", user.name)
     return {
         "PATH": PATH,
         "HOME": home,
@@ -130,13 +133,14 @@ async def run_after(
     Raises TaskFailed for that one. `what` says for people what is done already.
     """
     enter("command")
+    environment = await command_environment(task.project, task.target_path) if task.after else {}
     for name in task.after:
         with quiet(rules.command_timeout + 60):
             result = await run_command(
                 name,
                 rules.commands[name],
                 directory_fd=directory_fd,
-                environment=command_environment(task.project, task.target_path),
+                environment=environment,
                 seconds=rules.command_timeout,
                 hide=hide,
             )

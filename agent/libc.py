@@ -61,6 +61,8 @@ _ACCOUNTS: Final = {
 }
 _ACCOUNT = struct.Struct("@PPI")
 """What `struct passwd` and `struct group` begin with: name, password, number."""
+_USER = struct.Struct("@PPIIPP")
+"""`struct passwd` as far as the home directory: a group and a text come before that."""
 _ACCOUNT_SIZE = 256
 _LEAST_ROOM, _MOST_ROOM = 4 * 1024, 64 * 1024 * 1024
 """For the rest of it; a group may have very many members."""
@@ -69,6 +71,8 @@ _LEAST_ROOM, _MOST_ROOM = 4 * 1024, 64 * 1024 * 1024
 class Account(NamedTuple):
     name: str
     number: int
+    home: str = ""
+    """A user's home directory."""
 
 
 def find_account(kind: Literal["user", "group"], key: str | int) -> Account | None:
@@ -96,7 +100,12 @@ def find_account(kind: Literal["user", "group"], key: str | int) -> Account | No
             return None
         else:
             name, _, number = _ACCOUNT.unpack_from(account.raw)
-            return Account(os.fsdecode(ctypes.string_at(name)), number)
+            home = _USER.unpack_from(account.raw)[5] if kind == "user" else None
+            return Account(_text(name), number, _text(home) if home else "")
+
+
+def _text(at: int) -> str:
+    return os.fsdecode(ctypes.string_at(at))
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
-from agent.accounts import Lookups, Unanswered
+from agent.accounts import SERVICES, Lookups, Unanswered
 from agent.failures import TaskFailed
 from agent.ownership import NameRun, Names
 from agent.scan import Found
@@ -17,8 +17,6 @@ NOBODYS = (UNCHANGED, UNCHANGED)
 
 Ids = tuple[int, int]
 """User and group, as numbers of this host; UNCHANGED for a name that is not used."""
-
-_SERVICES = "see to the services of `passwd` and `group` in /etc/nsswitch.conf; it is tried again"
 
 _CAP_CHOWN = 1 << 0
 _NAMED = 5
@@ -55,7 +53,7 @@ class _Known:
             found = self._look_up(name)
         except Unanswered as error:
             if name in self._allowed:
-                raise TaskFailed("Busy", str(error), hint=_SERVICES) from error
+                raise TaskFailed("Busy", str(error), hint=SERVICES) from error
             found = UNCHANGED  # whatever its number is: it would not be used
         if found is None:
             return f"there is no {self._kind} {name!r} on this host, and the name is not used"

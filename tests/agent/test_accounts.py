@@ -17,11 +17,13 @@ from agent.owners import NOBODYS, Owners
 
 def test_what_the_system_has() -> None:
     for user in pwd.getpwall():
-        assert find_account("user", user.pw_name) == (user.pw_name, pwd.getpwnam(user.pw_name).pw_uid)
-        assert find_account("user", user.pw_uid) == (pwd.getpwuid(user.pw_uid).pw_name, user.pw_uid)
+        named, numbered = pwd.getpwnam(user.pw_name), pwd.getpwuid(user.pw_uid)
+        assert find_account("user", user.pw_name) == (user.pw_name, named.pw_uid, named.pw_dir)
+        assert find_account("user", user.pw_uid) == (numbered.pw_name, user.pw_uid, numbered.pw_dir)
     for group in grp.getgrall():
-        assert find_account("group", group.gr_name) == (group.gr_name, grp.getgrnam(group.gr_name).gr_gid)
-        assert find_account("group", group.gr_gid) == (grp.getgrgid(group.gr_gid).gr_name, group.gr_gid)
+        gid, name = grp.getgrnam(group.gr_name).gr_gid, grp.getgrgid(group.gr_gid).gr_name
+        assert find_account("group", group.gr_name) == (group.gr_name, gid, "")
+        assert find_account("group", group.gr_gid) == (name, group.gr_gid, "")
 
 
 @pytest.mark.parametrize("key", ["no-such-name", "root\0", "", "\udcff", "0", 4_111_222_333])
@@ -42,7 +44,7 @@ def test_a_group_with_very_many_members_gets_more_room(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(libc, "_function", lambda _name: large)
     name = grp.getgrgid(0).gr_name
-    assert find_account("group", name) == (name, 0)
+    assert find_account("group", name) == (name, 0, "")
     assert given == sorted(given)
     assert len(given) > 3
 
