@@ -1,6 +1,7 @@
 """Bandwidths: reached over a long time, exceeded over none, and shared by what runs at once."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from trio.testing import MockClock
 from agent.blocks import FRAME_TARGET, MIN_BLOCK
 from reconciler.sync.bandwidth import FREELY, HELD_SECONDS, Bucket, Throttle, Throttles
 from reconciler.sync.serving import TreeSource
-from tests.agent.syncing import Host, read_tree, synchronise, write_tree
+from tests.agent.inthread import without_threads
+from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
 
 MIB = 1024 * 1024
 Sent = list[tuple[float, int]]
@@ -122,13 +124,63 @@ async def test_frames_are_small_where_the_rate_is(autojump_clock: MockClock) -> 
     assert Throttle((Bucket(MIB),)).patience == 32
 
 
-async def test_a_sync_keeps_to_its_bandwidth(tmp_path: Path) -> None:
-    tree = {f"small/{number}": os.urandom(20_000) for number in range(40)} | {"large": os.urandom(MIB)}
-    source = await TreeSource.build(write_tree(tmp_path / "source", tree))
-    host = Host(tmp_path / "host")
+async def copied(where: Path, limits: Mapping[str, Throttle], tree: Tree) -> dict[str, float]:
+    """The seconds in which each of several hosts, at once, gets a tree within its limits."""
+    source = await TreeSource.build(write_tree(where / "source", tree))
+    seconds: dict[str, float] = {}
     began = trio.current_time()
-    outcome = await synchronise(source.within(Throttle((Bucket(4 * MIB),))), host)
-    assert outcome.state == "SUCCESS"
-    assert trio.current_time() - began >= outcome.from_primary.payload_bytes / (4 * MIB)
-    assert outcome.from_primary.count("BlockResponseBin") > 3
-    assert {path: body for path, body in read_tree(host.target).items() if body is not None} == tree
+
+    async def copy(name: str, throttle: Throttle) -> None:
+        host = Host(where / name)
+        outcome = await synchronise(source.within(throttle), host)
+        seconds[name] = trio.current_time() - began
+        assert outcome.state == "SUCCESS"
+        assert outcome.from_primary.payload_bytes == source.bytes
+        assert read_tree(host.target) == read_tree(source.directory)
+
+    async with trio.open_nursery() as nursery:
+        for name, throttle in limits.items():
+            nursery.start_soon(copy, name, throttle)
+    return seconds
+
+
+SMALL: Tree = {f"{number:03}": os.urandom(20_000) for number in range(420)}
+LARGE: Tree = {"large": os.urandom(8 * MIB)}
+
+
+@pytest.mark.parametrize("tree", [SMALL, LARGE], ids=["small files", "large file"])
+async def test_a_sync_reaches_its_bandwidth_and_keeps_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, tree: Tree
+) -> None:
+    """All but what waits for the limit takes no time here."""
+    without_threads(monkeypatch)
+    seconds = await copied(tmp_path, {"host": Throttle((Bucket(MIB),))}, tree)
+    assert seconds == {"host": pytest.approx(8, rel=0.03)}
+
+
+async def test_syncs_at_once_reach_the_limits_of_projects_and_of_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    without_threads(monkeypatch)
+    throttles = Throttles()
+
+    def within(project: str, node: str, *, most: int | None, of_node: int | None) -> Throttle:
+        return throttles.of(project, node, project_rate=most, node_rate=of_node)
+
+    limits = {
+        # One node with two projects, one of them limited to a quarter of what the node may have.
+        "slow": within("site", "web-1", most=MIB // 2, of_node=2 * MIB),
+        "fast": within("shop", "web-1", most=None, of_node=2 * MIB),
+        # Two targets of one project on one node share its limit, and have nothing to do with the first node.
+        "one": within("site", "web-2", most=MIB // 2, of_node=None),
+        "other": within("site", "web-2", most=MIB // 2, of_node=None),
+        "free": FREELY,
+    }
+    seconds = await copied(tmp_path, limits, LARGE)
+    assert seconds == {
+        "slow": pytest.approx(16, rel=0.03),
+        "fast": pytest.approx(8 / 1.5, rel=0.03),
+        "one": pytest.approx(32, rel=0.03),
+        "other": pytest.approx(32, rel=0.03),
+        "free": pytest.approx(0, abs=0.2),
+    }
