@@ -1,11 +1,8 @@
 """A session cut after each of its bytes, in both directions: old or new content, and a retry completes it."""
 
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 import trio
@@ -63,17 +60,6 @@ class Lane:
         await self._scene.retry(host, (speaker, after))
         shutil.rmtree(host.base)
         return changed
-
-
-@pytest.fixture
-def in_memory(tmp_path: Path) -> Iterator[Path]:
-    """A directory that no disk holds up, where the machine has one."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK | os.X_OK):
-        yield tmp_path
-        return
-    with TemporaryDirectory(dir=memory) as name:
-        yield Path(name)
 
 
 @speakers

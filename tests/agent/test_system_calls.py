@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import trio
@@ -31,9 +33,8 @@ REASONS = {
     "EROFS": "ReadOnlyFileSystem",
     "EACCES": "PermissionDenied",
 }
-KILLS = 22
-FAILURES = 10
-"""How many calls an ordinary run tries, for each error."""
+LANES = 4
+"""Tasks at once: each waits for its tracer and for the clock most of the time."""
 
 _CALL = re.compile(r"^(\d+)\s+(\w+)\((.*)")
 
@@ -92,6 +93,7 @@ class Traced:
         """What changes a file, as the last task had it."""
         counts: Counter[tuple[str, str]] = Counter()
         found: list[Call] = []
+        threads: set[str] = set()
         for line in self._log.read_text(errors="replace").splitlines():
             if (match := _CALL.match(line)) is None:
                 continue
@@ -99,7 +101,9 @@ class Traced:
             counts[thread, name] += 1
             if (mark := ONLY_WITH.get(name)) is None or mark in rest:
                 found.append(Call(name, counts[thread, name], rest))
-        return list({(call.name, call.number): call for call in found}.values())
+                threads.add(thread)
+        assert len(threads) == 1, "a call may hide another of the same number in another thread"
+        return found
 
     def close(self) -> None:
         self._process.communicate()
@@ -110,48 +114,59 @@ def _names() -> str:
 
 
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Traced]]:
     if shutil.which("strace") is None:
         pytest.skip("needs strace")
-    traced = Traced(tmp_path_factory.mktemp("strace") / "log")
-    yield traced
-    traced.close()
+    logs = tmp_path_factory.mktemp("strace")
+    lanes = [Traced(logs / str(number)) for number in range(LANES)]
+    yield lanes
+    for lane in lanes:
+        lane.close()
+
+
+Answer = dict[str, object]
 
 
 class Attempts:
-    """Tasks from the same beginning, each with another fault."""
+    """Tasks from the same beginning, each with another fault; as many at once as there are lanes."""
 
-    def __init__(self, scene: Upheaval | FirstCopy, traced: Traced) -> None:
-        self._scene = scene
-        self._traced = traced
-        self.attempt("")
-        self.calls = traced.calls()
+    def __init__(self, scenes: Sequence[Upheaval | FirstCopy], traced: Sequence[Traced]) -> None:
+        self._lanes = SimpleQueue[tuple[Upheaval | FirstCopy, Traced]]()
+        for lane in zip(scenes, traced, strict=True):
+            self._lanes.put(lane)
+        _attempt(scenes[0], traced[0], "")
+        self.calls = traced[0].calls()
 
-    def attempt(self, inject: str) -> dict[str, object]:
-        """One task with an injected fault, what it left, and the retry."""
-        host = trio.run(self._scene.host)
-        answer = self._traced.run(host.base, self._scene.new, inject, streams=self._scene.streams)
-        trio.run(self._scene.retry, host, inject)
-        shutil.rmtree(host.base)
-        return answer
+    def attempt(self, injects: Sequence[str]) -> list[Answer]:
+        """For each injected fault a task, what it left, and the retry."""
+        with ThreadPoolExecutor(LANES) as threads:
+            return list(threads.map(self._attempt, injects))
+
+    def _attempt(self, inject: str) -> Answer:
+        lane = self._lanes.get()
+        try:
+            return _attempt(*lane, inject)
+        finally:
+            self._lanes.put(lane)
+
+
+def _attempt(scene: Upheaval | FirstCopy, traced: Traced, inject: str) -> Answer:
+    host = trio.run(scene.host)
+    answer = traced.run(host.base, scene.new, inject, streams=scene.streams)
+    trio.run(scene.retry, host, inject)
+    shutil.rmtree(host.base)
+    return answer
 
 
 @pytest.fixture
-def attempts(tmp_path: Path, traced: Traced) -> Attempts:
-    return Attempts(Upheaval(tmp_path), traced)
+def attempts(in_memory: Path, traced: list[Traced]) -> Attempts:
+    return Attempts([Upheaval(in_memory / str(number)) for number in range(LANES)], traced)
 
 
 @pytest.fixture
-def first_copies(tmp_path: Path, traced: Traced, monkeypatch: pytest.MonkeyPatch) -> Attempts:
+def first_copies(in_memory: Path, traced: list[Traced], monkeypatch: pytest.MonkeyPatch) -> Attempts:
     monkeypatch.setattr(streamed, "PORTION_FILES", 1)
-    return Attempts(FirstCopy(tmp_path), traced)
-
-
-def some(calls: list[Call], most: int, *, exhaustive: bool) -> list[Call]:
-    """All, or some of them, evenly spread over the task."""
-    if exhaustive or len(calls) <= most:
-        return calls
-    return [calls[at * len(calls) // most] for at in range(most)]
+    return Attempts([FirstCopy(in_memory / str(number)) for number in range(LANES)], traced)
 
 
 def kinds(calls: list[Call], *, exhaustive: bool) -> list[Call]:
@@ -169,18 +184,15 @@ def kinds(calls: list[Call], *, exhaustive: bool) -> list[Call]:
 
 def kill_at(attempts: Attempts, calls: list[Call]) -> list[Call]:
     """Those at which nothing was killed."""
-    return [
-        call
-        for call in calls
-        if not attempts.attempt(f"?{call.name}:signal=KILL:when={call.number}")["killed"]
-    ]
+    answers = attempts.attempt([f"?{call.name}:signal=KILL:when={call.number}" for call in calls])
+    return [call for call, answer in zip(calls, answers, strict=True) if not answer["killed"]]
 
 
 def fail_at(attempts: Attempts, calls: list[Call], error: str) -> int:
     """How many of these failed the task, or the primary's half of it."""
     failed = 0
-    for call in calls:
-        answer = attempts.attempt(f"?{call.name}:error={error}:when={call.number}")
+    answers = attempts.attempt([f"?{call.name}:error={error}:when={call.number}" for call in calls])
+    for call, answer in zip(calls, answers, strict=True):
         if answer["state"] == "FAILED":
             failed += 1
             assert answer["reason"] == REASONS[error], call
@@ -193,17 +205,15 @@ def without_sockets(calls: list[Call]) -> list[Call]:
     return [call for call in calls if call.name != "ioctl"]
 
 
-def test_killed_at_every_system_call_that_changes_a_file(attempts: Attempts, exhaustive: bool) -> None:
+def test_killed_at_every_system_call_that_changes_a_file(attempts: Attempts) -> None:
     assert len(attempts.calls) > 40
-    assert kill_at(attempts, some(attempts.calls, KILLS, exhaustive=exhaustive)) == []
+    assert kill_at(attempts, attempts.calls) == []
 
 
 @pytest.mark.parametrize("error", REASONS)
-def test_every_system_call_that_changes_a_file_fails(
-    attempts: Attempts, error: str, exhaustive: bool
-) -> None:
-    calls = some(without_sockets(attempts.calls), FAILURES, exhaustive=exhaustive)
-    assert fail_at(attempts, calls, error) >= FAILURES / 2
+def test_every_system_call_that_changes_a_file_fails(attempts: Attempts, error: str) -> None:
+    calls = without_sockets(attempts.calls)
+    assert fail_at(attempts, calls, error) >= len(calls) / 2
 
 
 def test_a_first_copy_that_is_streamed_is_killed_at_each_kind_of_call(

@@ -40,14 +40,14 @@ async def in_one_thread(function: Callable[..., Any], *arguments: Any, **options
     return await _in_thread(function, *arguments, **options | {"limiter": None})
 
 
-def run_child(order: dict[str, Any], go: int, answers: socket.socket) -> None:
+def run_child(order: dict[str, Any], host: Host, go: int, answers: socket.socket) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PTRACER, _PR_SET_PTRACER_ANY, 0, 0, 0)
     os.read(go, 1)
 
     async def task() -> None:
         trio.to_thread.current_default_thread_limiter().total_tokens = 1
         trio.to_thread.run_sync = in_one_thread  # type: ignore[assignment]
-        source, host = Path(order["source"]), Host(Path(order["base"]))
+        source = Path(order["source"])
         unread = ""
         if order["streams"]:
             growing = await growing_of(source)
@@ -70,6 +70,8 @@ def main() -> None:
     agent.transfer.WORKERS = 1  # type: ignore[attr-defined]
     reconciler.sync.streamed.PORTION_FILES = 1
     for line in sys.stdin:
+        order = json.loads(line)
+        host = Host(Path(order["base"]))  # which makes directories, and is not to be seen
         wait, go = os.pipe()
         take, give = socket.socketpair()
         child = os.fork()
@@ -77,7 +79,7 @@ def main() -> None:
             take.close()
             os.close(go)
             try:
-                run_child(json.loads(line), wait, give)
+                run_child(order, host, wait, give)
             except BaseException:
                 give.send(json.dumps({"state": "CRASHED", "reason": traceback.format_exc()[-8000:]}).encode())
                 os._exit(1)
