@@ -12,15 +12,13 @@ import trio
 from agent.commands import check_commands, command_environment, last_lines, run_command
 from agent.errors import RemoteProtocolError
 from agent.failures import TaskFailed
+from agent.hiding import hide
 from agent.pulse import quiet
 from agent.rules import AgentRules
 from agent.target import check_target, open_target
 from agent.wire.messages import Command, TaskReport
 
 MAX_VARIABLES = 4096
-
-_SHORTEST_SECRET = 4
-"""Shorter values are not hidden in output: they would hide half of any text."""
 
 _REFUSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|IFS|BASH_ENV|BASH_FUNC_.*|CDPATH|GLOBIGNORE|PS4|SHELLOPTS|BASHOPTS"
@@ -112,12 +110,9 @@ def _check(command: Command, rules: AgentRules) -> None:
 
 
 def _hide(text: str, command: Command) -> str:
-    """`text` with `***` for each secret value, and for each line of one that has several."""
+    """`text` with `***` for each secret value, and for each line of one that has several, encoded or not."""
     pieces: set[str] = set()
     for name in command.secret:
         value = command.environment.get(name, "")
         pieces.update([value, *(line.strip() for line in value.splitlines())])
-    for piece in sorted(pieces, key=len, reverse=True):
-        if len(piece) >= _SHORTEST_SECRET:
-            text = text.replace(piece, "***")
-    return text
+    return hide(text, pieces)

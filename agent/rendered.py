@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Collection, Sequence
 
+from agent import hiding
 from agent.errors import PathRefused
 from agent.folders import Folders
 from agent.index import PERMISSIONS, ancestors, check_path
@@ -82,7 +83,7 @@ def place(writer: Writer, files: Sequence[RenderedContent], owners: Collection[s
 
 
 def hide(text: str, files: Sequence[RenderedContent]) -> str:
-    """`text` with what looks like a value in one of the files replaced by `***`.
+    """`text` with what looks like a value in one of the files replaced by `***`, also where it is encoded.
 
     A command may print what it read. Lines, and what stands behind their first `=` or `:`, are hidden.
     """
@@ -92,7 +93,4 @@ def hide(text: str, files: Sequence[RenderedContent]) -> str:
             pieces.add(line.strip())
             for mark in "=:":
                 pieces.add(line.partition(mark)[2].strip().strip("\"'"))
-    for piece in sorted(pieces, key=len, reverse=True):
-        if len(piece) >= _SHORTEST_SECRET:
-            text = text.replace(piece, "***")
-    return text
+    return hiding.hide(text, (piece for piece in pieces if len(piece) >= _SHORTEST_SECRET))

@@ -338,7 +338,7 @@ class Fleet:
             state,
             reason,
             message,
-            log=KNOWN.mask(log_of(report)) if report is not None else "",
+            log=log_of(report) if report is not None else "",
             details=report_details(report) if report is not None else {},
         )
 
@@ -353,10 +353,25 @@ class Fleet:
         # A task's attempts have its id, with their number.
         heard = partial(self._running.heard, work.id.rpartition("-")[0])
         report = await self._hub.run_task(node, work, source, heard=heard, known_as=known_as)
+        report = masked(report)
         count_report(self._metrics, node, report, looks=isinstance(work, Task) and work.observe)
         if report.state == "FAILED":
             raise TaskFailed(report, unnamed=unnamed)
         return report
+
+
+def masked(report: TaskReport) -> TaskReport:
+    """A report without secrets in it, whatever form they have there: what an agent says and what its commands
+    printed ends in status files, in the journal, in logs and in messages to people."""
+    mask = KNOWN.mask
+    return msgspec.structs.replace(
+        report,
+        message=mask(report.message),
+        warnings=tuple(mask(warning) for warning in report.warnings),
+        after=tuple(
+            msgspec.structs.replace(ran, name=mask(ran.name), output=mask(ran.output)) for ran in report.after
+        ),
+    )
 
 
 def _may_pass(error: TrueupError) -> bool:
