@@ -25,7 +25,7 @@ from agent.link import LinkLost
 from agent.logs import setup_logs, visible
 from agent.memory import Memory
 from agent.node_token import NodeToken
-from agent.pairing import pair
+from agent.pairing import TokenRefused, pair
 from agent.privileges import become, give_up
 from agent.rules import AgentRules
 from agent.session import Agent, Identity
@@ -68,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+UNANSWERED_PATIENCE = 60.0
+REFUSED_PATIENCE = 10.0
+"""Seconds that a join goes on trying where no primary answers, and where one does not know the token."""
 
 
 # --- join --------------------------------------------------------------------------------------
@@ -151,24 +156,29 @@ def _join_token(arguments: argparse.Namespace, environ: Mapping[str, str], memor
     return NodeToken.from_text(text, where="SYNC_NODE_TOKEN")
 
 
-async def _pair_in_time(config: AgentConfig, token: NodeToken, patience: float) -> tuple[Address, str]:
-    """Pair as soon as a primary answers: one that only makes passes listens only meanwhile."""
-    deadline = trio.current_time() + patience
+async def _pair_in_time(config: AgentConfig, token: NodeToken, wait: float | None) -> tuple[Address, str]:
+    """Pair as soon as a primary answers that knows the node: one that only makes passes listens only
+    meanwhile, and any knows a node from its next pass on."""
+    begun = trio.current_time()
     backoff = Backoff(longest=2.0)
-    told = False
+    told: set[str] = set()
     while True:
         try:
             return await _pair_somewhere(config, token)
         except LinkLost as error:
-            delay = backoff.next()
-            if trio.current_time() + delay > deadline:
-                raise
-            if not told:
-                _warn(
-                    f"{error.message}; trying for {patience:g} seconds: a primary listens while it reconciles"
-                )
-                told = True
-            await trio.sleep(delay)
+            failed: TrueupError = error
+            patience, why = UNANSWERED_PATIENCE, "a primary listens while it reconciles"
+        except TokenRefused as error:
+            failed = error
+            patience, why = REFUSED_PATIENCE, "a primary knows a new node from its next pass on"
+        patience = patience if wait is None else wait
+        delay = backoff.next()
+        if trio.current_time() + delay > begun + patience:
+            raise failed
+        if why not in told:
+            _warn(f"{failed.message}; trying for {patience:g} seconds: {why}")
+            told.add(why)
+        await trio.sleep(delay)
 
 
 async def _pair_somewhere(config: AgentConfig, token: NodeToken) -> tuple[Address, str]:
@@ -353,9 +363,8 @@ def _parser() -> argparse.ArgumentParser:
     joining.add_argument(
         "--wait",
         type=float,
-        default=60.0,
         metavar="SECONDS",
-        help="how long to try until a primary answers (60)",
+        help="how long to try until a primary answers (60), and knows the node (10)",
     )
     joining.add_argument("--state-dir", metavar="DIR", help=f"keys and records ({DEFAULT_STATE_DIR})")
     joining.set_defaults(verb=join)

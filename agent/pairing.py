@@ -17,6 +17,10 @@ RECORD_DEADLINE = 120.0
 """Seconds that a primary may take to record the pairing in git before it answers."""
 
 
+class TokenRefused(ConnectionRefused):
+    """The primary does not know the node by this token; perhaps not yet, as it hears of nodes with a pass."""
+
+
 async def pair(
     address: Address,
     *,
@@ -29,8 +33,8 @@ async def pair(
     """Pair at one address; gives the fingerprint of the primary that accepted.
 
     Raises LinkLost if it cannot be reached or does not answer, ConnectionRefused, with the primary's
-    own reason, if it says no or is not the one that `pin` names. Without a pin the primary that
-    answers is trusted, and told so.
+    own reason, if it says no or is not the one that `pin` names, TokenRefused if it does not know the
+    token. Without a pin the primary that answers is trusted, and told so.
     """
     dialled = await dial(address, PAIR_PREFACE, identity=None, pin=pin)
     link = Link(dialled.stream, Connection(Role.AGENT, Phase.PAIRING), timing=CONTROL_TIMING)
@@ -56,5 +60,6 @@ async def pair(
     if not isinstance(answer, PairAck):
         raise LinkLost(f"{address}: the primary did not answer the pairing request")
     if not answer.accepted:
-        raise ConnectionRefused(f"{address}: pairing refused ({answer.reason}): {answer.message}")
+        refused = TokenRefused if answer.reason == "TokenRefused" else ConnectionRefused
+        raise refused(f"{address}: pairing refused ({answer.reason}): {answer.message}")
     return dialled.fingerprint

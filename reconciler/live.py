@@ -183,6 +183,17 @@ async def request_if_running(
         return None
 
 
+async def ask_for_a_pass(settings: Settings) -> str:
+    """Has a running primary look now; says who acts on what was changed, and when."""
+    try:
+        answer = await request_if_running(settings, "POST", "/api/reconcile")
+    except TrueupError as error:
+        return f"the running primary could not be asked for a pass and acts on it with its next one: {error}"
+    if answer is not None:
+        return "the running primary was asked for a pass"
+    return "the next pass acts on it: `trueup reconcile`, or a running `trueup serve` by itself"
+
+
 def _authorization(settings: Settings) -> dict[str, str]:
     assert settings.server is not None
     if settings.token is None:

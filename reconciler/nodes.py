@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from agent.node_token import NodeToken
-from reconciler import spec_edit, unpairing
+from reconciler import live, spec_edit, unpairing
 from reconciler.console import print_document, print_nodes
 from reconciler.errors import GitRefused, GitUnavailable, SettingsError, TrueupError
 from reconciler.git.urls import check_url
@@ -58,7 +58,7 @@ async def add_node(
         lines = ["add this to the spec, under `nodes:`", "", f"  {line}", ""]
     else:
         commit = await commit_spec(settings, spec_edit.add_node(name, token.public_text, fields))
-        lines = [f"committed {name} to the spec: {commit[:12]}", ""]
+        lines = [f"committed {name} to the spec: {commit[:12]}", await live.ask_for_a_pass(settings), ""]
     return [*lines, *_how_to_join(settings, key, name, token, primaries)]
 
 

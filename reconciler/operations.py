@@ -15,7 +15,6 @@ from reconciler.console import print_document
 from reconciler.control.branch import Appended, ControlBranch
 from reconciler.control.records import describe
 from reconciler.decisions import Decided, Desk, Make, read_desk, record
-from reconciler.errors import TrueupError
 from reconciler.git.urls import shown
 from reconciler.hotfix import Begun
 from reconciler.primary import open_repositories, read_status, utc_now
@@ -50,7 +49,7 @@ async def tell(settings: Settings, run: Callable[[Desk], Awaitable[Decided]], ou
 
 
 async def show(settings: Settings, decided: Decided, output: str) -> None:
-    asked = await _ask_for_a_pass(settings)
+    asked = await live.ask_for_a_pass(settings)
     if output == "table":
         for line in [*_lines(decided.appended), *decided.told, asked]:
             click.echo(line)
@@ -91,14 +90,3 @@ def _lines(appended: Appended) -> list[str]:
         f"recorded {record.number}: {describe(record)} ({appended.commit[:12]})"
         for record in appended.records
     ]
-
-
-async def _ask_for_a_pass(settings: Settings) -> str:
-    """Says who acts on it, and when."""
-    try:
-        answer = await live.request_if_running(settings, "POST", "/api/reconcile")
-    except TrueupError as error:
-        return f"the running primary could not be asked for a pass and acts on it with its next one: {error}"
-    if answer is not None:
-        return "the running primary was asked for a pass"
-    return "the next pass acts on it: `trueup reconcile`, or a running `trueup serve` by itself"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import trio
 
+from tests.serving import serving
 from tests.world import Host, World, make_world
 
 SPEC = """\
@@ -102,3 +103,19 @@ async def test_a_node_is_joined_defended_repaired_and_rotated(tmp_path: Path) ->
         done = await world.reconcile("--wait-agents", "60s", expect=4)
         # It is let in again, and asked: its host allows another directory than the spec's.
         assert [outcome["reason"] for outcome in done["outcomes"].values()] == ["PathRefused"]
+
+
+async def test_a_node_is_joined_right_after_it_was_added(tmp_path: Path) -> None:
+    """A primary runs that would look again in a day: it is asked to look now, and the join goes on trying."""
+    async with make_world(tmp_path) as (world, relay):
+        world.environment["TRUEUP_INTERVAL"] = "24h"
+        world.app.commit({"site/index.html": "hello\n"})
+        target = tmp_path / "hosts" / "web-1" / "srv" / "site"
+        labels = SPEC.replace("node_id: web-1", "labels: {{group: web}}")
+        world.commit_spec(labels.format(app=world.app.url, target=target))
+        async with serving(world) as primary:
+            await primary.said("pass ended")
+            host = await world.add_host("web-1", relay.address, "group=web")
+            joined = await world.join(host)
+            assert joined.exit_code == 0, joined.stderr
+            assert await primary.end() == 0

@@ -88,7 +88,8 @@ def judge_pairing(
     unsigned = Refusal(
         "TokenRefused",
         f"the token does not belong to a node {node[:64]!r} of the spec, or somebody stands between agent and"
-        f" primary: check node and fingerprint, or make a new token with `trueup node rotate-token`",
+        f" primary: check node and fingerprint, give a node that is new a pass to become known (`--wait`), or"
+        f" make a new token with `trueup node rotate-token`",
     )
     try:
         certificate = tls.load_certificate(request.certificate)

@@ -109,8 +109,8 @@ def all_peers(where: Path, place: Path) -> Iterator[list[Peer]]:
 
 
 def use_memory(place: Path, size: int) -> None:
-    """Fills so much of the file system, and frees it again: memory that a virtual machine has never used
-    costs several times as much, and would be paid for by who comes last."""
+    """Fills so much of the file system and frees it again, before each copy: memory that a virtual machine
+    has not used lately costs several times as much, which nobody should pay for more than others."""
     piece = os.urandom(MIB)
     filling = place / "filling"
     with filling.open("wb") as file:
@@ -128,7 +128,6 @@ class Rounds:
     def run(self, work: TreeWork, runs: int) -> None:
         source = self._place / "source"
         work.make(source)
-        use_memory(self._place, trees.size_of(source) * (len(self._peers) + 1))
         for number in range(runs):
             # Who comes later finds memory and caches as the others left them: each run another one begins.
             first = number % len(self._peers)
@@ -153,6 +152,7 @@ class Rounds:
     def _measure_ceiling(self, work: str, file: Path) -> None:
         ceiling = Ceiling(self._place.parent / "ceiling")
         target = self._place / "ceiling"
+        use_memory(self._place, file.stat().st_size)
         os.sync()
         with measured(ceiling.processes) as usage:
             copied = ceiling.copy(file, target)
@@ -160,7 +160,9 @@ class Rounds:
         self._note(work, ceiling.name, copied, usage)
 
     def _all(self, work: str, source: Path, targets: Mapping[str, Path], peers: Iterable[Peer]) -> None:
+        size = trees.size_of(source)
         for peer in peers:
+            use_memory(self._place, size)
             os.sync()  # what was written before is not paid for by the next run
             target = targets[peer.name]
             with measured(peer.processes) as usage:
