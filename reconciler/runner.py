@@ -5,7 +5,7 @@ pass ends the loop.
 """
 
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ import trio
 
 from agent.backoff import Backoff
 from agent.failures import single
+from agent.routing import Session
 from reconciler.apply import Outcome
 from reconciler.back_off import FIRST, LONGEST, BackOff
 from reconciler.directory_watch import DirectoryWatch
@@ -80,6 +81,9 @@ class Runner:
         self._asked = trio.Event()
         self._passed = trio.Event()
         self._away: frozenset[str] = frozenset()
+        """Nodes that a pass missed, or may have lost within a step, and that have not come since."""
+        self._sessions: Mapping[str, Session] = {}
+        """Those that stood when it was looked last."""
         self._problems: tuple[str, ...] = ()
         self._findings: dict[str, str] = {}
         """What was told of resources that are not in order, by resource."""
@@ -146,7 +150,7 @@ class Runner:
         await lasting("sending notifications", self.notifier.run)
 
     async def watch_agents(self) -> None:
-        """Ask for a pass when a node comes that the last pass missed."""
+        """Ask for a pass when a node comes that the last pass missed, and when one comes back."""
         while True:
             passed, hub = self._passed, self.primary.hub
             if hub is None:
@@ -230,7 +234,8 @@ class Runner:
         else:
             self._timetable.ended(request, trio.current_time(), let_go=done.let_go)
             code = pass_exit_code(done)
-            self._away = done.away
+            hub = self.primary.hub
+            self._away = done.away | {node for node in self._away if hub is not None and hub.knows(node)}
             self._tell_pass(done)
             if any(outcome.reason == Reason.SUPERSEDED for outcome in done.outcomes.values()):
                 self.ask("a wait for health was overtaken")
@@ -270,7 +275,10 @@ class Runner:
 
     def _welcome(self) -> None:
         hub = self.primary.hub
-        back = self._away & hub.connected() if hub is not None else frozenset()
+        before, self._sessions = self._sessions, hub.standing() if hub is not None else {}
+        # Also one that was back before anybody saw it go.
+        self._away |= {node for node, was in before.items() if self._sessions.get(node) is not was}
+        back = self._away & self._sessions.keys()
         if back:
             self._away -= back
             self.ask(f"connected: {', '.join(sorted(back))}", resources=[f"nodes/{node}" for node in back])

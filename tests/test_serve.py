@@ -412,4 +412,9 @@ async def test_agents_stay_connected_and_one_that_comes_back_is_seen_to(
             await primary.said("a pass was asked for", after=told, why="connected: web-1")
             await primary.said("step applied", after=told, action="sync")
             assert (target / "compose.yaml").read_text() == "two\n"
+            # Also where no pass missed it: it may have been lost in the middle of a step.
+            await world.stop_agents()
+            told = len(primary.lines)
+            await world.start_agent(host, joined=True)
+            await primary.said("a pass was asked for", after=told, why="connected: web-1")
             assert await primary.end() == 0

@@ -6,7 +6,7 @@ in `reception.py`, what they carry in `agent/routing.py`.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
@@ -226,6 +226,10 @@ class Hub:
 
     def connected(self) -> frozenset[str]:
         return frozenset(self._reception.sessions)
+
+    def standing(self) -> Mapping[str, Session]:
+        """The sessions that stand at the moment, by node."""
+        return dict(self._reception.sessions)
 
     def peer(self, node: str) -> Peer | None:
         """Who is at the other end of a node's session; None while it is not connected."""
