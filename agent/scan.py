@@ -245,24 +245,29 @@ def _slices(files: Iterable[tuple[str, Found]]) -> Iterator[list[_Slice]]:
         yield job
 
 
-def _hash_job(root_fd: int, job: Sequence[_Slice], may_grow: bool) -> list[tuple[str, int, bytes | None]]:
+def _hash_job(
+    root_fd: int, job: Sequence[_Slice], grown: set[str] | None
+) -> list[tuple[str, int, bytes | None]]:
     results: list[tuple[str, int, bytes | None]] = []
     with Folders(root_fd) as folders:
         for piece in job:
             try:
-                digests = _hash_slice(folders, piece, may_grow)
+                digests = _hash_slice(folders, piece, grown)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, piece.path) from error
             results.append((piece.path, piece.first, digests))
     return results
 
 
-def _hash_slice(folders: Folders, piece: _Slice, may_grow: bool) -> bytes | None:
+def _hash_slice(folders: Folders, piece: _Slice, grown: set[str] | None) -> bytes | None:
     """The slice's digests, back to back; None if the file is not what was found, before or after."""
 
     def is_still() -> bool:
         status = os.fstat(fd)
-        return piece.found.is_file_still(status) or (may_grow and piece.found.has_grown(status))
+        if grown is not None and piece.found.has_grown(status):
+            grown.add(piece.path)
+            return True
+        return piece.found.is_file_still(status)
 
     try:
         above, name = folders.locate(piece.path)
@@ -344,12 +349,12 @@ def read_up_to(fd: int, view: memoryview, offset: int) -> int:
 
 
 async def hash_files(
-    root_fd: int, files: Iterable[tuple[str, Found]], *, may_grow: bool = False
+    root_fd: int, files: Iterable[tuple[str, Found]], *, grown: set[str] | None = None
 ) -> Mapping[str, bytes | None]:
     """The concatenated block digests of each file, in worker threads.
 
-    None stands for a file that changed since it was found, or while it was read. With `may_grow`, one that
-    only grew is taken as long as it was. Raises OSError for one that can't be read.
+    None stands for a file that changed since it was found, or while it was read. With `grown`, one that is
+    longer now is read as far as it went, and added there. Raises OSError for one that can't be read.
     """
     limiter = trio.CapacityLimiter(WORKERS)
     small_limiter = trio.CapacityLimiter(1)
@@ -360,7 +365,7 @@ async def hash_files(
         for job in jobs:
             of_small_files = sum(piece.found.size for piece in job) <= len(job) * MIN_BLOCK
             for path, first, digests in await trio.to_thread.run_sync(
-                _hash_job, root_fd, job, may_grow, limiter=small_limiter if of_small_files else limiter
+                _hash_job, root_fd, job, grown, limiter=small_limiter if of_small_files else limiter
             ):
                 pieces.setdefault(path, {})[first] = digests
 

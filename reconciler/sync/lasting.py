@@ -31,6 +31,9 @@ class Checkout:
     held: AsyncExitStack
     trees: dict[Hashable, TreeSource] = field(default_factory=dict)
     users: int = 1
+    is_good: bool = True
+    """Whether it was looked at since somebody uses it; who made it knows it."""
+    looking: trio.Lock = field(default_factory=trio.Lock)
 
     @property
     def bytes(self) -> int:
@@ -74,16 +77,20 @@ class LastingCheckouts:
             return None
         found.users += 1
         try:
-            good = found.users > 1 or await trio.to_thread.run_sync(found.is_untouched)
+            async with found.looking:
+                found.is_good = found.is_good or await trio.to_thread.run_sync(found.is_untouched)
         except BaseException:
             await self.release(key, found)
             raise
-        if good:
+        if found.is_good:
             return found
-        if self._listed.get(key) is found:
-            del self._listed[key]
+        self.forget(found)
         await self.release(key, found)
         return None
+
+    def forget(self, checkout: Checkout) -> None:
+        """Nobody borrows it from now on; it goes with its last user."""
+        self._listed = {key: each for key, each in self._listed.items() if each is not checkout}
 
     def made(self, key: Key, checkout: Checkout) -> None:
         """One that others may borrow from now on, unless there is one already."""
@@ -94,6 +101,7 @@ class LastingCheckouts:
         checkout.users -= 1
         if checkout.users:
             return
+        checkout.is_good = False
         gone = [checkout]
         if self._listed.get(key) is checkout:
             del self._listed[key]

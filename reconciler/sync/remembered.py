@@ -155,7 +155,7 @@ class ScanMemory:
                 contents[path] = file.blocks
             else:
                 unknown.append((path, found))
-        for path, blocks in (await hash_files(root_fd, unknown, may_grow=True)).items():
+        for path, blocks in (await _hash(root_fd, unknown)).items():
             contents[path] = blocks
             known.pop(path, None)
         for path, found in unknown:
@@ -169,6 +169,17 @@ class ScanMemory:
         if source is not self._source:
             known = self._directory.files.keys()
             self._source = source if known >= source.found.keys() else None
+
+
+async def _hash(root_fd: int, files: Sequence[tuple[str, Found]]) -> Mapping[str, bytes | None]:
+    """As `hash_files`, and takes a file that grows as long as it was. It is read twice then: only what is the
+    same both times is what the file once held, and not half of another that is being written over it."""
+    grown: set[str] = set()
+    contents = await hash_files(root_fd, files, grown=grown)
+    if not grown:
+        return contents
+    again = await hash_files(root_fd, [(path, found) for path, found in files if path in grown], grown=grown)
+    return {path: None if again.get(path, blocks) != blocks else blocks for path, blocks in contents.items()}
 
 
 def _owner_of(found: Found) -> tuple[int, int]:

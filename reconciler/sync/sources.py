@@ -144,9 +144,13 @@ class ProjectSources:
         del self._trees[key]
 
     def doubt(self, sync: DesiredSync) -> None:
-        """Something was not there as it was hashed: nobody else begins with that."""
-        if (held := self._held.get(_key(sync))) is not None:
-            held.trees.clear()
+        """Something was not there as it was hashed: nobody else begins with that, nor with what it lay in."""
+        if (held := self._held.get(_key(sync))) is None:
+            return
+        held.trees.clear()
+        if sync.project.build is None:  # what was built is nowhere else
+            del self._held[_key(sync)]
+            self._lasting.forget(held)
 
     def _lock(self, sync: DesiredSync) -> trio.Lock:
         return self._locks.setdefault(_key(sync), trio.Lock())

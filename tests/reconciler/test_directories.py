@@ -346,6 +346,10 @@ async def test_a_file_that_grows_all_the_time_keeps_nothing_back(
         grow()
         return await hash_files(root_fd, files, **how)
 
+    async def written_over(root_fd: int, files: Any, **how: Any) -> Mapping[str, bytes | None]:
+        (site / "log").write_bytes(lines.randbytes((site / "log").stat().st_size + 1))
+        return await hash_files(root_fd, files, **how)
+
     monkeypatch.setattr("reconciler.sync.remembered.hash_files", written_meanwhile)
     host = Host(tmp_path / "host")
     grow()
@@ -359,7 +363,12 @@ async def test_a_file_that_grows_all_the_time_keeps_nothing_back(
         assert 0 < size < (site / "log").stat().st_size
         assert (host.target / "log").read_bytes() == (site / "log").read_bytes()[:size]
         (site / "index.html").write_text(f"{known}\n")
-    # But what was written over is not sent for what was seen.
+    # What is being written over, and longer than before, is neither the one nor the other.
+    monkeypatch.setattr("reconciler.sync.remembered.hash_files", written_over)
+    unsteady = setback(await directories.look(spec_of(site)))
+    assert (unsteady.reason, unsteady.unknown) == ("SourceChanged", True)
+    monkeypatch.setattr("reconciler.sync.remembered.hash_files", written_meanwhile)
+    # And what was written over since it was seen is not sent for that.
     look = found(await directories.look(spec_of(site)))
     (site / "log").write_bytes(lines.randbytes(1_000_000))
     outcome = await synchronise(look.source, host)

@@ -183,7 +183,8 @@ class Passes:
     repositories: Repositories
 
     async def look(self, commit: str, project: str = PLAIN, *, doubt: bool = False) -> list[TreeSource]:
-        """The trees of all targets in one pass; with `doubt` something of them was not there in the end."""
+        """The trees of all targets in one pass; with `doubt` something of them was not there in the end, as
+        somebody has altered it."""
         text = HEAD.replace("https://git.example/app.git", self.remote.url) + project
         spec = load_or_raise({SPEC_FILE: text.encode()})
         branches = {("app", "main"): Revision("main", commit)}
@@ -195,8 +196,10 @@ class Passes:
         async with ProjectSources(*given, lasting=self.lasting) as found:
             targets = made.syncs().values()
             trees = [await found.tree(target) for target in targets]
-            for target in targets if doubt else ():
+            for target, before in zip(targets, trees, strict=True) if doubt else ():
+                (before.directory / "index.html").write_text("altered")
                 found.doubt(target)
+                assert (await found.tree(target)).tree == before.tree
             return trees
 
     @property
@@ -290,10 +293,12 @@ async def test_a_checkout_that_is_in_use_goes_with_its_last_user(tmp_path: Path)
 async def test_what_was_not_served_as_it_was_hashed_is_left_to_nobody(tmp_path: Path) -> None:
     async with passes_of(tmp_path, LastingCheckouts()) as passes:
         commit = passes.remote.commit({"dist/index.html": "one"})
-        await passes.look(commit, doubt=True)
-        assert passes.checkouts == set()
-        await passes.look(commit)
-        assert len(passes.checkouts) == 1
+        [before, *_] = await passes.look(commit, doubt=True)
+        [anew] = passes.checkouts
+        assert not before.directory.exists()
+        [now, *_] = await passes.look(commit)
+        assert passes.checkouts == {anew}
+        assert now.tree == before.tree
 
 
 async def test_what_a_build_is_run_in_is_left_to_nobody(tmp_path: Path) -> None:
