@@ -37,12 +37,13 @@ async def remove(removal: Removal, *, rules: AgentRules, state_dir: Path) -> Tas
     goes only if a task made it. Raises TrueupError and OSError as a task does.
     """
     path = removal.target_path
-    check_target(path, rules.roots)
-    private = await trio.to_thread.run_sync(private_inside, path, rules.roots, rules.private)
     record = manifest_path(state_dir, path)
+    # First: where nothing was ever placed, as this host does not allow it, nothing is to be removed either.
     found = await trio.to_thread.run_sync(_recorded, removal, record)
     if isinstance(found, TaskReport):
         return found
+    check_target(path, rules.roots)
+    private = await trio.to_thread.run_sync(private_inside, path, rules.roots, rules.private)
     target = await trio.to_thread.run_sync(lambda: open_target(path, rules.roots, create=False))
     if target is None:
         await trio.to_thread.run_sync(_forget, record)

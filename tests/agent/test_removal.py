@@ -191,6 +191,17 @@ async def test_a_target_inside_another_stays(source: Path, host: Host, tmp_path:
     assert read_tree(host.target) == {"inner": None, "inner/x": b"1"}
 
 
+async def test_where_nothing_was_allowed_nothing_is_left_to_remove(source: Path, host: Host) -> None:
+    """A target path that was mistyped: refused, corrected in the spec, and the old one is to be forgotten."""
+    mistyped = Removal(id="r1", project="web", target_path="/etc/mistyped")
+    refused = await synchronise(source, host, target_path=mistyped.target_path)
+    assert refused.state == "FAILED PathRefused"
+    _, agent = channel_pair()
+    report = await run_work(mistyped, agent, rules=host.rules, state_dir=host.state)
+    assert (report.state, report.files_deleted) == ("SUCCESS", 0)
+    assert "no record of anything placed in '/etc/mistyped'" in report.warnings[0]
+
+
 async def test_what_cannot_be_looked_at_is_not_taken_for_gone(source: Path, host: Host) -> None:
     await synchronise(source, host)
     (host.base / "srv").rename(host.base / "unmounted")
