@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from reconciler.desired import Desired
+from reconciler.directories import DirectoryLook, Looks
 from reconciler.hashing import digest
 from reconciler.returned import rolled_back_to
 from reconciler.secrets.merge import Collision, declared_collisions
@@ -10,6 +11,9 @@ from reconciler.spec.model import DEFAULT_PRECEDENCE, Spec
 from reconciler.status.documents import Recorded
 
 _NO_FILES = digest([])
+
+MOST = 10
+"""Notes of one project about what its directory holds."""
 
 
 def notes_of_spec(spec: Spec) -> list[str]:
@@ -96,4 +100,18 @@ def notes_of_pass(spec: Spec, desired: Desired, recorded: Recorded) -> list[str]
                 f"{node} has never been paired, and no pass waits for it, as nothing is synced to it; "
                 "name it, or its labels, in a project before it joins"
             )
+    return notes
+
+
+def notes_of_directories(looks: Looks) -> list[str]:
+    """What of live directories is not sent, of each project the first few."""
+    told: dict[str, dict[str, None]] = {}
+    for (project, *_), look in looks.items():
+        if isinstance(look, DirectoryLook):
+            told.setdefault(project, {}).update(dict.fromkeys(look.source.warnings))
+    notes: list[str] = []
+    for project, warnings in sorted(told.items()):
+        notes += [f"projects.{project}: {warning}" for warning in list(warnings)[:MOST]]
+        if len(warnings) > MOST:
+            notes.append(f"projects.{project}: {len(warnings) - MOST} more of that kind")
     return notes

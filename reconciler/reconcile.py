@@ -30,7 +30,7 @@ from reconciler.journal import StepRecord
 from reconciler.journal_events import NewEvent
 from reconciler.looked import Looked
 from reconciler.named import check_named
-from reconciler.notes import notes_of_pass
+from reconciler.notes import notes_of_directories, notes_of_pass
 from reconciler.notifications.announcing import Announcement
 from reconciler.observe import Agents, as_recorded, observe
 from reconciler.ongoing import Ongoing
@@ -314,7 +314,7 @@ async def prepare(
     check_named("--force", forced, desired)
     check_named("--adopt", adopted, desired)
     forced = {*forced, *meant(request.forced, desired)}
-    notes = tuple(notes_of_pass(spec.spec, desired, recorded))
+    notes = (*notes_of_pass(spec.spec, desired, recorded), *notes_of_directories(directories))
     moves = spec.spec.moved
     carried = replace(carried, under_way={moved(id, moves): step for id, step in carried.under_way.items()})
     if ongoing is not None:

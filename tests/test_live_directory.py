@@ -1,5 +1,6 @@
 """A directory on the primary that is synced as it changes: no commit, a real agent, and real inotify."""
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -93,6 +94,12 @@ async def test_a_file_that_changes_in_a_directory_appears_on_the_host(tmp_path: 
             assert (await primary.ask_locally("POST", "/api/reconcile")).status_code == 202
             await applied(primary, "still", told)
             assert (root / "still/index.html").read_text() == "later\n"
+            # And what cannot be sent is told, though nothing follows from it.
+            told = len(primary.lines)
+            os.mkfifo(still / "pipe")
+            assert (await primary.ask_locally("POST", "/api/reconcile")).status_code == 202
+            warning = "note: projects.still: 'pipe' is a FIFO, socket or device and is not sent"
+            await primary.said(warning, after=told)
 
             # A directory that is taken away leaves the host as it is, and is no success.
             told = len(primary.lines)
