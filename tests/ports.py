@@ -10,7 +10,7 @@ _draw = random.SystemRandom()  # tests of several processes at once must not dra
 
 
 def free_ports(number: int) -> list[int]:
-    """Different ones, below those that the system gives to outgoing connections, which could have them next."""
+    """Different ones, below those that the system gives to outgoing connections, as one could be next."""
     ports: list[int] = []
     for port in _draw.sample(range(LOWEST, _first_of_the_system()), 1000):
         if len(ports) == number:
