@@ -1,12 +1,12 @@
-"""Calls of the C library that Python does not offer: `syncfs`, `statx`, why there is no such user, what
-malloc is told, and giving up rights."""
+"""Calls of the C library that Python does not offer: `syncfs`, `statx`, inotify, why there is no such user,
+what malloc is told, and giving up rights."""
 
 import ctypes
 import errno
 import os
 import struct
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
@@ -189,3 +189,33 @@ def keep_capabilities(kept: Collection[int]) -> bool:
     low, high = mask & 0xFFFFFFFF, mask >> 32
     left = (effective & low, permitted & low, 0, more_effective & high, more_permitted & high, 0)
     return capset(header, ctypes.create_string_buffer(_CAPABILITY_SETS.pack(*left))) == 0
+
+
+_INOTIFY_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def inotify_begin() -> int:
+    """A descriptor that gives notice of what is watched by it. Raises OSError."""
+    return _checked("inotify_init1", ctypes.c_int(_INOTIFY_FLAGS))
+
+
+def inotify_add(fd: int, path: str, mask: int) -> int:
+    """The number of a watch; see inotify_add_watch(2). Raises OSError."""
+    return _checked("inotify_add_watch", ctypes.c_int(fd), os.fsencode(path), ctypes.c_uint32(mask))
+
+
+def inotify_remove(fd: int, watch: int) -> None:
+    """Ends a watch, if there still is one."""
+    with suppress(OSError):
+        _checked("inotify_rm_watch", ctypes.c_int(fd), ctypes.c_int(watch))
+
+
+def _checked(name: str, *arguments: object) -> int:
+    function = _function(name)
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    result = function(*arguments)
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result

@@ -84,3 +84,25 @@ async def test_what_is_edited_on_a_host_is_healed_though_nobody_asks(tmp_path: P
             assert all(message.startswith("the agent of web-1 sees ") for _, _, message in events)
             assert agent.poll() is None
             assert await primary.end() == 0
+
+
+async def test_what_is_edited_is_healed_long_before_the_agent_looks_by_itself(tmp_path: Path) -> None:
+    async with make_world(tmp_path) as (world, relay):
+        world.environment["TRUEUP_INTERVAL"] = "24h"
+        world.app.commit({"site/a.html": "one\n", "notes/n": "three\n"})
+        root = tmp_path / "hosts" / "web-1" / "srv"
+        world.commit_spec(SPEC.format(app=world.app.url, root=root))
+        host = await world.add_host("web-1", relay.address)
+        async with serving(world) as primary:
+            joined = await world.join(host)
+            assert joined.exit_code == 0, joined.stderr
+            config = host.config.read_text()
+            host.config.write_text(config.replace("drift_interval = 300.0", "drift_interval = 86400.0"))
+            await world.start_agent(host, joined=True)
+            site = await applied(primary, "site")
+            told = len(primary.lines)
+            (root / "site/a.html").write_text("edited\n")
+            await primary.said("a pass was asked for", after=told, why="drift on web-1")
+            await primary.said("step applied", after=told, resource=site)
+            assert (root / "site/a.html").read_text() == "one\n"
+            assert await primary.end() == 0
