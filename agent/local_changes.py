@@ -23,8 +23,9 @@ from agent.rules import AgentRules
 from agent.target import check_target, open_target
 from agent.versions import load_releases, version_path, versions_state
 
-MOST: Final = 8192
-"""Directories that are watched in all; a watch takes the kernel a KiB."""
+MOST: Final = 4096
+"""Directories that are watched in all. A watch takes the kernel a KiB, and 8,192 are all that a user of a
+small host may have."""
 
 _log = logging.getLogger("trueup.agent")
 
@@ -77,7 +78,7 @@ class LocalChanges:
                 now = self._watch(record, self._most - self._count(but=record))
             except (TrueupError, OSError) as error:
                 self._say(f"a target is looked at only at intervals: {line_of(error)}")
-                now = frozenset()
+                now, state = frozenset(), b""  # so that it is tried again
             self._records[record] = _Watched(state, now)
             self._forget(old - now)
             if now:

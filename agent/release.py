@@ -21,6 +21,7 @@ from agent.failures import TaskFailed, code_of, line_of, shortened
 from agent.ignore import Ignore
 from agent.kept import Version, shelves_of
 from agent.manifest import load, manifest_path
+from agent.mounted import check_mounted
 from agent.pruning import discard, forget_others
 from agent.reuse import Shelf
 from agent.rules import AgentRules
@@ -140,10 +141,12 @@ class _Run:
 
     async def _open(self) -> None:
         """Opens the target, where there is one, and sees what versions it holds."""
-        self._record = await trio.to_thread.run_sync(load_releases, self._path)
+        record = self._record = await trio.to_thread.run_sync(load_releases, self._path)
         target = await trio.to_thread.run_sync(self._open_target, False)
         if target is not None:
             await self._hold(target)
+        if not self._task.observe and record is not None and record.kept:
+            await check_mounted(self._task.target_path, self._rules.roots, target, record.root)
 
     def _open_target(self, create: bool) -> Target | None:
         return open_target(self._task.target_path, self._rules.roots, create=create)

@@ -23,6 +23,7 @@ from agent.kept import WHOLE, Version
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, observed_digest, observed_entries
 from agent.manifest import manifest_path
+from agent.mounted import check_placed
 from agent.owners import Ids
 from agent.planning import plan
 from agent.pulse import FLUSH_SECONDS, quiet
@@ -119,6 +120,8 @@ class _Run:
         if not self._unchanged:
             await self._look(scope)
         differing = await self._look_at_rendered()
+        if not task.observe or self._itemises:
+            await check_placed(task.target_path, self._rules.roots, self._target, self._keeper.manifest)
         if task.observe:
             if self._itemises:
                 await self._tell_what_would_be_done(scope, differing)

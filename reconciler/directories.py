@@ -254,6 +254,11 @@ async def record_changes(directories: Directories, journal: Journal) -> None:
         await trio.to_thread.run_sync(journal.record_events, events)
 
 
+def warnings_of(looks: Looks) -> list[tuple[str, tuple[str, ...]]]:
+    """What is not sent of directories, by the projects that have them."""
+    return [(key[0], look.source.warnings) for key, look in looks.items() if isinstance(look, DirectoryLook)]
+
+
 def _reserved(project: Project) -> tuple[str, ...]:
     return tuple(file.path for file in project.files)
 

@@ -3,7 +3,7 @@
 import random
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
@@ -20,7 +20,6 @@ from reconciler.desired import DesiredSync
 from reconciler.errors import JournalUnavailable, StepFailed
 from reconciler.journal import Journal
 from reconciler.lanes import Place
-from reconciler.logs import printable
 from reconciler.metrics.declared import ATTEMPTS_AGAIN, BLOCKS, TASKS
 from reconciler.metrics.of_nodes import count_report
 from reconciler.metrics.registry import Metrics
@@ -30,12 +29,12 @@ from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason, bounded
-from reconciler.status.kept_releases import details_of_releases
 from reconciler.sync.hub import AgentTooOld, AgentUnreachable, Hub
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.streamed import Attempts
 from reconciler.sync_task import look_task, sync_task, told_of_owners
+from reconciler.task_reports import log_of, masked, report_details
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -55,9 +54,6 @@ RETRYABLE_REASONS = frozenset(
 
 QUIET: Final = 2.0
 """Seconds of waiting for agents before the log says so."""
-
-MAX_WARNINGS: Final = 50
-"""Warnings of one target in its status file."""
 
 T = TypeVar("T")
 
@@ -353,25 +349,11 @@ class Fleet:
         # A task's attempts have its id, with their number.
         heard = partial(self._running.heard, work.id.rpartition("-")[0])
         report = await self._hub.run_task(node, work, source, heard=heard, known_as=known_as)
-        report = masked(report)
+        report = masked(report, KNOWN.mask)
         count_report(self._metrics, node, report, looks=isinstance(work, Task) and work.observe)
         if report.state == "FAILED":
             raise TaskFailed(report, unnamed=unnamed)
         return report
-
-
-def masked(report: TaskReport) -> TaskReport:
-    """A report without secrets in it, whatever form they have there: what an agent says and what its commands
-    printed ends in status files, in the journal, in logs and in messages to people."""
-    mask = KNOWN.mask
-    return msgspec.structs.replace(
-        report,
-        message=mask(report.message),
-        warnings=tuple(mask(warning) for warning in report.warnings),
-        after=tuple(
-            msgspec.structs.replace(ran, name=mask(ran.name), output=mask(ran.output)) for ran in report.after
-        ),
-    )
 
 
 def _may_pass(error: TrueupError) -> bool:
@@ -379,31 +361,3 @@ def _may_pass(error: TrueupError) -> bool:
     if isinstance(error, TaskFailed):
         return error.reason in RETRYABLE_REASONS
     return isinstance(error, AgentUnreachable | TransferFailed | RemoteProtocolError)
-
-
-def report_details(report: TaskReport, unsent: Sequence[str] = ()) -> dict[str, str | int | bool | list[str]]:
-    """What of a report goes into the journal and the status file; `unsent` names what was not sent at all."""
-    return {
-        "tree": report.established.hex(),
-        "files_written": report.files_written,
-        "files_deleted": report.files_deleted,
-        "foreign": report.foreign,
-        "bytes_received": report.bytes_received,
-        "bytes_reused": report.bytes_reused,
-        "local_edits": report.local_edits,
-        "warnings": [bounded(warning) for warning in (*unsent, *report.warnings)][:MAX_WARNINGS],
-        "after": [f"{bounded(result.name)}: exit code {result.exit_code}" for result in report.after],
-        **details_of_releases(report),
-    }
-
-
-def log_of(report: TaskReport) -> str:
-    """What an agent told of a task, as the journal keeps it: its warnings, and what its commands printed."""
-    lines = [f"warning: {bounded(warning)}" for warning in report.warnings[:MAX_WARNINGS]]
-    for ran in report.after:
-        lines.append(f"$ {bounded(ran.name)}")
-        lines += [printable(line, keep="\t") for line in ran.output.splitlines()]
-        lines.append("timed out" if ran.timed_out else f"exit code {ran.exit_code}")
-    if report.state == "FAILED":
-        lines.append(f"{bounded(report.reason)}: {bounded(report.message)}")
-    return "\n".join(lines)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 
 from reconciler.desired import Desired
-from reconciler.directories import DirectoryLook, Looks
 from reconciler.hashing import digest
 from reconciler.returned import rolled_back_to
 from reconciler.secrets.merge import Collision, declared_collisions
@@ -103,15 +102,14 @@ def notes_of_pass(spec: Spec, desired: Desired, recorded: Recorded) -> list[str]
     return notes
 
 
-def notes_of_directories(looks: Looks) -> list[str]:
-    """What of live directories is not sent, of each project the first few."""
+def notes_of_directories(warnings: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
+    """What of live directories is not sent, given by project: of each the first few."""
     told: dict[str, dict[str, None]] = {}
-    for (project, *_), look in looks.items():
-        if isinstance(look, DirectoryLook):
-            told.setdefault(project, {}).update(dict.fromkeys(look.source.warnings))
+    for project, some in warnings:
+        told.setdefault(project, {}).update(dict.fromkeys(some))
     notes: list[str] = []
-    for project, warnings in sorted(told.items()):
-        notes += [f"projects.{project}: {warning}" for warning in list(warnings)[:MOST]]
-        if len(warnings) > MOST:
-            notes.append(f"projects.{project}: {len(warnings) - MOST} more of that kind")
+    for project, each in sorted(told.items()):
+        notes += [f"projects.{project}: {warning}" for warning in list(each)[:MOST]]
+        if len(each) > MOST:
+            notes.append(f"projects.{project}: {len(each) - MOST} more of that kind")
     return notes

@@ -19,7 +19,7 @@ from reconciler.control.state import fold
 from reconciler.deploy.looking import looking
 from reconciler.deploy.removal import removable
 from reconciler.desired import make_desired
-from reconciler.directories import PATIENCE, DirectoryLook, record_changes
+from reconciler.directories import PATIENCE, DirectoryLook, record_changes, warnings_of
 from reconciler.early_looks import EarlyLooks, early_looks
 from reconciler.environment_status import returned_to
 from reconciler.errors import Problem
@@ -314,7 +314,7 @@ async def prepare(
     check_named("--force", forced, desired)
     check_named("--adopt", adopted, desired)
     forced = {*forced, *meant(request.forced, desired)}
-    notes = (*notes_of_pass(spec.spec, desired, recorded), *notes_of_directories(directories))
+    notes = (*notes_of_pass(spec.spec, desired, recorded), *notes_of_directories(warnings_of(directories)))
     moves = spec.spec.moved
     carried = replace(carried, under_way={moved(id, moves): step for id, step in carried.under_way.items()})
     if ongoing is not None:

@@ -13,7 +13,7 @@ from reconciler.deploy.removal import DEPENDS_ON, remove
 from reconciler.deploy.request import TaskFailed
 from reconciler.desired import Desired, DesiredService, DesiredSync
 from reconciler.errors import StepFailed, TrueupError
-from reconciler.fleet import Fleet, report_details
+from reconciler.fleet import Fleet
 from reconciler.git.checkout import checkout
 from reconciler.health import HealthChecks
 from reconciler.lanes import Lanes, Place
@@ -28,6 +28,7 @@ from reconciler.spec.model import Service, Spec
 from reconciler.status.conditions import ConditionType, Reason, find_condition
 from reconciler.status.documents import Recorded
 from reconciler.sync.sources import ProjectSources
+from reconciler.task_reports import report_details
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

@@ -24,7 +24,7 @@ from agent.wire.messages import (
 from agent.workers import Runner
 from reconciler.bulletin import Bulletin
 from reconciler.deploy.request import NodeCommand
-from reconciler.fleet import MAX_WARNINGS, Fleet, TaskFailed, report_details
+from reconciler.fleet import Fleet, TaskFailed
 from reconciler.journal import Journal
 from reconciler.lanes import Place
 from reconciler.progress import Progress
@@ -35,6 +35,7 @@ from reconciler.spec.model import Retry
 from reconciler.status.conditions import Reason
 from reconciler.sync.hub import AgentTooOld, AgentUnreachable, Serve
 from reconciler.sync.serving import TreeSource
+from reconciler.task_reports import MAX_WARNINGS, report_details
 from tests.canaries import canary
 from tests.connected import connected, make_node, running_hub
 from tests.reconciler.facts import only_sync

@@ -1,0 +1,98 @@
+"""A target whose file system is not mounted is not filled; one that was emptied is."""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent.manifest import Identity, load, manifest_path, save
+from agent.versions import load_releases, record_path, save_releases
+from tests.agent.syncing import Host, Outcome, read_tree, synchronise, write_tree
+
+TREE = {"index.html": b"one", "data/a": b"two"}
+
+
+def elsewhere(root: Identity) -> Identity:
+    device, inode, birth = root
+    return device + 1, inode, birth
+
+
+class Site:
+    """A target, and a host that has it on another device from now on than it was placed on."""
+
+    def __init__(self, root: Path, strategy: str) -> None:
+        self.host = Host(root / "host", name="disk/site")
+        self.source = write_tree(root / "source", TREE)
+        self.strategy = strategy
+
+    async def sync(self) -> Outcome:
+        return await synchronise(self.source, self.host, strategy=self.strategy)
+
+    def unmount(self) -> None:
+        target = str(self.host.target)
+        if self.strategy == "release":
+            path = record_path(self.host.state, target)
+            releases = load_releases(path)
+            assert releases is not None
+            moved = msgspec.structs.replace(releases, root=elsewhere(releases.root))
+            save_releases(path, moved, durable=False)
+        else:
+            path = manifest_path(self.host.state, target)
+            manifest = load(path)
+            assert manifest is not None
+            save(path, msgspec.structs.replace(manifest, root=elsewhere(manifest.root)), durable=False)
+
+    def empty(self) -> None:
+        shutil.rmtree(self.host.target)
+        self.host.target.mkdir()
+
+    @property
+    def tree(self) -> Path:
+        return self.host.target / "current" if self.strategy == "release" else self.host.target
+
+
+@pytest.fixture(params=["mirror", "overlay", "release"])
+async def site(tmp_path: Path, request: pytest.FixtureRequest) -> Site:
+    site = Site(tmp_path, str(request.param))
+    assert (await site.sync()).state == "SUCCESS"
+    return site
+
+
+async def test_what_was_emptied_is_filled_again(site: Site) -> None:
+    site.empty()
+    assert (await site.sync()).state == "SUCCESS"
+    assert read_tree(site.tree.resolve()) == read_tree(site.source)
+    shutil.rmtree(site.host.target)
+    assert (await site.sync()).state == "SUCCESS"
+    assert read_tree(site.tree.resolve()) == read_tree(site.source)
+
+
+async def test_the_directory_that_a_disk_leaves_is_not_filled(site: Site) -> None:
+    site.empty()
+    site.unmount()
+    outcome = await site.sync()
+    assert outcome.state == "FAILED TargetVanished"
+    assert "mount it" in outcome.report.message
+    assert read_tree(site.host.target) == {}
+    # Nor where the directory itself was on it.
+    site.host.target.rmdir()
+    outcome = await site.sync()
+    assert outcome.state == "FAILED TargetVanished"
+    assert not site.host.target.exists()
+
+
+async def test_who_wants_it_filled_anew_puts_a_file_there(site: Site) -> None:
+    site.empty()
+    site.unmount()
+    (site.host.target / "here").write_bytes(b"")
+    assert (await site.sync()).state == "SUCCESS"
+    assert (site.tree / "index.html").read_bytes() == b"one"
+
+
+async def test_another_device_alone_says_nothing(site: Site) -> None:
+    """Its number is another one after some reboots."""
+    site.unmount()
+    write_tree(site.source, {"new": b"three"})
+    assert (await site.sync()).state == "SUCCESS"
+    assert read_tree(site.tree.resolve()) == read_tree(site.source)
