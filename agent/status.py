@@ -219,7 +219,8 @@ def hold_lock(state_dir: Path) -> int:
     except OSError:
         os.close(descriptor)
         raise SettingsError(
-            f"another agent is running with {state_dir}", hint="give each its own --state-dir"
+            f"another agent is running with {state_dir}",
+            hint="stop it first if it is this node's own; agents of two nodes need a --state-dir each",
         ) from None
     return descriptor
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from reconciler.errors import SpecInvalid, TrueupError
+from reconciler.errors import Problem, SpecInvalid, TrueupError
 from reconciler.spec.load import SPEC_FILE, load
 from reconciler.spec.rewrite import read_document, rewritten
 
@@ -44,11 +44,16 @@ def edited(files: Files, edit: Edit) -> dict[str, bytes]:
     if before.spec is None:
         raise SpecInvalid(list(before.problems))
     changed = {path: content for path, content in edit.apply(files).items() if files.get(path) != content}
-    known = {(problem.where, problem.message) for problem in before.problems}
+    known = {_what(problem) for problem in before.problems}
     after = load({**files, **changed}).problems
-    if added := [problem for problem in after if (problem.where, problem.message) not in known]:
+    if added := [problem for problem in after if _what(problem) not in known]:
         raise SpecInvalid(added)
     return changed
+
+
+def _what(problem: Problem) -> tuple[str, str]:
+    """What is wrong, and where: not what to do, as names to choose from may be others after a change."""
+    return problem.where, problem.message.partition("; ")[0]
 
 
 def diff_of(files: Files, changed: Files) -> str:

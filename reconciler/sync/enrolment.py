@@ -132,7 +132,8 @@ def judge_hello(hello: Hello, certificate: bytes | None, roster: Roster, *, serv
     if holder is None or certificate is None:
         return Refusal(
             "CertificateRefused",
-            "this certificate is not enrolled: `trueup node repair` with this node's name, and join again",
+            "this certificate is not enrolled: `trueup node repair` with this node's name, or where it was"
+            " revoked `trueup node rotate-token`, and join again",
         )
     if holder != hello.node:
         return Refusal("CertificateRefused", "this certificate belongs to another node")

@@ -132,6 +132,21 @@ def test_a_problem_that_is_there_already_is_in_nobodys_way() -> None:
         edited({SPEC_FILE: b"version: 2\n"}, add_node("web-1", KEYS[3], NodeFields()))
 
 
+def test_nodes_that_are_named_already_can_be_added_one_by_one() -> None:
+    """Each leaves the errors for the others, which then name other nodes to choose."""
+    nodes = ", ".join(f"{{node_id: m{number}, target_path: /srv/m}}" for number in (1, 2, 3))
+    project = f"{{repository: app, branch: main, sync: {{nodes: [{nodes}]}}}}"
+    files = {
+        SPEC_FILE: (
+            f'version: 1\nrepositories:\n  app: {{url: "https://git.example/app.git"}}\n'
+            f"projects:\n  site: {project}\nnodes: {{}}\n"
+        ).encode()
+    }
+    for number, key in zip((1, 2, 3), KEYS, strict=False):
+        files |= edited(files, add_node(f"m{number}", key, NodeFields()))
+    assert list(load_or_raise(files).nodes) == ["m1", "m2", "m3"]
+
+
 def test_the_line_for_a_pull_request() -> None:
     line = node_line("web-3", "ed25519:AAAA", NodeFields(labels={"group": "web"}))
     assert line == 'web-3: {labels: {group: web}, token_key: "ed25519:AAAA"}'
