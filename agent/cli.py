@@ -27,7 +27,7 @@ from agent.memory import Memory
 from agent.node_token import NodeToken
 from agent.pairing import TokenRefused, pair
 from agent.privileges import become, give_up
-from agent.rules import AgentRules
+from agent.rules import AgentRules, why_no_root
 from agent.session import Agent, Identity
 from agent.settings import (
     DEFAULT_CONFIG,
@@ -101,6 +101,8 @@ def join(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     _say(f"wrote {path}; start the agent with: trueup-agent run{named}")
     if not config.rules.roots:
         _warn(f"no --root was given: until {path} names one, nothing may be written on this host")
+    for why in filter(None, map(why_no_root, config.rules.roots)):
+        _warn(f"{why}: until that is mended, nothing may be written there")
     if not pinned:
         _warn(f"no --pin was given: the primary with the fingerprint {fingerprint} is trusted from now on")
     return 0
@@ -112,7 +114,7 @@ def _joined_config(arguments: argparse.Namespace, path: Path) -> AgentConfig:
     try:
         before = parse_config(path.read_text("utf-8"), str(path))
     except FileNotFoundError:
-        state_dir = Path(check_directory(arguments.state_dir or str(DEFAULT_STATE_DIR)))
+        state_dir = Path(check_directory(arguments.state_dir or str(DEFAULT_STATE_DIR), "--state-dir"))
         before = AgentConfig(node, (), None, state_dir, state_dir / "tls", AgentRules(roots=()))
     except (OSError, UnicodeDecodeError):
         raise SettingsError(f"{path}: is there and cannot be read") from None
@@ -120,13 +122,15 @@ def _joined_config(arguments: argparse.Namespace, path: Path) -> AgentConfig:
         raise SettingsError(
             f"{path} belongs to the node {before.node}", hint="give another --config, or remove that file"
         )
-    if arguments.state_dir is not None and Path(check_directory(arguments.state_dir)) != before.state_dir:
+    given = None if arguments.state_dir is None else Path(check_directory(arguments.state_dir, "--state-dir"))
+    if given not in (None, before.state_dir):
         raise SettingsError(
             f"{path} has the state directory {before.state_dir}", hint="edit it, or leave out --state-dir"
         )
     rules = before.rules
     if arguments.root:
-        rules = msgspec.structs.replace(rules, roots=tuple(check_directory(root) for root in arguments.root))
+        roots = tuple(check_directory(root, "--root") for root in arguments.root)
+        rules = msgspec.structs.replace(rules, roots=roots)
     if arguments.owner:
         rules = msgspec.structs.replace(rules, owners=tuple(arguments.owner))
     if arguments.allow:

@@ -1,6 +1,8 @@
 """What this host allows, whatever a primary asks for; `agent/settings.py` reads it from agent.toml."""
 
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -25,3 +27,14 @@ class AgentRules(msgspec.Struct, frozen=True, kw_only=True):
     max_total_size: int = 1024 * GIB
     max_entries: int = 2_000_000
     command_timeout: float = 300.0
+
+
+def why_no_root(root: str) -> str | None:
+    """Why nothing can be placed below a root as it is now, in words; None where it is a directory."""
+    try:
+        mode = Path(root).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return f"the root {root} does not exist"
+    except OSError as error:
+        return f"the root {root} cannot be looked at: {error.strerror}"
+    return None if stat.S_ISDIR(mode) else f"the root {root} is not a directory"

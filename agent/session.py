@@ -335,8 +335,12 @@ class Agent:
                 accepted = True
                 return link, answer
         except LinkLost as error:
-            repair = f"if that stays so, `trueup node repair {identity.node}` at the primary, then join again"
-            hint = repair if "certificate" in str(error) else None
+            again = (
+                "if that stays so, stop this agent and join again: with what `trueup node rotate-token"
+                f" {identity.node}` prints at the primary, or, unless the node was revoked, with its old"
+                f" token after `trueup node repair {identity.node}`"
+            )
+            hint = again if "certificate" in str(error) else None
             raise LinkLost(f"{address}: {error}", hint=hint) from None
         finally:
             if not accepted:

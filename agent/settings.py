@@ -168,11 +168,12 @@ def check_fingerprint(text: str) -> str:
     return plain
 
 
-def check_directory(text: str) -> str:
-    """An absolute path without `..`, in its shortest form."""
+def check_directory(text: str, option: str = "") -> str:
+    """An absolute path without `..`, in its shortest form. `option`: by which it was given."""
     path = Path(text)
     if not path.is_absolute() or ".." in path.parts or "\0" in text:
-        raise SettingsError(f"{text!r} is not an absolute path of a directory")
+        given = f"{option}: " if option else ""
+        raise SettingsError(f"{given}{text!r} is not an absolute path of a directory")
     return str(path)
 
 

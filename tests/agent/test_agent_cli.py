@@ -87,6 +87,8 @@ async def test_join_run_status_stop(tmp_path: Path, host: Host) -> None:
             second = await run_agent_command("run", "--config", str(host.config))
             assert (second.returncode, second.stderr.count("\n")) == (1, 1)
             assert "another agent is running" in second.stderr
+            again = await run_agent_command(*host.join(setup))
+            assert "; stop it first if it is this node's own" in again.stderr
 
             assert await agent.stop() == 0
             await agent.wait_event("stopped")
@@ -118,6 +120,22 @@ async def test_join_without_a_pin_warns_and_is_flagged(tmp_path: Path, host: Hos
         assert "no --root was given" in joined.stderr
         assert setup.paired[0][2] is True
         assert parse_config(host.config.read_text(), "x").fingerprint == setup.hub.fingerprint
+
+
+async def test_join_says_which_root_is_no_directory(tmp_path: Path, host: Host) -> None:
+    file, missing = tmp_path / "file", tmp_path / "missing"
+    file.touch()
+    async with running_hub(tmp_path, [host.enrolment]) as setup:
+        relative = await run_agent_command(*host.join(setup, "--root", "srv"))
+        assert (relative.returncode, "--root: 'srv' is not an absolute path" in relative.stderr) == (1, True)
+        assert setup.paired == []
+        roots = [flag for root in (host.root, missing, file) for flag in ("--root", str(root))]
+        joined = await run_agent_command(*host.join(setup, "--pin", setup.hub.fingerprint, *roots))
+    assert joined.returncode == 0
+    assert [line.partition("warning: ")[2].partition(":")[0] for line in joined.stderr.splitlines()] == [
+        f"the root {missing} does not exist",
+        f"the root {file} is not a directory",
+    ]
 
 
 async def test_joining_again_keeps_what_is_not_said_anew(tmp_path: Path, host: Host) -> None:

@@ -206,7 +206,7 @@ async def test_why_there_is_no_connection_is_said_in_words(tmp_path: Path, node:
         nursery.cancel_scope.cancel()
     expected = {
         "fingerprint": "join again with the new --pin",
-        "certificate": "trueup node repair web-1",
+        "certificate": "what `trueup node rotate-token web-1` prints at the primary",
         "nobody there": "Connection refused",
     }
     assert expected[wrong] in problem_of(node)
