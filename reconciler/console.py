@@ -252,6 +252,8 @@ def print_nodes(rows: Sequence[Mapping[str, object]]) -> None:
         labels = row["labels"]
         shown = ", ".join(f"{k}={v}" for k, v in labels.items()) if isinstance(labels, dict) else ""
         paired = "no" if not row["paired"] else "yes, unpinned" if row["trustOnFirstUse"] else "yes"
+        if row["revoked"]:
+            paired = "revoked"
         table.add_row(Text(str(row["node"])), Text(shown), paired, str(row["fingerprint"])[:16])
     print_table(table)
 

@@ -20,7 +20,7 @@ from reconciler.runner import Runner
 from reconciler.spec_edit import Edit, EditRefused, NodeFields
 from reconciler.spec_write import BranchProtected, Written
 from reconciler.sync.hub import AgentUnreachable
-from reconciler.unpairing import forget_certificate
+from reconciler.unpairing import forget_certificate, is_revoked, told
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -91,15 +91,16 @@ class NodeWork:
         return NewToken(written, join)
 
     async def repair(self, node: str) -> str:
-        """Forget the certificate that the node paired with; the commit of the status branch, if one was made.
+        """Forget the certificate that the node paired with; what there is to say of it.
 
         Raises EditRefused for a node that never paired.
         """
+        revoked = await is_revoked(self._primary, node)
         known, commit = await forget_certificate(self._primary, node)
         if not known:
             raise EditRefused(f"{node} has never paired", hint="see `trueup node list`")
         await take_effect(self._runner, f"the node {node} may pair again")
-        return commit or ""
+        return told(node, commit, revoked=revoked)
 
     async def renew(self, node: str) -> bool:
         """Have the node's agent take another key and certificate. Whether it uses it already: otherwise it

@@ -16,6 +16,8 @@ import trio
 from agent.node_token import NodeToken
 from reconciler import live, spec_edit, unpairing
 from reconciler.console import print_document, print_nodes
+from reconciler.control.branch import ControlBranch
+from reconciler.control.state import fold
 from reconciler.errors import GitRefused, GitUnavailable, SettingsError, TrueupError
 from reconciler.git.urls import check_url
 from reconciler.joining import addresses, join_command
@@ -26,7 +28,7 @@ from reconciler.spec.files import read_spec_files
 from reconciler.spec.load import SPEC_FILE
 from reconciler.spec_edit import Edit, NodeFields
 from reconciler.spec_source import read_spec
-from reconciler.status.documents import NodeStatus
+from reconciler.status.documents import SUMMARY_ID, NodeStatus, Summary
 
 if TYPE_CHECKING:
     import git
@@ -89,11 +91,12 @@ async def repair_node(settings: Settings, name: str) -> list[str]:
 
     Raises SettingsError for a node that the status branch does not know.
     """
-    known, commit = await forget_certificate(settings, name)
+    async with open_primary(settings, exclusive=False) as primary:
+        revoked = await unpairing.is_revoked(primary, name)
+        known, commit = await unpairing.forget_certificate(primary, name)
     if not known:
         raise SettingsError(f"{name} has never paired", hint="see `trueup node list`")
-    done = "it was not paired" if commit is None else f"recorded: {commit[:12]}"
-    return [f"{name} may join again with its token ({done})"]
+    return [unpairing.told(name, commit, revoked=revoked)]
 
 
 async def forget_certificate(settings: Settings, name: str) -> tuple[bool, str | None]:
@@ -134,6 +137,9 @@ async def list_nodes(settings: Settings, output: str) -> None:
     await repositories.refresh(url)
     spec = await read_spec(repositories.mirror(url), settings.spec_branch, last_good=None)
     recorded = await read_status(settings, repositories)
+    known = recorded.summary or Summary(id=SUMMARY_ID)
+    branch = ControlBranch(repositories.mirror(url))
+    control = fold(await branch.read(seen=known.control, commit=known.control_commit))
     rows = [
         {
             "node": name,
@@ -141,6 +147,7 @@ async def list_nodes(settings: Settings, output: str) -> None:
             "paired": bool((status := recorded.nodes.get(f"nodes/{name}")) and status.certificate),
             "fingerprint": status.fingerprint if status else "",
             "trustOnFirstUse": bool(status and status.trust_on_first_use),
+            "revoked": control.revocation_of(name, node.token_key) is not None,
         }
         for name, node in sorted(spec.spec.nodes.items())
     ]

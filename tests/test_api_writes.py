@@ -232,6 +232,8 @@ async def test_a_node_is_changed_tested_revoked_and_given_another_token(tmp_path
         assert "trueup-agent join" in ran.stdout
         assert it.last_commit()[2] == "Remove node web-2"
         await it.done("POST", "/api/sync/nodes/web-1/revoke", {})
+        repaired = await it.done("POST", "/api/sync/nodes/web-1/repair")
+        assert "web-1 is revoked and may not join" in repaired["message"]
 
 
 async def test_projects_are_run_and_retried_and_decisions_recorded(tmp_path: Path) -> None:

@@ -99,10 +99,21 @@ async def test_a_node_is_joined_defended_repaired_and_rotated(tmp_path: Path) ->
         assert [finding["reason"] for finding in done["findings"]] == ["Revoked"]
         ran = await world.trueup("node", "test", "web-1", expect=1)
         assert f"error: no running primary at {world.state}/trueup.sock; start `trueup serve`" in ran.stderr
+        listed = await world.trueup("node", "list", "-o", "json")
+        assert [node["revoked"] for node in listed.document] == [True]
+        assert "revoked" in (await world.trueup("node", "list")).stdout
         await world.trueup("resume", "nodes/web-1")
         done = await world.reconcile("--wait-agents", "60s", expect=4)
         # It is let in again, and asked: its host allows another directory than the spec's.
         assert [outcome["reason"] for outcome in done["outcomes"].values()] == ["PathRefused"]
+
+        # To forget its certificate does not let back in who is revoked.
+        await world.trueup("node", "revoke", "web-1")
+        ran = await world.trueup("node", "repair", "web-1")
+        assert "web-1 is revoked and may not join: `trueup node rotate-token web-1`" in ran.stdout
+        await world.trueup("resume", "nodes/web-1")
+        ran = await world.trueup("node", "repair", "web-1")
+        assert "web-1 may join again with its token (it was not paired)" in ran.stdout
 
 
 async def test_a_node_is_joined_right_after_it_was_added(tmp_path: Path) -> None:

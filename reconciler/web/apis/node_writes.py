@@ -188,10 +188,7 @@ class _Nodes:
         return Done(success=True, message=f"the agent of {name} {how_far}")
 
     async def repair(self, call: Call[Nothing, Nothing]) -> Done:
-        name = call.path["name"]
-        commit = await self._work.repair(name)
-        done = f"recorded: {commit[:12]}" if commit else "it was not paired"
-        return Done(success=True, message=f"{name} may join again with its token ({done})")
+        return Done(success=True, message=await self._work.repair(call.path["name"]))
 
     async def revoke(self, call: Call[Nothing, Because]) -> Revoked:
         name = call.path["name"]
