@@ -5,6 +5,8 @@ order and layout of everything else stay, is `spec/rewrite.py`'s.
 """
 
 import difflib
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +16,8 @@ from reconciler.spec.load import SPEC_FILE, load
 from reconciler.spec.rewrite import read_document, rewritten
 
 Files = Mapping[str, bytes]
+
+_INDEX: Final = re.compile(r"\[\d+\]")
 
 MAX_DIFF: Final = 64 * 1024
 """Characters of a diff that is shown."""
@@ -44,16 +48,21 @@ def edited(files: Files, edit: Edit) -> dict[str, bytes]:
     if before.spec is None:
         raise SpecInvalid(list(before.problems))
     changed = {path: content for path, content in edit.apply(files).items() if files.get(path) != content}
-    known = {_what(problem) for problem in before.problems}
-    after = load({**files, **changed}).problems
-    if added := [problem for problem in after if _what(problem) not in known]:
+    known, added = Counter(_what(problem) for problem in before.problems), []
+    for problem in load({**files, **changed}).problems:
+        if known[_what(problem)]:
+            known[_what(problem)] -= 1
+        else:
+            added.append(problem)
+    if added:
         raise SpecInvalid(added)
     return changed
 
 
 def _what(problem: Problem) -> tuple[str, str]:
-    """What is wrong, and where: not what to do, as names to choose from may be others after a change."""
-    return problem.where, problem.message.partition("; ")[0]
+    """What is wrong, and where: not what to do, as names to choose from may be others after a change, nor at
+    which place of a list, as entries before it may come and go."""
+    return _INDEX.sub("[]", problem.where), problem.message.partition("; ")[0]
 
 
 def diff_of(files: Files, changed: Files) -> str:

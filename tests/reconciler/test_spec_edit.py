@@ -147,6 +147,15 @@ def test_nodes_that_are_named_already_can_be_added_one_by_one() -> None:
     assert list(load_or_raise(files).nodes) == ["m1", "m2", "m3"]
 
 
+def test_a_problem_may_move_and_not_multiply() -> None:
+    site = SITE + "        - {node_id: gone, target_path: /srv/gone}\n"
+    broken = {**FILES, "projects/site.yaml": site.encode()}
+    gone = {"node_id": "gone", "target_path": "/srv/gone"}
+    assert edited(broken, change_sync("site", {"nodes": [gone]}))
+    with pytest.raises(SpecInvalid, match="no node `gone`"):
+        edited(broken, change_sync("site", {"nodes": [gone, {**gone, "target_path": "/srv/more"}]}))
+
+
 def test_the_line_for_a_pull_request() -> None:
     line = node_line("web-3", "ed25519:AAAA", NodeFields(labels={"group": "web"}))
     assert line == 'web-3: {labels: {group: web}, token_key: "ed25519:AAAA"}'
