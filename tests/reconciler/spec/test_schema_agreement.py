@@ -1,6 +1,7 @@
 """Our keywords tell errors in other words than the plain validator; they accept exactly what it accepts."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -132,6 +133,20 @@ def test_a_spoilt_spec_is_told_and_never_raises(document: Any) -> None:
     assert bool(result.frozen) == any(problem.resource for problem in result.problems)
 
 
+def choices(schema: Any) -> Iterator[Any]:
+    if isinstance(schema, dict):
+        if "enum" in schema:
+            yield schema
+        schema = list(schema.values())
+    for part in schema if isinstance(schema, list) else ():
+        yield from choices(part)
+
+
+def test_each_choice_says_that_it_is_a_text() -> None:
+    """Ours judges a choice among texts alone, so another kind of value has to be refused by its type."""
+    assert [each for each in choices(spec_schema()) if each.get("type") != "string"] == []
+
+
 def test_the_example_itself_is_valid_for_both() -> None:
     assert PLAIN.is_valid(EXAMPLE)
     assert list(violations(EXAMPLE, spec_schema())) == []
@@ -171,3 +186,13 @@ def test_every_path_pattern_that_is_valid_can_be_used(pattern: str) -> None:
     if not list(violations(pattern, spec_schema()["$defs"]["pattern"])):
         Ignore([pattern])
         digest_by_pattern(CommitPaths(()), [pattern])
+
+
+@pytest.mark.parametrize("owners", [None, True, 1, [], "both"])
+def test_owners_that_are_no_choice_are_told(owners: Any) -> None:
+    document = copy.deepcopy(EXAMPLE)
+    document.pop("include", None)
+    [name] = list(document["projects"])[:1]
+    document["projects"][name]["sync"]["owners"] = owners
+    result = load({SPEC_FILE: yaml.safe_dump(document, allow_unicode=True).encode()})
+    assert any("owners" in str(problem) for problem in result.problems)
