@@ -293,19 +293,35 @@ class _Differ:
                     self._save_last.append(path)
 
     def _guard_deletions(self) -> None:
+        """Judges by two shares: what is ours and goes by all that is ours, and all that goes by all that may.
+
+        One alone would not do: among much of others' that stays, all that is ours would be a small share.
+        """
         wanted = {entry.path for entry in self._index}
-        going = sum(
-            1
-            for paths in (self._remove_first, self._delete)
-            for path in paths
-            if path in self._ours and path not in wanted
-        )
+        going = {path for paths in (self._remove_first, self._delete) for path in paths if path not in wanted}
+        ours = sum(1 for path in going if path in self._ours)
+        if foreign := len(going) - ours:
+            # What others put there goes with `delete_foreign` alone: then all that is there is at stake.
+            there = len(self._ours) + sum(
+                1 for path in self._seen if path not in self._ours and path not in self._protected
+            )
+            if self._is_too_much(len(going), there):
+                raise self._too_much(
+                    f"{len(going)} of {there} entries there would be deleted, {foreign} of them foreign,",
+                    "look with `trueup plan --files`; raise max_delete for this project if that is meant",
+                )
+        if self._is_too_much(ours, len(self._ours)):
+            beside = f", and {foreign} foreign ones," if foreign else ""
+            raise self._too_much(
+                f"{ours} of {len(self._ours)} placed entries would be deleted{beside or ','}",
+                "raise max_delete for this project if that is meant",
+            )
+
+    def _is_too_much(self, going: int, of: int) -> bool:
         share = self._policy.max_delete
         # In a small tree a share is nothing: renaming its only file would be a deletion of all.
-        if going > (max(share * len(self._ours), ALWAYS_DELETED) if share else 0):
-            raise TaskFailed(
-                "TooManyDeletions",
-                f"{going} of {len(self._ours)} placed entries would be deleted, "
-                f"and max_delete allows {share:.0%}",
-                hint="raise max_delete for this project if that is meant",
-            )
+        return going > (max(share * of, ALWAYS_DELETED) if share else 0)
+
+    def _too_much(self, what: str, hint: str) -> TaskFailed:
+        told = f"{what} and max_delete allows {self._policy.max_delete:.0%}"
+        return TaskFailed("TooManyDeletions", told, hint=hint)

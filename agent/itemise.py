@@ -173,6 +173,7 @@ def _forecast(outlook: Outlook, guards: Sequence[Guard]) -> tuple[list[Item], Su
         bytes_requested=sum(item.requested for item in items),
         bytes_reused=sum(item.reused for item in items),
         foreign=outlook.planned.foreign,
+        foreign_deleted=sum(1 for path in going - placed - staying if path not in view.ours),
         ignored=len(view.ignored),
         local_edits=changes.local_edits,
         guards=tuple(guards),

@@ -75,6 +75,8 @@ class TargetFiles(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """That would travel at most: blocks that only moved or differ little are found in the sync alone."""
     reused_bytes: int = 0
     foreign: int = 0
+    foreign_deleted: int = 0
+    """Of what would be deleted: what trueup never placed."""
     ignored: int = 0
     local_edits: int = 0
     guards: tuple[GuardView, ...] = ()
@@ -226,6 +228,7 @@ def _told(sync: DesiredSync, told: Itemising, warnings: Sequence[str]) -> Target
         requested_bytes=sums.bytes_requested,
         reused_bytes=sums.bytes_reused,
         foreign=sums.foreign,
+        foreign_deleted=sums.foreign_deleted,
         ignored=sums.ignored,
         local_edits=sums.local_edits,
         guards=tuple(

@@ -1,5 +1,6 @@
 """What a sync would do to files, in words: for a terminal, and for the page."""
 
+from agent.wire.forecast import DELETE
 from reconciler.file_forecasts import ItemView, TargetFiles
 from reconciler.logs import printable
 from reconciler.progress import size
@@ -55,7 +56,7 @@ def remarks_of(target: TargetFiles) -> list[str]:
 
 
 def sums_of(target: TargetFiles) -> str:
-    told = [", ".join(f"{count} {deed}" for deed, count in target.counts.items()) or "nothing to do"]
+    told = [", ".join(_count_of(target, deed) for deed in target.counts) or "nothing to do"]
     if target.files_written:
         told.append(_bytes_of(target.requested_bytes, target.reused_bytes))
     if target.after:
@@ -63,6 +64,11 @@ def sums_of(target: TargetFiles) -> str:
     beside = {"foreign": target.foreign, "ignored": target.ignored, "edited there": target.local_edits}
     told += [f"{count} {what}" for what, count in beside.items() if count]
     return "; ".join(told)
+
+
+def _count_of(target: TargetFiles, deed: str) -> str:
+    foreign = f" ({target.foreign_deleted} foreign)" if deed == DELETE and target.foreign_deleted else ""
+    return f"{target.counts[deed]} {deed}{foreign}"
 
 
 def _bytes_of(requested: int, reused: int) -> str:

@@ -55,7 +55,7 @@ async def test_what_a_sync_would_do_to_files(tmp_path: Path) -> None:
                 "  update  a.html  (at most 6 B to send)",
                 "  create  b.html  (at most 4 B to send)",
                 "  create  new.html  (at most 5 B to send)",
-                "  2 create, 1 delete, 1 update; at most 15 B to send",
+                "  2 create, 1 delete (1 foreign), 1 update; at most 15 B to send",
             ]
             assert "  unknown: AwaitingPairing: web-2 has never been paired" in unknown
             document = (await primary.ask_locally("GET", "/api/sync/projects/site/files")).json()

@@ -83,6 +83,8 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
     bytes_requested: int = 0
     bytes_reused: int = 0
     foreign: int = 0
+    foreign_deleted: int = 0
+    """What trueup never placed and would delete, of all that it would. An older agent does not tell."""
     ignored: int = 0
     """What the task ignores or keeps apart and the target has."""
     local_edits: int = 0

@@ -198,11 +198,55 @@ def test_the_only_file_may_be_renamed() -> None:
         plan([a_file("new")], found, policy=Policy(max_delete=0.5))
 
 
-def test_deletions_are_counted_against_what_is_ours_alone() -> None:
-    found = {str(number): seen(a_file(str(number)), ours=False) for number in range(100)}
-    found |= {"a": seen(a_file("a")), "b": seen(a_file("b"))}
+def of_others(count: int) -> dict[str, Seen]:
+    return {f"other-{number}": seen(a_file(f"other-{number}"), ours=False) for number in range(count)}
+
+
+@pytest.mark.parametrize(("max_delete", "refused"), [(0.0, True), (0.98, True), (0.99, False), (1.0, False)])
+def test_what_others_put_there_is_counted_before_it_is_deleted(max_delete: float, refused: bool) -> None:
+    policy = Policy(delete_foreign=True, max_delete=max_delete)
+    found = of_others(198) | {"a": seen(a_file("a")), "b": seen(a_file("b"))}
+    if not refused:
+        assert len(plan([a_file("a"), a_file("b")], found, policy=policy).delete) == 198
+        return
+    with pytest.raises(TaskFailed) as caught:
+        plan([a_file("a"), a_file("b")], found, policy=policy)
+    assert caught.value.code == "TooManyDeletions"
+    assert str(caught.value).startswith("198 of 200 entries there would be deleted, 198 of them foreign")
+
+
+def test_at_first_contact_a_full_directory_is_not_emptied() -> None:
+    for share in (0.0, 0.5):
+        with pytest.raises(TaskFailed, match=r"200 of 200 entries there .* 200 of them foreign"):
+            plan([a_file("a")], of_others(200), policy=Policy(delete_foreign=True, max_delete=share))
+    # A stray file or two beside a small tree are healed as ever, and what the tree has counts as there.
     policy = Policy(delete_foreign=True, max_delete=0.5)
-    assert len(plan([a_file("a")], found, policy=policy).delete) == 101
+    assert len(plan([a_file("a")], of_others(2), policy=policy).delete) == 2
+    index = [a_file(f"other-{number}") for number in range(100)]
+    assert len(plan(index, of_others(200), policy=policy).delete) == 100
+
+
+def test_what_others_put_there_does_not_thin_out_what_is_ours() -> None:
+    """However much of others is there, and stays as the tree has it too."""
+    ours = {path: seen(a_file(path)) for path in "abcdefgh"}
+    index = [a_file(f"other-{number}") for number in range(100)]
+    for delete_foreign in (False, True):
+        policy = Policy(delete_foreign=delete_foreign, max_delete=0.5)
+        with pytest.raises(TaskFailed, match="8 of 8 placed entries would be deleted"):
+            plan(index, of_others(100) | ours, policy=policy)
+
+
+def test_what_must_stay_does_not_count_as_there() -> None:
+    found = of_others(4) | {f"d{number}": seen(a_folder(f"d{number}"), ours=False) for number in range(10)}
+    protected = [path for path in found if path.startswith("d")]
+    with pytest.raises(TaskFailed, match="4 of 4 entries there"):
+        diff(
+            [a_file("a")],
+            found,
+            Policy(delete_foreign=True, max_delete=0.5),
+            ours=set(),
+            protected=protected,
+        )
 
 
 # --- apply(diff(a, b)) == b ----------------------------------------------------------------------

@@ -288,3 +288,20 @@ async def test_any_forecast_comes_true(tmp_path: Path, before: Tree, found: Tree
     assert_came_true(sums, outcome)
     # A name that was foreign is ours by now, so nothing is left to do.
     assert not (await foreseen(source, host, allow_empty=True)).counts
+
+
+async def test_what_others_put_there_is_told_apart_and_guarded(source: Path, host: Host) -> None:
+    write_tree(host.target, {f"of-others/{number}": b"1" for number in range(60)})
+    before = inodes(host.base)
+    sums = await foreseen(source, host, delete_foreign=True, max_delete=0.0)
+    [guard] = sums.guards
+    assert guard.reason == "TooManyDeletions"
+    assert "61 of 61 entries there would be deleted, 61 of them foreign" in guard.message
+    assert (sums.counts["delete"], sums.foreign_deleted) == (61, 61)
+    failed = await synchronise(source, host, delete_foreign=True, max_delete=0.0)
+    assert failed.state == "FAILED TooManyDeletions"
+    assert read_tree(host.target).keys() == {"of-others", *(f"of-others/{number}" for number in range(60))}
+    assert inodes(host.target).items() <= before.items()
+    assert (await foreseen(source, host)).foreign_deleted == 0
+    assert (await synchronise(source, host, delete_foreign=True, max_delete=1.0)).state == "SUCCESS"
+    assert read_tree(host.target) == read_tree(source)
