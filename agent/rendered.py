@@ -4,9 +4,12 @@ Their content is secret. It is held in memory, written to a file that only the a
 until it has its owner and mode, and appears in no log, error, manifest or report.
 """
 
+import contextlib
+import json
 import os
+import re
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from agent import hiding
 from agent.errors import PathRefused
@@ -19,6 +22,13 @@ from agent.writer import Writer
 
 _SHORTEST_SECRET = 6
 """Shorter pieces are not hidden in output: they would hide half of any text."""
+
+_QUOTED = re.compile(
+    r"""(?:"(?P<double>(?:[^"\\]|\\.)*+)"|'(?P<single>[^'\n]*+)')(?P<colon>\s*:)?""", re.DOTALL
+)
+"""A text in quotes; where a colon follows it is a name."""
+
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def check_rendered(files: Sequence[RenderedContent]) -> None:
@@ -85,12 +95,35 @@ def place(writer: Writer, files: Sequence[RenderedContent], owners: Collection[s
 def hide(text: str, files: Sequence[RenderedContent]) -> str:
     """`text` with what looks like a value in one of the files replaced by `***`, also where it is encoded.
 
-    A command may print what it read. Lines, and what stands behind their first `=` or `:`, are hidden.
+    A command may print what it read. Lines, what stands behind their first `=` or `:`, and what stands in
+    quotes and is no name, are hidden; also as a program reads it, without escapes.
     """
     pieces: set[str] = set()
     for file in files:
-        for line in file.content.decode(errors="replace").splitlines():
+        content = file.content.decode(errors="replace")
+        lines = content.splitlines()
+        for line in lines:
             pieces.add(line.strip())
             for mark in "=:":
                 pieces.add(line.partition(mark)[2].strip().strip("\"'"))
+        # By lines too: a quote that belongs to no other one shifts all that follow it.
+        for part in {content, *lines}:
+            for value in _quoted(part):
+                pieces.update([value, *(line.strip() for line in value.splitlines())])
     return hiding.hide(text, (piece for piece in pieces if len(piece) >= _SHORTEST_SECRET))
+
+
+def _quoted(text: str) -> Iterator[str]:
+    for found in _QUOTED.finditer(text):
+        if found["colon"]:
+            continue
+        if (single := found["single"]) is not None:
+            yield single
+            continue
+        written = found["double"]
+        yield written
+        yield _ESCAPE.sub(r"\1", written)
+        with contextlib.suppress(ValueError):
+            # Half a character, which JSON can write, is in no output.
+            read = json.loads(f'"{written}"', strict=False)
+            yield read.encode(errors="replace").decode()

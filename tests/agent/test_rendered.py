@@ -1,5 +1,7 @@
 """Rendered files and the commands that come after: placed safely, run only when something changed."""
 
+import base64
+import json
 import os
 import pwd
 import stat
@@ -20,6 +22,7 @@ from tests.agent.syncing import Host, observe, read_tree, synchronise, write_tre
 from tests.canaries import canary, may_hold
 
 SECRET = canary("rendered")
+QUOTED = f'say "{SECRET}" in two\nlines, ü'
 
 
 @pytest.fixture
@@ -335,6 +338,24 @@ def test_hiding_takes_whole_values() -> None:
     files = [a_file(content="A=short\nTOKEN='a much longer value'\njust-a-line-of-text\n")]
     shown = hide("got a much longer value and short and just-a-line-of-text", files)
     assert shown == "got *** and short and ***"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps({"PASSWORD": QUOTED, "USER": "somebody-else"}, indent=2),
+        json.dumps({"PASSWORD": QUOTED, "USER": "somebody-else"}),
+        f"PASSWORD: {json.dumps(QUOTED)}\n",
+        f"url: [{json.dumps(QUOTED)}, 'somebody-else']\n",
+    ],
+    ids=["json", "json in one line", "yaml", "a list"],
+)
+def test_hiding_takes_values_as_a_program_reads_them(content: str) -> None:
+    """Not as they are written: without quotes and escapes, and without what follows them in their line."""
+    files = [a_file(content=content)]
+    assert hide(f"PASSWORD is {QUOTED}, so", files) == "PASSWORD is ***, so"
+    encoded = base64.b64encode(QUOTED.encode()).decode()
+    assert hide(f"PASSWORD is {encoded}, so", files) == "PASSWORD is ***, so"
 
 
 async def test_a_secret_cut_in_two_by_the_bound_is_not_shown(tmp_path: Path) -> None:
