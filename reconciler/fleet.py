@@ -34,7 +34,7 @@ from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.streamed import Attempts
 from reconciler.sync_task import look_task, sync_task, told_of_owners
-from reconciler.task_reports import log_of, masked, report_details
+from reconciler.task_reports import log_of, masked, masked_sums, report_details
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -161,6 +161,7 @@ class Fleet:
         task = source.with_owners(task)
         itemising = Itemising()
         report = await self._hub.run_task(sync.target.node, task, source, serve=itemising.serve)
+        report = masked(report, KNOWN.mask)
         if report.state == "FAILED":
             raise TaskFailed(report, unnamed=Reason.OBSERVATION_FAILED)
         if itemising.sums is None:
@@ -168,6 +169,7 @@ class Fleet:
                 f"the agent of the node {sync.target.node} is too old to say what a sync would do",
                 hint="update trueup on that host and restart its agent",
             )
+        itemising.sums = masked_sums(itemising.sums, KNOWN.mask)
         return itemising
 
     async def sync(

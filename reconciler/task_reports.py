@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from agent.wire.forecast import Guard, Sums
 from agent.wire.messages import TaskReport
 from reconciler.logs import printable
 from reconciler.status.conditions import bounded
@@ -24,6 +25,15 @@ def masked(report: TaskReport, mask: Callable[[str], str]) -> TaskReport:
         after=tuple(
             msgspec.structs.replace(ran, name=mask(ran.name), output=mask(ran.output)) for ran in report.after
         ),
+    )
+
+
+def masked_sums(sums: Sums, mask: Callable[[str], str]) -> Sums:
+    """What an agent foresees, likewise."""
+    return msgspec.structs.replace(
+        sums,
+        guards=tuple(Guard(reason=mask(each.reason), message=mask(each.message)) for each in sums.guards),
+        after=tuple(map(mask, sums.after)),
     )
 
 
