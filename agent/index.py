@@ -189,7 +189,7 @@ def names_collide(one: str, other: str) -> PathRefused:
     """What to say of two paths that `find_collision` found."""
     return PathRefused(
         f"{one!r} and {other!r} differ only in case or Unicode form, and would be one file on some hosts",
-        hint="rename one of them in the repository, or leave one out with ignore_patterns or exclude",
+        hint="rename one of them at the source, or leave one out with ignore_patterns or exclude",
     )
 
 

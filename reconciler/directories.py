@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 import trio
 
-from agent.errors import TransferFailed
+from agent.errors import PathRefused, TransferFailed
 from reconciler.desired_model import DirectoryFacts, DirectoryKey, directory_key
 from reconciler.desired_sync import ignore_file_path, ignore_lines
 from reconciler.errors import JournalUnavailable, LookFailed, TrueupError, UnknownRevision
@@ -204,17 +204,21 @@ class Directories:
             memory = known.remembered.of(
                 (ignore, key, _reserved(project), rules.ignore_permissions, rules.owners)
             )
-            source = await TreeSource.build(
-                Path(directory),
-                ignore=ignore,
-                include=target.include,
-                exclude=target.exclude,
-                reserved=_reserved(project),
-                ignore_permissions=rules.ignore_permissions,
-                owners=rules.owners == "names",
-                root_fd=fd,
-                remembered=memory,
-            )
+            try:
+                source = await TreeSource.build(
+                    Path(directory),
+                    ignore=ignore,
+                    include=target.include,
+                    exclude=target.exclude,
+                    reserved=_reserved(project),
+                    ignore_permissions=rules.ignore_permissions,
+                    owners=rules.owners == "names",
+                    root_fd=fd,
+                    remembered=memory,
+                )
+            except PathRefused as error:
+                # A name that is no text is shown escaped; only with its directory can it be found.
+                raise PathRefused(f"in {directory}, {error.message}", hint=error.hint) from error
             memory.keep(source)
             if not source.entries:
                 raise LookFailed(
