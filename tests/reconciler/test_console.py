@@ -144,9 +144,11 @@ def test_status_of_what_is_not_there(asked: str) -> None:
 
 def test_nodes(capsys: Captured) -> None:
     row = {"node": "web-1", "labels": {"group": "web"}, "paired": True, "fingerprint": "cd" * 32}
-    print_nodes([{**row, "trustOnFirstUse": True}, {**row, "paired": False, "trustOnFirstUse": False}])
+    row |= {"trustOnFirstUse": True, "revoked": False}
+    print_nodes([row, {**row, "paired": False}, {**row, "revoked": True}])
     out = capsys.readouterr().out
     assert "yes, unpinned" in out
+    assert " revoked " in out
     assert "group=web" in out
 
 
