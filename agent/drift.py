@@ -120,19 +120,21 @@ class DriftWatch:
 
     async def look(self, listener: Session) -> None:
         """Look at all targets once, and tell of those that differ from what was told."""
-        await self._look_at(await trio.to_thread.run_sync(self._records), listener, all=True)
+        await self._look_at(await trio.to_thread.run_sync(self._records), listener, whole=True)
 
     def _records(self) -> list[Path]:
         found = (self._state_dir / "targets").glob("*")
         return sorted(path for path in found if path.suffix in (".manifest", ".releases"))[:MAX_TARGETS]
 
-    async def _look_at(self, records: Sequence[Path], listener: Session, *, all: bool = False) -> list[Path]:
-        """Those that there was something to tell of. `all`: there are no others."""
+    async def _look_at(
+        self, records: Sequence[Path], listener: Session, *, whole: bool = False
+    ) -> list[Path]:
+        """Those that there was something to tell of. `whole`: there are no others."""
         async with self._looking:
             if listener is not self._listener:
                 self._listener = listener
                 self._told.clear()
-            if all:
+            if whole:
                 for gone in (self._memory.keys() | self._told.keys() | self._counts.keys()) - set(records):
                     self._memory.pop(gone, None)
                     self._told.pop(gone, None)

@@ -26,11 +26,12 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     if not pieces:
         return text
     coded = [piece.encode() for piece in pieces]
+    bits = 8 * min(map(len, coded))
 
-    def veil(said: Callable[[str], Iterator[bytes]]) -> Callable[[re.Match[str]], str]:
+    def veil(said: Callable[[str], Iterator[bytes]], digit: int) -> Callable[[re.Match[str]], str]:
         def replace(run: re.Match[str]) -> str:
             digits = _BETWEEN.sub("", run.group())
-            if len(digits) < SHORTEST:
+            if len(digits) * digit < bits:  # most words: too short to say any of them
                 return run.group()
             tells = any(piece in content for content in said(digits) for piece in coded)
             return MASK if tells else run.group()
@@ -39,7 +40,7 @@ def hide(text: str, secrets: Iterable[str]) -> str:
 
     for piece in pieces:
         text = text.replace(piece, MASK)
-    return _HEX.sub(veil(_from_hex), _BASE64.sub(veil(_from_base64), text))
+    return _HEX.sub(veil(_from_hex, 4), _BASE64.sub(veil(_from_base64, 6), text))
 
 
 def _from_base64(digits: str) -> Iterator[bytes]:

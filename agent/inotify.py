@@ -2,8 +2,7 @@
 
 import os
 import struct
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import trio
 
@@ -48,14 +47,6 @@ class Inotify:
 
     def __init__(self) -> None:
         self._fd = inotify_begin()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         os.close(self._fd)

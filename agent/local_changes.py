@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +18,10 @@ from agent.errors import TrueupError
 from agent.failures import line_of
 from agent.folders import Folders
 from agent.inotify import IGNORED, OVERFLOW, Inotify, Notice
-from agent.manifest import load, manifest_path, state_of
+from agent.manifest import load, state_of
 from agent.rules import AgentRules
 from agent.target import check_target, open_target
-from agent.versions import load_releases, version_path, versions_state
+from agent.versions import load_releases, version_manifest
 
 MOST: Final = 4096
 """Directories that are watched in all. A watch takes the kernel a KiB, and 8,192 are all that a user of a
@@ -35,7 +35,7 @@ class _Watched:
     """Of one record: what it was when its directories were watched, and their watches."""
 
     state: bytes
-    watches: frozenset[int] = field(default_factory=frozenset)
+    watches: frozenset[int]
 
 
 class LocalChanges:
@@ -148,9 +148,10 @@ def places_of(record: Path, state_dir: Path) -> list[tuple[str, list[str]]]:
     releases = load_releases(record)
     if releases is None:
         return []
-    version = version_path(releases.target, releases.current)
-    inner = manifest_path(versions_state(state_dir, releases.target), version) if releases.current else None
-    return [(releases.target, [""]), *(_of_manifest(inner) if inner is not None else [])]
+    link = releases.target, [""]
+    if not releases.current:
+        return [link]
+    return [link, *_of_manifest(version_manifest(state_dir, releases.target, releases.current))]
 
 
 def _of_manifest(path: Path) -> list[tuple[str, list[str]]]:

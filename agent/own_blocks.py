@@ -3,9 +3,9 @@
 They are copied or shared, each verified before it counts, in several portions at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol, TypeVar, TypeVarTuple
+from typing import Protocol
 
 import trio
 
@@ -15,9 +15,6 @@ from agent.scan import WORKERS
 
 SHIFT_PATIENCE = 16
 """Blocks that are looked for in vain where an insertion would have moved them, before that is given up."""
-
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
 
 
 class Desk(Protocol):
@@ -51,11 +48,12 @@ class OwnBlocks:
     async def fill(self, plan: Plan) -> list[Wanted]:
         """Places what needs nothing from the primary; the blocks that do."""
         if plan.empty:
-            await self._in_thread(self._filler.put_empty, plan.empty)
+            await trio.to_thread.run_sync(self._filler.put_empty, plan.empty, limiter=self._limiter)
         for start in range(0, len(plan.holes), CHUNK_FILES):
             holes = plan.holes[start : start + CHUNK_FILES]
             await self._desk.begin_all(ordinal for ordinal, _ in holes)
-            await self._desk.settle(await self._in_thread(self._filler.put_holes, holes))
+            done = await trio.to_thread.run_sync(self._filler.put_holes, holes, limiter=self._limiter)
+            await self._desk.settle(done)
         missing = plan.missing
         for portions in self._side_by_side(plan.copies):
             missing += await self._copy(portions)
@@ -104,6 +102,3 @@ class OwnBlocks:
                 await self._desk.begin_all(ordinal for ordinal, _, _ in portion)
                 nursery.start_soon(copy, portion)
         return unusable
-
-    async def _in_thread(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        return await trio.to_thread.run_sync(function, *arguments, limiter=self._limiter)

@@ -6,11 +6,10 @@ from pathlib import Path
 import trio
 
 from agent.compare import Difference, Remembered, compare
-from agent.manifest import manifest_path
 from agent.rules import AgentRules
 from agent.site import Site
 from agent.target import check_target, open_target
-from agent.versions import Releases, load_releases, version_path, versions_state
+from agent.versions import Releases, load_releases, version_manifest, versions_state
 
 
 async def compare_any(
@@ -23,7 +22,7 @@ async def compare_any(
     if before is None or not before.current or before.next is not None:
         return None
     inner = versions_state(state_dir, before.target)
-    manifest = manifest_path(inner, version_path(before.target, before.current))
+    manifest = version_manifest(state_dir, before.target, before.current)
     found = await compare(manifest, rules=rules, state_dir=inner, memory=memory)
     leads_there = await trio.to_thread.run_sync(_leads_there, before, rules)
     if found is None or await trio.to_thread.run_sync(load_releases, record) != before:

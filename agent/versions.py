@@ -80,6 +80,11 @@ def versions_state(state_dir: Path, target: str) -> Path:
     return state_dir / "releases" / digest
 
 
+def version_manifest(state_dir: Path, target: str, name: str) -> Path:
+    """Where the manifest of a version of the target is kept."""
+    return manifest_path(versions_state(state_dir, target), version_path(target, name))
+
+
 def version_path(target: str, name: str) -> str:
     return posixpath.join(target, FOLDER, name)
 

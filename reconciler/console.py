@@ -251,9 +251,8 @@ def print_nodes(rows: Sequence[Mapping[str, object]]) -> None:
     for row in rows:
         labels = row["labels"]
         shown = ", ".join(f"{k}={v}" for k, v in labels.items()) if isinstance(labels, dict) else ""
-        paired = "no" if not row["paired"] else "yes, unpinned" if row["trustOnFirstUse"] else "yes"
-        if row["revoked"]:
-            paired = "revoked"
+        pinned = "yes, unpinned" if row["trustOnFirstUse"] else "yes"
+        paired = "revoked" if row["revoked"] else pinned if row["paired"] else "no"
         table.add_row(Text(str(row["node"])), Text(shown), paired, str(row["fingerprint"])[:16])
     print_table(table)
 

@@ -7,7 +7,7 @@ from reconciler.pairing import enrolments
 from reconciler.pass_status import last_good_spec
 from reconciler.spec.model import Spec
 from reconciler.spec_source import read_spec
-from reconciler.status.documents import SUMMARY_ID, Recorded, Summary
+from reconciler.status.documents import Recorded
 from reconciler.sync.enrolment import Enrolment
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ async def enrolled(primary: "Primary") -> list[Enrolment]:
     Not from what a pass has read when it began: a node that was revoked since would be let in again.
     """
     recorded = await primary.status.read()
-    known = recorded.summary or Summary(id=SUMMARY_ID)
-    records = await primary.operators.read(seen=known.control, commit=known.control_commit)
+    records = await primary.operators.read_after(recorded)
     return enrolments(await newest_spec(primary, recorded), recorded, fold(records))
 
 

@@ -161,7 +161,7 @@ class Fleet:
         task = source.with_owners(task)
         itemising = Itemising()
         report = await self._hub.run_task(sync.target.node, task, source, serve=itemising.serve)
-        report = masked(report, KNOWN.mask)
+        report = await _masked(report)
         if report.state == "FAILED":
             raise TaskFailed(report, unnamed=Reason.OBSERVATION_FAILED)
         if itemising.sums is None:
@@ -169,7 +169,7 @@ class Fleet:
                 f"the agent of the node {sync.target.node} is too old to say what a sync would do",
                 hint="update trueup on that host and restart its agent",
             )
-        itemising.sums = masked_sums(itemising.sums, KNOWN.mask)
+        itemising.sums = await trio.to_thread.run_sync(masked_sums, itemising.sums, KNOWN.mask)
         return itemising
 
     async def sync(
@@ -351,11 +351,18 @@ class Fleet:
         # A task's attempts have its id, with their number.
         heard = partial(self._running.heard, work.id.rpartition("-")[0])
         report = await self._hub.run_task(node, work, source, heard=heard, known_as=known_as)
-        report = masked(report, KNOWN.mask)
+        report = await _masked(report)
         count_report(self._metrics, node, report, looks=isinstance(work, Task) and work.observe)
         if report.state == "FAILED":
             raise TaskFailed(report, unnamed=unnamed)
         return report
+
+
+async def _masked(report: TaskReport) -> TaskReport:
+    """In a worker thread, where there is something to look through: with many secrets that takes long."""
+    if not (report.message or report.warnings or report.after):
+        return report
+    return await trio.to_thread.run_sync(masked, report, KNOWN.mask)
 
 
 def _may_pass(error: TrueupError) -> bool:

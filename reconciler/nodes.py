@@ -28,7 +28,7 @@ from reconciler.spec.files import read_spec_files
 from reconciler.spec.load import SPEC_FILE
 from reconciler.spec_edit import Edit, NodeFields
 from reconciler.spec_source import read_spec
-from reconciler.status.documents import SUMMARY_ID, NodeStatus, Summary
+from reconciler.status.documents import NodeStatus
 
 if TYPE_CHECKING:
     import git
@@ -137,9 +137,7 @@ async def list_nodes(settings: Settings, output: str) -> None:
     await repositories.refresh(url)
     spec = await read_spec(repositories.mirror(url), settings.spec_branch, last_good=None)
     recorded = await read_status(settings, repositories)
-    known = recorded.summary or Summary(id=SUMMARY_ID)
-    branch = ControlBranch(repositories.mirror(url))
-    control = fold(await branch.read(seen=known.control, commit=known.control_commit))
+    control = fold(await ControlBranch(repositories.mirror(url)).read_after(recorded))
     rows = [
         {
             "node": name,

@@ -55,7 +55,7 @@ from reconciler.release.planning import gates_of, release_steps, spec_revisions
 from reconciler.scope import left_alone, meant, scope_of, within
 from reconciler.spec_source import read_spec, with_releases
 from reconciler.status.conditions import Reason
-from reconciler.status.documents import SUMMARY_ID, Recorded, Summary
+from reconciler.status.documents import SUMMARY_ID, Recorded
 from reconciler.status.transitions import Transition, transitions
 from reconciler.step_recorder import result_of
 from reconciler.tracing import traced
@@ -281,8 +281,7 @@ async def prepare(
         agents = early.begin(fleet, recorded, spec_commit=spec.commit, acted_on=acted_on)
     holds = active_holds(recorded, spec.spec, spec.is_frozen)
     # releases
-    known = recorded.summary or Summary(id=SUMMARY_ID)
-    control = fold(await primary.operators.read(seen=known.control, commit=known.control_commit))
+    control = fold(await primary.operators.read_after(recorded))
     views = await view_repositories(spec.spec.repositories.values(), repositories)
     common = Common(now=primary.now(), spec_commit=spec.commit, control=control, holds=holds)
     decided = await decide_releases(spec.spec, views, recorded, common, repositories)

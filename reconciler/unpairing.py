@@ -4,7 +4,6 @@ from reconciler.control.state import fold
 from reconciler.enrolling import newest_spec
 from reconciler.pairing import without_pairing
 from reconciler.primary import Primary
-from reconciler.status.documents import SUMMARY_ID, Summary
 
 
 async def forget_certificate(primary: Primary, node: str) -> tuple[bool, str | None]:
@@ -21,8 +20,7 @@ async def is_revoked(primary: Primary, node: str) -> bool:
     await primary.repositories.mirror(primary.settings.require_spec_repo()).refresh()
     recorded = await primary.status.read()
     named = (await newest_spec(primary, recorded)).nodes.get(node)
-    known = recorded.summary or Summary(id=SUMMARY_ID)
-    records = await primary.operators.read(seen=known.control, commit=known.control_commit)
+    records = await primary.operators.read_after(recorded)
     return named is not None and fold(records).revocation_of(node, named.token_key) is not None
 
 

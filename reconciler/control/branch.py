@@ -18,6 +18,7 @@ from reconciler.control.records import Record, describe
 from reconciler.errors import ControlContended, ControlRewound, ControlUnreadable, UnknownRevision
 from reconciler.git.mirror import Mirror, TreeEntry
 from reconciler.status.conditions import bounded
+from reconciler.status.documents import SUMMARY_ID, Recorded, Summary
 
 DEFAULT_BRANCH: Final = "trueup/control"
 MAX_TRIES: Final = 16
@@ -61,6 +62,11 @@ class ControlBranch:
     def tip(self) -> str:
         """The commit that was read last; empty: there was no such branch."""
         return self._tip.commit or ""
+
+    async def read_after(self, recorded: Recorded) -> Records:
+        """As `read`: the status files say how much of it was seen."""
+        known = recorded.summary or Summary(id=SUMMARY_ID)
+        return await self.read(seen=known.control, commit=known.control_commit)
 
     async def read(self, *, seen: int = 0, commit: str = "") -> Records:
         """All records in the order of their numbers, as the mirror's last refresh or our last push left them.
