@@ -1,7 +1,7 @@
 """Does the changes of a task, in the order that keeps each path at its old or its new content."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import trio
@@ -33,7 +33,8 @@ class Application:
     """One task's changes, made through `writer`; how far it came can be read off it at any time.
 
     `shelves` are directories besides the target, on its file system, from which blocks may be taken;
-    `fetched` is the transfer that has filled staging already.
+    `fetched` is the transfer that has filled staging already; `ordinals`, where `run` gets a part of the
+    index, are the places of its entries in all of it.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Application:
         shelves: Sequence[Shelf] = (),
         *,
         fetched: Transfer | None = None,
+        ordinals: Mapping[str, int] | None = None,
     ) -> None:
         self._task = task
         self._channel = channel
@@ -56,6 +58,7 @@ class Application:
         self.bytes_received = self.bytes_reused = 0
         self.blocks_requested = self.blocks_reused = 0
         self._transfer = self._fetched = fetched
+        self._ordinals = ordinals
         self.warnings: list[str] = []
 
     async def run(
@@ -120,7 +123,7 @@ class Application:
                 self._task.id,
                 self._writer,
                 changes.writes,
-                {entry.path: ordinal for ordinal, entry in enumerate(index)},
+                self._ordinals or {entry.path: ordinal for ordinal, entry in enumerate(index)},
                 find_sources(
                     changes.writes,
                     [

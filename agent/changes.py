@@ -101,13 +101,15 @@ def diff(
     policy: Policy,
     *,
     ours: Collection[str],
+    ours_in_all: int | None = None,
     ignored: Collection[str] = (),
     protected: Collection[str] = (),
     disowned: Mapping[str, bool] = _NOTHING,
 ) -> Changes:
     """The changes that bring a target in which `seen` was found to `index`.
 
-    `ours` are the manifest's paths, seen or not. `ignored` are paths found and left out of `seen`;
+    `ours` are the manifest's paths, seen or not; `ours_in_all`, how many it has where these are not all.
+    `ignored` are paths found and left out of `seen`;
     `protected` are directories that must stay though no index names them. `disowned` is what has another
     owner than it should, and whether that is a file with several names: such a file is written anew, as the
     other names may be anybody's, and so is a symlink. Raises TaskFailed where a
@@ -119,7 +121,8 @@ def diff(
             "the tree to place is empty",
             hint="correct the project's path or build; to empty the target, take the project out of the spec",
         )
-    return _Differ(index, seen, policy, ours, ignored, protected, disowned).run()
+    count = len(ours) if ours_in_all is None else ours_in_all
+    return _Differ(index, seen, policy, ours, count, ignored, protected, disowned).run()
 
 
 class _Differ:
@@ -129,6 +132,7 @@ class _Differ:
         seen: Mapping[str, Seen],
         policy: Policy,
         ours: Collection[str],
+        ours_in_all: int,
         ignored: Collection[str],
         protected: Collection[str],
         disowned: Mapping[str, bool],
@@ -137,6 +141,7 @@ class _Differ:
         self._seen = seen
         self._policy = policy
         self._ours = ours
+        self._ours_in_all = ours_in_all
         self._ignored = ignored
         self._protected = protected
         self._disowned = disowned
@@ -302,7 +307,7 @@ class _Differ:
         ours = sum(1 for path in going if path in self._ours)
         if foreign := len(going) - ours:
             # What others put there goes with `delete_foreign` alone: then all that is there is at stake.
-            there = len(self._ours) + sum(
+            there = self._ours_in_all + sum(
                 1 for path in self._seen if path not in self._ours and path not in self._protected
             )
             if self._is_too_much(len(going), there):
@@ -310,10 +315,10 @@ class _Differ:
                     f"{len(going)} of {there} entries there would be deleted, {foreign} of them foreign,",
                     "look with `trueup plan --files`; raise max_delete for this project if that is meant",
                 )
-        if self._is_too_much(ours, len(self._ours)):
+        if self._is_too_much(ours, self._ours_in_all):
             beside = f", and {foreign} foreign ones," if foreign else ""
             raise self._too_much(
-                f"{ours} of {len(self._ours)} placed entries would be deleted{beside or ','}",
+                f"{ours} of {self._ours_in_all} placed entries would be deleted{beside or ','}",
                 "raise max_delete for this project if that is meant",
             )
 

@@ -1,8 +1,8 @@
 """Whether a tree is just as it was at a close look, by all that `lstat` shows.
 
-Cheaper than any look that keeps what it sees: the loops run in C, and no object is made of an entry. One
-digest over it all (`Glance`) says that nothing changed, never what did. `Rows` tell that as well, as long as
-each name still stands for a thing of its kind.
+Cheaper than any look that keeps what it sees: the loops run in C, and no object is made of an entry. A
+digest of each directory (`Glance`) says that nothing changed, never what did. `Rows` tell that as well, as
+long as each name still stands for a thing of its kind.
 """
 
 import hashlib
@@ -19,6 +19,8 @@ from agent.errors import PathRefused
 from agent.folders import Folders
 from agent.index import parent_of
 from agent.scan import Found, settled
+
+_DIGEST = hashlib.sha256().digest_size
 
 MAX_EXTRAS = 10_000
 """What else may lie in the directories of a tree; more is looked at closely each time."""
@@ -40,12 +42,12 @@ Rows = Mapping[str, bytes]
 
 
 class Glance(msgspec.Struct, frozen=True, array_like=True):
-    """What to look at, and the digest of what was seen. `extras` are names in `folders` that only have to be
-    there: paths, and whether they are directories."""
+    """What to look at, and the digests of what was seen in each of `folders`, back to back. `extras` are
+    names in them that only have to be there: paths, and whether they are directories."""
 
     folders: tuple[str, ...]
     extras: tuple[tuple[str, bool], ...]
-    digest: bytes
+    digests: bytes
 
 
 def rows_of(
@@ -90,12 +92,7 @@ def _rows(
         inside[parent_of(path)].append(path)
 
     def row(path: str) -> Row:
-        if path in extras:
-            return (int(extras[path]),)
-        there = found[path]
-        mode = there.mode | _KINDS[there.kind]
-        seen = mode, there.size, there.dev, there.ino, there.mtime_ns, there.ctime_ns
-        return (*seen, there.uid, there.gid, there.nlink) if owned else seen
+        return (int(extras[path]),) if path in extras else _row_of(found[path], owned=owned)
 
     def rows() -> Iterator[tuple[str, bytes]]:
         # One directory after the other: the rows of all would take more than what was found.
@@ -113,12 +110,12 @@ def glance_of(
     """As `rows_of`, in a digest."""
 
     def glance(rows: Iterable[tuple[str, bytes]]) -> Glance:
-        digest = hashlib.sha256()
         looked_at: list[str] = []
+        digests: list[bytes] = []
         for folder, each in rows:
             looked_at.append(folder)
-            digest.update(each)
-        return Glance(tuple(looked_at), tuple(sorted(extras.items())), digest.digest())
+            digests.append(_digest(each))
+        return Glance(tuple(looked_at), tuple(sorted(extras.items())), b"".join(digests))
 
     return _rows(found, folders, extras, read_at, glance)
 
@@ -128,13 +125,96 @@ def still(root_fd: int, glance: Glance) -> bool:
 
     Raises OSError where a directory can't be read: not having looked is no difference.
     """
-    digest = hashlib.sha256()
+    return all(is_still for _, _, is_still in _compared(root_fd, glance))
+
+
+def rows_if_still(root_fd: int, glance: Glance) -> Rows | None:
+    """What `still` has seen, if nothing is another than the glance has it; blocks. Raises as that does."""
+    rows: dict[str, bytes] = {}
+    for folder, seen, is_still in _compared(root_fd, glance):
+        if not is_still:
+            return None
+        rows[folder] = seen
+    return rows
+
+
+def _compared(root_fd: int, glance: Glance) -> Iterator[tuple[str, bytes, bool]]:
+    """Each directory as it is now, and whether that is as the glance has it, up to the first that is not."""
+    extras = (path for path, _ in glance.extras)
+    at, folder = 0, ""
     try:
-        for _, rows in _seen(root_fd, glance.folders, (path for path, _ in glance.extras)):
-            digest.update(rows)
+        for folder, seen in _seen(root_fd, glance.folders, extras):
+            is_still = _digest(seen) == glance.digests[at : at + _DIGEST]
+            yield folder, seen, is_still
+            if not is_still:
+                return
+            at += _DIGEST
     except (FileNotFoundError, PathRefused):
-        return False
-    return digest.digest() == glance.digest
+        yield folder, b"", False
+
+
+def with_changes(glance: Glance, rows: Rows, now: Mapping[str, Found | None], read_at: int) -> Glance | None:
+    """The glance that has `now` at its paths, and for all else what `rows` were seen with it. Pure.
+
+    None stands for what is gone. None comes back where a later change might not show, or where something
+    of `extras` is concerned.
+    """
+    extras = {path for path, _ in glance.extras}
+    changed: dict[str, dict[str, Found | None]] = {}
+    for path, there in now.items():
+        if path in extras:
+            return None
+        if there is not None and (there.kind not in _KINDS or not settled(there, read_at)):
+            return None
+        above, _, name = path.rpartition("/")
+        changed.setdefault(above, {})[name] = there
+    gone = {path for path, there in now.items() if there is None}
+    made = {path for path, there in now.items() if there is not None and there.kind == "directory"}
+    digests = {
+        folder: glance.digests[number * _DIGEST : (number + 1) * _DIGEST]
+        for number, folder in enumerate(glance.folders)
+        if folder not in gone
+    }
+    for path, there in now.items():
+        if there is not None and there.kind != "directory":
+            digests.pop(path, None)
+    for folder in made - digests.keys():
+        digests[folder] = b""
+    for folder, names in changed.items():
+        if folder not in digests:
+            if any(there is not None for there in names.values()):
+                return None
+            continue
+        digests[folder] = _digest(_changed(folder, rows.get(folder), names))
+    for folder in [folder for folder, digest in digests.items() if not digest]:
+        digests[folder] = _digest(_encoded(folder, [], []))
+    folders = tuple(sorted(digests))
+    return Glance(folders, glance.extras, b"".join(map(digests.__getitem__, folders)))
+
+
+def _changed(folder: str, rows: bytes | None, names: Mapping[str, Found | None]) -> bytes:
+    """The rows of a directory with other things behind some of its names."""
+    inside: dict[str, Row] = {}
+    if rows is not None:
+        listed, here = _decode(rows)
+        inside.update(zip(listed.decode(errors="surrogateescape").split("\0")[1:], here, strict=True))
+    for name, there in names.items():
+        if there is None:
+            inside.pop(name, None)
+        else:
+            inside[name] = _row_of(there)
+    in_order = sorted(inside)
+    return _encoded(folder, in_order, [inside[name] for name in in_order])
+
+
+def _row_of(there: Found, *, owned: bool = False) -> Row:
+    mode = there.mode | _KINDS[there.kind]
+    seen = mode, there.size, there.dev, there.ino, there.mtime_ns, there.ctime_ns
+    return (*seen, there.uid, there.gid, there.nlink) if owned else seen
+
+
+def _digest(rows: bytes) -> bytes:
+    return hashlib.sha256(rows).digest()
 
 
 def changed_since(root_fd: int, before: Rows, extras: Iterable[str]) -> tuple[Rows, dict[str, Found]] | None:

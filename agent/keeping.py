@@ -12,7 +12,7 @@ from agent.look import Scope, View, observed_entries
 from agent.manifest import Manifest, Placed, load, save, with_rendered
 from agent.noted import noted, still_says
 from agent.ownership import NOBODY, Names
-from agent.recall import remember, remember_placed
+from agent.recall import Recalled, remember, remember_changes, remember_placed
 from agent.record import Recorded, record
 from agent.scan import Found
 from agent.target import Target, undo_making
@@ -107,3 +107,11 @@ class Keeper:
             rendered = [file.path for file in self._task.rendered]
             known = self.path, self.manifest, scope, view
             await trio.to_thread.run_sync(remember_placed, *known, recorded, gone, rendered)
+
+    async def remember_changes(
+        self, recalled: Recalled, foreign: int, recorded: Recorded, gone: Mapping[str, Found | None]
+    ) -> None:
+        """The same for a task that saw by a glance what it had nothing to do with."""
+        if self.manifest is not None:
+            known = self.path, self.manifest, recalled, foreign
+            await trio.to_thread.run_sync(remember_changes, *known, recorded, gone)

@@ -5,7 +5,7 @@ is read.
 """
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -90,6 +90,13 @@ class View:
     """Whose ours are to be, by name, as far as that counts."""
     disowned: dict[str, bool] = field(default_factory=dict)
     """What of ours has another owner than this host would give it; see `changes.diff`."""
+    besides: Sequence[Placed] = ()
+    """Where only what a task is about was looked at: all that is recorded, this included, and stands."""
+
+    @property
+    def ours_in_all(self) -> int:
+        """Entries of ours, looked at or not."""
+        return len(self.besides or self.ours)
 
     @property
     def files_known(self) -> int:
@@ -125,6 +132,10 @@ class View:
         for path, found in self.found.items():
             if found.kind == "file" and (blocks := self.blocks.get(path)):
                 yield path, found.size, blocks
+        for placed in self.besides:
+            entry = placed.entry
+            if entry.blocks and entry.path not in self.found:
+                yield entry.path, entry.size, entry.blocks
 
     def holds(self, entry: Entry) -> bool:
         """Whether the content of `entry` is at its path, whatever its mode and time."""

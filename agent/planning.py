@@ -91,16 +91,19 @@ class _Run:
             same = self._untouched(policy)
             seen = view.seen(same)
             differing = [entry for entry in index if entry.path not in same]
-            if same:
+            if same or view.besides:
                 policy = msgspec.structs.replace(policy, allow_empty=True)  # it is not
         else:
             seen = view.seen()
             index = differing = dated(index, seen, self.now_ns)
+            if view.besides:
+                policy = msgspec.structs.replace(policy, allow_empty=True)
         changes = diff(
             differing,
             seen,
             policy,
             ours=view.ours,
+            ours_in_all=view.ours_in_all,
             ignored=view.ignored,
             protected=protected,
             disowned=self.disowned,

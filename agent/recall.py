@@ -1,19 +1,21 @@
 """The last close look at a target, kept beside its manifest: where a glance shows the same, it still holds.
 
-This is the index cache: of 50,000 entries none is decoded, compared or kept as long as nothing changed. It is
-worth nothing by itself: it names the manifest that it goes with, and the task has to ask for the same things.
+This is the index cache: of 50,000 entries none is decoded, compared or kept as long as nothing changed, and
+where a task brings another tree, none but those that differ (`agent.concern`). It is worth nothing by itself:
+it names the manifest that it goes with, and the task has to ask for the same things.
 """
 
 import contextlib
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from agent.features import owners_of
-from agent.glance import Glance, glance_of, still
+from agent.glance import Glance, Rows, glance_of, rows_if_still, still, with_changes
 from agent.index import parent_of
 from agent.look import Scope, View
 from agent.manifest import Identity, Manifest, state_of
@@ -22,7 +24,7 @@ from agent.scan import Found, settled
 from agent.target import Target
 from agent.wire.messages import Task
 
-_VERSION = 1
+_VERSION = 2
 _CHECK = hashlib.sha256().digest_size
 
 
@@ -56,10 +58,18 @@ def _path_beside(record: Path) -> Path:
     return record.with_suffix(".look")
 
 
-def recall(record: Path, target: Target, task: Task, scope: Scope) -> LastLook | None:
-    """The last look, if it was one for the same task and all is as it was then; blocks.
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A last look that still holds; `rows`: what is in each directory, where the task brings another tree."""
 
-    None, too, where the task brings another tree than there was: it has to look closely anyway. Raises
+    last: LastLook
+    rows: Rows = field(default_factory=dict)
+
+
+def recall(record: Path, target: Target, task: Task, scope: Scope) -> Recalled | None:
+    """The last look, if it was one for a task that asks for the same and all is as it was then; blocks.
+
+    None, too, where the task brings other owners than there were: it has to look closely anyway. Raises
     OSError where the target can't be read.
     """
     try:
@@ -77,10 +87,15 @@ def recall(record: Path, target: Target, task: Task, scope: Scope) -> LastLook |
         or last.project != task.project
         or not set(last.rendered).issuperset(file.path for file in task.rendered)
         or not _same_names(last, scope)
-        or (not task.observe and (last.tree != task.tree or last.owners != owners_of(task)))
     ):
         return None
-    return last if still(target.fd, last.glance) else None
+    owners = owners_of(task)
+    if task.observe or (last.tree == task.tree and last.owners == owners):
+        return Recalled(last) if still(target.fd, last.glance) else None
+    if last.owners or owners:
+        return None
+    rows = rows_if_still(target.fd, last.glance)
+    return Recalled(last, rows) if rows is not None else None
 
 
 def _same_names(last: LastLook, scope: Scope) -> bool:
@@ -177,6 +192,26 @@ def remember_placed(
     remember(record, manifest, scope, after, after.foreign(scope))
 
 
+def remember_changes(
+    record: Path,
+    manifest: Manifest,
+    recalled: Recalled,
+    foreign: int,
+    recorded: Recorded,
+    gone: Mapping[str, Found | None],
+) -> None:
+    """Keeps a recalled look with what a task has changed since; blocks. `recorded` and `gone` as for
+    `remember_placed`, of what the task was about; `foreign` counts what is not trueup's now."""
+    if not recorded.as_written or any(gone.values()):
+        return
+    if any(placed.kept or (placed.stamp is None and placed.entry.blocks) for placed in recorded.placed):
+        return
+    glance = with_changes(recalled.last.glance, recalled.rows, {**gone, **recorded.found}, recorded.at)
+    if glance is not None:
+        files = sum(1 for placed in manifest.placed if placed.entry.kind == "file")
+        _write(record, _look_of(record, manifest, recalled.last.scope, glance, foreign, files))
+
+
 def _in_what_is_seen(
     rendered: Iterable[str], found: Mapping[str, Found], entered: Collection[str] | None
 ) -> Iterable[str]:
@@ -202,10 +237,19 @@ def _write_look(
     glance = glance_of(view.found, folders, extras, view.read_at)
     if glance is None:
         return
-    look = LastLook(
+    look = _look_of(record, manifest, _digest_of(scope), glance, foreign, view.files_known)
+    if scope.owners is not None:
+        look = msgspec.structs.replace(look, names=scope.owners.resolved(manifest.owned))
+    _write(record, look)
+
+
+def _look_of(
+    record: Path, manifest: Manifest, scope: bytes, glance: Glance, foreign: int, files: int
+) -> LastLook:
+    return LastLook(
         version=_VERSION,
         record=state_of(record),
-        scope=_digest_of(scope),
+        scope=scope,
         root=manifest.root,
         project=manifest.project,
         tree=manifest.tree,
@@ -213,11 +257,13 @@ def _write_look(
         after_due=manifest.after_due,
         rendered=manifest.rendered,
         foreign=foreign,
-        files=view.files_known,
+        files=files,
         glance=glance,
         owners=manifest.owners,
-        names=scope.owners.resolved(manifest.owned) if scope.owners is not None else (),
     )
+
+
+def _write(record: Path, look: LastLook) -> None:
     try:
         content = _encoder.encode(look)
     except UnicodeEncodeError:

@@ -122,12 +122,17 @@ def _with_mode(entry: Entry, found: Found) -> Entry:
     return msgspec.structs.replace(entry, mode=found.mode & PERMISSIONS)
 
 
-def established_digest(
+def established(
     placed: Sequence[Placed], index: Sequence[Entry], tree: bytes, ignore_permissions: bool
-) -> bytes:
-    """The tree digest of what is placed; that of `index` is `tree`."""
-    if len(placed) == len(index) and all(
+) -> tuple[Sequence[Placed], bytes]:
+    """What is placed and the tree digest of that; the one of `index` is `tree`."""
+    if are_of(placed, index):
+        return placed, tree
+    return placed, tree_digest((item.entry for item in placed), ignore_permissions=ignore_permissions)
+
+
+def are_of(placed: Sequence[Placed], index: Sequence[Entry]) -> bool:
+    """Whether all of the index is placed, just as it says."""
+    return len(placed) == len(index) and all(
         item.entry is entry for item, entry in zip(placed, index, strict=True)
-    ):
-        return tree
-    return tree_digest((item.entry for item in placed), ignore_permissions=ignore_permissions)
+    )

@@ -13,8 +13,9 @@ from agent.apply import Application, set_time
 from agent.backups import told_of_edits
 from agent.changes import Changes
 from agent.commands import run_after
+from agent.concern import Concern, concerned
 from agent.errors import TransferFailed, TrueupError
-from agent.failures import TaskFailed, code_of, line_of, shortened, single
+from agent.failures import TaskFailed, code_of, line_of, single
 from agent.features import owners_of, times_count
 from agent.fetch import fetch_index
 from agent.itemise import Found, itemise
@@ -24,11 +25,12 @@ from agent.libc import sync_file_system
 from agent.look import Scope, View, look, observed_digest, observed_entries
 from agent.manifest import manifest_path
 from agent.mounted import check_placed
+from agent.outcome import Outcome
 from agent.owners import Ids
 from agent.planning import plan
 from agent.pulse import FLUSH_SECONDS, quiet
-from agent.recall import recall
-from agent.record import Recorded, established_digest, look_where_gone, record, wait_for_clock
+from agent.recall import Recalled, recall
+from agent.record import Recorded, established, look_where_gone, record, wait_for_clock
 from agent.reuse import Shelf
 from agent.room import check_room
 from agent.rules import AgentRules
@@ -39,7 +41,7 @@ from agent.streaming import may_stream, take_streamed
 from agent.target import Target, open_target
 from agent.transfer import Transfer
 from agent.wire.channel import Channel
-from agent.wire.messages import ITEMISE, AfterResult, Entry, RenderedContent, Task, TaskReport
+from agent.wire.messages import ITEMISE, Entry, RenderedContent, Task, TaskReport
 from agent.writer import Writer
 
 
@@ -84,15 +86,12 @@ class _Run:
         self._itemises = task.observe and ITEMISE in task.features
         self._target: Target | None = None
         self._view = View()
-        self._observed = self._owners = b""
+        self._out = Outcome()
         self._wanted_owners = owners_of(task)
-        self._unchanged = self._rendered_equal = self._after_done = self._undoes = False
+        self._recalled: Recalled | None = None
+        self._concern: Concern | None = None
+        self._undoes = False
         self._root_mtime_ns: int | None = None
-        self._local_edits = self._foreign = 0
-        self._received = self._reused = self._written = self._deleted = 0
-        self._blocks = (0, 0)
-        self._warnings: list[str] = []
-        self._after: list[AfterResult] = []
         self._left: tuple[Recorded, dict[str, Scanned | None]] | None = None
         self._writer: Writer | None = None
         self._fetched: Transfer | None = None
@@ -117,7 +116,7 @@ class _Run:
         task = self._task
         check_task(task, self._rules)
         scope = await self._open_and_glance()
-        if not self._unchanged:
+        if self._recalled is None:
             await self._look(scope)
         differing = await self._look_at_rendered()
         if not task.observe or self._itemises:
@@ -127,20 +126,20 @@ class _Run:
                 await self._tell_what_would_be_done(scope, differing)
             else:
                 await self._remember(scope)
-            return self._report("SUCCESS", established=self._observed)
+            return self._succeeded(self._out.observed)
         target = self._target
         if target is not None:
             self._root_mtime_ns = os.fstat(target.fd).st_mtime_ns
         equal = self._is_equal()
         if equal and target is not None:
             await trio.to_thread.run_sync(sweep_staging, target.fd)
-        if equal and not self._view.disowned and not differing and self._after_done:
-            if not self._unchanged:
+        if equal and not self._view.disowned and not differing and self._out.after_done:
+            if self._recalled is None:
                 assert target is not None
-                await self._keeper.refresh(target, self._view, scope, self._observed)
+                await self._keeper.refresh(target, self._view, scope, self._out.observed)
                 await self._remember(scope)
-            return self._report("SUCCESS", established=self._observed)
-        if self._unchanged:
+            return self._succeeded(self._out.observed)
+        if self._recalled is not None and (equal or differing):
             await self._look(scope)
             equal = self._is_equal()
         if equal:
@@ -148,45 +147,66 @@ class _Run:
             changes = Changes()
         else:
             index = await self._fetch_index(scope)
+            if self._recalled is not None:
+                index = await self._concentrate(self._recalled, index, scope)
         if not equal or self._view.disowned:
             fd = self._target.fd if self._target is not None else None
             names, now_ns = self._keeper.names, self._now_ns
             planned = plan(self._task, index, self._view, scope, fd, names=names, now_ns=now_ns)
-            index, changes, self._foreign = (await planned).parts
-            self._local_edits = changes.local_edits
-        established = await self._apply(index, changes, differing, scope, equal=equal)
+            index, changes, foreign = (await planned).parts
+            self._out.foreign = foreign + (self._recalled.last.foreign if self._recalled is not None else 0)
+            self._out.local_edits = changes.local_edits
+        tree = await self._apply(index, changes, differing, scope, equal=equal)
         self._undoes, self._fetched = False, None
         del index, changes  # of a large tree they are large
         await self._run_after()
         if self._left is not None:
-            await self._keeper.remember_placed(self._view, scope, *self._left)
-        self._rendered_equal = self._after_done = True
-        self._owners = self._wanted_owners
-        return self._report("SUCCESS", established=established)
+            if self._concern is not None and self._recalled is not None:
+                await self._keeper.remember_changes(self._recalled, self._out.foreign, *self._left)
+            else:
+                await self._keeper.remember_placed(self._view, scope, *self._left)
+        self._out.rendered_equal = self._out.after_done = True
+        self._out.owners = self._wanted_owners
+        return self._succeeded(tree)
 
     def _is_equal(self) -> bool:
         """Whether no index is needed: owners that differ are put right without, unless files are written."""
-        if self._target is None or self._observed != self._task.tree:
+        if self._target is None or self._out.observed != self._task.tree:
             return False
-        return self._wanted_owners in (b"", self._owners) and not any(self._view.disowned.values())
+        return self._wanted_owners in (b"", self._out.owners) and not any(self._view.disowned.values())
 
     async def _remember(self, scope: Scope) -> None:
-        if self._target is not None and not self._unchanged:
-            await self._keeper.remember(self._view, scope, self._foreign)
+        if self._target is not None and self._recalled is None:
+            await self._keeper.remember(self._view, scope, self._out.foreign)
 
     async def _fetch_index(self, scope: Scope) -> Sequence[Entry]:
         if self._keeper.manifest is None and may_stream(self._task):
             target = await self._make_target()
             if await trio.to_thread.run_sync(target.is_empty):
                 return await self._stream(target, scope)
+        if self._recalled is not None:
+            await self._keeper.load()
         known = known_entries(self._keeper.manifest, scope)
         index = await fetch_index(
             self._channel, self._task, self._rules, scope.ignore, reserved=scope.forbidden, known=known
         )
         self._root_mtime_ns = index.mtime_ns if times_count(self._task) else None
         self._keeper.names = await trio.to_thread.run_sync(index.names)
-        self._warnings += await trio.to_thread.run_sync(scope.owner_warnings, index.owned)
+        self._out.warnings += await trio.to_thread.run_sync(scope.owner_warnings, index.owned)
         return index.entries
+
+    async def _concentrate(self, recalled: Recalled, whole: Sequence[Entry], scope: Scope) -> Sequence[Entry]:
+        """What of an index the task is about, where a glance has shown the rest; else all, after a look."""
+        target, manifest, task = self._target, self._keeper.manifest, self._task
+        if target is not None and manifest is not None:
+            given = target.fd, recalled.last, manifest.placed, whole
+            asked = times_count(task), task.ignore_permissions
+            self._concern = await trio.to_thread.run_sync(concerned, *given, *asked)
+        if self._concern is None:
+            await self._look(scope)
+            return whole
+        self._view = self._concern.view
+        return self._concern.index
 
     async def _stream(self, target: Target, scope: Scope) -> Sequence[Entry]:
         """Takes the index with what it names, which is in staging then if there was room for it."""
@@ -229,32 +249,33 @@ class _Run:
         task = self._task
         scope = await scope_of(task, self._rules, self._state_dir)
         self._target = target = await trio.to_thread.run_sync(self._open, False)
-        self._after_done = not task.after
+        self._out.after_done = not task.after
         if target is None:
             return scope
         await target.lock(shared=task.observe)
         if self._itemises:
             return scope  # it tells of each entry
-        last = await trio.to_thread.run_sync(recall, self._keeper.path, target, task, scope)
-        if last is not None:
-            self._unchanged, self._observed, self._foreign = True, last.tree, last.foreign
-            self._owners = last.owners
+        recalled = await trio.to_thread.run_sync(recall, self._keeper.path, target, task, scope)
+        if recalled is not None:
+            self._recalled, last = recalled, recalled.last
+            self._out.observed, self._out.foreign = last.tree, last.foreign
+            self._out.owners = last.owners
             self._view.files_glanced = last.files
-            self._after_done = not task.after or (not last.after_due and last.after == task.after)
+            self._out.after_done = not task.after or (not last.after_due and last.after == task.after)
         return scope
 
     async def _look(self, scope: Scope) -> None:
         """Sees what of ours the target holds."""
-        task = self._task
+        task, self._recalled = self._task, None
         manifest = await self._keeper.load()
         if self._target is not None:
             self._view = view = await look(self._target.fd, self._target.identity, manifest, scope)
-            self._owners = manifest.owners if manifest is not None else b""
+            self._out.owners = manifest.owners if manifest is not None else b""
             self._keeper.names = view.names
-            self._observed = await trio.to_thread.run_sync(observed_digest, view, scope, manifest)
-            self._local_edits = len(view.edited)
-            self._foreign = view.foreign(scope, manifest.rendered if manifest is not None else ())
-        self._after_done = not task.after or (
+            self._out.observed = await trio.to_thread.run_sync(observed_digest, view, scope, manifest)
+            self._out.local_edits = len(view.edited)
+            self._out.foreign = view.foreign(scope, manifest.rendered if manifest is not None else ())
+        self._out.after_done = not task.after or (
             manifest is not None and not manifest.after_due and manifest.after == task.after
         )
 
@@ -267,13 +288,13 @@ class _Run:
             files = await trio.to_thread.run_sync(
                 rendered.differing, self._target.fd, files, self._rules.owners
             )
-        self._rendered_equal = not files
+        self._out.rendered_equal = not files
         return files
 
     async def _tell_what_would_be_done(self, scope: Scope, differing: Sequence[RenderedContent]) -> None:
         fd = self._target.fd if self._target is not None else None
         equal = self._is_equal() and not self._view.disowned
-        state = self._foreign, self._after_done, equal
+        state = self._out.foreign, self._out.after_done, equal
         found = Found(self._task, self._view, scope, differing, *state, self._version)
         await itemise(found, self._channel, self._rules, fd)
 
@@ -297,7 +318,7 @@ class _Run:
         if changes or differing:
             await self._keeper.save(
                 target,
-                list(self._view.ours.values()),
+                self._view.besides or list(self._view.ours.values()),
                 pending=[
                     *changes.folders,
                     *(write.entry for write in changes.writes),
@@ -311,7 +332,9 @@ class _Run:
             self._writer = self._new_writer(target, owners)
         writer = self._writer
         given = task, self._channel, self._rules, writer, self._view, self._version.shelves
-        application = Application(*given, fetched=self._fetched)
+        concern = self._concern
+        ordinals = concern.ordinals if concern is not None else None
+        application = Application(*given, fetched=self._fetched, ordinals=ordinals)
         try:
             if changes or differing:
                 await application.run(index, changes, differing)
@@ -325,23 +348,24 @@ class _Run:
             if not (kept or writer.backups or writer.made_above):
                 self._left = recorded, await trio.to_thread.run_sync(look_where_gone, target.fd, changes)
         finally:
-            self._received, self._reused = application.bytes_received, application.bytes_reused
-            self._blocks = application.blocks_requested, application.blocks_reused
-            self._written, self._deleted = writer.written, writer.deleted
+            self._out.received, self._out.reused = application.bytes_received, application.bytes_reused
+            self._out.blocks = application.blocks_requested, application.blocks_reused
+            self._out.written, self._out.deleted = writer.written, writer.deleted
             self._keeper.made_above |= writer.made_above
-            self._warnings += application.warnings
+            self._out.warnings += application.warnings
             await self._close_writer()
         if self._root_mtime_ns is not None:
             await trio.to_thread.run_sync(set_time, target.fd, self._root_mtime_ns)
         if self._durable and (changes or differing):
             with quiet(FLUSH_SECONDS):
                 await trio.to_thread.run_sync(sync_file_system, target.fd)
-        self._warnings += told_of_edits(kept, writer.backups)
+        self._out.warnings += told_of_edits(kept, writer.backups)
         of = recorded.placed, index, task.tree, task.ignore_permissions
-        established = await trio.to_thread.run_sync(established_digest, *of)
-        after_due = not self._after_done or bool(changes or differing)
-        await self._keeper.save(target, recorded.placed, after_due=after_due, tree=established)
-        if established != task.tree and not equal:
+        establish = established if concern is None else concern.established
+        placed, tree = await trio.to_thread.run_sync(establish, *of)
+        after_due = not self._out.after_done or bool(changes or differing)
+        await self._keeper.save(target, placed, after_due=after_due, tree=tree)
+        if tree != task.tree and not equal:
             raise TaskFailed(
                 "VerificationFailed",
                 f"{task.target_path!r} does not hold what was written: somebody changed it meanwhile, "
@@ -360,7 +384,7 @@ class _Run:
         manifest = self._keeper.manifest
         assert self._target is not None and manifest is not None
         what = "the files are in place"
-        await run_after(task, self._rules, self._target.fd, hide=self._hide, done=self._after, what=what)
+        await run_after(task, self._rules, self._target.fd, hide=self._hide, done=self._out.after, what=what)
         await self._keeper.save(self._target, manifest.placed, after_due=False, tree=manifest.tree)
 
     def _hide(self, text: str) -> str:
@@ -369,32 +393,8 @@ class _Run:
     # --- reporting -----------------------------------------------------------------------------
 
     def failed(self, error: Exception) -> TaskReport:
-        return self._report("FAILED", reason=code_of(error), message=self._hide(line_of(error)))
+        reason, message = code_of(error), self._hide(line_of(error))
+        return self._out.report(self._task, self._view, "FAILED", reason=reason, message=message)
 
-    def _report(
-        self, state: str, *, established: bytes = b"", reason: str = "", message: str = ""
-    ) -> TaskReport:
-        return TaskReport(
-            task=self._task.id,
-            state="SUCCESS" if state == "SUCCESS" else "FAILED",
-            reason=reason,
-            message=message[:2000],
-            observed=self._observed,
-            rendered_equal=self._rendered_equal,
-            owners_equal=not self._view.disowned and self._task.owners in (b"", self._owners),
-            owners_compared=bool(self._task.owners),
-            after_done=self._after_done,
-            established=established,
-            files_written=self._written,
-            files_deleted=self._deleted,
-            foreign=self._foreign,
-            bytes_received=self._received,
-            bytes_reused=self._reused,
-            local_edits=self._local_edits,
-            warnings=shortened(self._warnings),
-            after=tuple(self._after),
-            blocks_requested=self._blocks[0],
-            blocks_reused=self._blocks[1],
-            files_known=self._view.files_known,
-            files_read=self._view.files_read,
-        )
+    def _succeeded(self, established: bytes) -> TaskReport:
+        return self._out.report(self._task, self._view, "SUCCESS", established=established)

@@ -1,0 +1,359 @@
+"""Where all is as recorded, a task looks at what differs alone, and does the same as after a close look."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.index import STAGING
+from agent.manifest import load, manifest_path
+from agent.wire.channel import Channel
+from agent.wire.messages import RUNS, RenderedContent, SyncStart, TaskReport
+from reconciler.sync.serving import TreeSource, serve_task
+from tests.agent.syncing import (
+    AFTER,
+    BEFORE,
+    Host,
+    Outcome,
+    Tree,
+    modes,
+    observe,
+    read_tree,
+    run_against,
+    synchronise,
+    without_times,
+    write_tree,
+)
+from tests.agent.test_any_trees import CONTENTS, LINKS, NAMES, dressed, lay_out, times
+
+TREE: Tree = {f"part{part}/file{file}": b"%d %d" % (part, file) for part in range(4) for file in range(3)}
+
+
+@dataclass
+class _Scans:
+    """How many directories this process has scanned, apart from staging, while it `counts`."""
+
+    count: int = 0
+    counts: bool = field(default=False)
+
+    def hear(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self.counts and event == "os.scandir" and isinstance(arguments[0], int):
+            self.count += Path(f"/proc/self/fd/{arguments[0]}").readlink().name != STAGING
+
+
+_scans = _Scans()
+sys.addaudithook(_scans.hear)
+
+
+@contextmanager
+def counted() -> Iterator[_Scans]:
+    _scans.count, _scans.counts = 0, True
+    try:
+        yield _scans
+    finally:
+        _scans.counts = False
+
+
+async def scans_of(source: Path, host: Host, **changes: Any) -> tuple[int, Outcome]:
+    """How many directories of the target a task looks into closely."""
+    tree = await TreeSource.build(source, ignore=changes.get("ignore", ()))
+    with counted() as scans:
+        outcome = await synchronise(tree, host, **changes)
+    return scans.count, outcome
+
+
+def record_of(host: Host) -> Path:
+    return manifest_path(host.state, str(host.target))
+
+
+def has_look(host: Host) -> bool:
+    return record_of(host).with_suffix(".look").exists()
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> Host:
+    host = Host(tmp_path / "host")
+    await synchronise(write_tree(tmp_path / "source", TREE), host)
+    return host
+
+
+async def test_what_is_the_same_is_not_looked_into(host: Host, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "part1/file1").write_bytes(b"another")
+    (source / "part2/file0").unlink()
+    (source / "part3/new").mkdir()
+    (source / "part3/new/file").write_bytes(b"new")
+    scans, outcome = await scans_of(source, host)
+    assert (outcome.state, scans) == ("SUCCESS", 0)
+    assert (outcome.report.files_written, outcome.report.files_deleted) == (2, 1)
+    assert (outcome.report.files_read, outcome.report.files_known) == (0, 12)
+    assert read_tree(host.target) == read_tree(source)
+    assert times(host.target, read_tree(source)) == times(source, read_tree(source))
+    again, outcome = await scans_of(source, host)
+    assert (outcome.from_agent.messages, again) == (["TaskReport"], 0)  # what it left is known at a glance
+
+
+async def test_one_change_after_the_other_is_known_at_a_glance(host: Host, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (host.target / "foreign").write_bytes(b"not ours")
+    await observe(host)
+    for number in range(5):
+        (source / f"part{number % 2}/file{number}").write_bytes(b"round %d" % number)
+        (source / f"part0/link{number}").symlink_to("file0")
+        (source / f"made{number}").mkdir()
+        (source / f"part0/link{number - 2}").unlink(missing_ok=True)
+        scans, outcome = await scans_of(source, host)
+        assert (outcome.state, scans, outcome.report.foreign) == ("SUCCESS", 0, 1)
+        assert read_tree(host.target) == {**read_tree(source), "foreign": b"not ours"}
+    (host.target / "foreign").unlink()
+    assert (await observe(host)).foreign == 0
+
+
+@pytest.mark.parametrize("features", [(), (RUNS,)], ids=["whole index", "runs"])
+async def test_it_does_not_matter_how_the_index_comes(
+    host: Host, tmp_path: Path, features: tuple[str, ...]
+) -> None:
+    (tmp_path / "source/part1/file1").write_bytes(b"another")
+    scans, outcome = await scans_of(tmp_path / "source", host, features=features)
+    assert (outcome.state, scans, outcome.report.files_written) == ("SUCCESS", 0, 1)
+
+
+async def test_a_block_comes_from_a_file_that_the_task_has_nothing_to_do_with(
+    host: Host, tmp_path: Path
+) -> None:
+    (tmp_path / "source/new").write_bytes(TREE["part3/file2"])  # type: ignore[arg-type]
+    scans, outcome = await scans_of(tmp_path / "source", host)
+    assert (scans, outcome.report.bytes_received, outcome.report.bytes_reused) == (0, 0, 3)
+
+
+async def test_a_deletion_is_judged_by_all_that_is_recorded(host: Host, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for file in range(3):
+        (source / f"part0/file{file}").unlink()
+    scans, outcome = await scans_of(source, host, max_delete=0.1)
+    assert (outcome.state, scans) == ("FAILED TooManyDeletions", 0)
+    assert "3 of 16 placed entries" in outcome.report.message
+    assert read_tree(host.target) == TREE | {f"part{part}": None for part in range(4)}
+    scans, outcome = await scans_of(source, host, max_delete=0.2)
+    assert (outcome.state, scans) == ("SUCCESS", 0)
+
+
+async def test_what_overlay_leaves_is_counted_as_foreign(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "source/part0/file0").unlink()
+    scans, outcome = await scans_of(tmp_path / "source", host, strategy="overlay")
+    assert (outcome.state, scans, outcome.report.foreign) == ("SUCCESS", 0, 1)
+    assert (host.target / "part0/file0").read_bytes() == b"0 0"
+    record_of(host).with_suffix(".look").unlink(missing_ok=True)
+    assert (await observe(host)).foreign == 1
+
+
+# --- what is left to a close look ------------------------------------------------------------------
+
+
+async def test_an_edit_elsewhere_is_found(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "source/part1/file1").write_bytes(b"another")
+    (host.target / "part0/file0").write_bytes(b"edited")
+    scans, outcome = await scans_of(tmp_path / "source", host)
+    assert outcome.state == "SUCCESS"
+    assert scans > 0
+    assert read_tree(host.target) == read_tree(tmp_path / "source")
+
+
+async def test_something_foreign_where_something_new_is_to_be_is_an_edit(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "source/part1/new").write_bytes(b"ours")
+    (host.target / "part1/new").write_bytes(b"theirs")
+    await observe(host)
+    scans, outcome = await scans_of(tmp_path / "source", host, on_local_edit="backup")
+    assert (outcome.state, outcome.report.local_edits) == ("SUCCESS", 1)
+    assert scans > 0
+    backups = [path.read_bytes() for path in (host.target / "part1").iterdir() if "backup" in path.name]
+    assert backups == [b"theirs"]
+
+
+@pytest.mark.parametrize("ignore", [(), ("*.log",)], ids=["foreign", "ignored"])
+async def test_a_directory_that_goes_keeps_what_others_have_in_it(
+    host: Host, tmp_path: Path, ignore: tuple[str, ...]
+) -> None:
+    source = tmp_path / "source"
+    await synchronise(source, host, ignore=ignore)
+    (host.target / "part0/x.log").write_bytes(b"theirs")
+    await observe(host, ignore=ignore)
+    for path in (source / "part0").iterdir():
+        path.unlink()
+    (source / "part0").rmdir()
+    scans, outcome = await scans_of(source, host, ignore=ignore)
+    assert (outcome.state, scans > 0) == ("SUCCESS", True)
+    assert {path.name for path in (host.target / "part0").iterdir()} == {"x.log"}
+
+
+async def test_rendered_files_that_differ_are_placed_with_it(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "source/part1/file1").write_bytes(b"another")
+    for content in (b"one", b"two"):
+        rendered = [RenderedContent(path="part0/secret", content=content)]
+        outcome = await synchronise(tmp_path / "source", host, rendered=rendered)
+        assert outcome.state == "SUCCESS"
+        assert (host.target / "part0/secret").read_bytes() == content
+    assert (host.target / "part1/file1").read_bytes() == b"another"
+
+
+async def test_a_tree_without_entries_is_refused_as_ever(host: Host, tmp_path: Path) -> None:
+    outcome = await synchronise(write_tree(tmp_path / "empty", {}), host)
+    assert outcome.state == "FAILED EmptyTree"
+    assert read_tree(host.target) == TREE | {f"part{part}": None for part in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("path", "content"), [("part1/file1", b"edited since"), ("part1/new", b"made since")]
+)
+async def test_what_happens_between_glance_and_index_is_found(
+    host: Host, tmp_path: Path, path: str, content: bytes
+) -> None:
+    """Where the task has to do with it; elsewhere it is the next look's."""
+    source = tmp_path / "source"
+    (source / "part1/file1").write_bytes(b"another")
+    (source / "part1/new").write_bytes(b"new")
+    tree = await TreeSource.build(source)
+
+    async def edit_and_serve(primary: Channel) -> None:
+        message, _ = await primary.receive()
+        assert isinstance(message, SyncStart)
+        (host.target / path).write_bytes(content)
+        await serve_task(_Again(primary, message), tree)
+
+    task = host.task(tree.tree, on_local_edit="backup", features=(RUNS,))
+    report = await run_against(task, host, edit_and_serve)
+    assert (report.state, report.local_edits) == ("SUCCESS", 1)
+    found = read_tree(host.target)
+    assert [each for name, each in found.items() if "backup" in name] == [content]
+    assert {name: each for name, each in found.items() if "backup" not in name} == read_tree(source)
+
+
+class _Again:
+    """A channel on which one message comes that was taken already."""
+
+    def __init__(self, channel: Channel, message: SyncStart) -> None:
+        self._channel = channel
+        self._message: SyncStart | None = message
+        self.send = channel.send
+
+    async def receive(self) -> Any:
+        if self._message is not None:
+            message, self._message = self._message, None
+            return message, None
+        return await self._channel.receive()
+
+
+# --- any trees -------------------------------------------------------------------------------------
+
+
+@st.composite
+def altered(draw: st.DrawFn, tree: Tree) -> Tree:
+    """The tree with a few of its entries changed, gone, of another kind, or new."""
+    changed = dict(tree)
+    for path in draw(st.lists(st.sampled_from(sorted(tree)), max_size=3, unique=True)) if tree else ():
+        for below in [each for each in changed if each == path or each.startswith(f"{path}/")]:
+            del changed[below]
+        kind = draw(st.sampled_from(["gone", "file", "link", "folder"]))
+        if kind != "gone" and (not (above := path.rpartition("/")[0]) or changed.get(above, "") is None):
+            changed[path] = None if kind == "folder" else draw(CONTENTS if kind == "file" else LINKS)
+    folders = ["", *sorted(path for path, content in changed.items() if content is None)]
+    for name in draw(st.lists(NAMES, max_size=2)):
+        above = draw(st.sampled_from(folders))
+        changed.setdefault(f"{above}/{name}" if above else name, draw(st.one_of(st.none(), CONTENTS, LINKS)))
+    return changed
+
+
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(
+    data=st.data(),
+    wanted=dressed(),
+    strategy=st.sampled_from(["mirror", "overlay"]),
+    ignore_permissions=st.booleans(),
+    has_times=st.booleans(),
+    foreign=st.booleans(),
+)
+async def test_it_does_the_same_as_after_a_close_look(
+    tmp_path: Path,
+    data: st.DataObject,
+    wanted: tuple[Tree, dict[str, tuple[int, int]]],
+    strategy: str,
+    ignore_permissions: bool,
+    has_times: bool,
+    foreign: bool,
+) -> None:
+    base = tmp_path / os.urandom(8).hex()
+    tree, dress = wanted
+    changes: dict[str, Any] = {
+        "strategy": strategy,
+        "ignore_permissions": ignore_permissions,
+        "allow_empty": True,
+    }
+    before = await _source(lay_out(base / "before", tree, dress), ignore_permissions, has_times)
+    then = data.draw(altered(tree))
+    dress = {
+        path: dress.get(path, (0o755 if content is None else 0o644, 10**18)) for path, content in then.items()
+    }
+    after = await _source(lay_out(base / "after", then, dress), ignore_permissions, has_times)
+    outcomes: list[Outcome] = []
+    hosts = [Host(base / "glancing"), Host(base / "looking")]
+    for host in hosts:
+        await synchronise(before, host, **changes)
+        if foreign and not (host.target / "theirs").exists():
+            (host.target / "theirs").write_bytes(b"not ours")
+            os.utime(host.target / "theirs", ns=(1, 1))
+        await observe(host, ignore_permissions=ignore_permissions)
+        if host is hosts[1]:
+            record_of(host).with_suffix(".look").unlink(missing_ok=True)
+        outcomes.append(await synchronise(after, host, **changes))
+    glancing, looking = outcomes
+    ignored = {"files_known": 0, "files_read": 0, "message": ""}
+    assert msgspec.structs.replace(glancing.report, **ignored) == msgspec.structs.replace(
+        looking.report, **ignored
+    )
+    assert read_tree(hosts[0].target) == read_tree(hosts[1].target)
+    assert modes(hosts[0].target) == modes(hosts[1].target)
+    if has_times:
+        there = read_tree(hosts[0].target)
+        assert times(hosts[0].target, there) == times(hosts[1].target, there)
+    records = [load(record_of(host)) for host in hosts]
+    assert _listed(records[0], has_times) == _listed(records[1], has_times)
+    at_a_glance = await observe(hosts[0], ignore_permissions=ignore_permissions)
+    record_of(hosts[0]).with_suffix(".look").unlink(missing_ok=True)
+    closely = await observe(hosts[0], ignore_permissions=ignore_permissions)
+    assert at_a_glance == closely
+
+
+async def _source(root: Path, ignore_permissions: bool, has_times: bool) -> TreeSource:
+    source = await TreeSource.build(root, ignore_permissions=ignore_permissions)
+    return source if has_times else without_times(source)
+
+
+def _without_looks(report: TaskReport) -> TaskReport:
+    """What a task has done, and not how closely it had to look."""
+    return msgspec.structs.replace(report, files_known=0, files_read=0)
+
+
+def _listed(manifest: Any, has_times: bool) -> Any:
+    placed = {}
+    for item in manifest.placed:
+        entry = item.entry if has_times else msgspec.structs.replace(item.entry, mtime_ns=0)
+        placed[entry.path] = entry, item.kept
+    return placed, manifest.tree, manifest.pending, manifest.deleting
+
+
+async def test_everything_that_can_happen_to_a_name_happens(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    await synchronise(write_tree(tmp_path / "before", BEFORE), host)
+    source = write_tree(tmp_path / "after", AFTER)
+    scans, outcome = await scans_of(source, host)
+    assert (outcome.state, scans) == ("SUCCESS", 0)
+    assert read_tree(host.target) == read_tree(source)
+    assert has_look(host)
