@@ -1,4 +1,4 @@
-"""Work trees of one commit each, for builds and deploys: made from a mirror, removed when done.
+"""Work trees of one commit each, for builds, deploys and syncs: made from a mirror, removed when done.
 
 A work tree has hard links to the mirror's objects, so that it costs its files alone and its user needs no
 way into the mirrors. It is otherwise a repository of its own: `git describe` works in it, and its `origin`
@@ -10,16 +10,18 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from reconciler.errors import UnknownRevision
 from reconciler.git.failures import GitFailed, local_failure, on_disk
 from reconciler.git.locks import locked, try_lock
 from reconciler.git.mirror import Mirror
+from reconciler.git.objects import TreeEntry
 from reconciler.git.process import git_result
 from reconciler.git.trees import check_tree
 
@@ -46,6 +48,49 @@ async def checkout(mirror: Mirror, commit: str, *, under: Path) -> AsyncIterator
         with trio.CancelScope(shield=True), suppress(OSError):
             await trio.to_thread.run_sync(_remove, path)
         os.close(descriptor)
+
+
+async def may_switch(mirror: Mirror, before: str, commit: str) -> bool:
+    """Whether a work tree of `before` may be made one of `commit`: not where other attributes may have git
+    place the same file otherwise. Raises as `checkout`."""
+    now = await mirror.tree(commit)
+    check_tree(now)
+    try:
+        return _attributes(now) == _attributes(await mirror.tree(before))
+    except UnknownRevision:
+        return False
+
+
+async def switch(mirror: Mirror, path: Path, commit: str) -> None:
+    """Make the work tree at `path`, a `checkout` of another commit, one of `commit`, as if made so.
+
+    Files that both have the same are left alone, inode and times included, so that whoever has read them
+    knows them still; other contents, and what else lies there, go. `may_switch` has to be asked before.
+    Raises as `checkout`; the work tree is of no use then.
+    """
+    fresh, descriptor = await _reserve(path.parent)
+    try:
+        await _clone(mirror, fresh)
+        with on_disk(path):
+            await trio.to_thread.run_sync(_take_over, fresh / ".git", path / ".git")
+        await _check_out(mirror, commit, path)
+        # What is no file of the commit, in its own repositories and among what it ignores as well.
+        await _git(mirror, ["clean", "-qffdx"], git_dir=path / ".git", cwd=path)
+    finally:
+        with trio.CancelScope(shield=True), suppress(OSError):
+            await trio.to_thread.run_sync(_remove, fresh)
+        os.close(descriptor)
+
+
+def _attributes(tree: Iterable[TreeEntry]) -> list[TreeEntry]:
+    return [entry for entry in tree if entry.path.rpartition("/")[2] == ".gitattributes"]
+
+
+def _take_over(fresh: Path, git_dir: Path) -> None:
+    """Puts a new `.git` in the place of one, of which git keeps what it knows of the files."""
+    (git_dir / "index").rename(fresh / "index")
+    _remove(git_dir)
+    fresh.rename(git_dir)
 
 
 async def sweep(under: Path) -> None:
@@ -116,13 +161,22 @@ async def _place(mirror: Mirror, commit: str, path: Path) -> None:
     """Fill `path`, anew when called again. Raises MirrorBroken when the mirror cannot give the files."""
     with on_disk(path):
         await trio.to_thread.run_sync(_clear, path)
-    git_dir = path / ".git"
+    await _clone(mirror, path)
+    await _check_out(mirror, commit, path)
+
+
+async def _clone(mirror: Mirror, path: Path) -> None:
+    """Make `path`, an empty directory, a repository without files."""
     # All of this reads the mirror alone, so `file` is the one transport it needs.
     await _git(
         mirror, ["clone", "-q", "--local", "--no-checkout", "--template=", "--", str(mirror.path), str(path)]
     )
-    await _git(mirror, ["remote", "set-url", "origin", mirror.url], git_dir=git_dir, cwd=path)
-    await _git(mirror, ["checkout", "-q", "--force", "--detach", commit], git_dir=git_dir, cwd=path)
+    await _git(mirror, ["remote", "set-url", "origin", mirror.url], git_dir=path / ".git", cwd=path)
+
+
+async def _check_out(mirror: Mirror, commit: str, path: Path) -> None:
+    args = ["checkout", "-q", "--force", "--detach", commit]
+    await _git(mirror, args, git_dir=path / ".git", cwd=path)
 
 
 async def _git(

@@ -1,26 +1,32 @@
 """Checkouts that outlive the pass that made them, with the trees that were hashed in them.
 
-A node that was away, and a step that is tried again, then cost no other checkout and no other hashing. Those
-used last are kept, within bounds; all go with the primary.
+A node that was away, and a step that is tried again, then cost no other checkout and no other hashing; and
+another commit costs only those files that it changes, as it is made of the last one. Those used last are
+kept, within bounds; all go with the primary.
 """
 
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from stat import S_IFDIR
+from typing import Final, NamedTuple
 
 import trio
 
+from agent.index import PERMISSIONS
+from agent.scan import Found, hash_files
 from reconciler.sync.serving import TreeSource
+from reconciler.sync.streamed import Hash
 
 MOST: Final = 4
 MAX_BYTES: Final = 2 * 1024**3
 MAX_FILES: Final = 500_000
 """Checkouts that are kept while nobody uses them, and what their trees may hold together."""
 
-Key = Hashable
+Key = tuple[str, str, str]
+"""URL of a repository, id of a project, commit."""
 
 
 @dataclass(eq=False)
@@ -30,6 +36,8 @@ class Checkout:
     directory: Path
     held: AsyncExitStack
     trees: dict[Hashable, TreeSource] = field(default_factory=dict)
+    known: Mapping[str, "Hashed"] = field(default_factory=dict)
+    """What was hashed in it while it was one of another commit, by path."""
     users: int = 1
     is_good: bool = True
     """Whether it was looked at since somebody uses it; who made it knows it."""
@@ -44,15 +52,56 @@ class Checkout:
         return sum(tree.files for tree in self.trees.values())
 
     def is_untouched(self) -> bool:
-        """Whether each file that was hashed is what it was, at a glance; blocks."""
-        return all(
-            there.is_file_still(status) if (status := _status(tree.directory / path)) is not None else False
+        """Whether each file that was hashed is what it was, at a glance, and each directory has its mode;
+        blocks."""
+        for tree in self.trees.values():
+            for path, there in tree.found.items():
+                status = _status(f"{tree.directory}/{path}")
+                if status is None or not there.is_file_still(status):
+                    return False
+            for entry in tree.entries:
+                if entry.kind == "directory":
+                    status = _status(f"{tree.directory}/{entry.path}")
+                    if status is None or status.st_mode & (S_IFDIR | PERMISSIONS) != S_IFDIR | entry.mode:
+                        return False
+        return True
+
+    def hashed(self) -> dict[str, "Hashed"]:
+        """What is known of all files in it, by path."""
+        return {
+            f"{tree.directory}/{entry.path}": Hashed(tree.found[entry.path], entry.blocks)
             for tree in self.trees.values()
-            for path, there in tree.found.items()
-        )
+            for entry in tree.entries
+            if entry.kind == "file"
+        }
 
 
-def _status(path: Path) -> os.stat_result | None:
+class Hashed(NamedTuple):
+    """A file as it was when it was hashed, and the digests of its blocks."""
+
+    found: Found
+    blocks: bytes
+
+
+def hash_others(directory: Path, known: Mapping[str, Hashed]) -> Hash:
+    """Hashes those files below `directory` that are not as they are `known`."""
+
+    async def hash(root_fd: int, files: Iterable[tuple[str, Found]]) -> Mapping[str, bytes | None]:
+        contents: dict[str, bytes | None] = {}
+        others: list[tuple[str, Found]] = []
+        for path, found in files:
+            before = known.get(f"{directory}/{path}")
+            if before is not None and before.found.same_as(found):
+                contents[path] = before.blocks
+            else:
+                others.append((path, found))
+        contents.update(await hash_files(root_fd, others))
+        return contents
+
+    return hash
+
+
+def _status(path: str) -> os.stat_result | None:
     try:
         return os.lstat(path)
     except OSError:
@@ -88,6 +137,30 @@ class LastingCheckouts:
         await self.release(key, found)
         return None
 
+    def idle_commit(self, url: str, project: str) -> str | None:
+        """The commit of the project's checkout that was used last, of those that nobody uses."""
+        for key, each in reversed(self._listed.items()):
+            if not each.users and key[:2] == (url, project):
+                return key[2]
+        return None
+
+    async def take(self, key: Key) -> Checkout | None:
+        """One that nobody uses; it is the caller's alone from now on, who makes another of it or removes it
+        with `close_one`. One that somebody else changed is none."""
+        found = self._listed.get(key)
+        if found is None or found.users:
+            return None
+        del self._listed[key]
+        try:
+            is_untouched = await trio.to_thread.run_sync(found.is_untouched)
+        except BaseException:
+            await close_one(found)
+            raise
+        if is_untouched:
+            return found
+        await close_one(found)
+        return None
+
     def forget(self, checkout: Checkout) -> None:
         """Nobody borrows it from now on; it goes with its last user."""
         self._listed = {key: each for key, each in self._listed.items() if each is not checkout}
@@ -105,6 +178,7 @@ class LastingCheckouts:
         gone = [checkout]
         if self._listed.get(key) is checkout:
             del self._listed[key]
+            checkout.known = {}
             if checkout.trees and not self._is_closed:
                 self._listed[key] = checkout
                 gone = self._surplus()
@@ -129,6 +203,11 @@ class LastingCheckouts:
         for key in idle:
             del self._listed[key]
         await _close(idle.values())
+
+
+async def close_one(checkout: Checkout) -> None:
+    """Removes one that nobody else uses."""
+    await _close([checkout])
 
 
 async def _close(checkouts: Iterable[Checkout]) -> None:

@@ -20,13 +20,15 @@ from reconciler.deploy.context import RunContext
 from reconciler.desired import DesiredSync
 from reconciler.desired_model import directory_key
 from reconciler.directories import DirectoryLook, Looks
-from reconciler.errors import StepFailed
-from reconciler.git.checkout import checkout
+from reconciler.errors import StepFailed, TrueupError
+from reconciler.git.checkout import checkout, may_switch, switch
+from reconciler.git.mirror import Mirror
 from reconciler.identity import project_id
+from reconciler.mishaps import line_for_log
 from reconciler.repositories import Repositories
 from reconciler.secrets.mask import Masker
 from reconciler.spec.model import Spec
-from reconciler.sync.lasting import Checkout, LastingCheckouts
+from reconciler.sync.lasting import Checkout, Key, LastingCheckouts, close_one, hash_others
 from reconciler.sync.selection import Selection
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.streamed import Growing
@@ -126,7 +128,10 @@ class ProjectSources:
             if key not in self._trees:
                 directory = _below(held.directory, sync)
                 growing = await Growing.begin(
-                    directory, Selection(*rules), ignore_permissions=project.sync.ignore_permissions
+                    directory,
+                    Selection(*rules),
+                    ignore_permissions=project.sync.ignore_permissions,
+                    hash=hash_others(directory, held.known),
                 )
                 if growing.gains:
                     self._trees[key] = growing.source
@@ -164,14 +169,39 @@ class ProjectSources:
             lasting = self._lasting if project.build is None else LastingCheckouts(most=0)
             found = await lasting.borrow((url, *key))
             if found is None:
-                stack = AsyncExitStack()
                 mirror = self._repositories.mirror(url)
-                directory = await stack.enter_async_context(checkout(mirror, key[1], under=self._checkouts))
-                found = Checkout(directory, stack)
+                found = await _made_of_another(lasting, mirror, (url, *key))
+                if found is None:
+                    stack = AsyncExitStack()
+                    directory = await stack.enter_async_context(
+                        checkout(mirror, key[1], under=self._checkouts)
+                    )
+                    found = Checkout(directory, stack)
                 lasting.made((url, *key), found)
             self._stack.push_async_callback(lasting.release, (url, *key), found)
             self._held[key] = found
         return self._held[key]
+
+
+async def _made_of_another(lasting: LastingCheckouts, mirror: Mirror, key: Key) -> Checkout | None:
+    """A checkout of the project's that nobody uses, made one of this commit; None where that does not go."""
+    url, project, commit = key
+    before = lasting.idle_commit(url, project)
+    if before is None or not await may_switch(mirror, before, commit):
+        return None
+    found = await lasting.take((url, project, before))
+    if found is None:
+        return None
+    try:
+        await switch(mirror, found.directory, commit)
+        return Checkout(found.directory, found.held, known=await trio.to_thread.run_sync(found.hashed))
+    except (TrueupError, OSError) as error:
+        await close_one(found)
+        log.warning("a checkout is made anew", project=project, commit=commit, error=line_for_log(error))
+        return None
+    except BaseException:
+        await close_one(found)
+        raise
 
 
 def _below(checkout: Path, sync: DesiredSync) -> Path:

@@ -38,7 +38,7 @@ TELL_SECONDS = 30.0
 """Between two words to an agent that waits for a large file to be hashed."""
 
 _Paths = Sequence[tuple[str, Found]]
-_Hash = Callable[[int, _Paths], Awaitable[Mapping[str, bytes | None]]]
+Hash = Callable[[int, _Paths], Awaitable[Mapping[str, bytes | None]]]
 _Send = Callable[[str, str, TreeSource], Awaitable[TaskReport]]
 
 
@@ -47,7 +47,7 @@ class Growing:
     whoever waits is served or told why it can't be."""
 
     def __init__(
-        self, directory: Path, found: Mapping[str, Found], mtime_ns: int, *, modes: bool, hash: _Hash
+        self, directory: Path, found: Mapping[str, Found], mtime_ns: int, *, modes: bool, hash: Hash
     ) -> None:
         self._directory = directory
         self._hash_files = hash
@@ -91,7 +91,7 @@ class Growing:
         selection: Selection,
         *,
         ignore_permissions: bool = False,
-        hash: _Hash = hash_files,
+        hash: Hash = hash_files,
     ) -> "Growing":
         """Looks at a directory, in a worker thread; raises as `TreeSource.build`. `hash` is for tests."""
 

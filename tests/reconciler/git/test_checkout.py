@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 import trio
 
 from reconciler.errors import UnknownRevision
-from reconciler.git.checkout import checkout, sweep
+from reconciler.git.checkout import checkout, may_switch, sweep, switch
+from reconciler.git.failures import GitFailed
 from reconciler.git.mirror import Mirror
-from tests.gitrepo import Executable, GitRepo, Link, Submodule, git
+from tests.gitrepo import Content, Executable, GitRepo, Link, Submodule, git
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -185,3 +187,130 @@ async def test_a_sweep_takes_what_a_killed_process_left_and_nothing_else(
         await sweep(under)
         assert trees(under) == [ours]
     assert listed(under) == [".lock", "not-ours"]
+
+
+# --- from one commit to another ----------------------------------------------------------------------
+
+
+def inodes(root: Path) -> dict[str, tuple[int, int]]:
+    """Of each file outside `.git`, what tells whether it is the very same."""
+    files = (path for path in root.rglob("*") if ".git" not in path.relative_to(root).parts)
+    return {
+        str(path.relative_to(root)): (status.st_ino, status.st_mtime_ns)
+        for path in files
+        if (status := path.lstat()) and not stat.S_ISDIR(status.st_mode)
+    }
+
+
+def shown(root: Path) -> dict[str, tuple[str, bytes | str]]:
+    """What a work tree holds, modes included."""
+    found: dict[str, tuple[str, bytes | str]] = {}
+    for path in root.rglob("*"):
+        name = path.relative_to(root)
+        if name.parts[0] != ".git":
+            content = str(path.readlink()) if path.is_symlink() else path.is_file() and path.read_bytes()
+            found[str(name)] = stat.filemode(path.lstat().st_mode), content or b""
+    return found
+
+
+BEFORE: dict[str, Content] = {
+    "same": "1",
+    "deep/down/same": "2",
+    "changed": "old",
+    "run": "#!/bin/sh\n",
+    "gone/file": "3",
+    "link": Link("same"),
+    "file then folder": "4",
+    "folder then file/x": "5",
+    "module": Submodule("1" * 40),
+    ".gitignore": "*.log\n",
+}
+CHANGE: dict[str, Content] = {
+    "changed": "newer",
+    "run": Executable("#!/bin/sh\n"),
+    "gone/file": None,
+    "link": Link("deep"),
+    "file then folder": None,
+    "file then folder/y": "6",
+    "folder then file/x": None,
+    "folder then file": "7",
+    "new/one": "8",
+    ".gitignore": "*.tmp\n",
+}
+
+
+async def test_a_work_tree_that_is_switched_is_as_one_of_its_own(
+    remote: GitRepo, mirror: Mirror, under: Path
+) -> None:
+    first = remote.commit(BEFORE)
+    await mirror.refresh()
+    async with checkout(mirror, first, under=under) as path:
+        before = inodes(path)
+        second = remote.commit(CHANGE)
+        remote.tag("v2.0.0", second)
+        await mirror.refresh()
+        assert await may_switch(mirror, first, second)
+        await switch(mirror, path, second)
+        async with checkout(mirror, second, under=under) as own:
+            assert shown(path) == shown(own)
+            assert git("describe", "--tags", cwd=path) == git("describe", "--tags", cwd=own) == "v2.0.0"
+        assert git("status", "--porcelain", "--ignored", cwd=path) == ""
+        assert git("rev-parse", "HEAD", cwd=path) == second
+        assert git("remote", "get-url", "origin", cwd=path) == remote.url
+        now = inodes(path)
+        assert {name for name in before if now.get(name) == before[name]} == {"same", "deep/down/same"}
+        await switch(mirror, path, first)
+        async with checkout(mirror, first, under=under) as own:
+            assert shown(path) == shown(own)
+        assert trees(under) == [path]
+    assert trees(under) == []
+
+
+async def test_what_was_done_to_a_work_tree_does_not_outlive_a_switch(
+    remote: GitRepo, mirror: Mirror, under: Path
+) -> None:
+    first = remote.commit(BEFORE)
+    second = remote.commit({"changed": "newer"})
+    await mirror.refresh()
+    async with checkout(mirror, first, under=under) as path:
+        (path / "same").write_text("edited")
+        (path / "changed").unlink()
+        (path / "deep/x.log").write_text("ignored")
+        (path / "deep/y").write_text("untracked")
+        git("init", "-q", "inner", cwd=path)
+        git("add", "deep/y", cwd=path)
+        (path / ".git/hooks").mkdir()
+        hook = path / ".git/hooks/post-checkout"
+        hook.write_text("#!/bin/sh\ntouch hooked\n")
+        hook.chmod(0o755)
+        git("config", "core.autocrlf", "true", cwd=path)
+        await switch(mirror, path, second)
+        async with checkout(mirror, second, under=under) as own:
+            assert shown(path) == shown(own)
+        assert git("status", "--porcelain", "--ignored", cwd=path) == ""
+
+
+async def test_other_attributes_take_a_work_tree_of_their_own(remote: GitRepo, mirror: Mirror) -> None:
+    first = remote.commit({"deep/a": "1\n", "deep/.gitattributes": "a text eol=lf\n"})
+    second = remote.commit({"b": "2"})
+    third = remote.commit({"deep/.gitattributes": "a text eol=crlf\n"})
+    await mirror.refresh()
+    assert await may_switch(mirror, first, second)
+    assert not await may_switch(mirror, second, third)
+    assert not await may_switch(mirror, "f" * 40, third)
+    with pytest.raises(UnknownRevision):
+        await may_switch(mirror, third, "f" * 40)
+
+
+async def test_a_switch_that_fails_leaves_nothing_beside(
+    remote: GitRepo, mirror: Mirror, under: Path
+) -> None:
+    first = remote.commit({"a": "1"})
+    second = remote.commit({"a": "2"})
+    await mirror.refresh()
+    async with checkout(mirror, first, under=under) as path:
+        (path / ".git/index").unlink()
+        with pytest.raises(GitFailed):
+            await switch(mirror, path, second)
+        assert trees(under) == [path]
+    assert trees(under) == []

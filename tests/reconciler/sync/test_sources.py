@@ -1,7 +1,7 @@
 """What projects are synced from: one checkout and one build a commit, and nothing outside of it."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,7 +180,6 @@ class Passes:
     root: Path
     remote: GitRepo
     lasting: LastingCheckouts
-    repositories: Repositories
 
     async def look(self, commit: str, project: str = PLAIN, *, doubt: bool = False) -> list[TreeSource]:
         """The trees of all targets in one pass; with `doubt` something of them was not there in the end, as
@@ -190,9 +189,10 @@ class Passes:
         branches = {("app", "main"): Revision("main", commit)}
         files = commit_paths(dict.fromkeys(("dist/index.html", "other/a"), "1"))
         made = desired(project, spec=spec, branches=branches, commits={commit: files})
-        await self.repositories.refresh(self.remote.url)
+        repositories = Repositories(self.root / "mirrors", GitOptions(allow_local=True))
+        await repositories.refresh(self.remote.url)
         context = RunContext({"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}, self.root / "homes")
-        given = spec, self.repositories, self.root / "checkouts", context
+        given = spec, repositories, self.root / "checkouts", context
         async with ProjectSources(*given, lasting=self.lasting) as found:
             targets = made.syncs().values()
             trees = [await found.tree(target) for target in targets]
@@ -211,8 +211,7 @@ class Passes:
 @asynccontextmanager
 async def passes_of(root: Path, lasting: LastingCheckouts) -> AsyncIterator[Passes]:
     (root / "mirrors").mkdir()
-    repositories = Repositories(root / "mirrors", GitOptions(allow_local=True))
-    passes = Passes(root, GitRepo.create(root / "app.git"), lasting, repositories)
+    passes = Passes(root, GitRepo.create(root / "app.git"), lasting)
     yield passes
     await lasting.close()
     assert passes.checkouts == set()
@@ -256,21 +255,87 @@ async def test_what_somebody_changed_in_a_checkout_is_not_taken(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("bounds", "kept"),
-    [({"most": 2}, 2), ({"max_bytes": 7}, 1), ({"max_files": 3}, 1), ({"max_bytes": 5}, 0)],
+    [({"most": 2}, 2), ({"max_bytes": 7}, 1), ({"max_files": 3}, 1), ({"max_bytes": 4}, 0)],
 )
 async def test_checkouts_are_kept_within_bounds(tmp_path: Path, bounds: dict[str, int], kept: int) -> None:
     async with passes_of(tmp_path, LastingCheckouts(**bounds)) as passes:
-        commits = [
-            passes.remote.commit({"dist/index.html": f"new{number}", "dist/x.map": "ap"})
-            for number in range(3)
-        ]
-        for commit in commits:
-            await passes.look(commit)
+        commit = passes.remote.commit({"dist/index.html": "new", "dist/x.map": "ap"})
+        projects = [PLAIN.replace("  site:", f"  site{number}:") for number in range(3)]
+        for project in projects:
+            await passes.look(commit, project)
         left = passes.checkouts
         assert len(left) == kept
-        for commit in reversed(commits[len(commits) - kept :]):
-            await passes.look(commit)
+        for project in reversed(projects[len(projects) - kept :]):
+            await passes.look(commit, project)
             assert passes.checkouts == left
+
+
+async def test_a_checkout_of_another_commit_is_made_of_the_last_one(tmp_path: Path) -> None:
+    async with passes_of(tmp_path, LastingCheckouts()) as passes:
+        commit = passes.remote.commit({"dist/index.html": "one", "dist/deep/x.map": "map", "other/a": "a"})
+        [first, _] = await passes.look(commit)
+        [made] = passes.checkouts
+        for number in range(3):
+            commit = passes.remote.commit({"dist/index.html": f"now {number}", f"dist/new{number}": "new"})
+            [now, _] = await passes.look(commit)
+            assert passes.checkouts == {made}
+            assert (now.directory / "index.html").read_text() == f"now {number}"
+            assert now.tree == (await TreeSource.build(now.directory)).tree
+            # The very same: it was not hashed again.
+            [before, after] = (
+                next(entry for entry in tree.entries if entry.path == "deep/x.map") for tree in (first, now)
+            )
+            assert after.blocks is before.blocks
+        again = passes.remote.commit({"dist/index.html": "one", **{f"dist/new{n}": None for n in range(3)}})
+        [last, _] = await passes.look(again)
+        assert last.tree == first.tree
+
+
+async def test_a_checkout_in_use_is_not_made_another(tmp_path: Path) -> None:
+    lasting = LastingCheckouts()
+    async with passes_of(tmp_path, lasting) as passes:
+        commit = passes.remote.commit({"dist/index.html": "one"})
+        [first, _] = await passes.look(commit)
+        held = await lasting.borrow((passes.remote.url, "site", commit))
+        assert held is not None
+        await passes.look(passes.remote.commit({"dist/index.html": "two"}))
+        assert len(passes.checkouts) == 2
+        assert (first.directory / "index.html").read_text() == "one"
+        await lasting.release((passes.remote.url, "site", commit), held)
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda tree: (tree / "index.html").write_text("altered"),
+        lambda tree: (tree / "index.html").chmod(0o600),
+        lambda tree: (tree / "deep").chmod(0o700),
+        lambda tree: (tree.parent / ".git/index").unlink(),
+        lambda tree: (tree.parent / ".git/index").write_bytes(b"damaged"),
+    ],
+    ids=["content", "mode", "mode of a directory", "no index", "damaged index"],
+)
+async def test_what_was_altered_is_made_into_nothing_else(
+    tmp_path: Path, alter: Callable[[Path], object]
+) -> None:
+    async with passes_of(tmp_path, LastingCheckouts()) as passes:
+        files = {"dist/index.html": "one", "dist/deep/x": "x"}
+        [first, _] = await passes.look(passes.remote.commit(files))
+        alter(first.directory)
+        [second, _] = await passes.look(passes.remote.commit({"other/a": "a"}))
+        assert len(passes.checkouts) == 1
+        assert not first.directory.exists()
+        assert (second.directory / "index.html").read_text() == "one"
+        assert second.tree == first.tree
+        assert all(there.mode == 0o644 for there in second.found.values())
+
+
+async def test_other_attributes_make_another_checkout(tmp_path: Path) -> None:
+    async with passes_of(tmp_path, LastingCheckouts()) as passes:
+        [first, _] = await passes.look(passes.remote.commit({"dist/a.txt": "one\n"}))
+        [second, _] = await passes.look(passes.remote.commit({".gitattributes": "*.txt text eol=crlf\n"}))
+        assert first.directory != second.directory
+        assert (second.directory / "a.txt").read_bytes() == b"one\r\n"
 
 
 async def test_a_checkout_that_is_in_use_goes_with_its_last_user(tmp_path: Path) -> None:
