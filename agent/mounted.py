@@ -1,10 +1,12 @@
 """Whether the file system that a target was placed on is still there.
 
-A disk that is not mounted leaves an empty directory behind, and to fill that would fill another disk.
+A disk that is not mounted leaves an empty directory behind. To fill that would fill another disk, and to take
+it for what is left of a target would leave on that disk for ever what is to be removed.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -12,14 +14,19 @@ from agent.failures import TaskFailed
 from agent.manifest import Identity, Manifest
 from agent.target import Target, check_target
 
+TO_FILL: Final = "mount it; if it is to be filled anew, put an empty file there"
+TO_REMOVE: Final = "mount it; if that disk will not come back, put an empty file there"
 
-async def check_mounted(path: str, roots: Sequence[str], target: Target | None, placed: Identity) -> None:
+
+async def check_mounted(
+    path: str, roots: Sequence[str], target: Target | None, placed: Identity, hint: str = TO_FILL
+) -> None:
     """Raises TaskFailed where nothing is left of what was placed, and its place is on another device.
 
-    `placed` is the directory that it was placed in. One that was emptied on the same device is filled again,
-    and so is one that holds anything, whatever it is on.
+    `placed` is the directory that it was placed in. One that was emptied on the same device passes, and so
+    does one that holds anything, whatever it is on. `hint`: what helps.
     """
-    await trio.to_thread.run_sync(_check, path, roots, target, placed[0])
+    await trio.to_thread.run_sync(_check, path, roots, target, placed[0], hint)
 
 
 async def check_placed(
@@ -30,7 +37,7 @@ async def check_placed(
         await check_mounted(path, roots, target, manifest.root)
 
 
-def _check(path: str, roots: Sequence[str], target: Target | None, device: int) -> None:
+def _check(path: str, roots: Sequence[str], target: Target | None, device: int, hint: str) -> None:
     if target is not None and not target.is_empty():
         return
     if device == (target.identity[0] if target is not None else _device_above(path, roots)):
@@ -38,7 +45,7 @@ def _check(path: str, roots: Sequence[str], target: Target | None, device: int) 
     raise TaskFailed(
         "TargetVanished",
         f"nothing is left of what was placed in {path!r}, and another file system is there now",
-        hint="mount it; if it is to be filled anew, put an empty file there",
+        hint=hint,
     )
 
 

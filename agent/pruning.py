@@ -12,12 +12,13 @@ import trio
 from agent.failures import TaskFailed, shortened
 from agent.ignore import Ignore
 from agent.manifest import load, manifest_path
+from agent.mounted import TO_REMOVE, check_mounted
 from agent.recall import forget
 from agent.removal import remove
 from agent.rules import AgentRules
 from agent.scan import scan
 from agent.site import Site
-from agent.target import check_target, open_target, remove_made_root
+from agent.target import Target, check_target, open_target, remove_made_root
 from agent.versions import (
     BUILDING,
     Releases,
@@ -45,7 +46,7 @@ async def discard(
     manifest = await trio.to_thread.run_sync(load, manifest_path(inner, path))
     project = manifest.project if manifest is not None else record.project
     report = await remove(
-        Removal(id="prune", project=project, target_path=path), rules=rules, state_dir=inner
+        Removal(id="prune", project=project, target_path=path), rules=rules, state_dir=inner, is_version=True
     )
     left = await trio.to_thread.run_sync(lambda: version.name in site.versions())
     if left and everything is not None and not await _holds_ignored(path, rules, everything):
@@ -90,13 +91,16 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
         lambda: open_target(removal.target_path, rules.roots, create=False)
     )
     inner = versions_state(state_dir, removal.target_path)
-    if target is not None:
+    if target is None:
+        await _check_mounted(removal, rules, None, record)
+    else:
         with Site(target) as site:
             await target.lock(shared=False)
             # Whoever had the lock may have placed something else there, for another project too.
             record = await trio.to_thread.run_sync(_recorded, removal, path)
             if record is None:
                 return _of_another(removal)
+            await _check_mounted(removal, rules, target, record)
             record = settle(record, await trio.to_thread.run_sync(site.versions), record.current)
             await trio.to_thread.run_sync(site.sweep)
             await trio.to_thread.run_sync(_unlink, site, record)
@@ -109,6 +113,13 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
     return TaskReport(
         task=removal.id, state="SUCCESS", files_deleted=len(record.kept), warnings=shortened(warnings)
     )
+
+
+async def _check_mounted(
+    removal: Removal, rules: AgentRules, target: Target | None, record: Releases
+) -> None:
+    if record.kept or record.next is not None:
+        await check_mounted(removal.target_path, rules.roots, target, record.root, TO_REMOVE)
 
 
 def _recorded(removal: Removal, path: Path) -> Releases | None:

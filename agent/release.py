@@ -145,7 +145,8 @@ class _Run:
         target = await trio.to_thread.run_sync(self._open_target, False)
         if target is not None:
             await self._hold(target)
-        if not self._task.observe and record is not None and record.kept:
+        foresees = not self._task.observe or ITEMISE in self._task.features
+        if foresees and record is not None and record.kept:
             await check_mounted(self._task.target_path, self._rules.roots, target, record.root)
 
     def _open_target(self, create: bool) -> Target | None:

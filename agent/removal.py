@@ -20,6 +20,7 @@ from agent.index import parent_of
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look
 from agent.manifest import Manifest, load, manifest_path, other_targets, save
+from agent.mounted import TO_REMOVE, check_mounted
 from agent.pulse import FLUSH_SECONDS, quiet
 from agent.recall import forget
 from agent.rules import AgentRules
@@ -30,11 +31,14 @@ from agent.wire.messages import Removal, TaskReport
 from agent.writer import Writer
 
 
-async def remove(removal: Removal, *, rules: AgentRules, state_dir: Path) -> TaskReport:
+async def remove(
+    removal: Removal, *, rules: AgentRules, state_dir: Path, is_version: bool = False
+) -> TaskReport:
     """Removes what the manifest of the target lists; harmless where that is gone already.
 
     A file that somebody changed stays, as do foreign ones, and the target's directory with them; it
-    goes only if a task made it. Raises TrueupError and OSError as a task does.
+    goes only if a task made it. Of a version of a release it is known that its disk is there. Raises
+    TrueupError and OSError as a task does.
     """
     path = removal.target_path
     record = manifest_path(state_dir, path)
@@ -46,6 +50,8 @@ async def remove(removal: Removal, *, rules: AgentRules, state_dir: Path) -> Tas
     private = await trio.to_thread.run_sync(private_inside, path, rules.roots, rules.private)
     target = await trio.to_thread.run_sync(lambda: open_target(path, rules.roots, create=False))
     if target is None:
+        if not is_version:
+            await _check_mounted(removal, rules, None, found)
         await trio.to_thread.run_sync(_forget, record)
         return _report(removal, [])
     try:
@@ -54,9 +60,19 @@ async def remove(removal: Removal, *, rules: AgentRules, state_dir: Path) -> Tas
         found = await trio.to_thread.run_sync(_recorded, removal, record)
         if isinstance(found, TaskReport):
             return found
+        if not is_version:
+            await _check_mounted(removal, rules, target, found)
         return await _Removing(removal, rules, state_dir, target, found, private).run()
     finally:
         target.close()
+
+
+async def _check_mounted(
+    removal: Removal, rules: AgentRules, target: Target | None, manifest: Manifest
+) -> None:
+    """What is on a disk that is away for now is not gone, and has to be removed once that is back."""
+    if manifest.placed or manifest.pending or manifest.rendered:
+        await check_mounted(removal.target_path, rules.roots, target, manifest.root, TO_REMOVE)
 
 
 def _recorded(removal: Removal, record: Path) -> Manifest | TaskReport:

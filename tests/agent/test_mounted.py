@@ -1,4 +1,4 @@
-"""A target whose file system is not mounted is not filled; one that was emptied is."""
+"""A target whose file system is not mounted is not filled, nor taken for removed; one that was emptied is."""
 
 import shutil
 from pathlib import Path
@@ -8,14 +8,18 @@ import pytest
 
 from agent.manifest import Identity, load, manifest_path, save
 from agent.versions import load_releases, record_path, save_releases
+from agent.wire.messages import Removal, TaskReport
+from agent.work import run_work
 from tests.agent.syncing import Host, Outcome, read_tree, synchronise, write_tree
+from tests.agent.test_itemise import itemise
+from tests.channelpair import channel_pair
 
 TREE = {"index.html": b"one", "data/a": b"two"}
 
 
-def elsewhere(root: Identity) -> Identity:
+def elsewhere(root: Identity, by: int) -> Identity:
     device, inode, birth = root
-    return device + 1, inode, birth
+    return device + by, inode, birth
 
 
 class Site:
@@ -29,19 +33,31 @@ class Site:
     async def sync(self) -> Outcome:
         return await synchronise(self.source, self.host, strategy=self.strategy)
 
+    async def remove(self) -> TaskReport:
+        removal = Removal(id="r1", project="web", target_path=str(self.host.target))
+        _, agent = channel_pair()
+        return await run_work(removal, agent, rules=self.host.rules, state_dir=self.host.state)
+
     def unmount(self) -> None:
+        """By the records all is on another device than what is there now."""
+        self.change_device(+1)
+
+    def mount(self) -> None:
+        self.change_device(-1)
+
+    def change_device(self, by: int) -> None:
         target = str(self.host.target)
         if self.strategy == "release":
             path = record_path(self.host.state, target)
             releases = load_releases(path)
             assert releases is not None
-            moved = msgspec.structs.replace(releases, root=elsewhere(releases.root))
+            moved = msgspec.structs.replace(releases, root=elsewhere(releases.root, by))
             save_releases(path, moved, durable=False)
         else:
             path = manifest_path(self.host.state, target)
             manifest = load(path)
             assert manifest is not None
-            save(path, msgspec.structs.replace(manifest, root=elsewhere(manifest.root)), durable=False)
+            save(path, msgspec.structs.replace(manifest, root=elsewhere(manifest.root, by)), durable=False)
 
     def empty(self) -> None:
         shutil.rmtree(self.host.target)
@@ -82,6 +98,13 @@ async def test_the_directory_that_a_disk_leaves_is_not_filled(site: Site) -> Non
     assert not site.host.target.exists()
 
 
+async def test_no_look_foresees_that_it_would_be_filled(site: Site) -> None:
+    site.empty()
+    site.unmount()
+    report, _ = await itemise(site.source, site.host, strategy=site.strategy)
+    assert (report.state, report.reason) == ("FAILED", "TargetVanished")
+
+
 async def test_who_wants_it_filled_anew_puts_a_file_there(site: Site) -> None:
     site.empty()
     site.unmount()
@@ -96,3 +119,41 @@ async def test_another_device_alone_says_nothing(site: Site) -> None:
     write_tree(site.source, {"new": b"three"})
     assert (await site.sync()).state == "SUCCESS"
     assert read_tree(site.tree.resolve()) == read_tree(site.source)
+
+
+async def test_what_a_disk_holds_that_is_away_is_removed_once_it_is_back(site: Site, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    site.host.target.rename(disk)
+    site.host.target.mkdir()
+    site.unmount()
+    report = await site.remove()
+    assert (report.state, report.reason) == ("FAILED", "TargetVanished")
+    assert "mount it" in report.message
+    # Nor where the directory itself is on it.
+    site.host.target.rmdir()
+    report = await site.remove()
+    assert (report.state, report.reason) == ("FAILED", "TargetVanished")
+    disk.rename(site.host.target)
+    site.mount()
+    report = await site.remove()
+    assert (report.state, report.warnings) == ("SUCCESS", ())
+    assert report.files_deleted
+    assert not site.host.target.exists()
+
+
+async def test_what_is_on_a_disk_that_is_lost_is_forgotten_where_somebody_says_so(site: Site) -> None:
+    site.empty()
+    site.unmount()
+    (site.host.target / "here").write_bytes(b"")
+    assert (await site.remove()).state == "SUCCESS"
+    assert read_tree(site.host.target) == {"here": b""}
+    again = await site.remove()
+    assert again.state == "SUCCESS"
+    assert again.warnings
+
+
+async def test_another_device_alone_keeps_nothing(site: Site) -> None:
+    site.unmount()
+    assert (await site.remove()).state == "SUCCESS"
+    left = {path for path, content in read_tree(site.host.target).items() if content is not None}
+    assert left == set()
