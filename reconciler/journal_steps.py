@@ -67,17 +67,20 @@ class PassesAndSteps(Tables):
         inputs: Inputs | None = None,
         reads: Sequence[SecretRead] = (),
         known: str = "",
+        place: Mapping[str, Json] | None = None,
     ) -> int:
         """The id of a step that may act once this returns: its start is on disk, with the secrets it gets.
 
         `config_hash`, `revision` and `inputs` are what the step will establish, `known` is what was there.
+        `place`: where that will be, as far as its result is going to say it; so it is known of a step, too,
+        that never ends.
         """
         inputs = inputs or Inputs()
         given = {"public": dict(inputs.public), "keyed": dict(inputs.keyed)}
         with self._file.transaction() as cursor:
             cursor.execute(
                 "INSERT INTO steps (pass_id, run, resource, action, config_hash, reason, revision, inputs,"
-                " began_at, trace, known) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " began_at, trace, known, result) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     pass_id,
                     self._run,
@@ -90,6 +93,7 @@ class PassesAndSteps(Tables):
                     self._time(),
                     current_trace(),
                     known,
+                    to_json(dict(place or {})) or "{}",
                 ),
             )
             id = new_id(cursor.lastrowid)

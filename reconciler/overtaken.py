@@ -36,6 +36,8 @@ def mark_of(resource: str, recorded: Recorded) -> str:
     document = recorded.get(resource)
     if not isinstance(document, Applied):
         return NOTHING
+    if not document.history and not document.last_attempted_revision:
+        return NOTHING  # of what waits, or runs for the first time
     return digest([[each.revision, each.outcome, each.at.isoformat()] for each in document.history])
 
 

@@ -48,7 +48,7 @@ from reconciler.prepared import (
     left_anywhere,
 )
 from reconciler.primary import Primary
-from reconciler.recording import moved, with_moves, with_replayed, with_results
+from reconciler.recording import moved, with_begun, with_moves, with_replayed, with_results
 from reconciler.release.facts import Common
 from reconciler.release.look import decide_releases
 from reconciler.release.planning import gates_of, release_steps, spec_revisions
@@ -190,6 +190,7 @@ async def _one_pass(
     def changed(recorded: Recorded) -> Recorded:
         known = with_replayed(recorded, replayed, spec.moved)
         known = with_untold_failures(known, prepared.untold)
+        known = with_begun(known, prepared.untold, prepared.desired.ids)
         known = with_results(known, results)
         after = with_pass(known, happened, primary.now())
         published[:] = recorded, after
@@ -310,6 +311,7 @@ async def prepare(
         offline=offline,
     )
     desired = await trio.to_thread.run_sync(make_desired, facts)
+    recorded = with_begun(recorded, untold, desired.ids)
     check_named("--force", forced, desired)
     check_named("--adopt", adopted, desired)
     forced = {*forced, *meant(request.forced, desired)}

@@ -5,8 +5,9 @@ the journal keeps its results, and the next pass starts from documents that know
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -34,6 +35,9 @@ from reconciler.status.documents import (
 )
 from reconciler.status.kept_releases import kept_releases
 from reconciler.status.past import add_history, record_release
+
+if TYPE_CHECKING:
+    from reconciler.journal_records import StepRecord
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,12 +88,41 @@ def step_result(
         return base
     return msgspec.structs.replace(
         base,
-        node=resource.target.node,
-        target_path=resource.target.target_path,
-        strategy=resource.target.strategy,
+        **place_of(resource),
         rolled_back=told(resource.returned) if resource.returned is not None else "",
         followers=tuple(followers),
     )
+
+
+def place_of(resource: AnyDesired) -> dict[str, str]:
+    """Where a sync target is, as its result says it; empty for others."""
+    if isinstance(resource, DesiredService | DesiredTarget):
+        return {}
+    target = resource.target
+    return {"node": target.node, "target_path": target.target_path, "strategy": target.strategy}
+
+
+def with_begun(recorded: Recorded, untold: "Iterable[StepRecord]", named: Collection[str]) -> Recorded:
+    """With the sync targets of which no attempt is recorded, as the first was broken off or failed `untold`.
+
+    Something of it may be there. Those that the spec has, `named` by it, are synced again and recorded by
+    that; of others this is the only trace, by which they are removed.
+    """
+    for step in untold:
+        if step.action != Action.SYNC or step.resource in named:
+            continue
+        status = recorded.syncs.get(step.resource) or _begun(step)
+        if status is not None and not status.last_attempted_revision:
+            recorded = recorded.put(msgspec.structs.replace(status, last_attempted_revision=step.revision))
+    return recorded
+
+
+def _begun(step: "StepRecord") -> SyncStatus | None:
+    node, path = (step.result.get(name) for name in ("node", "target_path"))
+    if not (isinstance(node, str) and isinstance(path, str) and node and path):
+        return None  # an older journal
+    strategy = str(step.result.get("strategy", "mirror"))
+    return SyncStatus(id=step.resource, node=node, target_path=path, strategy=strategy)
 
 
 def generation(resource: AnyDesired) -> str:

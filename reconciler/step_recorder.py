@@ -17,7 +17,7 @@ from reconciler.metrics.declared import STEP_DURATION, STEPS
 from reconciler.metrics.registry import Metrics
 from reconciler.overtaken import mark_of
 from reconciler.plan import ADOPTED, Action, Step
-from reconciler.recording import StepResult, step_result
+from reconciler.recording import StepResult, place_of, step_result
 from reconciler.secret_reads import ReadFor, SecretRead, reads_of
 from reconciler.status.documents import Recorded
 
@@ -83,6 +83,7 @@ class JournalRecorder:
                 inputs=resource.inputs if resource is not None else Inputs(),
                 reads=_reads(step, resource),
                 known=mark_of(step.resource, self._recorded),
+                place=place_of(resource) if resource is not None else {},
             )
         )
         self._began[record] = trio.current_time()

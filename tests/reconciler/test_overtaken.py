@@ -4,15 +4,18 @@ import shutil
 from copy import copy
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from reconciler.errors import TrueupError
 from reconciler.overtaken import OVERTAKEN, mark_of
-from reconciler.status.documents import Recorded
+from reconciler.status.documents import Recorded, SyncStatus
 from tests.canaries import may_hold
 from tests.reconciler.test_reconcile import WEB, Installation, installed
 
 __all__ = ["installed"]
+
+SITE = "projects/branch/site/web-1/srv+site"
 
 
 def beside(first: Installation) -> Installation:
@@ -99,3 +102,8 @@ async def test_what_nobody_else_touched_goes_on_as_after_any_kill(installed: Ins
 
 def test_marks_of_what_is_not_recorded() -> None:
     assert mark_of(WEB, Recorded()) == mark_of("releases/staging/app", Recorded()) != ""
+    # That a step is under way is noted, and is no doing of anybody else.
+    noted = SyncStatus(id=SITE, node="web-1", target_path="/srv/site")
+    assert mark_of(SITE, Recorded().put(noted)) == mark_of(SITE, Recorded())
+    attempted = msgspec.structs.replace(noted, last_attempted_revision="main@sha1:1")
+    assert mark_of(SITE, Recorded().put(attempted)) != mark_of(SITE, Recorded())

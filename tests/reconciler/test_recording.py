@@ -1,12 +1,23 @@
 """What successful steps established, in the status documents; renames; results of a killed pass."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
 import pytest
 
+from reconciler.journal import StepRecord
 from reconciler.plan import Action, Step
-from reconciler.recording import StepResult, moved, step_result, with_moves, with_replayed, with_results
+from reconciler.recording import (
+    StepResult,
+    moved,
+    place_of,
+    step_result,
+    with_begun,
+    with_moves,
+    with_replayed,
+    with_results,
+)
 from reconciler.spec.model import Move
 from reconciler.status.conditions import ConditionType, find_condition
 from reconciler.status.documents import EnvironmentStatus, Recorded, ServiceStatus, SyncStatus
@@ -149,3 +160,37 @@ def test_no_result_holds_a_secret() -> None:
 
 def test_a_target_that_was_never_recorded_knows_its_place() -> None:
     assert isinstance(with_results(Recorded(), [result(SITE, Action.SYNC)]).syncs[SITE], SyncStatus)
+
+
+def begun(resource: str, action: Action = Action.SYNC) -> StepRecord:
+    made = MADE[resource]
+    return StepRecord(
+        id=1,
+        pass_id=1,
+        resource=resource,
+        action=action.value,
+        config_hash=str(made.hash),
+        reason="not applied yet",
+        revision=str(made.revision),
+        began_at=NOW.isoformat(),
+        result=place_of(made),
+    )
+
+
+def test_a_first_sync_that_was_broken_off_is_known_where_the_spec_does_not_name_it() -> None:
+    status = with_begun(Recorded(), [begun(SITE)], []).syncs[SITE]
+    assert (status.node, status.target_path, status.strategy) == ("web-1", "/srv/site", "overlay")
+    assert status.last_attempted_revision == str(MADE[SITE].revision)
+    assert (status.config_hash, status.tree_digest, status.history) == ("", "", ())
+    # Also where it was noted that it runs.
+    noted = Recorded().put(SyncStatus(id=SITE, node="web-1", target_path="/srv/site"))
+    assert with_begun(noted, [begun(SITE)], []).syncs[SITE].last_attempted_revision
+
+
+def test_what_is_broken_off_changes_no_other_record() -> None:
+    assert with_begun(Recorded(), [begun(SITE)], [SITE]) == Recorded()
+    assert with_begun(Recorded(), [begun(WEB, Action.DEPLOY)], []) == Recorded()
+    of_an_older_journal = replace(begun(SITE), result={})
+    assert with_begun(Recorded(), [of_an_older_journal], []) == Recorded()
+    known = with_results(Recorded(), [result(SITE, Action.SYNC, tree="ab" * 32)])
+    assert with_begun(known, [begun(SITE)], []) == known
