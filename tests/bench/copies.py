@@ -76,6 +76,7 @@ def tree_works(*, quick: bool) -> dict[str, TreeWork]:
             lambda where: trees.make_small_files(where, count),
             (
                 unchanged,
+                Change("one changed", lambda where, number: trees.change_one_file(where, seed=number)),
                 Change("1 % changed", lambda where, number: trees.change_small_files(where, seed=number)),
             ),
             has_many=True,

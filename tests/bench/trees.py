@@ -66,6 +66,13 @@ def change_small_files(where: Path, *, seed: int, smallest: int = SMALLEST, larg
         path.write_bytes(_small(source, smallest, largest))
 
 
+def change_one_file(where: Path, *, seed: int) -> None:
+    """Rewrite one of the small files with another content and size, as most commits do."""
+    source = random.Random(seed)
+    path = source.choice(sorted(where.rglob("*.dat")))
+    path.write_bytes(_small(source, SMALLEST, LARGEST))
+
+
 def make_mixed_files(where: Path, size: int, *, seed: int = 4) -> None:
     """So many bytes in files of 200 bytes to a MiB, a hundred to a directory."""
     source = random.Random(seed)
