@@ -27,6 +27,7 @@ from agent.memory import Memory
 from agent.node_token import NodeToken
 from agent.pairing import TokenRefused, pair
 from agent.privileges import become, give_up
+from agent.recent import RecentLooks
 from agent.rules import AgentRules, why_no_root
 from agent.session import Agent, Identity
 from agent.settings import (
@@ -259,7 +260,8 @@ async def _run(config: AgentConfig) -> None:
     board = Board(
         config.state_dir, node=config.node, version=agent_version(), metrics_file=config.metrics_file
     )
-    runner = partial(_run_work, config)
+    looks = RecentLooks()
+    runner = partial(_run_work, config, looks)
     drift = DriftWatch(config.rules, config.state_dir, interval=config.drift_interval, looked=board.looked)
     agent = Agent(identity, config.primaries, memory, board, runner, max_tasks=config.max_tasks, drift=drift)
     if not config.rules.roots:
@@ -267,16 +269,17 @@ async def _run(config: AgentConfig) -> None:
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_stop_on_signal, nursery.cancel_scope)
+            nursery.start_soon(looks.expire)
             nursery.start_soon(agent.run)
     except BaseExceptionGroup as group:
         raise single(group) from None
     await board.stopped()
 
 
-async def _run_work(config: AgentConfig, task: Work, channel: Channel) -> TaskReport:
+async def _run_work(config: AgentConfig, looks: RecentLooks, task: Work, channel: Channel) -> TaskReport:
     from agent.work import run_work
 
-    return await run_work(task, channel, rules=config.rules, state_dir=config.state_dir)
+    return await run_work(task, channel, rules=config.rules, state_dir=config.state_dir, looks=looks)
 
 
 async def _stop_on_signal(

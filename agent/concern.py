@@ -9,7 +9,9 @@ look.
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from agent.features import times_count
 from agent.folders import Folders
 from agent.index import PERMISSIONS, ancestors, same_content, tree_digest
 from agent.look import View
@@ -17,7 +19,7 @@ from agent.manifest import Placed
 from agent.recall import LastLook
 from agent.record import are_of
 from agent.scan import Found, look_at
-from agent.wire.messages import Entry
+from agent.wire.messages import Entry, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +54,17 @@ def concerned(
     last: LastLook,
     before: Sequence[Placed],
     whole: Sequence[Entry],
-    times: bool,
-    ignore_permissions: bool,
+    task: Task,
 ) -> Concern | None:
-    """What the task is about; blocks. `before` is what is recorded, `whole` the index, both in path order;
-    `times`: whether those of the index mean anything.
+    """What the task is about; blocks. `before` is what is recorded, `whole` the index, both in path order.
 
     None where a close look has to tell: something is no more as it was recorded, something stands already
     where something new is to be, a directory goes and not all that lies there is trueup's, or all is to go.
     """
     if not whole:
         return None
+    modes = not task.ignore_permissions
+    says_the_same = partial(_says_the_same, times=times_count(task), modes=modes)
     gone = {placed.entry.path: placed for placed in before}
     index: dict[str, tuple[int, Entry]] = {}
     folders: dict[str, tuple[int, Entry]] = {}
@@ -74,9 +76,7 @@ def concerned(
             folders[path] = ordinal, entry
         if placed is None:
             index[path] = ordinal, entry
-        elif placed.entry is not entry and not _says_the_same(
-            placed.entry, entry, times=times, modes=not ignore_permissions
-        ):
+        elif placed.entry is not entry and not says_the_same(placed.entry, entry):
             index[path] = ordinal, entry
             ours[path] = placed
     folder_goes = any(
@@ -90,7 +90,7 @@ def concerned(
     if above:
         index.update((path, folders[path]) for path in above)
         ours.update((placed.entry.path, placed) for placed in before if placed.entry.path in above)
-    found = _look(root_fd, index.keys() | gone.keys(), ours, modes=not ignore_permissions)
+    found = _look(root_fd, index.keys() | gone.keys(), ours, modes=modes)
     if found is None:
         return None
     blocks: dict[str, bytes | None] = {

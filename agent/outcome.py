@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from agent.apply import Application
 from agent.failures import shortened
 from agent.look import View
 from agent.wire.messages import AfterResult, Task, TaskReport
+from agent.writer import Writer
 
 
 @dataclass(slots=True)
@@ -25,6 +27,13 @@ class Outcome:
     """Requested and reused."""
     warnings: list[str] = field(default_factory=list)
     after: list[AfterResult] = field(default_factory=list)
+
+    def count(self, application: Application, writer: Writer) -> None:
+        """Takes what the changes of a task came to, or have come to when it failed."""
+        self.received, self.reused = application.bytes_received, application.bytes_reused
+        self.blocks = application.blocks_requested, application.blocks_reused
+        self.written, self.deleted = writer.written, writer.deleted
+        self.warnings += application.warnings
 
     def report(
         self,

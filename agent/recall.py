@@ -25,6 +25,9 @@ from agent.target import Target
 from agent.wire.messages import Task
 
 _VERSION = 2
+
+MOST_KEPT = 200_000
+"""Files of a target up to which a mere look keeps what it has seen, some 20 MiB, for a task that follows."""
 _CHECK = hashlib.sha256().digest_size
 
 
@@ -60,17 +63,19 @@ def _path_beside(record: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A last look that still holds; `rows`: what is in each directory, where the task brings another tree."""
+    """A last look that still holds; `rows`: what is in each directory, where somebody may ask for it."""
 
     last: LastLook
     rows: Rows = field(default_factory=dict)
 
 
-def recall(record: Path, target: Target, task: Task, scope: Scope) -> Recalled | None:
+def recall(
+    record: Path, target: Target, task: Task, scope: Scope, recent: Recalled | None = None
+) -> Recalled | None:
     """The last look, if it was one for a task that asks for the same and all is as it was then; blocks.
 
-    None, too, where the task brings other owners than there were: it has to look closely anyway. Raises
-    OSError where the target can't be read.
+    `recent` is one that was found to hold a moment ago. None, too, where the task brings other owners than
+    there were: it has to look closely anyway. Raises OSError where the target can't be read.
     """
     try:
         content = _path_beside(record).read_bytes()
@@ -90,10 +95,15 @@ def recall(record: Path, target: Target, task: Task, scope: Scope) -> Recalled |
     ):
         return None
     owners = owners_of(task)
-    if task.observe or (last.tree == task.tree and last.owners == owners):
+    if not task.observe and last.tree == task.tree and last.owners == owners:
         return Recalled(last) if still(target.fd, last.glance) else None
-    if last.owners or owners:
-        return None
+    if not task.observe:
+        if last.owners or owners:
+            return None
+        if recent is not None and recent.last == last:
+            return recent
+    if task.observe and last.files > MOST_KEPT:
+        return Recalled(last) if still(target.fd, last.glance) else None
     rows = rows_if_still(target.fd, last.glance)
     return Recalled(last, rows) if rows is not None else None
 

@@ -8,6 +8,7 @@ import msgspec
 import trio
 
 from agent.changes import Changes
+from agent.failures import TaskFailed
 from agent.folders import Folders
 from agent.index import PERMISSIONS, tree_digest
 from agent.look import View
@@ -129,6 +130,16 @@ def established(
     if are_of(placed, index):
         return placed, tree
     return placed, tree_digest((item.entry for item in placed), ignore_permissions=ignore_permissions)
+
+
+def not_as_written(target: str) -> TaskFailed:
+    """What to say of a target that does not have the digest of what was placed there."""
+    return TaskFailed(
+        "VerificationFailed",
+        f"{target!r} does not hold what was written: somebody changed it meanwhile, "
+        "or the file system does not keep modes",
+        hint="it is tried again; set ignore_permissions if the file system has no modes",
+    )
 
 
 def are_of(placed: Sequence[Placed], index: Sequence[Entry]) -> bool:

@@ -56,9 +56,12 @@ def check_apart(files: Sequence[RenderedContent], private: frozenset[str]) -> No
 
 
 def differing(
-    root_fd: int, files: Sequence[RenderedContent], owners: Collection[str]
+    root_fd: int | None, files: Sequence[RenderedContent], owners: Collection[str]
 ) -> list[RenderedContent]:
-    """Those files that are not in the target as they should be; blocks, changes nothing."""
+    """Those files that are not in the target as they should be, all where it is not there; blocks, changes
+    nothing."""
+    if root_fd is None:
+        return list(files)
     with Folders(root_fd) as folders:
         return [file for file in files if not _is_right(folders, file, owners)]
 

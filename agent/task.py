@@ -15,7 +15,7 @@ from agent.changes import Changes
 from agent.commands import run_after
 from agent.concern import Concern, concerned
 from agent.errors import TransferFailed, TrueupError
-from agent.failures import TaskFailed, code_of, line_of, single
+from agent.failures import code_of, line_of, single
 from agent.features import owners_of, times_count
 from agent.fetch import fetch_index
 from agent.itemise import Found, itemise
@@ -30,7 +30,8 @@ from agent.owners import Ids
 from agent.planning import plan
 from agent.pulse import FLUSH_SECONDS, quiet
 from agent.recall import Recalled, recall
-from agent.record import Recorded, established, look_where_gone, record, wait_for_clock
+from agent.recent import RecentLooks
+from agent.record import Recorded, established, look_where_gone, not_as_written, record, wait_for_clock
 from agent.reuse import Shelf
 from agent.room import check_room
 from agent.rules import AgentRules
@@ -46,7 +47,13 @@ from agent.writer import Writer
 
 
 async def run_task(
-    task: Task, channel: Channel, *, rules: AgentRules, state_dir: Path, version: Version = WHOLE
+    task: Task,
+    channel: Channel,
+    *,
+    rules: AgentRules,
+    state_dir: Path,
+    version: Version = WHOLE,
+    looks: RecentLooks | None = None,
 ) -> TaskReport:
     """Does what `task` asks, within `rules`, and reports; the caller sends the report.
 
@@ -55,6 +62,7 @@ async def run_task(
     session is gone; what came is left in staging then, and the next task carries on from there.
     """
     run = _Run(task, channel, rules, state_dir, version)
+    run.looks = looks or run.looks
     try:
         return await run.run()
     except TransferFailed:
@@ -76,6 +84,7 @@ class _Run:
     def __init__(
         self, task: Task, channel: Channel, rules: AgentRules, state_dir: Path, version: Version
     ) -> None:
+        self.looks = RecentLooks()
         self._task = task
         self._channel = channel
         self._rules = rules
@@ -127,10 +136,9 @@ class _Run:
             else:
                 await self._remember(scope)
             return self._succeeded(self._out.observed)
-        target = self._target
+        target, equal = self._target, self._is_equal()
         if target is not None:
             self._root_mtime_ns = os.fstat(target.fd).st_mtime_ns
-        equal = self._is_equal()
         if equal and target is not None:
             await trio.to_thread.run_sync(sweep_staging, target.fd)
         if equal and not self._view.disowned and not differing and self._out.after_done:
@@ -150,11 +158,10 @@ class _Run:
             if self._recalled is not None:
                 index = await self._concentrate(self._recalled, index, scope)
         if not equal or self._view.disowned:
-            fd = self._target.fd if self._target is not None else None
             names, now_ns = self._keeper.names, self._now_ns
-            planned = plan(self._task, index, self._view, scope, fd, names=names, now_ns=now_ns)
+            planned = plan(self._task, index, self._view, scope, self._fd, names=names, now_ns=now_ns)
             index, changes, foreign = (await planned).parts
-            self._out.foreign = foreign + (self._recalled.last.foreign if self._recalled is not None else 0)
+            self._out.foreign = foreign + (self._recalled.last.foreign if self._recalled else 0)
             self._out.local_edits = changes.local_edits
         tree = await self._apply(index, changes, differing, scope, equal=equal)
         self._undoes, self._fetched = False, None
@@ -171,21 +178,21 @@ class _Run:
 
     def _is_equal(self) -> bool:
         """Whether no index is needed: owners that differ are put right without, unless files are written."""
-        if self._target is None or self._out.observed != self._task.tree:
-            return False
-        return self._wanted_owners in (b"", self._out.owners) and not any(self._view.disowned.values())
+        same_tree = self._target is not None and self._out.observed == self._task.tree
+        same_owners = self._wanted_owners in (b"", self._out.owners)
+        return same_tree and same_owners and not any(self._view.disowned.values())
 
     async def _remember(self, scope: Scope) -> None:
         if self._target is not None and self._recalled is None:
             await self._keeper.remember(self._view, scope, self._out.foreign)
 
     async def _fetch_index(self, scope: Scope) -> Sequence[Entry]:
+        if self._recalled is not None:
+            await self._keeper.load()
         if self._keeper.manifest is None and may_stream(self._task):
             target = await self._make_target()
             if await trio.to_thread.run_sync(target.is_empty):
                 return await self._stream(target, scope)
-        if self._recalled is not None:
-            await self._keeper.load()
         known = known_entries(self._keeper.manifest, scope)
         index = await fetch_index(
             self._channel, self._task, self._rules, scope.ignore, reserved=scope.forbidden, known=known
@@ -197,16 +204,14 @@ class _Run:
 
     async def _concentrate(self, recalled: Recalled, whole: Sequence[Entry], scope: Scope) -> Sequence[Entry]:
         """What of an index the task is about, where a glance has shown the rest; else all, after a look."""
-        target, manifest, task = self._target, self._keeper.manifest, self._task
-        if target is not None and manifest is not None:
-            given = target.fd, recalled.last, manifest.placed, whole
-            asked = times_count(task), task.ignore_permissions
-            self._concern = await trio.to_thread.run_sync(concerned, *given, *asked)
-        if self._concern is None:
-            await self._look(scope)
-            return whole
-        self._view = self._concern.view
-        return self._concern.index
+        if (fd := self._fd) is not None and (manifest := self._keeper.manifest) is not None:
+            given = fd, recalled.last, manifest.placed, whole
+            self._concern = found = await trio.to_thread.run_sync(concerned, *given, self._task)
+            if found is not None:
+                self._view = found.view
+                return found.index
+        await self._look(scope)
+        return whole
 
     async def _stream(self, target: Target, scope: Scope) -> Sequence[Entry]:
         """Takes the index with what it names, which is in staging then if there was room for it."""
@@ -255,8 +260,12 @@ class _Run:
         await target.lock(shared=task.observe)
         if self._itemises:
             return scope  # it tells of each entry
-        recalled = await trio.to_thread.run_sync(recall, self._keeper.path, target, task, scope)
+        record = self._keeper.path
+        recent = self.looks.take(record)
+        recalled = await trio.to_thread.run_sync(recall, record, target, task, scope, recent)
         if recalled is not None:
+            if task.observe:
+                self.looks.keep(record, recalled)
             self._recalled, last = recalled, recalled.last
             self._out.observed, self._out.foreign = last.tree, last.foreign
             self._out.owners = last.owners
@@ -275,28 +284,27 @@ class _Run:
             self._out.observed = await trio.to_thread.run_sync(observed_digest, view, scope, manifest)
             self._out.local_edits = len(view.edited)
             self._out.foreign = view.foreign(scope, manifest.rendered if manifest is not None else ())
-        self._out.after_done = not task.after or (
-            manifest is not None and not manifest.after_due and manifest.after == task.after
-        )
+        is_done = manifest is not None and not manifest.after_due and manifest.after == task.after
+        self._out.after_done = not task.after or is_done
+
+    @property
+    def _fd(self) -> int | None:
+        return self._target.fd if self._target is not None else None
 
     def _open(self, create: bool) -> Target | None:
         return open_target(self._task.target_path, self._rules.roots, create=create)
 
     async def _look_at_rendered(self) -> list[RenderedContent]:
-        files = list(self._task.rendered)
-        if self._target is not None and files:
-            files = await trio.to_thread.run_sync(
-                rendered.differing, self._target.fd, files, self._rules.owners
-            )
+        given = self._fd, self._task.rendered, self._rules.owners
+        files = await trio.to_thread.run_sync(rendered.differing, *given)
         self._out.rendered_equal = not files
         return files
 
     async def _tell_what_would_be_done(self, scope: Scope, differing: Sequence[RenderedContent]) -> None:
-        fd = self._target.fd if self._target is not None else None
         equal = self._is_equal() and not self._view.disowned
         state = self._out.foreign, self._out.after_done, equal
         found = Found(self._task, self._view, scope, differing, *state, self._version)
-        await itemise(found, self._channel, self._rules, fd)
+        await itemise(found, self._channel, self._rules, self._fd)
 
     # --- doing it ------------------------------------------------------------------------------
 
@@ -348,11 +356,8 @@ class _Run:
             if not (kept or writer.backups or writer.made_above):
                 self._left = recorded, await trio.to_thread.run_sync(look_where_gone, target.fd, changes)
         finally:
-            self._out.received, self._out.reused = application.bytes_received, application.bytes_reused
-            self._out.blocks = application.blocks_requested, application.blocks_reused
-            self._out.written, self._out.deleted = writer.written, writer.deleted
+            self._out.count(application, writer)
             self._keeper.made_above |= writer.made_above
-            self._out.warnings += application.warnings
             await self._close_writer()
         if self._root_mtime_ns is not None:
             await trio.to_thread.run_sync(set_time, target.fd, self._root_mtime_ns)
@@ -366,12 +371,7 @@ class _Run:
         after_due = not self._out.after_done or bool(changes or differing)
         await self._keeper.save(target, placed, after_due=after_due, tree=tree)
         if tree != task.tree and not equal:
-            raise TaskFailed(
-                "VerificationFailed",
-                f"{task.target_path!r} does not hold what was written: somebody changed it meanwhile, "
-                "or the file system does not keep modes",
-                hint="it is tried again; set ignore_permissions if the file system has no modes",
-            )
+            raise not_as_written(task.target_path)
         return task.tree
 
     # --- afterwards ----------------------------------------------------------------------------
@@ -393,8 +393,8 @@ class _Run:
     # --- reporting -----------------------------------------------------------------------------
 
     def failed(self, error: Exception) -> TaskReport:
-        reason, message = code_of(error), self._hide(line_of(error))
-        return self._out.report(self._task, self._view, "FAILED", reason=reason, message=message)
+        message = self._hide(line_of(error))
+        return self._out.report(self._task, self._view, "FAILED", reason=code_of(error), message=message)
 
     def _succeeded(self, established: bytes) -> TaskReport:
         return self._out.report(self._task, self._view, "SUCCESS", established=established)

@@ -8,6 +8,7 @@ from agent.command_task import run_allowed
 from agent.errors import TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of
 from agent.pruning import remove_releases
+from agent.recent import RecentLooks
 from agent.release import run_release
 from agent.removal import remove
 from agent.rules import AgentRules
@@ -18,8 +19,11 @@ from agent.wire.channel import Channel
 from agent.wire.messages import Command, Task, TaskReport, Work
 
 
-async def run_work(work: Work, channel: Channel, *, rules: AgentRules, state_dir: Path) -> TaskReport:
-    """Does what `work` asks, within `rules`, and reports; the caller sends the report.
+async def run_work(
+    work: Work, channel: Channel, *, rules: AgentRules, state_dir: Path, looks: RecentLooks | None = None
+) -> TaskReport:
+    """Does what `work` asks, within `rules`, and reports; the caller sends the report. `looks` are those that
+    works before it have taken.
 
     What goes wrong on this host is a FAILED report. Raises TransferFailed once the session is gone.
     """
@@ -31,7 +35,7 @@ async def run_work(work: Work, channel: Channel, *, rules: AgentRules, state_dir
             if releases is not None:
                 check_target(work.target_path, rules.roots)
                 raise _holds_releases(work.target_path)
-            return await run_task(work, channel, rules=rules, state_dir=state_dir)
+            return await run_task(work, channel, rules=rules, state_dir=state_dir, looks=looks)
         if isinstance(work, Command):
             inside = version_path("", releases.current) if releases is not None else ""
             return await run_allowed(work, rules=rules, inside=inside)

@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from agent.blocks import MIN_BLOCK
+from agent.recent import RecentLooks
 from agent.rules import AgentRules
 from agent.wire.bulk import PIECES
 from agent.wire.channel import Channel
@@ -147,6 +148,7 @@ async def synchronise(
     rendered: Sequence[RenderedContent] = (),
     prepare: Callable[[MemoryChannel, MemoryChannel], None] | None = None,
     owners: bool = False,
+    looks: RecentLooks | None = None,
     **changes: Any,
 ) -> Outcome:
     """One task, as the hub and an agent's session would run it."""
@@ -173,19 +175,18 @@ async def synchronise(
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
-            report = await run_work(task, agent, rules=host.rules, state_dir=host.state)
+            report = await run_work(task, agent, rules=host.rules, state_dir=host.state, looks=looks)
             await agent.send(report)
     assert reports == [report]
     return Outcome(report, primary.sent, agent.sent)
 
 
-async def observe(host: Host, **changes: Any) -> TaskReport:
+async def observe(host: Host, *, looks: RecentLooks | None = None, **changes: Any) -> TaskReport:
     """An observing task: nothing may be said but the report."""
     primary, agent = channel_pair()
+    task = host.task(b"", observe=True, **changes)
     with trio.fail_after(60):
-        report = await run_work(
-            host.task(b"", observe=True, **changes), agent, rules=host.rules, state_dir=host.state
-        )
+        report = await run_work(task, agent, rules=host.rules, state_dir=host.state, looks=looks)
     assert agent.sent.messages == []
     primary.cut()
     return report

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -128,7 +128,7 @@ async def test_a_target_that_was_placed_without_them_lacks_them(source: Path, ho
     """As an agent does that knew nothing of owners then; a look is told now whose all is to be."""
     tree = await TreeSource.build(source, owners=True)
     await synchronise(await TreeSource.build(source), host)
-    asked = {"features": (OWNERS,), "owners": tree.owners}
+    asked: dict[str, Any] = {"features": (OWNERS,), "owners": tree.owners}
     for _ in range(2):  # by looking closely, and at a glance
         seen = await observe(host, **asked)
         assert (seen.observed, seen.owners_compared, seen.owners_equal) == (tree.tree, True, False)
