@@ -5,7 +5,7 @@ step's start is in the journal before it acts, and its end before anything build
 plan may let go of it: what has begun goes on, and the rest is for another plan.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -36,6 +36,12 @@ class Outcome:
     details: Details = field(default_factory=dict)
     output: str = ""
     """A masked excerpt of what was printed, also where that failed."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What there is to say of a step that succeeded."""
+        warnings = self.details.get("warnings")
+        return warnings if isinstance(warnings, list) else ()
 
 
 class StepRecorder(Protocol):

@@ -113,13 +113,12 @@ def _print_steps(done: Pass) -> None:
 
 def _with_counts(step: Step, outcome: Outcome) -> str:
     """Why there was a step, and what it changed where that can be counted."""
-    if step.action is not Action.SYNC:
+    if step.action not in (Action.SYNC, Action.REMOVE) or "files_deleted" not in outcome.details:
         return step.reason
-    written, deleted = outcome.details.get("files_written", 0), outcome.details.get("files_deleted", 0)
-    warnings = outcome.details.get("warnings")
-    said = [f"{written} written, {deleted} deleted"]
-    said += [f"warning: {warning}" for warning in warnings] if isinstance(warnings, list) else []
-    return "; ".join([step.reason, *said])
+    told = outcome.details
+    said = [f"{told['files_written']} written"] if "files_written" in told else []
+    said.append(f"{told['files_deleted']} deleted")
+    return "; ".join([step.reason, ", ".join(said), *(f"warning: {each}" for each in outcome.warnings)])
 
 
 def pass_document(done: Pass) -> dict[str, object]:

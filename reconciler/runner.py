@@ -31,7 +31,7 @@ from reconciler.mishaps import line_for_log, way_to
 from reconciler.notifications.notifier import Notifier
 from reconciler.ongoing import Ongoing
 from reconciler.pass_requests import PassRequest, request_for
-from reconciler.plan import Step
+from reconciler.plan import Action, Step
 from reconciler.primary import Primary
 from reconciler.reconcile import Pass, reconcile
 from reconciler.status.conditions import Reason
@@ -314,3 +314,6 @@ async def then(wait: Callable[[], Awaitable[None]], act: Callable[[], None]) -> 
 def _tell_step(step: Step, outcome: Outcome | None) -> None:
     if outcome is not None and outcome.state == "succeeded":
         log.info("step applied", action=step.action, resource=step.resource, reason=step.reason)
+        if step.action is Action.REMOVE:
+            for warning in outcome.warnings:
+                log.warning(warning, resource=step.resource)

@@ -245,8 +245,10 @@ class Steps:
             if self._fleet is None:
                 raise StepFailed("this pass runs without agents")
             await self._fleet.wait_connected([target.node])
-            await self._fleet.remove(target.id, node=target.node, target_path=target.target_path)
-            return {}
+            report = await self._fleet.remove(target.id, node=target.node, target_path=target.target_path)
+            told = report_details(report)
+            # No status file says it: that is gone as well.
+            return {"files_deleted": told["files_deleted"], "warnings": told["warnings"]}
         status = self._recorded.services[step.resource]
         await remove(
             status,

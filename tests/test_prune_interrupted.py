@@ -14,7 +14,7 @@ from tests.test_prune_projects import HEAD, PROJECT, files_of
 from tests.world import Host, World, make_world
 
 WAITS = ("--wait-agents", "100s")
-BOTH = {"site/index.html": "hello\n", "docs/b": "b\n"}
+BOTH = {"site/index.html": "hello\n", "site/a": "a\n", "docs/b": "b\n"}
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Case:
 @asynccontextmanager
 async def make_case(root: Path) -> AsyncIterator[Case]:
     async with make_world(root) as (world, relay):
-        world.app.commit({"site/index.html": "hello\n", "docs/b": "b\n"})
+        world.app.commit(BOTH)
         srv = root / "hosts" / "web-1" / "srv"
         docs = PROJECT.format(name="docs", target=srv / "docs")
         site = PROJECT.format(name="site", target=srv / "site").replace("sync: {", "sync: {after: [wait], ")
@@ -87,7 +87,10 @@ async def test_a_sync_that_was_called_off(tmp_path: Path) -> None:
             case.world.commit_spec(case.whole)
             await primary.ask_locally("POST", "/api/reconcile")
             await case.placed()
+            (case.srv / "site" / "index.html").write_text("edited\n")
             case.world.commit_spec(case.before)
             await primary.ask_locally("POST", "/api/reconcile")
             await primary.said("step applied", action="remove")
-            assert files_of(case.srv) == {"docs/b": "b\n"}
+            assert files_of(case.srv) == {"docs/b": "b\n", "site/index.html": "edited\n"}
+            # Nothing is left that a status file could say it of.
+            await primary.said("'index.html' was changed since it was placed and stays")

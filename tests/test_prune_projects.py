@@ -33,6 +33,7 @@ async def test_a_project_that_left_the_spec_is_taken_from_its_host(tmp_path: Pat
             await world.reconcile("--wait-agents", "100s")
         assert files_of(srv) == {"site/index.html": "hello\n", "site/css/a": "a\n", "docs/b": "b\n"}
         (srv / "site" / "foreign").write_text("mine\n")
+        (srv / "site" / "css" / "a").write_text("edited\n")
 
         # Of what stays at the same path nothing is taken.
         moved = spec.replace(site, PROJECT.format(name="site", target=srv / "site" / "css"))
@@ -51,8 +52,12 @@ async def test_a_project_that_left_the_spec_is_taken_from_its_host(tmp_path: Pat
         assert f"{id}.yaml" in world.status()
 
         await world.start_agent(host, joined=True)
-        await world.reconcile("--wait-agents", "100s")
-        assert files_of(srv) == {"site/foreign": "mine\n", "docs/b": "b\n"}
+        done = await world.reconcile("--wait-agents", "100s")
+        assert done["outcomes"][id]["details"] == {
+            "files_deleted": 1,
+            "warnings": ["'css/a' was changed since it was placed and stays"],
+        }
+        assert files_of(srv) == {"site/foreign": "mine\n", "site/css/a": "edited\n", "docs/b": "b\n"}
         assert f"{id}.yaml" not in world.status()
         assert (await world.reconcile("--wait-agents", "100s"))["steps"] == []
 

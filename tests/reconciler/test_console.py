@@ -89,6 +89,21 @@ def test_what_a_sync_changed_is_counted(capsys: Captured) -> None:
     assert said in capsys.readouterr().out
 
 
+def test_what_a_removal_left_is_told(capsys: Captured) -> None:
+    gone, service = (
+        Step(id, Action.REMOVE, "no longer in the spec")
+        for id in ("projects/branch/site/web-1/srv", "services/staging/web")
+    )
+    details: Details = {"files_deleted": 2, "warnings": ["'a' was changed since it was placed and stays"]}
+    outcomes = {gone.resource: Outcome("succeeded", details=details), service.resource: Outcome("succeeded")}
+    print_pass(Pass(Plan("r", (gone, service), ()), outcomes), "table")
+    told = capsys.readouterr().out
+    said = "no longer in the spec; 2 deleted; warning: 'a' was changed since it was placed and stays\n"
+    assert said in told
+    assert told.count("no longer in the spec") == 2
+    assert told.count("deleted") == 1
+
+
 def test_no_status_at_all(capsys: Captured) -> None:
     print_status(Recorded(), None, "table")
     assert capsys.readouterr().out == "no status yet: no pass has written any\n"
