@@ -13,10 +13,11 @@ from functools import partial
 
 from agent.features import times_count
 from agent.folders import Folders
+from agent.glance import Rows, times_in
 from agent.index import PERMISSIONS, ancestors, same_content, tree_digest
 from agent.look import View
 from agent.manifest import Placed
-from agent.recall import LastLook
+from agent.recall import Recalled
 from agent.record import are_of
 from agent.scan import Found, look_at
 from agent.wire.messages import Entry, Task
@@ -50,21 +51,19 @@ class Concern:
 
 
 def concerned(
-    root_fd: int,
-    last: LastLook,
-    before: Sequence[Placed],
-    whole: Sequence[Entry],
-    task: Task,
+    root_fd: int, recalled: Recalled, before: Sequence[Placed], whole: Sequence[Entry], task: Task
 ) -> Concern | None:
     """What the task is about; blocks. `before` is what is recorded, `whole` the index, both in path order.
 
     None where a close look has to tell: something is no more as it was recorded, something stands already
-    where something new is to be, a directory goes and not all that lies there is trueup's, or all is to go.
+    where something new is to be, a directory goes and not all that lies there goes with it, or all is to go.
     """
     if not whole:
         return None
-    modes = not task.ignore_permissions
-    says_the_same = partial(_says_the_same, times=times_count(task), modes=modes)
+    read_at, last = time.time_ns(), recalled.last
+    modes, times = not task.ignore_permissions, times_count(task)
+    says_the_same = partial(_says_the_same, times=times, modes=modes)
+    late = _late(recalled.rows, whole) if times else ()
     gone = {placed.entry.path: placed for placed in before}
     index: dict[str, tuple[int, Entry]] = {}
     folders: dict[str, tuple[int, Entry]] = {}
@@ -76,14 +75,14 @@ def concerned(
             folders[path] = ordinal, entry
         if placed is None:
             index[path] = ordinal, entry
-        elif placed.entry is not entry and not says_the_same(placed.entry, entry):
+        elif path in late or (placed.entry is not entry and not says_the_same(placed.entry, entry)):
             index[path] = ordinal, entry
             ours[path] = placed
     folder_goes = any(
         placed.entry.kind == "directory" and (path in gone or index[path][1].kind != "directory")
         for path, placed in (*gone.items(), *ours.items())
     )
-    if folder_goes and (last.glance.extras or last.foreign):
+    if folder_goes and (last.glance.extras or last.foreign or task.strategy == "overlay"):
         return None
     ours.update(gone)
     above = {each for path in (*index, *gone) for each in ancestors(path)} & folders.keys() - index.keys()
@@ -104,7 +103,7 @@ def concerned(
         known=True,
         files_glanced=last.files - len(blocks),
         untouched=True,
-        read_at=time.time_ns(),
+        read_at=read_at,
         besides=before,
     )
     in_order = sorted(index.values())
@@ -117,6 +116,22 @@ def _says_the_same(one: Entry, other: Entry, *, times: bool, modes: bool) -> boo
         and (not times or one.mtime_ns == other.mtime_ns)
         and (not modes or one.mode == other.mode)
     )
+
+
+def _late(rows: Rows, whole: Iterable[Entry]) -> set[str]:
+    """Directories and symlinks that have another time on the disk than in the index. No look minds that, so
+    that what is recorded of it proves nothing."""
+    inside: dict[str, dict[str, int]] = {}
+    for entry in whole:
+        if entry.kind != "file":
+            above, _, name = entry.path.rpartition("/")
+            inside.setdefault(above, {})[name] = entry.mtime_ns
+    late: set[str] = set()
+    for folder, wanted in inside.items():
+        there = times_in(rows, folder)
+        names = (name for name, mtime_ns in wanted.items() if there.get(name) != mtime_ns)
+        late.update(f"{folder}/{name}" if folder else name for name in names)
+    return late
 
 
 def _look(

@@ -192,12 +192,27 @@ def with_changes(glance: Glance, rows: Rows, now: Mapping[str, Found | None], re
     return Glance(folders, glance.extras, b"".join(map(digests.__getitem__, folders)))
 
 
+def times_in(rows: Rows, folder: str) -> dict[str, int]:
+    """The times of the directories and symlinks that are in a directory, by name. Pure."""
+    listed, here = _names_and_rows(rows[folder]) if folder in rows else ([], [])
+    at = _SEEN.index("st_mtime_ns")
+    return {
+        name: row[at]
+        for name, row in zip(listed, here, strict=True)
+        if len(row) > at and not stat.S_ISREG(row[0])
+    }
+
+
+def _names_and_rows(rows: bytes) -> tuple[list[str], list[Row]]:
+    listed, here = _decode(rows)
+    return listed.decode(errors="surrogateescape").split("\0")[1:], here
+
+
 def _changed(folder: str, rows: bytes | None, names: Mapping[str, Found | None]) -> bytes:
     """The rows of a directory with other things behind some of its names."""
     inside: dict[str, Row] = {}
     if rows is not None:
-        listed, here = _decode(rows)
-        inside.update(zip(listed.decode(errors="surrogateescape").split("\0")[1:], here, strict=True))
+        inside.update(zip(*_names_and_rows(rows), strict=True))
     for name, there in names.items():
         if there is None:
             inside.pop(name, None)
@@ -232,10 +247,9 @@ def changed_since(root_fd: int, before: Rows, extras: Iterable[str]) -> tuple[Ro
             now[folder] = rows
             if rows == before[folder]:
                 continue
-            (listed, here), (listed_before, here_before) = _decode(rows), _decode(before[folder])
-            if listed != listed_before:
+            (names, here), (names_before, here_before) = map(_names_and_rows, (rows, before[folder]))
+            if names != names_before:
                 return None
-            names = listed.decode(errors="surrogateescape").split("\0")[1:]
             for name, row, row_before in zip(names, here, here_before, strict=True):
                 if row == row_before:
                     continue

@@ -205,7 +205,7 @@ class _Run:
     async def _concentrate(self, recalled: Recalled, whole: Sequence[Entry], scope: Scope) -> Sequence[Entry]:
         """What of an index the task is about, where a glance has shown the rest; else all, after a look."""
         if (fd := self._fd) is not None and (manifest := self._keeper.manifest) is not None:
-            given = fd, recalled.last, manifest.placed, whole
+            given = fd, recalled, manifest.placed, whole
             self._concern = found = await trio.to_thread.run_sync(concerned, *given, self._task)
             if found is not None:
                 self._view = found.view

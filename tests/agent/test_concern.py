@@ -1,6 +1,7 @@
 """Where all is as recorded, a task looks at what differs alone, and does the same as after a close look."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +11,14 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.index import STAGING
 from agent.manifest import load, manifest_path
 from agent.wire.channel import Channel
-from agent.wire.messages import RUNS, RenderedContent, SyncStart, TaskReport
+from agent.wire.messages import RUNS, RenderedContent, SyncStart
 from reconciler.sync.serving import TreeSource, serve_task
 from tests.agent.syncing import (
     AFTER,
@@ -70,12 +72,18 @@ async def scans_of(source: Path, host: Host, **changes: Any) -> tuple[int, Outco
     return scans.count, outcome
 
 
+async def observe_to_the_end(host: Host) -> None:
+    """Looks until a glance is enough, as the clock has moved on since the last change."""
+    with trio.fail_after(60):
+        while True:
+            with counted() as scans:
+                await observe(host)
+            if not scans.count:
+                return
+
+
 def record_of(host: Host) -> Path:
     return manifest_path(host.state, str(host.target))
-
-
-def has_look(host: Host) -> bool:
-    return record_of(host).with_suffix(".look").exists()
 
 
 @pytest.fixture
@@ -146,6 +154,28 @@ async def test_a_deletion_is_judged_by_all_that_is_recorded(host: Host, tmp_path
     assert (outcome.state, scans) == ("SUCCESS", 0)
 
 
+@pytest.mark.parametrize("change", ["a directory", "a link"])
+async def test_a_time_that_no_look_minds_is_put_right_with_a_change_elsewhere(
+    host: Host, tmp_path: Path, change: str
+) -> None:
+    source = tmp_path / "source"
+    (source / "part0/link").symlink_to("file0")
+    await synchronise(source, host)
+    if change == "a directory":
+        (host.target / "part0/theirs").write_bytes(b"for a moment")
+        (host.target / "part0/theirs").unlink()
+    else:
+        (host.target / "part0/link").unlink()
+        (host.target / "part0/link").symlink_to("file0")
+    await observe_to_the_end(host)
+    (source / "part1/file1").write_bytes(b"another")
+    scans, outcome = await scans_of(source, host)
+    assert (outcome.state, scans) == ("SUCCESS", 0)
+    there = read_tree(host.target)
+    assert there == read_tree(source)
+    assert times(host.target, there) == times(source, there)
+
+
 async def test_what_overlay_leaves_is_counted_as_foreign(host: Host, tmp_path: Path) -> None:
     (tmp_path / "source/part0/file0").unlink()
     scans, outcome = await scans_of(tmp_path / "source", host, strategy="overlay")
@@ -192,6 +222,15 @@ async def test_a_directory_that_goes_keeps_what_others_have_in_it(
     scans, outcome = await scans_of(source, host, ignore=ignore)
     assert (outcome.state, scans > 0) == ("SUCCESS", True)
     assert {path.name for path in (host.target / "part0").iterdir()} == {"x.log"}
+
+
+async def test_a_directory_that_overlay_leaves_is_looked_into_no_more(host: Host, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "source/part0")
+    _, outcome = await scans_of(tmp_path / "source", host, strategy="overlay")
+    assert (outcome.state, (host.target / "part0/file0").exists()) == ("SUCCESS", True)
+    at_a_glance = await observe(host)
+    record_of(host).with_suffix(".look").unlink(missing_ok=True)
+    assert await observe(host) == at_a_glance
 
 
 async def test_rendered_files_that_differ_are_placed_with_it(host: Host, tmp_path: Path) -> None:
@@ -336,11 +375,6 @@ async def _source(root: Path, ignore_permissions: bool, has_times: bool) -> Tree
     return source if has_times else without_times(source)
 
 
-def _without_looks(report: TaskReport) -> TaskReport:
-    """What a task has done, and not how closely it had to look."""
-    return msgspec.structs.replace(report, files_known=0, files_read=0)
-
-
 def _listed(manifest: Any, has_times: bool) -> Any:
     placed = {}
     for item in manifest.placed:
@@ -356,4 +390,3 @@ async def test_everything_that_can_happen_to_a_name_happens(tmp_path: Path) -> N
     scans, outcome = await scans_of(source, host)
     assert (outcome.state, scans) == ("SUCCESS", 0)
     assert read_tree(host.target) == read_tree(source)
-    assert has_look(host)
