@@ -212,7 +212,9 @@ def remember_changes(
 ) -> None:
     """Keeps a recalled look with what a task has changed since; blocks. `recorded` and `gone` as for
     `remember_placed`, of what the task was about; `foreign` counts what is not trueup's now."""
-    if not recorded.as_written or any(gone.values()):
+    if not recorded.as_written:
+        return
+    if any(there is not None and path not in recorded.found for path, there in gone.items()):
         return
     if any(placed.kept or (placed.stamp is None and placed.entry.blocks) for placed in recorded.placed):
         return

@@ -20,10 +20,9 @@ from agent.wire.messages import Entry
 from agent.writer import Writer
 
 
-async def wait_for_clock(writer: Writer) -> None:
-    """Lets the file system's clock move on, so that a change from now on shows in what was written."""
-    if writer.landed:
-        await trio.sleep(2 * CLOCK_GRAIN_NS / 1_000_000_000)
+async def wait_for_clock() -> None:
+    """Lets the file system's clock move on, so that a change from now on shows in what a task has changed."""
+    await trio.sleep(2 * CLOCK_GRAIN_NS / 1_000_000_000)
 
 
 def stamp_of(found: Found) -> Stamp:

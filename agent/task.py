@@ -346,10 +346,10 @@ class _Run:
         try:
             if changes or differing:
                 await application.run(index, changes, differing)
+                await wait_for_clock()
             else:
                 await trio.to_thread.run_sync(sweep_staging, target.fd)
             kept = changes.kept | writer.kept
-            await wait_for_clock(writer)
             looked = target.fd, index, self._view, writer, kept, self._keeper.names, scope.owners
             recorded = await trio.to_thread.run_sync(record, *looked)
             self._view.disowned = recorded.disowned

@@ -185,6 +185,24 @@ async def test_what_overlay_leaves_is_counted_as_foreign(host: Host, tmp_path: P
     assert (await observe(host)).foreign == 1
 
 
+@pytest.mark.parametrize("change", ["gone", "a directory from a file", "a file from a directory"])
+async def test_what_was_left_is_known_at_a_glance_whatever_came_or_went(
+    host: Host, tmp_path: Path, change: str
+) -> None:
+    source = tmp_path / "source"
+    if change == "a file from a directory":
+        shutil.rmtree(source / "part0")
+        (source / "part0").write_bytes(b"a file")
+    else:
+        (source / "part0/file0").unlink()
+    if change == "a directory from a file":
+        (source / "part0/file0/deep").mkdir(parents=True)
+    scans, outcome = await scans_of(source, host)
+    assert (outcome.state, scans, read_tree(host.target)) == ("SUCCESS", 0, read_tree(source))
+    again, outcome = await scans_of(source, host)
+    assert (outcome.from_agent.messages, again) == (["TaskReport"], 0)
+
+
 # --- what is left to a close look ------------------------------------------------------------------
 
 
@@ -390,3 +408,5 @@ async def test_everything_that_can_happen_to_a_name_happens(tmp_path: Path) -> N
     scans, outcome = await scans_of(source, host)
     assert (outcome.state, scans) == ("SUCCESS", 0)
     assert read_tree(host.target) == read_tree(source)
+    again, outcome = await scans_of(source, host)
+    assert (outcome.from_agent.messages, again) == (["TaskReport"], 0)

@@ -20,7 +20,6 @@ from agent.scan import scan
 from agent.scope import scope_of
 from agent.target import open_target
 from agent.wire.messages import RenderedContent
-from agent.writer import Writer
 from tests.agent.syncing import AFTER, BEFORE, Host, observe, synchronise, write_tree
 
 LATER = 2**62
@@ -228,9 +227,9 @@ async def test_a_link_that_was_swapped_right_after_it_was_made_is_looked_at_clos
 ) -> None:
     relink(tmp_path / "source/a/link", "b/one")
 
-    async def swap_and_wait(writer: Writer) -> None:
+    async def swap_and_wait() -> None:
         relink(host.target / "a/link", "swapped")
-        await wait_for_clock(writer)
+        await wait_for_clock()
 
     monkeypatch.setattr("agent.task.wait_for_clock", swap_and_wait)
     await synchronise(tmp_path / "source", host)
