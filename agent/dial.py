@@ -8,7 +8,7 @@ from typing import Protocol
 
 import trio
 
-from agent import tls
+from agent import contexts, tls
 from agent.address import Address
 from agent.errors import ConnectionRefused
 from agent.link import LinkLost, lost_by
@@ -57,7 +57,7 @@ async def dial(
         done = False
         try:
             # Only now: reading the key takes as long as TLS itself, and one that is away is asked often.
-            stream = TLSStream(transport, tls.client_context(identity, name), server_side=False)
+            stream = TLSStream(transport, contexts.client_context(identity, name), server_side=False)
             await transport.send_all(preface)
             await stream.do_handshake()
             certificate = stream.peer_certificate

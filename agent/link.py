@@ -5,13 +5,13 @@ stream's sending half, so that a cancelled sender never leaves half a frame behi
 be gone when nothing at all was heard of it for a while; pings see to it that a living one is heard.
 """
 
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
 
 from agent.errors import ProtocolError, TrueupError
+from agent.tlsstream import tls_alert
 from agent.wire.connection import Connection, Received
 from agent.wire.frames import Buffer
 from agent.wire.messages import AnyMessage, Ping, Pong
@@ -240,15 +240,6 @@ class Link:
             if self._writing:
                 next_check.append(self._progress + timing.stall)
             await trio.sleep_until(min(next_check))
-
-
-def tls_alert(error: BaseException | None) -> str | None:
-    """The alert with which the peer ended a TLS connection, such as UNKNOWN_CA, if that was it."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError) and error.reason and "_ALERT_" in error.reason:
-            return error.reason.partition("_ALERT_")[2]
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def lost_by(error: BaseException) -> LinkLost:

@@ -19,7 +19,7 @@ _WORTH = 0.9
 """Share of its size that a sample, and then the frame, has to shrink to."""
 
 
-def pack(content: bytes | bytearray) -> bytes | None:
+def pack(content: bytes | bytearray | memoryview) -> bytes | None:
     """The content compressed; None where that is hardly smaller, which costs next to nothing to find out."""
     size = len(content)
     if size < _SMALLEST:

@@ -192,3 +192,22 @@ async def _read_socket(sock: trio.socket.SocketType) -> int:
             await trio.lowlevel.wait_readable(sock)
         except OSError as error:
             raise trio.BrokenResourceError("the connection broke") from error
+
+
+def tls_alert(error: BaseException | None) -> str | None:
+    """The alert with which the peer ended a TLS connection, such as UNKNOWN_CA, if that was it."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError) and error.reason and "_ALERT_" in error.reason:
+            return error.reason.partition("_ALERT_")[2]
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def tls_problem(error: BaseException | None) -> tuple[str, str]:
+    """OpenSSL's word for why a connection broke, and what it says of the peer's certificate; as far as it has
+    any."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error.reason or "", str(getattr(error, "verify_message", ""))
+        error = error.__cause__
+    return "", ""

@@ -249,6 +249,7 @@ class Primary:
                     on_paired=self._record_pairing,
                     on_renewed=self._record_renewal,
                     epoch=await self.leadership.epoch() if self.leadership is not None else 0,
+                    workers=self.settings.workers_for,
                 )
                 await self._nursery.start(_keep_open, hub)
                 self.hub = hub

@@ -26,6 +26,7 @@ from reconciler.settings_values import (
     parse_path,
     parse_server,
 )
+from reconciler.sync.worker_count import WorkerCount, how_many, parse_workers
 
 T = TypeVar("T")
 
@@ -94,6 +95,7 @@ class Settings:
     http_addr: Address
     tcp_addr: Address
     tls_dir: Path
+    sync_workers: WorkerCount
     build_user: str | None
     invoke_command: tuple[str, ...] | None
     """None: the invoke that trueup itself is installed with."""
@@ -178,6 +180,10 @@ class Settings:
             given["SSH_AUTH_SOCK"] = self.environ["SSH_AUTH_SOCK"]
         return given
 
+    def workers_for(self, nodes: int) -> int:
+        """Worker processes for so many nodes."""
+        return how_many(self.sync_workers, len(os.sched_getaffinity(0)), nodes)
+
     def tool_environment(self) -> dict[str, str]:
         """What a person's own tools are told where trueup runs them in that person's place: ssh and pip.
 
@@ -255,6 +261,7 @@ def load_settings(
         http_addr=read.value("TRUEUP_HTTP_ADDR", parse_address, Address("127.0.0.1", 9000)),
         tcp_addr=read.value("SYNC_TCP_ADDR", parse_address, Address(None, 9001)),
         tls_dir=read.value("SYNC_TLS_DIR", parse_path, state_dir / "sync_tls"),
+        sync_workers=read.value("SYNC_WORKERS", parse_workers, "auto"),
         build_user=read.optional("TRUEUP_BUILD_USER", parse_name),
         invoke_command=read.optional("TRUEUP_INVOKE_COMMAND", parse_command),
         webhook_secret=webhook_secret,

@@ -36,6 +36,9 @@ from reconciler.sync.serving import TreeSource
 DEADLINE = 10.0
 """Seconds until a test that waits for something gives up."""
 
+WORKERS = 0
+"""Worker processes of a hub, unless a test says."""
+
 
 async def refuse_to_serve(channel: Channel, source: TreeSource) -> TaskReport:
     raise AssertionError("this test serves nothing")
@@ -179,6 +182,7 @@ async def running_hub(
     on_renewed: OnRenewed | None = None,
     silence: float = 600.0,
     port: int = 0,
+    workers: int | None = None,
 ) -> AsyncIterator[Setup]:
     """A hub on loopback, on a free port unless one is given; a test that hangs fails after a minute."""
     paired: list[tuple[str, bytes, bool]] = []
@@ -198,6 +202,7 @@ async def running_hub(
         epoch=epoch,
         serve=serve,
         silence=silence,
+        workers=lambda _nodes: WORKERS if workers is None else workers,
     )
     with trio.fail_after(600):
         async with hub:

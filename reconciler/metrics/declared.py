@@ -91,6 +91,7 @@ HOLDS: Final = _gauge("trueup_environment_holds", "Holds of an environment or of
 AGENTS: Final = _gauge(
     "trueup_agents", "Nodes of the spec: `connected`, `away` (paired), or `unpaired`.", "state"
 )
+AGENT_WORKERS: Final = _gauge("trueup_agent_workers", "Worker processes that take connections of agents.")
 TASKS: Final = _counter("trueup_tasks_total", "Tasks that ended: `SUCCESS` or `FAILED`.", "state")
 ATTEMPTS_AGAIN: Final = _counter("trueup_task_retries_total", "Attempts that failed and are made again.")
 TASKS_RUNNING: Final = _gauge("trueup_tasks_running", "Attempts under way on agents.")

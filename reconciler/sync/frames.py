@@ -20,6 +20,7 @@ from agent.folders import Folders
 from agent.packing import pack
 from agent.scan import OPEN_FILE, Found, read_exactly
 from agent.wire.messages import Entry
+from reconciler.sync.shared_memory import new_buffer, shared_copy
 
 UNSERVED = -1
 """The length of a block whose file is not what the index says any more."""
@@ -36,7 +37,7 @@ class Frame:
     """`unpacked` is the size of the contents where `payload` is compressed, else 0."""
 
     blocks: Part
-    payload: bytes | bytearray
+    payload: bytes | bytearray | memoryview
     unpacked: int = 0
     ranges: Part = ()
     """Each as (ordinal of its entry, offset, length), instead of blocks."""
@@ -51,6 +52,8 @@ class Frames:
         self._bytes = 0
         self._reading: dict[tuple[Part, bool], trio.Event] = {}
         self._users = 0
+        self.shared = False
+        """Whether they are read into memory that worker processes can be shown."""
         self.reads = 0
         """How many frames were read from files."""
 
@@ -99,11 +102,18 @@ class Frames:
 
 
 def read_frame(
-    root_fd: int, entries: Sequence[Entry], found: Mapping[str, Found], part: Part, *, packs: bool
+    root_fd: int,
+    entries: Sequence[Entry],
+    found: Mapping[str, Found],
+    part: Part,
+    *,
+    packs: bool,
+    shared: bool = False,
 ) -> Frame:
-    """Reads the blocks of one frame; blocks, so call it in a worker thread."""
-    payload = bytearray(sum(length for _, _, length in part))
-    view = memoryview(payload)
+    """Reads the blocks of one frame, into shared memory if that is wanted; blocks, so call it in a worker
+    thread."""
+    # What is compressed is copied once more.
+    view = new_buffer(sum(length for _, _, length in part), shared=shared and not packs)
     served: list[tuple[int, int, int]] = []
     at = 0
     with Folders(root_fd) as folders:
@@ -116,12 +126,11 @@ def read_frame(
                 at += length
             else:
                 served.append((ordinal, number, UNSERVED))
-    view.release()
-    del payload[at:]
+    payload = view[:at]
     packed = pack(payload) if packs else None
     if packed is None:
-        return Frame(tuple(served), payload)
-    return Frame(tuple(served), packed, unpacked=len(payload))
+        return Frame(tuple(served), shared_copy(payload) if shared and packs else payload)
+    return Frame(tuple(served), shared_copy(packed) if shared else packed, unpacked=len(payload))
 
 
 def read_part(

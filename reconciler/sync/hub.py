@@ -41,11 +41,13 @@ from reconciler.errors import StepFailed
 from reconciler.settings_values import Address
 from reconciler.sync.bandwidth import Throttles
 from reconciler.sync.enrolment import Enrolment
+from reconciler.sync.handed import HandedStream
 from reconciler.sync.listener import Listener, open_listeners
 from reconciler.sync.reception import OnPaired, Peer, Reception
 from reconciler.sync.renewals import OnRenewed, Renewals
 from reconciler.sync.serving import TreeSource, serve_task
 from reconciler.sync.watch import SILENCE, AgentUnreachable, Heard, Watched
+from reconciler.sync.workers import Wanted, Workers
 from reconciler.tracing import current_trace
 
 __all__ = ["LONGEST", "AgentUnreachable", "Hub", "Serve"]
@@ -92,7 +94,7 @@ class Hub:
     certificate_der, trust_on_first_use)` is awaited before an agent hears that it is paired, so that
     the pairing is durable then; if it raises, the agent is told to try again. `on_renewed(node,
     certificate_der, used)` likewise for another certificate, and once more when it was used. `epoch` is the
-    fencing epoch that agents are shown.
+    fencing epoch that agents are shown. `workers` says how many worker processes so many nodes ask for.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Hub:
         epoch: int = 0,
         serve: Serve = serve_task,
         silence: float = SILENCE,
+        workers: Wanted = lambda _nodes: 0,
     ) -> None:
         self._address = address
         self._key = key
@@ -128,6 +131,8 @@ class Hub:
         self._drifted = trio.Event()
         self._on_renewed = on_renewed
         self._renewals: Renewals
+        self._wanted = workers
+        self._workers: Workers
         self._reception.on_drift = self._take_drift
         self._accepting = trio.CancelScope()
         self._manager: AbstractAsyncContextManager[trio.Nursery, bool | None]
@@ -146,15 +151,18 @@ class Hub:
         await self._reception.update(self._initial)
         listeners = await open_listeners(self._address)
         self.addresses = tuple(_address_of(listener) for listener in listeners)
-        listener = Listener(self._reception.context, self._reception.judge)
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
+        self._workers = Workers(self._tls_dir, self._wanted, self._nursery.start_soon)
+        self._reception.attach(self._workers)
+        listener = Listener(self._reception.context, self._reception.judge, self._workers.hand_over)
         self._renewals = Renewals(self._reception, self._on_renewed, self._nursery.start_soon)
         self._reception.renewals = self._renewals
         self._nursery.start_soon(self._accept, listener, listeners)
         return self
 
     async def _accept(self, listener: Listener, listeners: list[trio.SocketListener]) -> None:
+        await self._workers.begin(len(self._initial))
         with self._accepting:
             await trio.serve_listeners(listener.serve, listeners, handler_nursery=self._nursery)
 
@@ -196,6 +204,7 @@ class Hub:
         """
         enrolled = tuple(enrolments)
         await self._reception.update(enrolled)
+        self._workers.want(len(enrolled))
         self.drifts.keep(frozenset(enrolment.node for enrolment in enrolled))
 
     def show_epoch(self, epoch: int) -> None:
@@ -223,6 +232,11 @@ class Hub:
     def knows(self, node: str) -> bool:
         """Whether the node is in the spec, so that its agent may come."""
         return node in self._reception.roster.by_node
+
+    @property
+    def workers(self) -> int:
+        """Worker processes that take connections."""
+        return self._workers.up
 
     def connected(self) -> frozenset[str]:
         return frozenset(self._reception.sessions)
@@ -305,6 +319,8 @@ class Hub:
         finished = False
         try:
             with trio.move_on_after(LONGEST):
+                if source is not None and isinstance(session.bulk.stream, HandedStream):
+                    source.frames.shared = True
                 # An agent that waits because of our limit has nothing to say.
                 patience = source.throttle.patience if source is not None else 0.0
                 watched = Watched(channel, node, self._silence + patience, heard)

@@ -13,11 +13,12 @@ import trio
 
 from agent.dial import HANDSHAKE_DEADLINE, PAIR_PREFACE, PREFACE_SIZE, SESSION_PREFACE, tune
 from agent.errors import ProtocolError, SettingsError
-from agent.link import BULK_TIMING, Link, LinkLost, lost_by, tls_alert
-from agent.tlsstream import TLSStream
+from agent.link import BULK_TIMING, Link, LinkLost, lost_by
+from agent.tlsstream import TLSStream, tls_alert
 from agent.wire.connection import Connection, Phase, Role
 from agent.wire.messages import AnyMessage, HelloAck, PairAck
 from reconciler.settings_values import Address
+from reconciler.sync.handed import HandedStream
 from reconciler.sync.places import NoPlace, Places
 
 MAX_UNAUTHENTICATED = 64
@@ -56,25 +57,30 @@ Judge = Callable[[Caller], Awaitable[Continue | None]]
 Contexts = Callable[[Phase], SSLContext]
 """The TLS context for a connection that starts in PAIRING or HELLO."""
 
+HandOver = Callable[[trio.SocketStream], HandedStream | None]
+"""Gives a session's connection to a worker process; None: TLS ends here."""
+
 
 class Listener:
     """Takes connections for a hub. `judge` runs within the deadline, what it returns without."""
 
-    def __init__(self, contexts: Contexts, judge: Judge) -> None:
+    def __init__(self, contexts: Contexts, judge: Judge, hand_over: HandOver = lambda _: None) -> None:
         self._contexts = contexts
         self._judge = judge
+        self._hand_over = hand_over
         self._places = Places(MAX_UNAUTHENTICATED, waiting=MAX_WAITING)
 
     async def serve(self, transport: trio.SocketStream) -> None:
         """One connection from accept to end; closes it, and raises nothing because of the peer."""
         peer = _peer(transport)
+        opened: list[trio.abc.AsyncResource] = [transport]
         proceed = None
         met = False
         try:
             with trio.move_on_after(HANDSHAKE_DEADLINE) as deadline:
                 async with self._places.take():
                     met = True
-                    proceed = await self._meet(transport, peer)
+                    proceed = await self._meet(transport, peer, opened)
             if deadline.cancelled_caught:
                 why = "no valid hello within 10 seconds" if met else "too many others came as well"
                 _log.warning("closed a connection from %s: %s", peer, why)
@@ -89,7 +95,7 @@ class Listener:
             _log.exception("closed a connection from %s because of a mistake in trueup", peer)
         finally:
             if proceed is None:
-                await trio.aclose_forcefully(transport)
+                await _close(opened)
         if proceed is None:
             return
         try:
@@ -99,9 +105,11 @@ class Listener:
         except Exception:
             _log.exception("closed a connection from %s because of a mistake in trueup", peer)
         finally:
-            await trio.aclose_forcefully(transport)
+            await _close(opened)
 
-    async def _meet(self, transport: trio.SocketStream, peer: str) -> Continue | None:
+    async def _meet(
+        self, transport: trio.SocketStream, peer: str, opened: list[trio.abc.AsyncResource]
+    ) -> Continue | None:
         try:
             tune(transport)
         except OSError:
@@ -110,7 +118,9 @@ class Listener:
         if phase is None:
             _log.info("closed a connection from %s: it does not speak this protocol", peer)
             return None
-        stream = TLSStream(transport, self._contexts(phase), server_side=True)
+        handed = self._hand_over(transport) if phase is Phase.HELLO else None
+        stream = handed or TLSStream(transport, self._contexts(phase), server_side=True)
+        opened.append(stream)
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
@@ -120,7 +130,7 @@ class Listener:
         certificate = stream.peer_certificate if phase is Phase.HELLO else None
         link = Link(stream, Connection(Role.PRIMARY, phase), timing=BULK_TIMING)
         message = await link.read()
-        return await self._judge(Caller(link, message, certificate, peer, lambda: _linger(transport)))
+        return await self._judge(Caller(link, message, certificate, peer, lambda: _linger(transport, handed)))
 
 
 async def refuse(caller: Caller, answer: PairAck | HelloAck) -> None:
@@ -153,10 +163,17 @@ async def _read_preface(transport: trio.SocketStream) -> Phase | None:
     return Phase.PAIRING if preface == PAIR_PREFACE else Phase.HELLO
 
 
-async def _linger(transport: trio.SocketStream) -> None:
+async def _close(opened: list[trio.abc.AsyncResource]) -> None:
+    for each in reversed(opened):
+        await trio.aclose_forcefully(each)
+
+
+async def _linger(transport: trio.SocketStream, handed: HandedStream | None = None) -> None:
     # Closing a socket that has unread bytes resets it, and the peer may lose what we said last.
     with trio.move_on_after(_LINGER):
         try:
+            if handed is not None:
+                await handed.flush()
             await transport.send_eof()
             while await transport.receive_some():
                 pass

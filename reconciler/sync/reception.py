@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from agent import tls
+from agent import contexts
 from agent.dial import HANDSHAKE_DEADLINE
 from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link, LinkLost
 from agent.routing import Session
@@ -38,6 +38,7 @@ from reconciler.sync.listener import Caller, Continue, refuse
 
 if TYPE_CHECKING:
     from reconciler.sync.renewals import Renewals
+    from reconciler.sync.workers import Workers
 
 OnPaired = Callable[[str, bytes, bool], Awaitable[None]]
 """(node, certificate in DER, whether the agent trusted us on first use) -> recorded for good."""
@@ -108,6 +109,7 @@ class Reception:
         self._informed: dict[Session, str] = {}
         """What agents were told last of how we stand; nothing: that we lead."""
         self._tls_dir = tls_dir
+        self._workers: Workers | None = None
         self.on_drift: OnDrift = lambda _node, _report: None
         self._on_paired = on_paired
         self._contexts: dict[Phase, SSLContext] = {}
@@ -139,22 +141,33 @@ class Reception:
             # after the handshake keeps out whose certificate is no longer enrolled.
             anchors = self.roster.anchors()
             self._contexts[Phase.HELLO] = await trio.to_thread.run_sync(
-                tls.session_server_context, self._tls_dir, anchors
+                contexts.session_server_context, self._tls_dir, anchors
             )
             self._anchored = enrolled
+            self._tell_workers(anchors)
             if Phase.PAIRING not in self._contexts:
                 self._contexts[Phase.PAIRING] = await trio.to_thread.run_sync(
-                    tls.pairing_server_context, self._tls_dir
+                    contexts.pairing_server_context, self._tls_dir
                 )
 
     async def renew(self) -> None:
         """See `Hub.renew_certificate`."""
         async with self._updating:
             anchors = self.roster.anchors()
-            session = await trio.to_thread.run_sync(tls.session_server_context, self._tls_dir, anchors)
-            pairing = await trio.to_thread.run_sync(tls.pairing_server_context, self._tls_dir)
+            session = await trio.to_thread.run_sync(contexts.session_server_context, self._tls_dir, anchors)
+            pairing = await trio.to_thread.run_sync(contexts.pairing_server_context, self._tls_dir)
             self._contexts = {Phase.HELLO: session, Phase.PAIRING: pairing}
             self._anchored = frozenset(self.roster.by_certificate)
+            self._tell_workers(anchors)
+
+    def attach(self, workers: "Workers") -> None:
+        """Let these know, too, whom to accept."""
+        self._workers = workers
+        self._tell_workers(self.roster.anchors())
+
+    def _tell_workers(self, anchors: list[bytes]) -> None:
+        if self._workers is not None:
+            self._workers.show(anchors)
 
     def show_epoch(self, epoch: int) -> None:
         """See `Hub.show_epoch`."""

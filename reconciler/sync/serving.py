@@ -336,8 +336,9 @@ class _Serving:
         source = self._source
 
         async def read() -> Frame:
+            from_files = partial(read_frame, self._root_fd, source.entries, source.found, part)
             return await trio.to_thread.run_sync(
-                partial(read_frame, self._root_fd, source.entries, source.found, part, packs=packs)
+                partial(from_files, packs=packs, shared=source.frames.shared)
             )
 
         parts = Parts(self._task, source, self._root_fd)

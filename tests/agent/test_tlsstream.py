@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import tls
+from agent import contexts, tls
 from agent.spread import LARGE, Result, Spread
 from agent.tlsstream import TLSStream
 
@@ -30,7 +30,7 @@ class Counting(Spread):
 
 def server_context(directory: Path) -> ssl.SSLContext:
     tls.write_identity(directory, "server", Ed25519PrivateKey.generate(), tls.PRIMARY_SUBJECT)
-    return tls.pairing_server_context(directory)
+    return contexts.pairing_server_context(directory)
 
 
 @asynccontextmanager
@@ -55,7 +55,7 @@ async def connect(
 ) -> tuple[TLSStream, TLSStream]:
     """A primary's and an agent's end that have shaken hands."""
     server = TLSStream(pair[0], context, server_side=True, spread=spread)
-    client = TLSStream(pair[1], tls.client_context(None), server_side=False, spread=Spread(1))
+    client = TLSStream(pair[1], contexts.client_context(None), server_side=False, spread=Spread(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.do_handshake)
         nursery.start_soon(client.do_handshake)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import tls
+from agent import contexts, tls
 from tests.bench.peers import Copied
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +120,7 @@ def _send(listener_fd: int, source: Path, private: Path) -> None:
         pieces.put(b"")
 
     with plain:
-        line = _Line(plain, tls.pairing_server_context(private), is_server=True)
+        line = _Line(plain, contexts.pairing_server_context(private), is_server=True)
         line.send(source.stat().st_size.to_bytes(8, "big"))
         line.receive(1)  # the other side is ready
         threading.Thread(target=read).start()

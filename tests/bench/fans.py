@@ -37,6 +37,7 @@ class Round:
     seconds: float
     usage: Usage
     primary_cpu: float
+    """With its worker processes, as the peak."""
     primary_peak: int
     reads: int
     bytes_moved: int
@@ -68,7 +69,7 @@ class Fan:
             "durability": self._durability,
         }
         pids = (self._primary.pid, *(self._agents[node].pid for node in targets))
-        with measured(lambda: pids) as usage:
+        with measured(lambda: pids) as usage, measured(lambda: pids[:1]) as primary:
             print(json.dumps(order), file=self._primary.stdin, flush=True)
             answer = read_answer(self._primary)
         if answer["failed"]:
@@ -76,8 +77,8 @@ class Fan:
         return Round(
             answer["seconds"],
             usage,
-            primary_cpu=answer["cpu"],
-            primary_peak=usage.peaks[self._primary.pid],
+            primary_cpu=primary.cpu_seconds,
+            primary_peak=primary.peak_rss,
             reads=answer["reads"],
             bytes_moved=answer["bytes_moved"],
         )
@@ -91,7 +92,10 @@ def fan(private: Path, root: Path, agents: int, durability: str = "none") -> Ite
     token = NodeToken.generate()  # each node may have a token of its own, and here they share one
     environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(private), "PYTHONPATH": str(ROOT)}
     primary = subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.running_fan", str(private / "tls"), token.public_text, *nodes],
+        [
+            *(sys.executable, "-m", "tests.bench.running_fan"),
+            *(str(private / "tls"), os.environ.get("SYNC_WORKERS") or "auto", token.public_text, *nodes),
+        ],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.PIPE,

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from reconciler.errors import TrueupError
 from reconciler.lease_keeper import Role as LeaseRole
 from reconciler.metrics.declared import (
+    AGENT_WORKERS,
     LAST_PASS,
     LEASE_EPOCH,
     LEASE_HELD,
@@ -78,6 +79,7 @@ async def _answer(runner: Runner) -> Response:
         metrics.set(LEASE_HELD, lease.role is LeaseRole.LEADER)
         metrics.set(LEASE_EPOCH, lease.epoch)
     metrics.set(TASKS_RUNNING, len(primary.running))
+    metrics.set(AGENT_WORKERS, primary.hub.workers if primary.hub is not None else 0)
     with suppress(TrueupError):
         waiting = await trio.to_thread.run_sync(primary.journal.notifications.count_waiting)
         metrics.set(NOTIFICATIONS_WAITING, waiting)

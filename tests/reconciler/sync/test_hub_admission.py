@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from agent import tls
+from agent import contexts, tls
 from agent.address import Address
 from agent.dial import PAIR_PREFACE, SESSION_PREFACE
 from agent.errors import ConnectionRefused
@@ -209,7 +209,7 @@ async def man_in_the_middle(setup: Setup, tmp_path: Path) -> AsyncIterator[Addre
     """Ends TLS with a key of its own and passes on, decrypted, whatever both sides say."""
     directory = tmp_path / "mallory"
     tls.write_identity(directory, "server", Ed25519PrivateKey.generate(), tls.PRIMARY_SUBJECT)
-    context = tls.pairing_server_context(directory)
+    context = contexts.pairing_server_context(directory)
 
     async def pump(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
         try:
