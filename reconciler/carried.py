@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from reconciler.back_off import keys_of
 from reconciler.desired_model import Desired
 from reconciler.plan import Action, Plan, Step
+from reconciler.status.conditions import Reason
 
 if TYPE_CHECKING:
     from reconciler.apply import Outcome
@@ -37,8 +38,8 @@ class Carried:
 
 
 def outdated(carried: Carried, desired: Desired, is_frozen: Callable[[str], bool]) -> dict[str, str]:
-    """Transfers that still run, of what is not wanted any more: by resource, why. What they have placed
-    stays, and what comes next carries on from it.
+    """Transfers that still run, of what is not wanted any more or is to be left alone: by resource, why. What
+    they have placed stays, and what comes next carries on from it.
 
     Where it could not be found out what is wanted now, they go on; so does everything that is not a transfer.
     """
@@ -51,6 +52,8 @@ def outdated(carried: Carried, desired: Desired, is_frozen: Callable[[str], bool
         if resource is None:
             if not is_frozen(id):
                 found[id] = "it left the spec"
+        elif resource.setback is not None and resource.setback.reason == Reason.SUSPENDED:
+            found[id] = resource.setback.message
         elif resource.hash is not None and str(resource.hash) != step.hash:
             found[id] = f"{resource.revision or 'something else'} is to be there now"
     return found

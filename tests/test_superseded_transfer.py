@@ -105,3 +105,31 @@ async def test_a_newer_commit_takes_the_place_of_a_transfer_that_hangs(tmp_path:
             assert not [line for line in primary.lines if line.get("level") == "error"]
             assert await primary.end() == 0
         nursery.cancel_scope.cancel()
+
+
+async def test_a_transfer_of_what_is_suspended_is_broken_off_and_carried_on_later(tmp_path: Path) -> None:
+    async with make_world(tmp_path) as (world, _), trio.open_nursery() as nursery:
+        world.environment["TRUEUP_INTERVAL"] = "24h"
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        held = HeldRelay(listener, world.port)
+        nursery.start_soon(held.serve)
+        contents(world, "one")
+        spec = SPEC.format(app=world.app.url, root=tmp_path / "hosts")
+        world.commit_spec("".join(line for line in spec.splitlines(keepends=True) if "web-2" not in line))
+        host = await world.add_host("web-1", held.address, "at=web-1")
+        async with serving(world) as primary:
+            await world.start_agent(host)
+            await held.holds.wait()
+            await world.trueup("suspend", "projects/site", "--reason", "not now")
+            line = await primary.said("step called off")
+            assert "is suspended by" in line["why"]
+            assert "not now" in line["why"]
+            held.go_on.set()
+
+            told = len(primary.lines)
+            await world.trueup("resume", "projects/site")
+            await placed(primary, "web-1", after=told)
+            assert len(tree_of(host.srv / "site")) == 40
+            assert not [line for line in primary.lines if line.get("level") == "error"]
+            assert await primary.end() == 0
+        nursery.cancel_scope.cancel()

@@ -6,7 +6,9 @@ from reconciler.apply import Outcome
 from reconciler.back_off import keys_of
 from reconciler.carried import Carried, End, ends_to_tell, outdated
 from reconciler.desired import Desired, DesiredService
+from reconciler.desired_model import suspended
 from reconciler.hashing import Inputs, config_hash
+from reconciler.observation import Setback
 from reconciler.plan import Action, Finding, Plan, Step
 from reconciler.spec.model import InvokeDeploy, Service
 from reconciler.status.conditions import Reason
@@ -88,5 +90,11 @@ def test_a_transfer_of_what_is_not_wanted_any_more_is_called_off() -> None:
     assert called_off(older, DESIRED, frozen=True) == {}, "nobody knows whether it did"
     unknown = replace(wanted, resources=(replace(sync, hash=None),))
     assert called_off(older, unknown) == {}, "nobody knows what is wanted"
+    away = replace(
+        sync, hash=None, setback=Setback(Reason.REPOSITORY_UNAVAILABLE, "git is away", unknown=True)
+    )
+    assert called_off(runs, replace(wanted, resources=(away,))) == {}
+    left = replace(sync, hash=None, setback=suspended("site"))
+    assert called_off(runs, replace(wanted, resources=(left,))) == {sync.id: suspended("site").message}
     assert called_off(replace(older, action=Action.REMOVE)) == {}
     assert called_off(replace(STEP, hash="another")) == {}, "a deploy goes on"
