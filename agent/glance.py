@@ -123,13 +123,14 @@ def glance_of(
 def still(root_fd: int, glance: Glance) -> bool:
     """Whether everything below `root_fd` is as the glance has it; blocks.
 
-    Raises OSError where a directory can't be read: not having looked is no difference.
+    What can't be looked at is not: it may be something that nobody has to look at, such as a mount of a host
+    that is away. A close look tells.
     """
     return all(is_still for _, _, is_still in _compared(root_fd, glance))
 
 
 def rows_if_still(root_fd: int, glance: Glance) -> Rows | None:
-    """What `still` has seen, if nothing is another than the glance has it; blocks. Raises as that does."""
+    """What `still` has seen, if nothing is another than the glance has it; blocks."""
     rows: dict[str, bytes] = {}
     for folder, seen, is_still in _compared(root_fd, glance):
         if not is_still:
@@ -149,7 +150,7 @@ def _compared(root_fd: int, glance: Glance) -> Iterator[tuple[str, bytes, bool]]
             if not is_still:
                 return
             at += _DIGEST
-    except (FileNotFoundError, PathRefused):
+    except (OSError, PathRefused):
         yield folder, b"", False
 
 
@@ -237,8 +238,7 @@ def changed_since(root_fd: int, before: Rows, extras: Iterable[str]) -> tuple[Ro
 
     These rows are those that are made with `owned`.
 
-    None where they cannot tell: something came or went, is of another kind, or is a symlink. Raises OSError
-    as `still` does.
+    None where they cannot tell: something came or went, is of another kind, a symlink, or can't be looked at.
     """
     now: dict[str, bytes] = {}
     changed: dict[str, Found] = {}
@@ -261,7 +261,7 @@ def changed_since(root_fd: int, before: Rows, extras: Iterable[str]) -> tuple[Ro
                     kind, stat.S_IMODE(mode), size, dev, ino, mtime_ns, ctime_ns, "", uid, gid, nlink
                 )
                 changed[f"{folder}/{name}" if folder else name] = found
-    except (FileNotFoundError, PathRefused):
+    except (OSError, PathRefused):
         return None
     return now, changed
 
@@ -272,7 +272,7 @@ def _seen(
     extras: Iterable[str],
     row: Callable[[os.stat_result], Row] = _row,
 ) -> Iterator[tuple[str, bytes]]:
-    """What is in each directory now. Raises FileNotFoundError and PathRefused for what changes meanwhile."""
+    """What is in each directory now. Raises OSError, and PathRefused for what is none any more."""
     besides: dict[str, set[str]] = {}
     for path in extras:
         besides.setdefault(parent_of(path), set()).add(path.rpartition("/")[2])

@@ -74,8 +74,8 @@ def recall(
 ) -> Recalled | None:
     """The last look, if it was one for a task that asks for the same and all is as it was then; blocks.
 
-    `recent` is one that was found to hold a moment ago. None, too, where the task brings other owners than
-    there were: it has to look closely anyway. Raises OSError where the target can't be read.
+    `recent` is one that was found to hold a moment ago. None, too, where something can't be looked at, and
+    where the task brings other owners than there were: it has to look closely anyway.
     """
     try:
         content = _path_beside(record).read_bytes()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.glance import MAX_EXTRAS, Glance, glance_of, still
+from agent.glance import MAX_EXTRAS, Glance, changed_since, glance_of, rows_of, still
 from agent.ignore import Ignore
 from agent.manifest import manifest_path
 from agent.recall import recall
@@ -112,6 +112,26 @@ def test_a_name_that_is_no_text_is_looked_at_as_well(tmp_path: Path) -> None:
     assert seen_again(root, glance)
     os.truncate(odd, 5)
     assert not seen_again(root, glance)
+
+
+def test_what_cannot_be_looked_at_is_left_to_a_close_look(tmp_path: Path) -> None:
+    """Which need not look at what is ignored: it may be a mount of a host that is away."""
+    root = write_tree(tmp_path / "tree", {"a/x.log": b"ignored", "three": b"333"})
+    (root / "a").chmod(0o644)  # it may be listed, and nothing in it may be looked at
+    glance, user = glance_at(root, ignore=("*.log",)), os.geteuid()
+    assert glance is not None
+    with opened(root) as fd:
+        found = scan(fd, Ignore(("*.log",))).found
+        rows = rows_of(found, ["a"], {"a/x.log": False}, LATER, owned=True)
+        assert rows is not None
+        try:
+            if user == 0:
+                os.seteuid(65534)  # root looks at everything
+            assert set(scan(fd, Ignore(("*.log",))).found) == {"a", "three"}
+            assert not still(fd, glance)
+            assert changed_since(fd, rows, ["a/x.log"]) is None
+        finally:
+            os.seteuid(user)
 
 
 def test_a_change_that_might_not_show_is_not_left_to_a_glance(tmp_path: Path) -> None:
