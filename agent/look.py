@@ -92,6 +92,8 @@ class View:
     """What of ours has another owner than this host would give it; see `changes.diff`."""
     besides: Sequence[Placed] = ()
     """Where only what a task is about was looked at: all that is recorded, this included, and stands."""
+    rendered: Collection[str] = ()
+    """Paths of rendered files that were placed, by whatever task."""
 
     @property
     def ours_in_all(self) -> int:
@@ -179,17 +181,22 @@ class View:
         """Directories that hold something ignored or reserved: they can't go, so they don't count."""
         return scope.above_reserved.union(above for path in self.ignored for above in ancestors(path))
 
-    def foreign(self, scope: Scope, rendered: Iterable[str] = ()) -> int:
-        """Entries that are not ours, apart from `rendered` files that were placed, and from the directories
-        that hold these, or ignored or reserved paths."""
-        placed = {each for path in rendered for each in (path, *ancestors(path))}
-        protected = self.protected(scope) | placed
-        return sum(1 for path in self.found if path not in self.ours and path not in protected)
+    def foreign(self, scope: Scope) -> int:
+        """Entries that are not ours and count."""
+        uncounted = self.uncounted(scope)
+        return sum(1 for path in self.found if path not in self.ours and path not in uncounted)
+
+    def uncounted(self, scope: Scope) -> frozenset[str]:
+        """What is not foreign though it is not the tree's: rendered files that were placed, and the
+        directories that hold these, or ignored or reserved paths."""
+        placed = (each for path in self.rendered for each in (path, *ancestors(path)))
+        return self.protected(scope).union(placed)
 
 
 async def look(root_fd: int, identity: Identity, manifest: Manifest | None, scope: Scope) -> View:
     """Scans a target and reads what must be read to know what is ours and whether it is as placed."""
     view = View(read_at=time.time_ns(), known=manifest is not None)
+    view.rendered = manifest.rendered if manifest is not None else ()
     doubts = doubtful(manifest, identity) if manifest is not None else set()
     await trio.to_thread.run_sync(_scan_at_first, view, root_fd, scope, manifest, doubts)
     if manifest is not None:

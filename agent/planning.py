@@ -108,7 +108,7 @@ class _Run:
             protected=protected,
             disowned=self.disowned,
         )
-        left = view.found.keys() - {entry.path for entry in index} - protected
+        left = view.found.keys() - {entry.path for entry in index} - view.uncounted(self.scope)
         foreign = len(left.difference(changes.delete, changes.remove_first))
         return Planned(changes, foreign, index, disowned=self.disowned)
 

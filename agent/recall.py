@@ -198,6 +198,7 @@ def remember_placed(
         files_glanced=files,
         untouched=True,
         read_at=recorded.at,
+        rendered=manifest.rendered,
     )
     remember(record, manifest, scope, after, after.foreign(scope))
 

@@ -283,7 +283,7 @@ class _Run:
             self._keeper.names = view.names
             self._out.observed = await trio.to_thread.run_sync(observed_digest, view, scope, manifest)
             self._out.local_edits = len(view.edited)
-            self._out.foreign = view.foreign(scope, manifest.rendered if manifest is not None else ())
+            self._out.foreign = view.foreign(scope)
         is_done = manifest is not None and not manifest.after_due and manifest.after == task.after
         self._out.after_done = not task.after or is_done
 

@@ -96,6 +96,17 @@ async def test_rendered_files_win_over_the_tree_and_are_never_deleted(source: Pa
     assert (host.target / ".env").read_text() == f"PASSWORD={SECRET}\n"
 
 
+async def test_a_file_that_is_rendered_no_more_is_no_foreign_one(source: Path, host: Host) -> None:
+    files = [RenderedContent(path=path, content=SECRET.encode()) for path in (".env", "conf/app.toml")]
+    await synchronise(source, host, rendered=files)
+    (source / "a").write_bytes(b"another")
+    assert (await synchronise(source, host)).report.foreign == 0
+    assert (await observe(host)).foreign == 0
+    (source / "a").write_bytes(b"yet another")
+    assert (await synchronise(source, host)).report.foreign == 0
+    assert (await observe(host)).foreign == 0
+
+
 async def test_a_directory_in_the_way_of_a_rendered_file(source: Path, host: Host) -> None:
     write_tree(host.target, {".env/mine": b"1"})
     outcome = await synchronise(source, host, rendered=[a_file()])
