@@ -162,9 +162,13 @@ class Hub:
         return self
 
     async def _accept(self, listener: Listener, listeners: list[trio.SocketListener]) -> None:
-        await self._workers.begin(len(self._initial))
-        with self._accepting:
-            await trio.serve_listeners(listener.serve, listeners, handler_nursery=self._nursery)
+        try:
+            with self._accepting:
+                await self._workers.begin(len(self._initial))
+                await trio.serve_listeners(listener.serve, listeners, handler_nursery=self._nursery)
+        finally:
+            for each in listeners:  # where it never came to that
+                each.socket.close()
 
     async def __aexit__(
         self,

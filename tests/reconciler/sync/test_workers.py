@@ -119,6 +119,15 @@ async def test_a_node_that_has_just_paired_comes_through_the_worker(tmp_path: Pa
                     await trio.lowlevel.checkpoint()
 
 
+async def test_a_hub_that_ends_before_its_workers_are_there_leaves_nothing(tmp_path: Path) -> None:
+    before = open_files("self")
+    async with running_hub(tmp_path, workers=2) as setup:
+        address = setup.address
+    assert open_files("self") == before
+    with pytest.raises(OSError, match="all attempts to connect"):
+        await trio.open_tcp_stream(address.host, address.port)
+
+
 async def test_nodes_that_become_many_get_workers(tmp_path: Path) -> None:
     nodes = some_nodes(tmp_path, 3)
     enrolments = [node.enrolment(paired=True) for node in nodes.values()]
