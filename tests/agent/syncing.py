@@ -11,8 +11,12 @@ import msgspec
 import trio
 
 from agent.blocks import MIN_BLOCK
+from agent.manifest import manifest_path
+from agent.recall import recall
 from agent.recent import RecentLooks
 from agent.rules import AgentRules
+from agent.scope import scope_of
+from agent.target import open_target
 from agent.wire.bulk import PIECES
 from agent.wire.channel import Channel
 from agent.wire.messages import RUNS, RenderedContent, Task, TaskReport
@@ -190,6 +194,19 @@ async def observe(host: Host, *, looks: RecentLooks | None = None, **changes: An
     assert agent.sent.messages == []
     primary.cut()
     return report
+
+
+async def recalled(host: Host, **changes: Any) -> bool:
+    """Whether the next task would be answered by a glance."""
+    task = host.task(b"", observe=True, **changes)
+    target = open_target(task.target_path, host.rules.roots, create=False)
+    assert target is not None
+    try:
+        scope = await scope_of(task, host.rules, host.state)
+        record = manifest_path(host.state, task.target_path)
+        return recall(record, target, task, scope) is not None
+    finally:
+        target.close()
 
 
 async def run_against(task: Task, host: Host, script: Callable[[Channel], Any]) -> TaskReport:

@@ -14,13 +14,10 @@ from hypothesis import strategies as st
 from agent.glance import MAX_EXTRAS, Glance, changed_since, glance_of, rows_of, still
 from agent.ignore import Ignore
 from agent.manifest import manifest_path
-from agent.recall import recall
 from agent.record import wait_for_clock
 from agent.scan import scan
-from agent.scope import scope_of
-from agent.target import open_target
 from agent.wire.messages import RenderedContent
-from tests.agent.syncing import AFTER, BEFORE, Host, observe, synchronise, write_tree
+from tests.agent.syncing import AFTER, BEFORE, Host, observe, recalled, synchronise, write_tree
 
 LATER = 2**62
 TREE = {"a/b/one": b"1", "a/two": b"22", "a/link": "two", "a/none": None, "three": b"333", "x.log": b"log"}
@@ -170,19 +167,6 @@ def test_a_glance_fits_the_scan_that_it_was_made_of(
 
 
 # --- whole tasks -----------------------------------------------------------------------------------
-
-
-async def recalled(host: Host, **changes: object) -> bool:
-    """Whether the next task would be answered by a glance."""
-    task = host.task(b"", observe=True, **changes)
-    target = open_target(task.target_path, host.rules.roots, create=False)
-    assert target is not None
-    try:
-        scope = await scope_of(task, host.rules, host.state)
-        record = manifest_path(host.state, task.target_path)
-        return recall(record, target, task, scope) is not None
-    finally:
-        target.close()
 
 
 @pytest.fixture

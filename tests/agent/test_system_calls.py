@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from reconciler.sync import streamed
-from tests.agent.upheaval import FirstCopy, Upheaval
+from tests.agent.upheaval import AtAGlance, FirstCopy, Upheaval
 
 CHANGING = (
     *("write", "pwrite64", "writev", "pwritev", "pwritev2", "ftruncate", "fallocate", "copy_file_range"),
@@ -164,6 +164,11 @@ def attempts(in_memory: Path, traced: list[Traced]) -> Attempts:
 
 
 @pytest.fixture
+def at_a_glance(in_memory: Path, traced: list[Traced]) -> Attempts:
+    return Attempts([AtAGlance(in_memory / str(number)) for number in range(LANES)], traced)
+
+
+@pytest.fixture
 def first_copies(in_memory: Path, traced: list[Traced], monkeypatch: pytest.MonkeyPatch) -> Attempts:
     monkeypatch.setattr(streamed, "PORTION_FILES", 1)
     return Attempts([FirstCopy(in_memory / str(number)) for number in range(LANES)], traced)
@@ -214,6 +219,19 @@ def test_killed_at_every_system_call_that_changes_a_file(attempts: Attempts) -> 
 def test_every_system_call_that_changes_a_file_fails(attempts: Attempts, error: str) -> None:
     calls = without_sockets(attempts.calls)
     assert fail_at(attempts, calls, error) >= len(calls) / 2
+
+
+def test_a_task_that_looks_at_what_it_changes_alone_is_killed_at_each_kind_of_call(
+    at_a_glance: Attempts, exhaustive: bool
+) -> None:
+    assert kill_at(at_a_glance, kinds(at_a_glance.calls, exhaustive=exhaustive)) == []
+
+
+def test_each_kind_of_call_of_a_task_that_looks_at_what_it_changes_alone_fails(
+    at_a_glance: Attempts, exhaustive: bool
+) -> None:
+    calls = kinds(without_sockets(at_a_glance.calls), exhaustive=exhaustive)
+    assert fail_at(at_a_glance, calls, "EIO") >= len(calls) / 2
 
 
 def test_a_first_copy_that_is_streamed_is_killed_at_each_kind_of_call(

@@ -1,6 +1,7 @@
 """Tasks that change everything that can change: on a host where somebody did something meanwhile, and on one
 where nothing is yet, while the tree is hashed."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,17 @@ from agent.wire.messages import RUNS, RenderedContent, TaskReport
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.streamed import Attempts, Growing
 from tests.agent.streams import STREAMED, begin, first_copy
-from tests.agent.syncing import AFTER, BEFORE, Host, Tree, read_tree, synchronise, write_tree
+from tests.agent.syncing import (
+    AFTER,
+    BEFORE,
+    Host,
+    Tree,
+    observe,
+    read_tree,
+    recalled,
+    synchronise,
+    write_tree,
+)
 
 OLD: Tree = {**BEFORE, "edited": b"placed"}
 NEW: Tree = {**AFTER, "edited": b"new"}
@@ -62,6 +73,39 @@ class Upheaval:
         assert {found.pop(path) for path in backups} == {b"by hand"}, note
         expected = read_tree(self.new) | {"mine": b"mine", "fresh/mine": b"mine too"}
         assert found == expected | {"conf": None, "conf/.env": b"A=1\n"}, note
+
+
+class AtAGlance(Upheaval):
+    """The same where nobody did anything and no directory goes, so that the task looks at what it changes
+    alone."""
+
+    def __init__(self, where: Path) -> None:
+        super().__init__(where)
+        for source in (self.old, self.new):
+            (source / "gone").mkdir(exist_ok=True)
+        shutil.rmtree(self.old / "becomes_file")
+
+    async def host(self) -> Host:
+        host = Host(self.base)
+        assert (await synchronise(self.old, host, **self.policy)).state == "SUCCESS"
+        with trio.fail_after(60):
+            while not await recalled(host, rendered=RENDERED):
+                await observe(host, rendered=RENDERED)
+        return host
+
+    async def retry(self, host: Host, note: object) -> None:
+        """Nothing that a task left which was cut off is taken for somebody's edit, or for as it was."""
+        trees = read_tree(self.old), read_tree(self.new)
+        for path, content in read_tree(host.target).items():
+            if not path.startswith((STAGING, "conf")):
+                assert content in [tree[path] for tree in trees if path in tree], (note, path)
+        outcome = await synchronise(self.new, host, **self.policy)
+        assert (outcome.state, outcome.report.local_edits) == ("SUCCESS", 0), (note, outcome.report.message)
+        expected = read_tree(self.new) | {"conf": None, "conf/.env": b"A=1\n"}
+        assert read_tree(host.target) == expected, note
+        report = await observe(host, rendered=RENDERED)
+        assert report.observed == outcome.report.established, note
+        assert (report.foreign, report.local_edits) == (0, 0), note
 
 
 def check_whole(found: Tree, note: object) -> None:
