@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 FRESH = 2.0
 """Seconds for which a look counts."""
 
+MOST_BYTES = 64 * 1024 * 1024
+"""That are held of what all looks have seen, however many targets a host has."""
+
 
 class RecentLooks:
     """By the record of their target. `expire` has to run beside, so that none stays that counts no more."""
 
     def __init__(self) -> None:
-        self._kept: dict[Path, tuple[float, Recalled | None]] = {}
+        self._kept: dict[Path, tuple[float, Recalled]] = {}
         self._is_any = trio.Event()
 
     def keep(self, record: Path, recalled: "Recalled") -> None:
-        """One that has kept what it has seen."""
-        if recalled.rows:
+        """One that has kept what it has seen, if there is room for that."""
+        others = sum(_bytes_of(each) for path, (_, each) in self._kept.items() if path != record)
+        if recalled.rows and others + _bytes_of(recalled) <= MOST_BYTES:
             self._kept[record] = trio.current_time() + FRESH, recalled
             self._is_any.set()
 
@@ -36,7 +40,9 @@ class RecentLooks:
 
     def take(self, record: Path) -> "Recalled | None":
         """A look that still counts, once."""
-        until, recalled = self._kept.pop(record, (0.0, None))
+        if (kept := self._kept.pop(record, None)) is None:
+            return None
+        until, recalled = kept
         return recalled if trio.current_time() < until else None
 
     async def expire(self) -> None:
@@ -48,3 +54,7 @@ class RecentLooks:
             self._kept = {record: kept for record, kept in self._kept.items() if kept[0] > now}
             if not self._kept:
                 self._is_any = trio.Event()
+
+
+def _bytes_of(recalled: "Recalled") -> int:
+    return sum(map(len, recalled.rows.values()))

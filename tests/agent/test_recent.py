@@ -56,6 +56,18 @@ async def test_a_look_that_kept_nothing_of_what_it_saw_is_not_kept() -> None:
     assert looks.held == 0
 
 
+async def test_looks_hold_so_many_bytes_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.recent.MOST_BYTES", 2 * len(b"rows"))
+    looks = RecentLooks()
+    for number in (1, 2, 2, 3):
+        looks.keep(Path(f"{number}.manifest"), seen())
+    assert looks.held == 2
+    assert looks.take(Path("3.manifest")) is None
+    assert looks.take(Path("1.manifest")) is not None
+    looks.keep(Path("3.manifest"), seen())
+    assert looks.take(Path("3.manifest")) is not None
+
+
 @pytest.fixture
 async def host(tmp_path: Path) -> Host:
     host = Host(tmp_path / "host")
