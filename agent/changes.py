@@ -33,6 +33,8 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
     link: str = ""
     ours: bool = False
     edited: bool = False
+    linked: bool = False
+    """Whether it is a file that has several names."""
 
     def holds(self, entry: Entry) -> bool:
         """Whether this has the content of `entry`, whatever its mode and time."""
@@ -199,11 +201,10 @@ class _Differ:
             if wrong_owner or wrong_time:
                 self._place(entry)
             return
-        if wrong_owner and self._disowned[entry.path]:
-            self._place(entry)
-            return
         wrong_mode = not self._policy.ignore_permissions and there.mode != entry.mode & PERMISSIONS
-        if wrong_owner or wrong_mode or wrong_time:
+        if (wrong_owner and self._disowned[entry.path]) or (there.linked and (wrong_mode or wrong_time)):
+            self._place(entry)  # the other names may be anybody's, or of the tree too and right
+        elif wrong_owner or wrong_mode or wrong_time:
             self._touch.append(entry)
 
     def _is_local_edit(self, there: Seen) -> bool:

@@ -172,6 +172,7 @@ class View:
                 found.link,
                 path in ours and not (ours[path].kept and path in edited),
                 path in edited,
+                found.kind == "file" and found.nlink > 1,
             )
             for path, found in self.found.items()
             if path not in besides
