@@ -22,7 +22,7 @@ from reconciler.reconcile import Pass
 from reconciler.selecting import selection
 from reconciler.spec.model import Spec
 from reconciler.status.conditions import ConditionType, find_condition
-from reconciler.status.documents import AnyDocument, Applied, EnvironmentStatus, Recorded
+from reconciler.status.documents import AnyDocument, Applied, EnvironmentStatus, Recorded, SyncStatus
 from reconciler.status.revisions import split_revision
 
 SHORT_ID = 8
@@ -224,12 +224,14 @@ def _selected(recorded: Recorded, resource: str | None) -> list[AnyDocument]:
 
 
 def _message(document: AnyDocument) -> str:
-    """What `Ready` says, and that it is ill: what was deployed as asked need not be well."""
+    """What `Ready` says, and what it does not: that a deploy is not well, that a target was switched back."""
     ready = find_condition(document.conditions, ConditionType.READY)
     healthy = find_condition(document.conditions, ConditionType.HEALTHY)
     told = [ready.message] if ready is not None and ready.message else []
     if healthy is not None and healthy.status == "False" and healthy.message not in told:
         told.append(f"not healthy: {healthy.message}")
+    if isinstance(document, SyncStatus) and document.rolled_back:
+        told.append(f"rolled back {document.rolled_back}; stays there until that is lifted")
     return "; ".join(told)
 
 

@@ -151,6 +151,17 @@ def test_status_tells_what_an_environment_runs_and_what_is_ill(capsys: Captured)
     assert capsys.readouterr().out.count("connection refused") == 1  # the deploy's own wait is told once
 
 
+def test_status_tells_which_target_was_switched_back(capsys: Captured) -> None:
+    recorded = one_of_each()
+    [target] = recorded.syncs.values()
+    back = msgspec.structs.replace(target, rolled_back="by Ann: it was slow")
+    print_status(recorded.put(back), "projects", "table")
+    said = "v1.0.1 is deployed; rolled back by Ann: it was slow; stays there until that is lifted\n"
+    assert said in capsys.readouterr().out
+    print_status(recorded, "projects", "table")
+    assert "rolled back" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("asked", ["services/none", "nonsense", "services/production/we"])
 def test_status_of_what_is_not_there(asked: str) -> None:
     with pytest.raises(SettingsError, match="has nothing of"):
