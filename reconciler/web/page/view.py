@@ -78,7 +78,7 @@ def _headline(facts: Facts, error: str, failing: int, busy: int, waiting: int) -
         return Badge(f"{busy} being worked on", Tone.BUSY)
     if waiting:
         return Badge(f"In order; {waiting} waiting", Tone.WAIT)
-    if facts.spec is None or not facts.spec.environments:
+    if facts.spec is None or not (facts.spec.environments or facts.spec.projects):
         return Badge("Nothing to look after yet", Tone.IDLE)
     return Badge("Everything in order", Tone.GOOD)
 
@@ -118,11 +118,12 @@ def _next_steps(facts: Facts) -> Iterable[NextStep]:
 
 
 def _steps_of_spec(spec: Spec) -> Iterable[NextStep]:
-    if not spec.environments:
+    if not spec.environments and not spec.projects:
         yield NextStep(
             "Describe an environment and a service",
             "The spec is valid and asks for nothing yet. The starter has commented lines for a repository,"
-            " an environment and a service: take the marks away and commit.",
+            " an environment, a service and a project, whose files go to hosts: take the marks away and"
+            " commit.",
             "trueup init --help",
         )
     elif not spec.services and not spec.projects:

@@ -87,6 +87,7 @@ def test_a_new_user_is_told_what_to_do() -> None:
     assert page_of(broken).overview.headline.text == "No pass can be made"
     empty = Facts(passed=True, spec=Spec(version=1), setup=Setup(webhook=True))
     assert titles(empty) == ["Describe an environment and a service", "Add a node"]
+    assert page_of(empty).overview.headline.text == "Nothing to look after yet"
     full = facts()
     assert titles(full) == []
     unpaired = msgspec.structs.replace(full.recorded, nodes={})
@@ -95,6 +96,24 @@ def test_a_new_user_is_told_what_to_do() -> None:
     for each in (Facts(), broken, empty, full):
         ids = [section.id for section in sections(page_of(each), ALL)]
         assert ids == list(TITLES)
+
+
+def test_who_only_syncs_directories_is_not_told_that_the_spec_asks_for_nothing() -> None:
+    full = facts()
+    assert full.spec is not None
+    nodes = {"web-1": full.spec.nodes["web-1"]}
+    spec = msgspec.structs.replace(full.spec, environments={}, services={}, nodes=nodes)
+    given = Facts(passed=True, spec=spec, setup=Setup(webhook=True))
+    assert [step.title for step in page_of(given).overview.steps] == ["Let a node join"]
+    [node] = full.recorded.nodes.values()
+    [target] = full.recorded.syncs.values()
+    ready = full.recorded.environments["environments/staging"].conditions
+    synced = Recorded()
+    for each in (node, target):
+        synced = synced.put(msgspec.structs.replace(each, conditions=ready))
+    given = replace(given, recorded=synced, connected=full.connected)
+    assert page_of(given).overview.steps == ()
+    assert page_of(given).overview.headline.text == "Everything in order"
 
 
 def _with(given: Facts, recorded: Recorded) -> Facts:
