@@ -7,6 +7,7 @@ import trio
 from agent.command_task import run_allowed
 from agent.errors import TransferFailed, TrueupError
 from agent.failures import TaskFailed, code_of, line_of
+from agent.manifest import manifest_path
 from agent.pruning import remove_releases
 from agent.recent import RecentLooks
 from agent.release import run_release
@@ -38,7 +39,11 @@ async def run_work(
             return await run_task(work, channel, rules=rules, state_dir=state_dir, looks=looks)
         if isinstance(work, Command):
             inside = version_path("", releases.current) if releases is not None else ""
-            return await run_allowed(work, rules=rules, inside=inside)
+            try:
+                return await run_allowed(work, rules=rules, inside=inside)
+            finally:
+                if looks is not None:  # it may have changed what was seen
+                    looks.take(manifest_path(state_dir, work.target_path))
         if releases is not None:
             return await remove_releases(work, rules=rules, state_dir=state_dir)
         return await remove(work, rules=rules, state_dir=state_dir)

@@ -11,7 +11,10 @@ from agent.glance import Glance
 from agent.manifest import manifest_path
 from agent.recall import LastLook, Recalled
 from agent.recent import FRESH, RecentLooks
+from agent.wire.messages import Command
+from agent.work import run_work
 from tests.agent.syncing import Host, Tree, observe, read_tree, synchronise, write_tree
+from tests.channelpair import channel_pair
 
 TREE: Tree = {"a/one": b"1", "a/two": b"2", "b/three": b"3"}
 RECORD = Path("some.manifest")
@@ -136,3 +139,16 @@ async def test_where_nothing_is_to_be_brought_a_task_looks_for_itself(host: Host
     (host.target / "b/three").write_bytes(b"edited")
     await synchronise(tmp_path / "source", host, looks=looks)
     assert (host.target / "b/three").read_bytes() == b"3"
+
+
+async def test_a_look_before_a_command_counts_for_nothing(host: Host, tmp_path: Path) -> None:
+    host.allow(commands={"edit": ("/bin/sh", "-c", "echo edited > b/three")})
+    looks = RecentLooks()
+    await observe(host, looks=looks)
+    _, agent = channel_pair()
+    command = Command(id="c", project="web", target_path=str(host.target), command="edit")
+    report = await run_work(command, agent, rules=host.rules, state_dir=host.state, looks=looks)
+    assert report.state == "SUCCESS"
+    assert (host.target / "b/three").read_bytes() == b"edited\n"
+    await synchronise(tmp_path / "source", host, looks=looks)
+    assert read_tree(host.target) == read_tree(tmp_path / "source")
