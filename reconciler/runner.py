@@ -186,7 +186,7 @@ class Runner:
                     "drift",
                     id,
                     Reason.DRIFT_DETECTED,
-                    f"the agent of {drift.node} sees {drift.count} entries that are not as placed",
+                    f"the agent of {drift.node} sees {_entries(drift.count)} not as placed",
                 )
                 for id, drift in drifted.items()
             ]
@@ -291,6 +291,10 @@ class Runner:
             f"secret source {source} has other values for {environment or 'no environment'}",
             resources=[f"secrets/{source}"],
         )
+
+
+def _entries(count: int) -> str:
+    return "1 entry that is" if count == 1 else f"{count} entries that are"
 
 
 async def lasting(what: str, run: Callable[[], Awaitable[object]]) -> NoReturn:

@@ -82,6 +82,7 @@ async def test_what_is_edited_on_a_host_is_healed_though_nobody_asks(tmp_path: P
             assert {resource.split("/")[2] for resource, _, _ in events} == {"site", "notes"}
             assert (site, "DriftDetected") in {(resource, reason) for resource, reason, _ in events}
             assert all(message.startswith("the agent of web-1 sees ") for _, _, message in events)
+            assert "the agent of web-1 sees 1 entry that is not as placed" in {each[2] for each in events}
             assert agent.poll() is None
             assert await primary.end() == 0
 
