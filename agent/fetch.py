@@ -10,7 +10,8 @@ from agent.answers import receive
 from agent.errors import PathRefused, RemoteProtocolError
 from agent.features import agreed, owners_of, times_count
 from agent.ignore import Ignore
-from agent.index import MAX_TIME, IndexCheck
+from agent.index import MAX_TIME
+from agent.index_check import IndexCheck
 from agent.ownership import NameRun, Names, OwnersCheck, spread
 from agent.rules import AgentRules
 from agent.runs import Known, in_order

@@ -19,7 +19,6 @@ from agent.errors import PathRefused, RemoteProtocolError
 from agent.index import (
     BATCH_BYTES,
     STAGING,
-    IndexCheck,
     check_path,
     directory_entry,
     file_entry,
@@ -28,6 +27,7 @@ from agent.index import (
     symlink_entry,
     tree_digest,
 )
+from agent.index_check import IndexCheck
 from agent.wire.messages import Entry
 
 MIB = 1024 * 1024

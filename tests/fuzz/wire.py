@@ -21,7 +21,7 @@ from pathlib import Path
 
 from agent.errors import PathRefused, RemoteProtocolError, SettingsError
 from agent.ignore import Ignore
-from agent.index import IndexCheck
+from agent.index_check import IndexCheck
 from agent.wire.connection import Phase, Role
 from agent.wire.messages import AnyMessage, IndexFile, Task
 from tests.agent.exchanges import EXAMPLES, pair_in, payload_for, raw

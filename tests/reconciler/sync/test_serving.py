@@ -13,7 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from agent.blocks import FRAME_TARGET, MIN_BLOCK
 from agent.errors import PathRefused, RemoteProtocolError, TransferFailed
-from agent.index import IndexCheck, split_batches
+from agent.index import split_batches
+from agent.index_check import IndexCheck
 from agent.wire.bulk import BlockRequest, BlockResponseBin
 from agent.wire.messages import (
     AnyMessage,
