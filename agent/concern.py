@@ -11,15 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from agent.features import times_count
+import trio
+
+from agent.differences import Differences, KnownLedger
+from agent.fetch import fetch_differences
 from agent.folders import Folders
-from agent.glance import Rows, times_in
-from agent.index import PERMISSIONS, ancestors, same_content, tree_digest
-from agent.look import View
+from agent.glance import names_in
+from agent.index import PERMISSIONS, ancestors
+from agent.ledger import Ledger
+from agent.look import Scope, View
 from agent.manifest import Placed
 from agent.recall import Recalled
 from agent.record import are_of
+from agent.rules import AgentRules
 from agent.scan import Found, look_at
+from agent.wire.channel import Channel
 from agent.wire.messages import Entry, Task
 
 
@@ -31,72 +37,67 @@ class Concern:
     view: View
     index: Sequence[Entry]
     ordinals: Mapping[str, int]
-    whole: Sequence[Entry]
+    whole: Ledger
 
     def established(
         self, recorded: Sequence[Placed], index: Sequence[Entry], tree: bytes, ignore_permissions: bool
-    ) -> tuple[Sequence[Placed], bytes]:
+    ) -> tuple[Ledger, bytes]:
         """As `agent.record.established`, of all that stands, once what the task is about was `recorded`;
         `index` are the entries of that, as they were planned."""
-        renewed = {placed.entry.path: placed for placed in recorded}
-        before = {placed.entry.path: placed for placed in self.view.besides}
-        concerned = self.ordinals
-        stands = (
-            renewed.get(entry.path) if entry.path in concerned else before[entry.path] for entry in self.whole
-        )
-        placed = [each for each in stands if each is not None]
-        if are_of(recorded, index):
-            return placed, tree
-        return placed, tree_digest((item.entry for item in placed), ignore_permissions=ignore_permissions)
+        assert ignore_permissions is not self.whole.modes
+        changes: dict[str, Placed | None] = dict.fromkeys(self.ordinals)
+        changes.update((placed.entry.path, placed) for placed in recorded)
+        placed = self.whole.spliced(changes)
+        return placed, tree if are_of(recorded, index) else placed.tree()
+
+
+async def fetch_concern(
+    channel: Channel,
+    task: Task,
+    rules: AgentRules,
+    scope: Scope,
+    root_fd: int,
+    recalled: Recalled,
+    before: Ledger,
+) -> tuple[Concern | None, Ledger, int]:
+    """Asks for what the index differs in from what is recorded: what the task is about (see `concerned`), the
+    whole index, and the time of the tree's own directory. Raises as `agent.fetch.fetch_index` does."""
+    recorded = KnownLedger(before, partial(names_in, recalled.rows))
+    given = channel, task, rules, scope.ignore
+    found, mtime_ns = await fetch_differences(*given, reserved=scope.forbidden, recorded=recorded)
+    concern = await trio.to_thread.run_sync(concerned, root_fd, recalled, before, found, task)
+    return concern, found.whole, mtime_ns
 
 
 def concerned(
-    root_fd: int, recalled: Recalled, before: Sequence[Placed], whole: Sequence[Entry], task: Task
+    root_fd: int, recalled: Recalled, before: Ledger, found: Differences, task: Task
 ) -> Concern | None:
-    """What the task is about; blocks. `before` is what is recorded, `whole` the index, both in path order.
+    """What the task is about; blocks. `before` is what is recorded, `found` what the index has else.
 
     None where a close look has to tell: something is no more as it was recorded, something stands already
     where something new is to be, a directory goes and not all that lies there goes with it, or all is to go.
     """
-    if not whole:
+    whole = found.whole
+    if not len(whole):
         return None
     read_at, last = time.time_ns(), recalled.last
-    modes, times = not task.ignore_permissions, times_count(task)
-    says_the_same = partial(_says_the_same, times=times, modes=modes)
-    late = _late(recalled.rows, whole) if times else ()
-    gone = {placed.entry.path: placed for placed in before}
-    index: dict[str, tuple[int, Entry]] = {}
-    folders: dict[str, tuple[int, Entry]] = {}
-    ours: dict[str, Placed] = {}
-    for ordinal, entry in enumerate(whole):
-        path = entry.path
-        placed = gone.pop(path, None)
-        if entry.kind == "directory":
-            folders[path] = ordinal, entry
-        if placed is None:
-            index[path] = ordinal, entry
-        elif path in late or (placed.entry is not entry and not says_the_same(placed.entry, entry)):
-            index[path] = ordinal, entry
-            ours[path] = placed
-    folder_goes = any(
-        placed.entry.kind == "directory" and (path in gone or index[path][1].kind != "directory")
-        for path, placed in (*gone.items(), *ours.items())
-    )
-    if folder_goes and (last.glance.extras or last.foreign or task.strategy == "overlay"):
+    if _folder_goes(found) and (last.glance.extras or last.foreign or task.strategy == "overlay"):
         return None
-    ours.update(gone)
-    above = {each for path in (*index, *gone) for each in ancestors(path)} & folders.keys() - index.keys()
-    if above:
-        index.update((path, folders[path]) for path in above)
-        ours.update((placed.entry.path, placed) for placed in before if placed.entry.path in above)
-    found = _look(root_fd, index.keys() | gone.keys(), ours, modes=modes)
-    if found is None:
+    index, ours = dict(found.entries), dict(found.recorded)
+    above = {each for path in (*index, *found.goes) for each in ancestors(path)}
+    for path in (above | before.late) - index.keys():
+        # What is not of the index goes with what is above it, and what was recorded of it has been taken.
+        placed, so_far = whole.at(path), before.at(path)
+        if placed is not None and so_far is not None:
+            index[path], ours[path] = placed.entry, so_far
+    there = _look(root_fd, index.keys() | found.goes, ours, modes=not task.ignore_permissions)
+    if there is None:
         return None
     blocks: dict[str, bytes | None] = {
         path: placed.entry.blocks for path, placed in ours.items() if placed.entry.kind == "file"
     }
     view = View(
-        found=found,
+        found=there,
         entered=None,
         ours=ours,
         blocks=blocks,
@@ -106,32 +107,16 @@ def concerned(
         read_at=read_at,
         besides=before,
     )
-    in_order = sorted(index.values())
-    return Concern(view, [entry for _, entry in in_order], {entry.path: at for at, entry in in_order}, whole)
+    in_order = sorted(index)
+    ordinals = {path: whole.ordinal(path) for path in in_order}
+    return Concern(view, [index[path] for path in in_order], ordinals, whole)
 
 
-def _says_the_same(one: Entry, other: Entry, *, times: bool, modes: bool) -> bool:
-    return (
-        same_content(one, other)
-        and (not times or one.mtime_ns == other.mtime_ns)
-        and (not modes or one.mode == other.mode)
+def _folder_goes(found: Differences) -> bool:
+    return any(
+        placed.entry.kind == "directory" and (path in found.goes or found.entries[path].kind != "directory")
+        for path, placed in found.recorded.items()
     )
-
-
-def _late(rows: Rows, whole: Iterable[Entry]) -> set[str]:
-    """Directories and symlinks that have another time on the disk than in the index. No look minds that, so
-    that what is recorded of it proves nothing."""
-    inside: dict[str, dict[str, int]] = {}
-    for entry in whole:
-        if entry.kind != "file":
-            above, _, name = entry.path.rpartition("/")
-            inside.setdefault(above, {})[name] = entry.mtime_ns
-    late: set[str] = set()
-    for folder, wanted in inside.items():
-        there = times_in(rows, folder)
-        names = (name for name, mtime_ns in wanted.items() if there.get(name) != mtime_ns)
-        late.update(f"{folder}/{name}" if folder else name for name in names)
-    return late
 
 
 def _look(

@@ -1,5 +1,6 @@
 """Takes an index from the primary, which is not trusted with it."""
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,11 +8,12 @@ from functools import partial
 import trio
 
 from agent.answers import receive
+from agent.differences import DifferenceCheck, Differences, KnownLedger, differences
 from agent.errors import PathRefused, RemoteProtocolError
 from agent.features import agreed, owners_of, times_count
 from agent.ignore import Ignore
 from agent.index import MAX_TIME
-from agent.index_check import IndexCheck
+from agent.index_check import Bounds, IndexCheck
 from agent.ownership import NameRun, Names, OwnersCheck, spread
 from agent.rules import AgentRules
 from agent.runs import Known, in_order
@@ -41,6 +43,8 @@ class Index:
     entries: tuple[Entry, ...]
     mtime_ns: int
     owned: tuple[NameRun, ...] = ()
+    found: Differences | None = None
+    """What it comes to, where it was compared with what is recorded; `entries` are those that were sent."""
 
     def names(self) -> dict[str, Names]:
         """Whose the entries are, by path."""
@@ -68,16 +72,43 @@ async def fetch_index(
     if owners_of(task):
         use = (*use, OWNERS)
     taking = Taking(channel, task, rules, ignore, reserved)
+    mine: Known | None = None
     if known and RUNS in task.features:
         mine = await trio.to_thread.run_sync(
             lambda: Known(in_order(known), modes=not task.ignore_permissions, times=times_count(task))
         )
+    return await _fetch(taking, channel, task, use, mine)
+
+
+async def fetch_differences(
+    channel: Channel,
+    task: Task,
+    rules: AgentRules,
+    ignore: Ignore,
+    *,
+    reserved: Collection[str],
+    recorded: KnownLedger,
+) -> tuple[Differences, int]:
+    """As `fetch_index`, where what is recorded was looked at, and owners do not count: what the index and the
+    record differ in, and the time of the tree's own directory."""
+    taking = Taking(channel, task, rules, ignore, reserved)
+    mine = recorded if RUNS in task.features and len(recorded.ledger) else None
+    index = await _fetch(taking, channel, task, agreed(task), mine)
+    if index.found is not None:
+        return index.found, index.mtime_ns
+    found = await trio.to_thread.run_sync(differences, recorded.ledger, (), index.entries)
+    return found, index.mtime_ns
+
+
+async def _fetch(
+    taking: "Taking", channel: Channel, task: Task, use: tuple[str, ...], mine: Known | KnownLedger | None
+) -> Index:
+    """Without what is known, where the index can't be taken with it: that may be at fault, not others."""
+    if mine is not None:
         await channel.send(SyncStart(task=task.id, features=(*use, RUNS), known=mine.told))
         finish = await taking.take(mine)
-        try:
+        with contextlib.suppress(PathRefused, RemoteProtocolError):
             return await trio.to_thread.run_sync(finish)
-        except (PathRefused, RemoteProtocolError):
-            pass  # what is known may be at fault, and not the primary
     await channel.send(SyncStart(task=task.id, features=use))
     finish = await taking.take(None)
     return await trio.to_thread.run_sync(finish)
@@ -93,7 +124,7 @@ class Taking:
         self._ignore = ignore
         self._reserved = reserved
 
-    async def take(self, known: Known | None) -> partial[Index]:
+    async def take(self, known: Known | KnownLedger | None) -> partial[Index]:
         """Receives to the end of the index; gives what checks it as a whole."""
         task = self._task
         message = await self.receive()
@@ -143,17 +174,17 @@ class Taking:
         if tree != self._task.tree:
             raise RemoteProtocolError("the index is of another tree than the task")
 
-    def _begin(self, begin: IndexBegin, known: Known | None) -> "IndexCheck | _Refused":
+    def _begin(self, begin: IndexBegin, known: Known | KnownLedger | None) -> "IndexCheck | _Refused":
         rules = self._rules
-        return IndexCheck(
+        bounds = Bounds(
             entries=begin.entries,
             total_bytes=begin.bytes,
             max_entries=rules.max_entries,
             max_file_size=rules.max_file_size,
             max_total_size=rules.max_total_size,
             reserved=self._reserved,
-            known=known.taken(begin.same) if known is not None else (),
         )
+        return known.begin(begin.same, **bounds) if known is not None else IndexCheck(**bounds)
 
     def _finish(
         self, check: "IndexCheck | _Refused", owners: OwnersCheck | None, tree: bytes, mtime_ns: int
@@ -169,7 +200,7 @@ class Taking:
             if ignore.matches(entry.path, entry.kind == "directory"):
                 raise RemoteProtocolError(f"the index names {entry.path!r}, which the task ignores")
         owned = owners.finish(owners_of(task)) if owners is not None else ()
-        return Index(entries, mtime_ns, owned)
+        return Index(entries, mtime_ns, owned, check.found if isinstance(check, DifferenceCheck) else None)
 
 
 class _Refused:

@@ -204,6 +204,11 @@ def times_in(rows: Rows, folder: str) -> dict[str, int]:
     }
 
 
+def names_in(rows: Rows, folder: str) -> list[str] | None:
+    """The names of all that is in a directory; None for one that was not looked into. Pure."""
+    return _names_and_rows(rows[folder])[0] if folder in rows else None
+
+
 def _names_and_rows(rows: bytes) -> tuple[list[str], list[Row]]:
     listed, here = _decode(rows)
     return listed.decode(errors="surrogateescape").split("\0")[1:], here

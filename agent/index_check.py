@@ -1,6 +1,7 @@
 """Takes an index that somebody else sends, and refuses what no well-behaved primary would send. Pure."""
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import NotRequired, TypedDict, Unpack
 
 from agent.blocks import block_count, block_size_for
 from agent.errors import PathRefused, RemoteProtocolError
@@ -25,25 +26,29 @@ _TEXT_PER_ENTRY = 256
 bound two million entries of the longest kind would take 16 GiB of memory."""
 
 
+class Bounds(TypedDict):
+    """What is announced of an index, what the host allows, and the paths that the tree must leave alone: of
+    rendered files, and of the agent's own."""
+
+    entries: int
+    total_bytes: int
+    max_entries: int
+    max_file_size: int
+    max_total_size: int
+    reserved: NotRequired[Collection[str]]
+
+
 class IndexCheck:
     """Takes an index batch by batch and refuses all that a well-behaved primary never sends.
 
-    Bounds are the agent's own rules. `reserved` are paths that the tree must leave alone: of rendered
-    files, and of the agent's own. `known` are entries that are not sent, as the agent has them from an index
-    that it took earlier. Raises PathRefused for a path, RemoteProtocolError for anything else.
+    `known` are entries that are not sent, as the agent has them from an index that it took earlier. Raises
+    PathRefused for a path, RemoteProtocolError for anything else.
     """
 
-    def __init__(
-        self,
-        *,
-        entries: int,
-        total_bytes: int,
-        max_entries: int,
-        max_file_size: int,
-        max_total_size: int,
-        reserved: Collection[str] = (),
-        known: Sequence[Entry] = (),
-    ) -> None:
+    def __init__(self, *, known: Sequence[Entry] = (), **bounds: Unpack[Bounds]) -> None:
+        entries, max_entries = bounds["entries"], bounds["max_entries"]
+        total_bytes, max_total_size = bounds["total_bytes"], bounds["max_total_size"]
+        reserved = bounds.get("reserved", ())
         if not 0 <= entries <= max_entries:
             raise RemoteProtocolError(
                 f"the tree has {entries} entries and this host allows {max_entries}",
@@ -56,7 +61,7 @@ class IndexCheck:
             )
         self._announced = entries
         self._announced_bytes = total_bytes
-        self._max_file_size = min(max_file_size, MAX_FILE_SIZE)
+        self._max_file_size = min(bounds["max_file_size"], MAX_FILE_SIZE)
         self._reserved = frozenset(reserved)
         self._above_reserved = frozenset(above for path in reserved for above in ancestors(path))
         self._kinds: dict[str, str] = {}
@@ -74,10 +79,10 @@ class IndexCheck:
             raise RemoteProtocolError("the index refers to an entry twice")
         total = sum(entry.size for entry in known)
         text = sum(len(entry.path) + len(entry.link) for entry in known)
-        self._refer(len(known), total, text, max(known, key=_size_of))
+        self._refer(len(known), total, text, max(map(_size_of, known)))
 
-    def _refer(self, count: int, total: int, text: int, largest: Entry) -> None:
-        """Takes `count` entries that are not sent, of `total` bytes and so much text.
+    def _refer(self, count: int, total: int, text: int, largest: int) -> None:
+        """Takes `count` entries that are not sent, of `total` bytes, up to `largest`, and so much text.
 
         Each was checked when it came; what depends on the host's rules or on other entries is not.
         """
@@ -85,13 +90,16 @@ class IndexCheck:
         if self._announced < 0:
             raise RemoteProtocolError("the index refers to more entries than it announced")
         self._bytes = total
-        if self._bytes > self._announced_bytes or largest.size > self._max_file_size:
-            self._check_file(largest)
+        if self._bytes > self._announced_bytes or largest > self._max_file_size:
+            self._check_file(self._largest_known())
             raise RemoteProtocolError("the index refers to more bytes than it announced")
         self._text_left -= text
         for path in self._reserved:
             if self.kind_of(path):
                 raise PathRefused(f"the index names {path!r}, which is a rendered file's or the agent's own")
+
+    def _largest_known(self) -> Entry:
+        return max(self._known, key=_size_of)
 
     def kind_of(self, path: str) -> str | None:
         """What the index has at a path, as far as it is known."""

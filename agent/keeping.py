@@ -1,13 +1,18 @@
 """What a task keeps of its target for the next one: the manifest, and beside it what a look has found."""
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import trio
 
 from agent.errors import TrueupError
+from agent.features import times_count
+from agent.glance import Glance, Rows
+from agent.lateness import late_in
+from agent.ledger import Ledger
+from agent.ledger_file import load_with_ledger
 from agent.look import Scope, View, observed_entries
 from agent.manifest import Manifest, Placed, load, save, with_rendered
 from agent.noted import noted, still_says
@@ -42,6 +47,20 @@ class Keeper:
         self._before = self.manifest is not None
         return self.manifest
 
+    async def load_ledger(self, glance: Glance, rows: Rows) -> Ledger | None:
+        """The same, listed in a ledger, which comes back; `glance` has just seen `rows`."""
+        task = self._task
+        modes, times = not task.ignore_permissions, times_count(task)
+
+        def late(manifest: Manifest) -> frozenset[str]:
+            return late_in(manifest, rows) if times else frozenset()
+
+        work = partial(load_with_ledger, self.path, glance, modes=modes, times=times, late=late)
+        self.manifest = await trio.to_thread.run_sync(work)
+        self._before = self.manifest is not None
+        listed = self.manifest.placed if self.manifest is not None else None
+        return listed if isinstance(listed, Ledger) else None
+
     async def undo(self, target: Target, roots: Sequence[str]) -> None:
         """Where nothing has come of the task, takes away what it made for the target, and the record of that.
 
@@ -59,7 +78,7 @@ class Keeper:
     async def save(
         self,
         target: Target,
-        placed: Iterable[Placed],
+        placed: Collection[Placed],
         *,
         pending: Iterable[Entry] = (),
         deleting: Iterable[str] = (),
@@ -109,9 +128,14 @@ class Keeper:
             await trio.to_thread.run_sync(remember_placed, *known, recorded, gone, rendered)
 
     async def remember_changes(
-        self, recalled: Recalled, foreign: int, recorded: Recorded, gone: Mapping[str, Found | None]
+        self,
+        view: View,
+        recalled: Recalled,
+        foreign: int,
+        recorded: Recorded,
+        gone: Mapping[str, Found | None],
     ) -> None:
         """The same for a task that saw by a glance what it had nothing to do with."""
         if self.manifest is not None:
             known = self.path, self.manifest, recalled, foreign
-            await trio.to_thread.run_sync(remember_changes, *known, recorded, gone)
+            await trio.to_thread.run_sync(remember_changes, *known, recorded, gone, view)

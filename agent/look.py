@@ -5,7 +5,7 @@ is read.
 """
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -20,9 +20,10 @@ from agent.index import (
     symlink_entry,
     tree_digest,
 )
-from agent.manifest import Identity, Manifest, Placed, doubtful, settle_doubts, torn
+from agent.manifest import Identity, Listing, Manifest, Placed, doubtful, settle_doubts, torn
 from agent.owners import Ids, Owners
 from agent.ownership import NameRun, Names, spread
+from agent.reuse import Content, Searchable
 from agent.scan import Found, hash_files, scan
 from agent.wire.messages import Entry
 
@@ -90,7 +91,7 @@ class View:
     """Whose ours are to be, by name, as far as that counts."""
     disowned: dict[str, bool] = field(default_factory=dict)
     """What of ours has another owner than this host would give it; see `changes.diff`."""
-    besides: Sequence[Placed] = ()
+    besides: Listing | tuple[()] = ()
     """Where only what a task is about was looked at: all that is recorded, this included, and stands."""
     rendered: Collection[str] = ()
     """Paths of rendered files that were placed, by whatever task."""
@@ -129,15 +130,9 @@ class View:
             return None
         return file_entry(path, mode=found.mode, size=found.size, mtime_ns=found.mtime_ns, blocks=blocks)
 
-    def contents(self) -> Iterator[tuple[str, int, bytes]]:
-        """Path, size and block digests of the files whose content is known."""
-        for path, found in self.found.items():
-            if found.kind == "file" and (blocks := self.blocks.get(path)):
-                yield path, found.size, blocks
-        for placed in self.besides:
-            entry = placed.entry
-            if entry.blocks and entry.path not in self.found:
-                yield entry.path, entry.size, entry.blocks
+    def contents(self) -> "Contents":
+        """The files whose content is known."""
+        return Contents(self)
 
     def holds(self, entry: Entry) -> bool:
         """Whether the content of `entry` is at its path, whatever its mode and time."""
@@ -192,6 +187,29 @@ class View:
         directories that hold these, or ignored or reserved paths."""
         placed = (each for path in self.rendered for each in (path, *ancestors(path)))
         return self.protected(scope).union(placed)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents(Searchable):
+    """Of what a view has found, and of what it knows besides."""
+
+    view: View
+
+    def __iter__(self) -> Iterator[Content]:
+        return self._with(self.view.besides)
+
+    def holding(self, blocks: Collection[bytes]) -> Iterator[Content]:
+        besides = self.view.besides
+        return self._with(besides.holding(blocks) if besides else ())
+
+    def _with(self, besides: Iterable[Placed]) -> Iterator[Content]:
+        view = self.view
+        for path, found in view.found.items():
+            if found.kind == "file" and (blocks := view.blocks.get(path)):
+                yield path, found.size, blocks
+        for entry in (placed.entry for placed in besides):
+            if entry.blocks and entry.path not in view.found:
+                yield entry.path, entry.size, entry.blocks
 
 
 async def look(root_fd: int, identity: Identity, manifest: Manifest | None, scope: Scope) -> View:

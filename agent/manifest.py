@@ -7,8 +7,10 @@ what a killed task left. So a placed file is never unknown, and a foreign one is
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -52,7 +54,24 @@ class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     kept: bool = False
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class Listing(Collection[Placed]):
+    """What a manifest lists, where it is not decoded as a whole; see `agent.ledger`. All of this may raise
+    TaskFailed, for what is damaged."""
+
+    @abstractmethod
+    def encoded(self) -> msgspec.Raw:
+        """As the manifest has it."""
+
+    @abstractmethod
+    def at(self, path: str) -> Placed | None:
+        """What is listed at a path."""
+
+    @abstractmethod
+    def holding(self, blocks: Collection[bytes]) -> Iterable[Placed]:
+        """All files that have one of these blocks, given by their digests, and perhaps others."""
+
+
+class _Noted(msgspec.Struct, frozen=True, kw_only=True):
     """`root` tells the target's directory from another one that took its place.
 
     `after_due` stands from before the first change until the commands named in `after` succeeded.
@@ -62,7 +81,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     target: str
     root: Identity
-    placed: tuple[Placed, ...] = ()
     pending: tuple[Entry, ...] = ()
     deleting: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
@@ -86,6 +104,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Whose the entries of `placed` are to be, in their order, whether this host uses the names or not."""
 
 
+class Manifest(_Noted, frozen=True, kw_only=True):
+    __doc__ = _Noted.__doc__
+
+    placed: Collection[Placed] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.placed, list):  # it was decoded
+            msgspec.structs.force_setattr(self, "placed", tuple(self.placed))
+
+
+class Unlisted(_Noted, frozen=True, kw_only=True):
+    """A manifest whose list is as it is encoded."""
+
+    placed: msgspec.Raw
+
+    def listing(self, placed: Listing) -> Manifest:
+        """The manifest with its list."""
+        noted = {name: getattr(self, name) for name in _Noted.__struct_fields__}
+        return Manifest(**noted, placed=placed)
+
+
 class _Header(msgspec.Struct):
     """What can be read of any version, and quickly of a long one."""
 
@@ -93,8 +132,16 @@ class _Header(msgspec.Struct):
     target: str
 
 
-_encoder = msgspec.msgpack.Encoder()
+def _as_encoded(listing: object) -> msgspec.Raw:
+    if isinstance(listing, Listing):
+        return listing.encoded()
+    raise NotImplementedError(type(listing))
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_as_encoded)
 _decoder = msgspec.msgpack.Decoder(Manifest)
+_unlisted = msgspec.msgpack.Decoder(Unlisted)
+_M = TypeVar("_M", Manifest, Unlisted)
 
 
 def with_rendered(
@@ -106,17 +153,24 @@ def with_rendered(
     made: bool,
 ) -> Manifest:
     """`manifest` with what a task places besides its tree, added to what earlier ones did in that root."""
-    tree = {placed.entry.path for placed in manifest.placed}
     if before is not None and before.root == manifest.root:
         rendered = {*rendered, *before.rendered}
         above = {*above, *before.above_rendered}
         made = made or before.made
+    tree = _of_these(manifest.placed, {*rendered, *above})
     return msgspec.structs.replace(
         manifest,
         made=made,
         rendered=tuple(sorted(set(rendered) - tree)),
         above_rendered=tuple(sorted(set(above) - tree)),
     )
+
+
+def _of_these(placed: Collection[Placed], paths: Collection[str]) -> set[str]:
+    """Those of the paths that are listed."""
+    if isinstance(placed, Listing):
+        return {path for path in paths if placed.at(path) is not None}
+    return {path for path in (each.entry.path for each in placed) if path in paths} if paths else set()
 
 
 def manifest_path(state_dir: Path, target: str) -> Path:
@@ -126,19 +180,29 @@ def manifest_path(state_dir: Path, target: str) -> Path:
 
 def load(path: Path) -> Manifest | None:
     """The manifest, or None where no task has run. Blocks; raises TaskFailed for one that is no use."""
+    return _load(path, _decoder)
+
+
+def load_unlisted(path: Path) -> Unlisted | None:
+    """As `load`, without looking into the list."""
+    return _load(path, _unlisted)
+
+
+def _load(path: Path, decoder: "msgspec.msgpack.Decoder[_M]") -> _M | None:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
         if msgspec.msgpack.decode(content, type=_Header).version == VERSION:
-            return _decoder.decode(content)
+            return decoder.decode(content)
     except msgspec.MsgspecError:
         pass
-    raise _unreadable(path)
+    raise unreadable(path)
 
 
-def _unreadable(path: Path) -> TaskFailed:
+def unreadable(path: Path) -> TaskFailed:
+    """What to say of a record that is no use."""
     return TaskFailed(
         "ManifestUnreadable",
         f"the record of what was placed is damaged or newer than this agent: {path}",
@@ -193,7 +257,7 @@ def other_targets(state_dir: Path, target: str) -> list[str]:
             continue
         except msgspec.MsgspecError:
             # It may be of a target inside this one, whose files would then pass for foreign.
-            raise _unreadable(path) from None
+            raise unreadable(path) from None
         if other.startswith(f"{target}/"):
             inside.append(other[len(target) + 1 :])
     return inside

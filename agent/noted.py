@@ -1,6 +1,6 @@
 """What is noted of a task in the manifest of its target. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from agent.features import owners_of
 from agent.manifest import Identity, Manifest, Placed
@@ -11,7 +11,7 @@ from agent.wire.messages import Entry, Task
 def noted(
     task: Task,
     root: Identity,
-    placed: Iterable[Placed],
+    placed: Collection[Placed],
     *,
     pending: Iterable[Entry],
     deleting: Iterable[str],
@@ -20,12 +20,12 @@ def noted(
     names: Mapping[str, Names],
 ) -> Manifest:
     """`names`: whose the entries are, where owners count; without a `tree`, nothing is known of that."""
-    items, owners = tuple(placed), owners_of(task) if tree else b""
+    owners = owners_of(task) if tree else b""
     return Manifest(
         project=task.project,
         target=task.target_path,
         root=root,
-        placed=items,
+        placed=placed,
         pending=tuple(pending),
         deleting=tuple(deleting),
         after=task.after,
@@ -35,7 +35,7 @@ def noted(
         ignore=task.ignore,
         delete_foreign=task.removes_foreign,
         owners=owners,
-        owned=gather((item.entry.path for item in items), names) if owners else (),
+        owned=gather((item.entry.path for item in placed), names) if owners else (),
     )
 
 

@@ -5,7 +5,6 @@ where a task brings another tree, none but those that differ (`agent.concern`). 
 it names the manifest that it goes with, and the task has to ask for the same things.
 """
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -14,9 +13,13 @@ from pathlib import Path
 
 import msgspec
 
+from agent.checked import read_checked, write_checked
 from agent.features import owners_of
 from agent.glance import Glance, Rows, glance_of, rows_if_still, still, with_changes
 from agent.index import parent_of
+from agent.lateness import late_after
+from agent.ledger import Ledger
+from agent.ledger_file import ledger_path, save_ledger
 from agent.look import Scope, View
 from agent.manifest import Identity, Manifest, state_of
 from agent.record import Recorded
@@ -28,7 +31,6 @@ _VERSION = 2
 
 MOST_KEPT = 200_000
 """Files of a target up to which a mere look keeps what it has seen, some 20 MiB, for a task that follows."""
-_CHECK = hashlib.sha256().digest_size
 
 
 class LastLook(msgspec.Struct, frozen=True, array_like=True):
@@ -77,12 +79,11 @@ def recall(
     `recent` is one that was found to hold a moment ago. None, too, where something can't be looked at, and
     where the task brings other owners than there were: it has to look closely anyway.
     """
+    if (content := read_checked(_path_beside(record))) is None:
+        return None
     try:
-        content = _path_beside(record).read_bytes()
-        if hashlib.sha256(content[_CHECK:]).digest() != content[:_CHECK]:
-            return None
-        last = _decoder.decode(content[_CHECK:])
-    except (OSError, msgspec.MsgspecError):
+        last = _decoder.decode(content)
+    except msgspec.MsgspecError:
         return None
     if (
         last.version != _VERSION
@@ -210,10 +211,15 @@ def remember_changes(
     foreign: int,
     recorded: Recorded,
     gone: Mapping[str, Found | None],
+    view: View,
 ) -> None:
-    """Keeps a recalled look with what a task has changed since; blocks. `recorded` and `gone` as for
-    `remember_placed`, of what the task was about; `foreign` counts what is not trueup's now."""
-    if not recorded.as_written:
+    """Keeps a recalled look with what a task has changed since, and the ledger that the manifest has; blocks.
+
+    `recorded` and `gone` as for `remember_placed`, of what the task was about, and `view` is what it saw of
+    that; `foreign` counts what is not trueup's now.
+    """
+    ledger = manifest.placed
+    if not recorded.as_written or not isinstance(ledger, Ledger):
         return
     if any(there is not None and path not in recorded.found for path, there in gone.items()):
         return
@@ -221,8 +227,10 @@ def remember_changes(
         return
     glance = with_changes(recalled.last.glance, recalled.rows, {**gone, **recorded.found}, recorded.at)
     if glance is not None:
-        files = sum(1 for placed in manifest.placed if placed.entry.kind == "file")
-        _write(record, _look_of(record, manifest, recalled.last.scope, glance, foreign, files))
+        _write(record, _look_of(record, manifest, recalled.last.scope, glance, foreign, ledger.files))
+        if ledger.times:
+            ledger = ledger.with_late(late_after(ledger, gone, recorded.placed, view.found | recorded.found))
+        save_ledger(record, ledger, glance)
 
 
 def _in_what_is_seen(
@@ -281,19 +289,13 @@ def _write(record: Path, look: LastLook) -> None:
         content = _encoder.encode(look)
     except UnicodeEncodeError:
         return  # a name that is no UTF-8
-    path = _path_beside(record)
-    fresh = path.with_suffix(".look-new")
-    with contextlib.suppress(OSError):
-        # Two looks may write at once; the digest tells a mixture of theirs.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(fresh, flags, 0o600), "wb") as file:
-            file.write(hashlib.sha256(content).digest() + content)
-        fresh.rename(path)
+    write_checked(_path_beside(record), content)
 
 
 def forget(record: Path) -> None:
     """Removes what is kept beside a manifest; blocks."""
-    _path_beside(record).unlink(missing_ok=True)
+    for path in (_path_beside(record), ledger_path(record)):
+        path.unlink(missing_ok=True)
 
 
 def _digest_of(scope: Scope) -> bytes:

@@ -124,7 +124,7 @@ def _with_mode(entry: Entry, found: Found) -> Entry:
 
 def established(
     placed: Sequence[Placed], index: Sequence[Entry], tree: bytes, ignore_permissions: bool
-) -> tuple[Sequence[Placed], bytes]:
+) -> tuple[Collection[Placed], bytes]:
     """What is placed and the tree digest of that; the one of `index` is `tree`."""
     if are_of(placed, index):
         return placed, tree

@@ -5,7 +5,8 @@ whatever else lies on the same file system may follow. What is taken from one is
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.blocks import block_size_for
@@ -17,6 +18,15 @@ from agent.wire.messages import DIGEST_SIZE
 
 Content = tuple[str, int, bytes]
 """A file whose content is known: its path, its size, and the digests of its blocks."""
+
+
+class Searchable(ABC, Iterable[Content]):
+    """Files of which those that matter can be had without going through all of them."""
+
+    @abstractmethod
+    def holding(self, blocks: Collection[bytes]) -> Iterable[Content]:
+        """Those that have one of these blocks, given by their digests, and perhaps others; in any case all
+        that have the path of one that is to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,10 @@ def find_sources(writes: Sequence[Write], shelves: Sequence[Shelf]) -> Sources:
     for number, shelf in enumerate(shelves):
         if len(found) == len(wanted):
             break
-        for path, size, blocks in shelf.contents:
+        contents = shelf.contents
+        if isinstance(contents, Searchable):
+            contents = contents.holding(wanted)
+        for path, size, blocks in contents:
             if path in paths and path not in olds and not shelf.partial:
                 olds[path] = Old(number, path, size)
             if len(blocks) == DIGEST_SIZE and blocks not in wanted:

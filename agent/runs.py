@@ -11,10 +11,12 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Unpack
 
 import msgspec
 
 from agent.errors import RemoteProtocolError
+from agent.index_check import Bounds, IndexCheck
 from agent.wire.messages import Entry, KnownRuns
 
 SHORTEST = 16
@@ -56,6 +58,10 @@ class Known:
         digests = b"".join(runs.digests[:MAX_RUNS])
         object.__setattr__(self, "runs", runs)
         object.__setattr__(self, "told", KnownRuns(length=length, modes=self.modes, digests=digests))
+
+    def begin(self, same: bytes, **bounds: Unpack[Bounds]) -> IndexCheck:
+        """A check of an index that has the runs that the bits of `same` name."""
+        return IndexCheck(known=self.taken(same), **bounds)
 
     def taken(self, same: bytes) -> list[Entry]:
         """The entries of those runs that the bits of `same` name."""

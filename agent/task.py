@@ -13,7 +13,7 @@ from agent.apply import Application, set_time
 from agent.backups import told_of_edits
 from agent.changes import Changes
 from agent.commands import run_after
-from agent.concern import Concern, concerned
+from agent.concern import Concern, fetch_concern
 from agent.errors import TransferFailed, TrueupError
 from agent.failures import code_of, line_of, single
 from agent.features import owners_of, times_count
@@ -91,7 +91,6 @@ class _Run:
         self._state_dir = state_dir
         self._version = version
         self._keeper = Keeper(task, manifest_path(state_dir, task.target_path))
-        self._durable = task.durability != "none"
         self._itemises = task.observe and ITEMISE in task.features
         self._target: Target | None = None
         self._view = View()
@@ -154,9 +153,7 @@ class _Run:
             index: Sequence[Entry] = await trio.to_thread.run_sync(observed_entries, self._view, scope)
             changes = Changes()
         else:
-            index = await self._fetch_index(scope)
-            if self._recalled is not None:
-                index = await self._concentrate(self._recalled, index, scope)
+            index = await self._concentrate(scope)
         if not equal or self._view.disowned:
             names, now_ns = self._keeper.names, self._now_ns
             planned = plan(self._task, index, self._view, scope, self._fd, names=names, now_ns=now_ns)
@@ -167,11 +164,11 @@ class _Run:
         self._undoes, self._fetched = False, None
         del index, changes  # of a large tree they are large
         await self._run_after()
-        if self._left is not None:
-            if self._concern is not None and self._recalled is not None:
-                await self._keeper.remember_changes(self._recalled, self._out.foreign, *self._left)
-            else:
-                await self._keeper.remember_placed(self._view, scope, *self._left)
+        if self._left is not None and self._concern is not None and self._recalled is not None:
+            given = self._view, self._recalled, self._out.foreign
+            await self._keeper.remember_changes(*given, *self._left)
+        elif self._left is not None:
+            await self._keeper.remember_placed(self._view, scope, *self._left)
         self._out.rendered_equal = self._out.after_done = True
         self._out.owners = self._wanted_owners
         return self._succeeded(tree)
@@ -187,8 +184,6 @@ class _Run:
             await self._keeper.remember(self._view, scope, self._out.foreign)
 
     async def _fetch_index(self, scope: Scope) -> Sequence[Entry]:
-        if self._recalled is not None:
-            await self._keeper.load()
         if self._keeper.manifest is None and may_stream(self._task):
             target = await self._make_target()
             if await trio.to_thread.run_sync(target.is_empty):
@@ -202,16 +197,22 @@ class _Run:
         self._out.warnings += await trio.to_thread.run_sync(scope.owner_warnings, index.owned)
         return index.entries
 
-    async def _concentrate(self, recalled: Recalled, whole: Sequence[Entry], scope: Scope) -> Sequence[Entry]:
+    async def _concentrate(self, scope: Scope) -> Sequence[Entry]:
         """What of an index the task is about, where a glance has shown the rest; else all, after a look."""
-        if (fd := self._fd) is not None and (manifest := self._keeper.manifest) is not None:
-            given = fd, recalled, manifest.placed, whole
-            self._concern = found = await trio.to_thread.run_sync(concerned, *given, self._task)
-            if found is not None:
-                self._view = found.view
-                return found.index
-        await self._look(scope)
-        return whole
+        fd, recalled = self._fd, self._recalled
+        if fd is None or recalled is None:
+            return await self._fetch_index(scope)
+        if (ledger := await self._keeper.load_ledger(recalled.last.glance, recalled.rows)) is None:
+            await self._look(scope)
+            return await self._fetch_index(scope)
+        given = self._channel, self._task, self._rules, scope, fd
+        self._concern, whole, mtime_ns = await fetch_concern(*given, recalled, ledger)
+        self._root_mtime_ns = mtime_ns if times_count(self._task) else None
+        if self._concern is None:
+            await self._look(scope)
+            return [placed.entry for placed in whole]
+        self._view = self._concern.view
+        return self._concern.index
 
     async def _stream(self, target: Target, scope: Scope) -> Sequence[Entry]:
         """Takes the index with what it names, which is in staging then if there was room for it."""
@@ -340,8 +341,7 @@ class _Run:
             self._writer = self._new_writer(target, owners)
         writer = self._writer
         given = task, self._channel, self._rules, writer, self._view, self._version.shelves
-        concern = self._concern
-        ordinals = concern.ordinals if concern is not None else None
+        ordinals = self._concern.ordinals if self._concern is not None else None
         application = Application(*given, fetched=self._fetched, ordinals=ordinals)
         try:
             if changes or differing:
@@ -361,12 +361,12 @@ class _Run:
             await self._close_writer()
         if self._root_mtime_ns is not None:
             await trio.to_thread.run_sync(set_time, target.fd, self._root_mtime_ns)
-        if self._durable and (changes or differing):
+        if self._task.durability != "none" and (changes or differing):
             with quiet(FLUSH_SECONDS):
                 await trio.to_thread.run_sync(sync_file_system, target.fd)
         self._out.warnings += told_of_edits(kept, writer.backups)
         of = recorded.placed, index, task.tree, task.ignore_permissions
-        establish = established if concern is None else concern.established
+        establish = established if self._concern is None else self._concern.established
         placed, tree = await trio.to_thread.run_sync(establish, *of)
         after_due = not self._out.after_done or bool(changes or differing)
         await self._keeper.save(target, placed, after_due=after_due, tree=tree)

@@ -1,6 +1,5 @@
 """Where all is as recorded, a task looks at what differs alone, and does the same as after a close look."""
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -9,14 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import trio
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from agent.index import STAGING
-from agent.manifest import load, manifest_path
+from agent.manifest import manifest_path
 from agent.wire.channel import Channel
 from agent.wire.messages import RUNS, RenderedContent, SyncStart
 from reconciler.sync.serving import TreeSource, serve_task
@@ -26,15 +22,13 @@ from tests.agent.syncing import (
     Host,
     Outcome,
     Tree,
-    modes,
     observe,
     read_tree,
     run_against,
     synchronise,
-    without_times,
     write_tree,
 )
-from tests.agent.test_any_trees import CONTENTS, LINKS, NAMES, dressed, lay_out, times
+from tests.agent.test_any_trees import times
 
 TREE: Tree = {f"part{part}/file{file}": b"%d %d" % (part, file) for part in range(4) for file in range(3)}
 
@@ -306,99 +300,6 @@ class _Again:
             message, self._message = self._message, None
             return message, None
         return await self._channel.receive()
-
-
-# --- any trees -------------------------------------------------------------------------------------
-
-
-@st.composite
-def altered(draw: st.DrawFn, tree: Tree) -> Tree:
-    """The tree with a few of its entries changed, gone, of another kind, or new."""
-    changed = dict(tree)
-    for path in draw(st.lists(st.sampled_from(sorted(tree)), max_size=3, unique=True)) if tree else ():
-        for below in [each for each in changed if each == path or each.startswith(f"{path}/")]:
-            del changed[below]
-        kind = draw(st.sampled_from(["gone", "file", "link", "folder"]))
-        if kind != "gone" and (not (above := path.rpartition("/")[0]) or changed.get(above, "") is None):
-            changed[path] = None if kind == "folder" else draw(CONTENTS if kind == "file" else LINKS)
-    folders = ["", *sorted(path for path, content in changed.items() if content is None)]
-    for name in draw(st.lists(NAMES, max_size=2)):
-        above = draw(st.sampled_from(folders))
-        changed.setdefault(f"{above}/{name}" if above else name, draw(st.one_of(st.none(), CONTENTS, LINKS)))
-    return changed
-
-
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
-@given(
-    data=st.data(),
-    wanted=dressed(),
-    strategy=st.sampled_from(["mirror", "overlay"]),
-    ignore_permissions=st.booleans(),
-    has_times=st.booleans(),
-    foreign=st.booleans(),
-)
-async def test_it_does_the_same_as_after_a_close_look(
-    tmp_path: Path,
-    data: st.DataObject,
-    wanted: tuple[Tree, dict[str, tuple[int, int]]],
-    strategy: str,
-    ignore_permissions: bool,
-    has_times: bool,
-    foreign: bool,
-) -> None:
-    base = tmp_path / os.urandom(8).hex()
-    tree, dress = wanted
-    changes: dict[str, Any] = {
-        "strategy": strategy,
-        "ignore_permissions": ignore_permissions,
-        "allow_empty": True,
-    }
-    before = await _source(lay_out(base / "before", tree, dress), ignore_permissions, has_times)
-    then = data.draw(altered(tree))
-    dress = {
-        path: dress.get(path, (0o755 if content is None else 0o644, 10**18)) for path, content in then.items()
-    }
-    after = await _source(lay_out(base / "after", then, dress), ignore_permissions, has_times)
-    outcomes: list[Outcome] = []
-    hosts = [Host(base / "glancing"), Host(base / "looking")]
-    for host in hosts:
-        await synchronise(before, host, **changes)
-        if foreign and not (host.target / "theirs").exists():
-            (host.target / "theirs").write_bytes(b"not ours")
-            os.utime(host.target / "theirs", ns=(1, 1))
-        await observe(host, ignore_permissions=ignore_permissions)
-        if host is hosts[1]:
-            record_of(host).with_suffix(".look").unlink(missing_ok=True)
-        outcomes.append(await synchronise(after, host, **changes))
-    glancing, looking = outcomes
-    ignored = {"files_known": 0, "files_read": 0, "message": ""}
-    assert msgspec.structs.replace(glancing.report, **ignored) == msgspec.structs.replace(
-        looking.report, **ignored
-    )
-    assert read_tree(hosts[0].target) == read_tree(hosts[1].target)
-    assert modes(hosts[0].target) == modes(hosts[1].target)
-    if has_times:
-        there = read_tree(hosts[0].target)
-        assert times(hosts[0].target, there) == times(hosts[1].target, there)
-    records = [load(record_of(host)) for host in hosts]
-    assert _listed(records[0], has_times) == _listed(records[1], has_times)
-    at_a_glance = await observe(hosts[0], ignore_permissions=ignore_permissions)
-    record_of(hosts[0]).with_suffix(".look").unlink(missing_ok=True)
-    closely = await observe(hosts[0], ignore_permissions=ignore_permissions)
-    assert at_a_glance == closely
-
-
-async def _source(root: Path, ignore_permissions: bool, has_times: bool) -> TreeSource:
-    source = await TreeSource.build(root, ignore_permissions=ignore_permissions)
-    return source if has_times else without_times(source)
-
-
-def _listed(manifest: Any, has_times: bool) -> Any:
-    placed = {}
-    for item in manifest.placed:
-        entry = item.entry if has_times else msgspec.structs.replace(item.entry, mtime_ns=0)
-        placed[entry.path] = entry, item.kept
-    return placed, manifest.tree, manifest.pending, manifest.deleting
 
 
 async def test_everything_that_can_happen_to_a_name_happens(tmp_path: Path) -> None:

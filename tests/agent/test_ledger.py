@@ -1,0 +1,255 @@
+"""What a manifest lists, by runs: the same comes out as if all were decoded, and what is equal is not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.checked import read_checked, write_checked
+from agent.failures import TaskFailed
+from agent.glance import Glance
+from agent.index import tree_digest
+from agent.ledger import Ledger
+from agent.ledger_file import ledger_path, load_with_ledger, save_ledger
+from agent.manifest import Manifest, Placed, Stamp, load, manifest_path, save, state_of
+from agent.runs import Known
+from agent.wire.messages import Entry
+from tests.agent.test_runs import NAMES, file, indexes
+
+GLANCE = Glance(("",), (), b"d" * 32)
+
+
+def placed(entries: list[Entry]) -> list[Placed]:
+    return [
+        Placed(each, Stamp(1, 2, each.size, each.mtime_ns, number) if each.kind == "file" else None)
+        for number, each in enumerate(entries)
+    ]
+
+
+def ledger(entries: list[Entry], *, modes: bool = True, times: bool = True) -> Ledger:
+    return Ledger.of(placed(entries), modes=modes, times=times)
+
+
+def many(*numbers: int, content: bytes = b"x") -> list[Entry]:
+    """Files of one directory, enough of them for several runs."""
+    return [file(f"{number:04}", content) for number in numbers]
+
+
+NUMBERS = st.sets(st.integers(0, 400), max_size=150)
+
+
+def says(one: Ledger) -> tuple[object, ...]:
+    """All that there is to a ledger."""
+    return list(one.runs), bytes(one.encoded()), one.length, one.modes, one.times, one.late, len(one)
+
+
+# --- as a listing ----------------------------------------------------------------------------------
+
+
+@given(indexes(), st.booleans(), st.booleans())
+def test_it_has_what_the_manifest_lists(entries: list[Entry], modes: bool, times: bool) -> None:
+    listed = placed(entries)
+    kept = Ledger.of(reversed(listed), modes=modes, times=times)
+    assert (list(kept), len(kept)) == (listed, len(listed))
+    assert kept.encoded() == msgspec.Raw(msgspec.msgpack.encode(listed))
+    assert kept.tree() == tree_digest(entries, ignore_permissions=not modes)
+    assert kept.told() == Known(entries, modes=modes, times=times).told
+    assert kept.files == sum(entry.kind == "file" for entry in entries)
+    for number, each in enumerate(listed):
+        assert each in kept
+        assert (kept.at(each.entry.path), kept.ordinal(each.entry.path)) == (each, number)
+        assert Placed(each.entry, None, True) not in kept
+    assert kept.at("no such path") is kept.at("~") is None
+
+
+@given(NUMBERS, NUMBERS, NUMBERS, st.booleans())
+def test_changes_come_to_the_same_as_a_ledger_made_anew(
+    before: set[int], goes: set[int], comes: set[int], has_times: bool
+) -> None:
+    """In the middle of runs, at their ends, where several go, and over whatever was there before."""
+    first = Ledger.of(placed(many(*before)), modes=True, times=has_times)
+    changes: dict[str, Placed | None] = {f"{number:04}": None for number in goes & before}
+    changes.update((each.path, Placed(each)) for each in many(*comes, content=b"new"))
+    wanted = {each.entry.path: each for each in first} | changes
+    anew = Ledger.of([each for each in wanted.values() if each is not None], modes=True, times=has_times)
+    spliced = first.spliced(changes)
+    assert says(spliced) == says(anew)
+    assert says(first) == says(Ledger.of(placed(many(*before)), modes=True, times=has_times))
+
+
+@given(indexes(), st.lists(NAMES, min_size=1, max_size=3).map("/".join), st.sets(st.integers(0, 5)))
+def test_it_knows_what_is_below_a_directory(entries: list[Entry], folder: str, numbers: set[int]) -> None:
+    kept = ledger(entries)
+    there = [
+        each.entry.path for number in numbers if number < len(kept.runs) for each in kept.listed_in(number)
+    ]
+    assert kept.below(folder, numbers) is any(path.startswith(f"{folder}/") for path in there)
+
+
+@pytest.mark.parametrize("wanted", [1, 16, 17, 300])
+def test_files_are_found_by_their_blocks(wanted: int) -> None:
+    entries = [file(f"{number:04}", b"%d" % number) for number in range(400)]
+    blocks = {entry.blocks for entry in entries[:wanted]}
+    found = [each.entry for each in ledger(entries).holding(blocks)]
+    assert {entry.blocks for entry in found}.issuperset(blocks)
+    assert ledger(entries).holding([b"?" * 32]) is not None
+    assert list(ledger(entries).holding([b"?" * 32])) == []
+
+
+# --- kept in a file --------------------------------------------------------------------------------
+
+
+@dataclass
+class Record:
+    """A manifest and its ledger in files."""
+
+    path: Path
+    listed: list[Placed]
+    late: frozenset[str] = frozenset()
+
+    def load(self, *, modes: bool = True, times: bool = True, glance: Glance = GLANCE) -> tuple[Ledger, bool]:
+        """The ledger that comes back, and whether it was asked what is late."""
+        asked: list[list[Placed]] = []
+
+        def late(manifest: Manifest) -> frozenset[str]:
+            asked.append(list(manifest.placed))
+            return frozenset({"late"})
+
+        manifest = load_with_ledger(self.path, glance, modes=modes, times=times, late=late)
+        assert manifest is not None
+        assert (manifest.project, manifest.tree, manifest.after) == ("web", b"t" * 32, ("restart",))
+        assert asked in ([], [self.listed])
+        kept = cast(Ledger, manifest.placed)
+        assert list(kept) == self.listed
+        return kept, bool(asked)
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Record:
+    path = manifest_path(tmp_path, "/srv/app")
+    listed = placed(many(*range(300)))
+    noted = Manifest(
+        project="web", target="/srv/app", root=(1, 2, 3), placed=listed, tree=b"t" * 32, after=("restart",)
+    )
+    save(path, noted, durable=False)
+    save_ledger(path, Ledger.of(listed, modes=True, times=True, late=frozenset({"0007"})), GLANCE)
+    return Record(path, listed)
+
+
+def test_what_was_kept_comes_back(record: Record) -> None:
+    kept, asked = record.load()
+    assert (kept.late, asked) == (frozenset({"0007"}), False)
+    assert says(kept) == says(Ledger.of(record.listed, modes=True, times=True, late=kept.late))
+
+
+def test_a_manifest_that_lists_a_ledger_is_any_manifest(record: Record) -> None:
+    kept, _ = record.load()
+    manifest = load(record.path)
+    assert manifest is not None
+    save(record.path, msgspec.structs.replace(manifest, placed=kept), durable=True)
+    assert load(record.path) == manifest
+
+
+def test_what_is_late_is_known_of_one_glance(record: Record) -> None:
+    kept, asked = record.load(glance=Glance(("",), (), b"e" * 32))
+    assert (kept.late, asked) == (frozenset({"late"}), True)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _say_nothing(path: Path) -> None:
+    write_checked(path, msgspec.msgpack.encode(["another version"]))
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, _truncate, _flip, _say_nothing])
+def test_one_that_is_no_use_is_made_anew(record: Record, harm: Callable[[Path], None]) -> None:
+    harm(ledger_path(record.path))
+    kept, asked = record.load()
+    assert (kept.late, asked) == (frozenset({"late"}), True)
+
+
+@pytest.mark.parametrize(("modes", "times"), [(False, True), (True, False), (False, False)])
+def test_one_for_other_questions_is_made_anew(record: Record, modes: bool, times: bool) -> None:
+    kept, asked = record.load(modes=modes, times=times)
+    assert (kept.modes, kept.times, asked) == (modes, times, True)
+
+
+def test_one_of_another_manifest_is_made_anew(record: Record) -> None:
+    manifest = load(record.path)
+    assert manifest is not None
+    record.listed = placed(many(*range(300), content=b"y"))
+    save(record.path, msgspec.structs.replace(manifest, placed=record.listed), durable=False)
+    assert record.load()[1]
+
+
+def test_a_list_that_is_damaged_is_told_of_where_it_lies(record: Record) -> None:
+    wreck(record.path, lambda run: run != 0)
+    manifest = load_with_ledger(record.path, GLANCE, modes=True, times=True, late=lambda _: frozenset())
+    assert manifest is not None
+    assert next(iter(manifest.placed)) == record.listed[0]
+    with pytest.raises(TaskFailed, match=f"damaged.*{record.path}"):
+        list(manifest.placed)
+
+
+def test_no_record_has_no_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "none.manifest"
+    assert load_with_ledger(path, GLANCE, modes=True, times=True, late=lambda _: frozenset()) is None
+
+
+def wreck(record: Path, which: Callable[[int], bool]) -> None:
+    """Makes the entries of runs unreadable, in a record that is otherwise in order."""
+    manifest = load_with_ledger(record, GLANCE, modes=True, times=True, late=lambda _: frozenset())
+    assert manifest is not None
+    kept = cast(Ledger, manifest.placed)
+    save(record, msgspec.structs.replace(manifest, placed=wrecked(kept, which)), durable=False)
+    content = read_checked(ledger_path(record))
+    assert content is not None
+    fields = msgspec.msgpack.decode(content)
+    fields[1] = state_of(record)
+    write_checked(ledger_path(record), msgspec.msgpack.encode(fields))
+
+
+def wrecked(kept: Ledger, which: Callable[[int], bool]) -> Ledger:
+    """As many bytes, and in each place of an entry some text."""
+    listed = [
+        _text(run.count, run.size)
+        if which(number)
+        else msgspec.msgpack.encode(kept.listed_in(number))[-run.size :]
+        for number, run in enumerate(kept.runs)
+    ]
+    given = {"length": kept.length, "modes": kept.modes, "times": kept.times, "late": kept.late}
+    return Ledger(kept.runs, listed, **cast(Any, given))
+
+
+def _text(items: int, size: int) -> bytes:
+    length = size - items - 2
+    return b"\xa0" * (items - 1) + b"\xda" + length.to_bytes(2, "big") + b"x" * length
+
+
+def ledger_of(record: Path) -> Ledger:
+    manifest = load_with_ledger(record, GLANCE, modes=True, times=True, late=lambda _: frozenset())
+    assert manifest is not None
+    return cast(Ledger, manifest.placed)
+
+
+def follow(record: Path) -> None:
+    """Has the last look of a target be one of the record as it is now."""
+    path = record.with_suffix(".look")
+    content = read_checked(path)
+    assert content is not None
+    fields = msgspec.msgpack.decode(content)
+    fields[1] = state_of(record)
+    write_checked(path, msgspec.msgpack.encode(fields))
