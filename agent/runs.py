@@ -8,6 +8,7 @@ index says of its entries. It finds what is equal and proves nothing: the tree d
 
 import hashlib
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -93,13 +94,26 @@ def runs_of(entries: Sequence[Entry], length: int, *, modes: bool = True, times:
     if entries and (not bounds or bounds[0]):
         bounds.insert(0, 0)
     bounds.append(len(entries))
+    digests = [_digest(entries[start:end], modes=modes, times=times) for start, end in pairwise(bounds)]
+    return Runs(entries, bounds, digests)
+
+
+def with_others(
+    runs: Runs, entries: Sequence[Entry], places: Iterable[int], *, modes: bool = True, times: bool = True
+) -> Runs:
+    """As `runs_of` would make them of `entries`, which have the paths of those before, and say something else
+    at these places alone."""
+    bounds, digests = runs.bounds, list(runs.digests)
+    for number in {bisect_right(bounds, place) - 1 for place in places}:
+        part = entries[bounds[number] : bounds[number + 1]]
+        digests[number] = _digest(part, modes=modes, times=times)
+    return Runs(entries, bounds, digests)
+
+
+def _digest(entries: Sequence[Entry], *, modes: bool, times: bool) -> bytes:
     left_out = ({} if modes else {"mode": 0}) | ({} if times else {"mtime_ns": 0})
     said = [msgspec.structs.replace(entry, **left_out) for entry in entries] if left_out else entries
-    digests = [
-        hashlib.blake2b(_encode(said[start:end]), digest_size=RUN_DIGEST).digest()
-        for start, end in pairwise(bounds)
-    ]
-    return Runs(entries, bounds, digests)
+    return hashlib.blake2b(_encode(said), digest_size=RUN_DIGEST).digest()
 
 
 def check_known(known: KnownRuns) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from agent.glance import Rows, changed_since, rows_of
-from agent.index import tree_digest
+from agent.index import path_of
 from agent.ownership import owners_digest
 from agent.scan import Found, Scan, found_from, hash_files, settled
 from agent.wire.messages import Entry
@@ -16,7 +16,6 @@ from reconciler.sync.frames import Frames
 from reconciler.sync.names import LocalNames, owned_by
 from reconciler.sync.selection import check_sendable, entry_of, sendable_time
 from reconciler.sync.serving import TreeSource
-from reconciler.sync.telling import TreeRuns
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,20 +195,20 @@ def _renewed(
     """`source` with other `entries` in the places of those that have their names. Pure."""
     renewed = list(source.entries)
     size = source.bytes
+    places: list[int] = []
     for entry in entries:
-        place = bisect_left(renewed, entry.path, key=_path_of)
+        place = bisect_left(renewed, entry.path, key=path_of)
         size += entry.size - renewed[place].size
         renewed[place] = entry
+        places.append(place)
+    now = tuple(renewed)
+    runs = source.runs.with_others(source.entries, now, places)
     return replace(
         source,
-        entries=tuple(renewed),
-        tree=tree_digest(renewed, ignore_permissions=ignore_permissions),
+        entries=now,
+        tree=runs.tree(now, ignore_permissions=ignore_permissions),
         bytes=size,
         found={**source.found, **{path: there for path, there in found.items() if there.kind == "file"}},
-        runs=TreeRuns(),
+        runs=runs,
         frames=Frames(),
     )
-
-
-def _path_of(entry: Entry) -> str:
-    return entry.path

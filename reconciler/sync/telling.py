@@ -7,9 +7,9 @@ import msgspec
 import trio
 
 from agent.errors import RemoteProtocolError
-from agent.index import split_batches
+from agent.index import digest_of_rows, split_batches, tree_rows
 from agent.ownership import owner_batches
-from agent.runs import Runs, check_known, compare_runs, runs_of
+from agent.runs import Runs, check_known, compare_runs, runs_of, with_others
 from agent.wire.channel import Channel
 from agent.wire.messages import (
     NO_TIMES,
@@ -30,14 +30,45 @@ _KINDS = 2
 """Kinds of runs that are kept: agents that are near each other have one, or two where it changes."""
 
 
+_ROWS = 64
+"""Entries whose rows for the tree digest are kept together."""
+
+
 class TreeRuns:
     """The index of one tree in the pieces in which it is told, made once for all agents."""
 
     def __init__(self) -> None:
         self._all: dict[bool, tuple[tuple[Entry, ...], ...]] = {}
         self._made: dict[tuple[int, bool, bool], Runs] = {}
+        self._rows: dict[bool, list[bytes]] = {}
+        """What the tree digest covers of each `_ROWS` entries, with permissions or without."""
         self._dated: tuple[Entry, ...] | None = None
         self._lock = trio.Lock()
+
+    def with_others(
+        self, before: Sequence[Entry], entries: Sequence[Entry], places: Sequence[int]
+    ) -> "TreeRuns":
+        """Of a tree of `entries`, which are others than those `before` at these places alone, and have the
+        same paths: only what these are in is made anew. Pure."""
+        renewed = TreeRuns()
+        renewed._rows = dict(self._rows)
+        for modes, rows in self._rows.items():
+            renewed._rows[modes] = [*rows]
+            for number in {place // _ROWS for place in places}:
+                renewed._rows[modes][number] = _rows_at(entries, number, modes=modes)
+        for kind, runs in tuple(self._made.items()):
+            if runs.entries is before:
+                _, modes, _ = kind
+                renewed._made[kind] = with_others(runs, entries, places, modes=modes)
+        return renewed
+
+    def tree(self, entries: Sequence[Entry], *, ignore_permissions: bool) -> bytes:
+        """The tree digest of all entries, which are in path order; blocks. What it covers is kept."""
+        modes = not ignore_permissions
+        if modes not in self._rows:
+            count = -(-len(entries) // _ROWS)
+            self._rows[modes] = [_rows_at(entries, number, modes=modes) for number in range(count)]
+        return digest_of_rows(len(entries), self._rows[modes])
 
     async def all(self, entries: Sequence[Entry], *, dated: bool) -> tuple[tuple[Entry, ...], ...]:
         """Batches of the whole index, for an agent that has none of it."""
@@ -100,6 +131,10 @@ async def send_index(channel: Channel, source: "TreeSource", start: SyncStart) -
 def _rest(known: KnownRuns, runs: Runs) -> tuple[bytes, tuple[tuple[Entry, ...], ...]]:
     same, rest = compare_runs(known, runs)
     return same, tuple(split_batches(rest))
+
+
+def _rows_at(entries: Sequence[Entry], number: int, *, modes: bool) -> bytes:
+    return tree_rows(entries[number * _ROWS : (number + 1) * _ROWS], ignore_permissions=not modes)
 
 
 def with_owners(task: Task, owners: bytes) -> Task:

@@ -77,6 +77,9 @@ def tree_works(*, quick: bool) -> dict[str, TreeWork]:
             (
                 unchanged,
                 Change("one changed", lambda where, number: trees.change_one_file(where, seed=number)),
+                Change(
+                    "one more changed", lambda where, number: trees.change_one_file(where, seed=number + 999)
+                ),
                 Change("1 % changed", lambda where, number: trees.change_small_files(where, seed=number)),
             ),
             has_many=True,
