@@ -11,7 +11,7 @@ from agent.checked import read_checked, write_checked
 from agent.glance import Glance
 from agent.index import array_header
 from agent.ledger import Ledger, Run
-from agent.manifest import Manifest, Unlisted, load, load_unlisted, state_of
+from agent.manifest import Manifest, Unlisted, ledger_path, load, load_unlisted, state_of
 from agent.runs import length_for
 
 _VERSION = 1
@@ -36,11 +36,6 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Kept)
-
-
-def ledger_path(record: Path) -> Path:
-    """Where the ledger of the manifest at `record` is kept."""
-    return record.with_suffix(".runs")
 
 
 def save_ledger(record: Path, ledger: Ledger, glance: Glance) -> None:

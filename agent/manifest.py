@@ -211,7 +211,12 @@ def unreadable(path: Path) -> TaskFailed:
 
 
 def save(path: Path, manifest: Manifest, *, durable: bool) -> None:
-    """Replaces the manifest. Blocks; with `durable` it is on disk when this returns."""
+    """Replaces the manifest. Blocks; with `durable` it is on disk when this returns.
+
+    What is kept beside the one before goes first: where the clock of the file system is coarse, the next but
+    one may have the inode and the times of that, and so pass for it.
+    """
+    forget(path)
     write_record(path, _encoder.encode(manifest), durable=durable)
 
 
@@ -234,8 +239,24 @@ def write_record(path: Path, content: bytes, *, durable: bool) -> None:
             os.close(folder)
 
 
+def look_path(record: Path) -> Path:
+    """Where the last look at the target of the manifest at `record` is kept; see `agent.recall`."""
+    return record.with_suffix(".look")
+
+
+def ledger_path(record: Path) -> Path:
+    """Where what is known of its runs is kept; see `agent.ledger_file`."""
+    return record.with_suffix(".runs")
+
+
+def forget(record: Path) -> None:
+    """Removes what is kept beside a manifest; blocks."""
+    for path in (look_path(record), ledger_path(record)):
+        path.unlink(missing_ok=True)
+
+
 def state_of(record: Path) -> bytes:
-    """Another one for each manifest that was saved, as each replaces the one before; empty for none."""
+    """Another one than the manifest before had, as each replaces that; empty for none."""
     try:
         status = record.stat()
     except FileNotFoundError:

@@ -11,9 +11,8 @@ import trio
 
 from agent.failures import TaskFailed, shortened
 from agent.ignore import Ignore
-from agent.manifest import load, manifest_path
+from agent.manifest import forget, load, manifest_path
 from agent.mounted import TO_REMOVE, check_mounted
-from agent.recall import forget
 from agent.removal import remove
 from agent.rules import AgentRules
 from agent.scan import scan
@@ -62,8 +61,8 @@ def forget_others(record: Releases, inner: Path) -> None:
     kept = {manifest_path(inner, version_path(record.target, each.name)) for each in record.kept}
     for path in (inner / "targets").glob("*.manifest"):
         if path not in kept:
-            path.unlink(missing_ok=True)
             forget(path)
+            path.unlink(missing_ok=True)
 
 
 async def _holds_ignored(path: str, rules: AgentRules, ignore: Ignore) -> bool:
@@ -145,8 +144,8 @@ def _unlink(site: Site, record: Releases) -> None:
 
 def _forget(path: Path, inner: Path) -> None:
     built = manifest_path(inner, version_path("", BUILDING))
-    built.unlink(missing_ok=True)
     forget(built)
+    built.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     for empty in (inner / "targets", inner):
         with contextlib.suppress(OSError):

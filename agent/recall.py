@@ -19,9 +19,9 @@ from agent.glance import Glance, Rows, glance_of, rows_if_still, still, with_cha
 from agent.index import parent_of
 from agent.lateness import late_after
 from agent.ledger import Ledger
-from agent.ledger_file import ledger_path, save_ledger
+from agent.ledger_file import save_ledger
 from agent.look import Scope, View
-from agent.manifest import Identity, Manifest, state_of
+from agent.manifest import Identity, Manifest, look_path, state_of
 from agent.record import Recorded
 from agent.scan import Found, settled
 from agent.target import Target
@@ -59,10 +59,6 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(LastLook)
 
 
-def _path_beside(record: Path) -> Path:
-    return record.with_suffix(".look")
-
-
 @dataclass(frozen=True, slots=True)
 class Recalled:
     """A last look that still holds; `rows`: what is in each directory, where somebody may ask for it."""
@@ -79,7 +75,7 @@ def recall(
     `recent` is one that was found to hold a moment ago. None, too, where something can't be looked at, and
     where the task brings other owners than there were: it has to look closely anyway.
     """
-    if (content := read_checked(_path_beside(record))) is None:
+    if (content := read_checked(look_path(record))) is None:
         return None
     try:
         last = _decoder.decode(content)
@@ -289,13 +285,7 @@ def _write(record: Path, look: LastLook) -> None:
         content = _encoder.encode(look)
     except UnicodeEncodeError:
         return  # a name that is no UTF-8
-    write_checked(_path_beside(record), content)
-
-
-def forget(record: Path) -> None:
-    """Removes what is kept beside a manifest; blocks."""
-    for path in (_path_beside(record), ledger_path(record)):
-        path.unlink(missing_ok=True)
+    write_checked(look_path(record), content)
 
 
 def _digest_of(scope: Scope) -> bytes:

@@ -19,10 +19,9 @@ from agent.ignore import Ignore
 from agent.index import parent_of
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look
-from agent.manifest import Manifest, load, manifest_path, other_targets, save
+from agent.manifest import Manifest, forget, load, manifest_path, other_targets, save
 from agent.mounted import TO_REMOVE, check_mounted
 from agent.pulse import FLUSH_SECONDS, quiet
-from agent.recall import forget
 from agent.rules import AgentRules
 from agent.scan import look_at
 from agent.staging import sweep_staging

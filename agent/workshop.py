@@ -13,9 +13,8 @@ from agent.clone import Clone
 from agent.failures import TaskFailed
 from agent.ignore import Ignore
 from agent.libc import sync_file_system
-from agent.manifest import Manifest, load, manifest_path, save
+from agent.manifest import Manifest, forget, load, manifest_path, save
 from agent.pulse import FLUSH_SECONDS, quiet
-from agent.recall import forget
 from agent.rules import AgentRules
 from agent.site import Site
 from agent.target import open_target
@@ -41,8 +40,8 @@ class Workshop:
     def sweep(self) -> None:
         """Removes what was begun and is not wanted; blocks."""
         self._site.sweep()
-        self._manifest_path.unlink(missing_ok=True)
         forget(self._manifest_path)
+        self._manifest_path.unlink(missing_ok=True)
 
     def settle(self, record: Releases) -> None:
         """A version that got its name gets its manifest's too, should a kill have come between; blocks."""

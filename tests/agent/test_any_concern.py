@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agent.glance import Glance
 from agent.ledger import Ledger
-from agent.ledger_file import ledger_path, load_with_ledger
-from agent.manifest import load
+from agent.ledger_file import load_with_ledger
+from agent.manifest import ledger_path, load
 from reconciler.sync.serving import TreeSource
 from tests.agent.syncing import (
     Host,

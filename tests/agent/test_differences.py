@@ -17,7 +17,7 @@ from agent.manifest import manifest_path
 from agent.runs import Known, compare_runs, runs_of
 from agent.wire.messages import Entry
 from tests.agent.syncing import Host, read_tree, synchronise, write_tree
-from tests.agent.test_ledger import follow, ledger, ledger_of, many, wreck, wrecked
+from tests.agent.test_ledger import ledger, ledger_of, many, wreck, wrecked
 from tests.agent.test_runs import file, indexes
 
 # --- as part of an index ---------------------------------------------------------------------------
@@ -187,7 +187,6 @@ async def test_a_task_decodes_of_its_record_what_it_has_to_do_with(tmp_path: Pat
     numbers.update(before.number_of(parent_of(each)) for each in sent if parent_of(each))
     assert len(numbers) < len(before.runs) / 20
     wreck(path, lambda number: number not in numbers)
-    follow(path)
     (source / "3/0003").write_bytes(b"third")
     outcome = await synchronise(source, host)
     assert (outcome.state, outcome.report.files_written) == ("SUCCESS", 1)

@@ -15,8 +15,18 @@ from agent.failures import TaskFailed
 from agent.glance import Glance
 from agent.index import tree_digest
 from agent.ledger import Ledger
-from agent.ledger_file import ledger_path, load_with_ledger, save_ledger
-from agent.manifest import Manifest, Placed, Stamp, load, manifest_path, save, state_of
+from agent.ledger_file import load_with_ledger, save_ledger
+from agent.manifest import (
+    Manifest,
+    Placed,
+    Stamp,
+    ledger_path,
+    load,
+    look_path,
+    manifest_path,
+    save,
+    state_of,
+)
 from agent.runs import Known
 from agent.wire.messages import Entry
 from tests.agent.test_runs import NAMES, file, indexes
@@ -195,6 +205,16 @@ def test_one_of_another_manifest_is_made_anew(record: Record) -> None:
     assert record.load()[1]
 
 
+def test_nothing_is_left_beside_a_manifest_that_is_replaced(record: Record) -> None:
+    """The next but one may pass for it: it may have its inode, and within a tick its times."""
+    manifest = load(record.path)
+    assert manifest is not None
+    look_path(record.path).write_bytes(b"what was seen")
+    save(record.path, manifest, durable=False)
+    assert not ledger_path(record.path).exists()
+    assert not look_path(record.path).exists()
+
+
 def test_a_list_that_is_damaged_is_told_of_where_it_lies(record: Record) -> None:
     wreck(record.path, lambda run: run != 0)
     manifest = load_with_ledger(record.path, GLANCE, modes=True, times=True, late=lambda _: frozenset())
@@ -210,16 +230,17 @@ def test_no_record_has_no_ledger(tmp_path: Path) -> None:
 
 
 def wreck(record: Path, which: Callable[[int], bool]) -> None:
-    """Makes the entries of runs unreadable, in a record that is otherwise in order."""
+    """Makes the entries of runs unreadable, in a record that is else in order, as is what is beside it."""
     manifest = load_with_ledger(record, GLANCE, modes=True, times=True, late=lambda _: frozenset())
     assert manifest is not None
     kept = cast(Ledger, manifest.placed)
+    beside = [(path, read_checked(path)) for path in (look_path(record), ledger_path(record))]
     save(record, msgspec.structs.replace(manifest, placed=wrecked(kept, which)), durable=False)
-    content = read_checked(ledger_path(record))
-    assert content is not None
-    fields = msgspec.msgpack.decode(content)
-    fields[1] = state_of(record)
-    write_checked(ledger_path(record), msgspec.msgpack.encode(fields))
+    for path, content in beside:
+        if content is not None:
+            fields = msgspec.msgpack.decode(content)
+            fields[1] = state_of(record)
+            write_checked(path, msgspec.msgpack.encode(fields))
 
 
 def wrecked(kept: Ledger, which: Callable[[int], bool]) -> Ledger:
@@ -243,13 +264,3 @@ def ledger_of(record: Path) -> Ledger:
     manifest = load_with_ledger(record, GLANCE, modes=True, times=True, late=lambda _: frozenset())
     assert manifest is not None
     return cast(Ledger, manifest.placed)
-
-
-def follow(record: Path) -> None:
-    """Has the last look of a target be one of the record as it is now."""
-    path = record.with_suffix(".look")
-    content = read_checked(path)
-    assert content is not None
-    fields = msgspec.msgpack.decode(content)
-    fields[1] = state_of(record)
-    write_checked(path, msgspec.msgpack.encode(fields))
