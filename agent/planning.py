@@ -91,13 +91,12 @@ class _Run:
             same = self._untouched(policy)
             seen = view.seen(same)
             differing = [entry for entry in index if entry.path not in same]
-            if same or view.besides:
-                policy = msgspec.structs.replace(policy, allow_empty=True)  # it is not
         else:
+            same = set()
             seen = view.seen()
             index = differing = dated(index, seen, self.now_ns)
-            if view.besides:
-                policy = msgspec.structs.replace(policy, allow_empty=True)
+        if same or view.besides:
+            policy = msgspec.structs.replace(policy, allow_empty=True)  # it is not
         changes = diff(
             differing,
             seen,

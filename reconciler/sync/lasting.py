@@ -11,12 +11,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_IFDIR
-from typing import Final, NamedTuple
+from typing import Final
 
 import trio
 
 from agent.index import PERMISSIONS
 from agent.scan import Found, hash_files
+from reconciler.sync.hashed import Hashed, told_apart
 from reconciler.sync.serving import TreeSource
 from reconciler.sync.streamed import Hash
 
@@ -36,7 +37,7 @@ class Checkout:
     directory: Path
     held: AsyncExitStack
     trees: dict[Hashable, TreeSource] = field(default_factory=dict)
-    known: Mapping[str, "Hashed"] = field(default_factory=dict)
+    known: Mapping[str, Hashed] = field(default_factory=dict)
     """What was hashed in it while it was one of another commit, by path."""
     users: int = 1
     is_good: bool = True
@@ -66,7 +67,7 @@ class Checkout:
                         return False
         return True
 
-    def hashed(self) -> dict[str, "Hashed"]:
+    def hashed(self) -> dict[str, Hashed]:
         """What is known of all files in it, by path."""
         return {
             f"{tree.directory}/{entry.path}": Hashed(tree.found[entry.path], entry.blocks)
@@ -76,25 +77,11 @@ class Checkout:
         }
 
 
-class Hashed(NamedTuple):
-    """A file as it was when it was hashed, and the digests of its blocks."""
-
-    found: Found
-    blocks: bytes
-
-
 def hash_others(directory: Path, known: Mapping[str, Hashed]) -> Hash:
     """Hashes those files below `directory` that are not as they are `known`."""
 
     async def hash(root_fd: int, files: Iterable[tuple[str, Found]]) -> Mapping[str, bytes | None]:
-        contents: dict[str, bytes | None] = {}
-        others: list[tuple[str, Found]] = []
-        for path, found in files:
-            before = known.get(f"{directory}/{path}")
-            if before is not None and before.found.same_as(found):
-                contents[path] = before.blocks
-            else:
-                others.append((path, found))
+        contents, others = told_apart(files, known, below=f"{directory}/")
         contents.update(await hash_files(root_fd, others))
         return contents
 

@@ -3,7 +3,7 @@
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import trio
 
@@ -13,15 +13,10 @@ from agent.ownership import owners_digest
 from agent.scan import Found, Scan, found_from, hash_files, settled
 from agent.wire.messages import Entry
 from reconciler.sync.frames import Frames
+from reconciler.sync.hashed import Hashed, told_apart
 from reconciler.sync.names import LocalNames, owned_by
 from reconciler.sync.selection import check_sendable, entry_of, sendable_time
 from reconciler.sync.serving import TreeSource
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    found: Found
-    blocks: bytes
 
 
 class Remembered:
@@ -35,7 +30,7 @@ class Remembered:
     def __init__(self, now: Callable[[], int], names: LocalNames | None = None) -> None:
         self.now = now
         self.names = LocalNames() if names is None else names
-        self.files: dict[str, _File] = {}
+        self.files: dict[str, Hashed] = {}
         self.may_hold_more = False
         """Whether files may be known that no scan has found lately."""
         self._scans: dict[object, ScanMemory] = {}
@@ -146,21 +141,14 @@ class ScanMemory:
 
     async def hash(self, root_fd: int, files: Sequence[tuple[str, Found]]) -> Mapping[str, bytes | None]:
         known = self._directory.files
-        contents: dict[str, bytes | None] = {}
-        unknown: list[tuple[str, Found]] = []
-        for path, found in files:
-            file = known.get(path)
-            if file is not None and file.found.same_as(found):
-                contents[path] = file.blocks
-            else:
-                unknown.append((path, found))
+        contents, unknown = told_apart(files, known)
         for path, blocks in (await _hash(root_fd, unknown)).items():
             contents[path] = blocks
             known.pop(path, None)
         for path, found in unknown:
             blocks = contents[path]
             if blocks is not None and settled(found, self.began_ns):
-                known[path] = _File(found, blocks)
+                known[path] = Hashed(found, blocks)
         return contents
 
     def keep(self, source: TreeSource) -> None:

@@ -93,7 +93,8 @@ class Growing:
         ignore_permissions: bool = False,
         hash: Hash = hash_files,
     ) -> "Growing":
-        """Looks at a directory, in a worker thread; raises as `TreeSource.build`. `hash` is for tests."""
+        """Looks at a directory, in a worker thread; raises as `TreeSource.build`. `hash` reads the
+        files; it may know some of them already."""
 
         def walk() -> Growing:
             with opened(directory) as fd:

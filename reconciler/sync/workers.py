@@ -227,16 +227,11 @@ class _Worker:
         with trio.move_on_after(END_DEADLINE):
             code = await self._process.wait()
             with suppress(OSError, ValueError):
-                await self._rest_of_errors()
+                await self._read_errors()  # the rest
             last = self._errors.decode(errors="replace").strip().rpartition("\n")[2]
             how = f"was ended by {_signal(-code)}" if code < 0 else f"ended with code {code}"
             return f"{how} ({last})" if last else how
         return "closed its connection to the primary"
-
-    async def _rest_of_errors(self) -> None:
-        assert self._process.stderr is not None
-        while data := await self._process.stderr.receive_some():
-            self._errors = (self._errors + data)[-_MOST_ERRORS:]
 
     def show(self, anchors: Sequence[bytes]) -> None:
         try:

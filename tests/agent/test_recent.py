@@ -8,7 +8,6 @@ import trio
 from trio.testing import MockClock
 
 from agent.glance import Glance
-from agent.manifest import manifest_path
 from agent.recall import LastLook, Recalled
 from agent.recent import FRESH, RecentLooks
 from agent.wire.messages import Command
@@ -129,7 +128,6 @@ async def test_a_look_for_another_task_counts_for_nothing(host: Host, tmp_path: 
     (host.target / "b/three").write_bytes(b"edited")
     await synchronise(tmp_path / "source", host, looks=looks, ignore=("*.log",))
     assert read_tree(host.target) == read_tree(tmp_path / "source")
-    assert manifest_path(host.state, str(host.target)).exists()
 
 
 async def test_where_nothing_is_to_be_brought_a_task_looks_for_itself(host: Host, tmp_path: Path) -> None:
