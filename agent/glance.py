@@ -161,36 +161,37 @@ def with_changes(glance: Glance, rows: Rows, now: Mapping[str, Found | None], re
     of `extras` is concerned.
     """
     extras = {path for path, _ in glance.extras}
+    if any(
+        path in extras or (there is not None and (there.kind not in _KINDS or not settled(there, read_at)))
+        for path, there in now.items()
+    ):
+        return None
+    digests = _of_those_that_stay(glance, now)
     changed: dict[str, dict[str, Found | None]] = {}
     for path, there in now.items():
-        if path in extras:
-            return None
-        if there is not None and (there.kind not in _KINDS or not settled(there, read_at)):
-            return None
         above, _, name = path.rpartition("/")
         changed.setdefault(above, {})[name] = there
-    gone = {path for path, there in now.items() if there is None}
-    made = {path for path, there in now.items() if there is not None and there.kind == "directory"}
+    for folder, names in changed.items():
+        if folder in digests:
+            digests[folder] = _digest(_changed(folder, rows.get(folder), names))
+        elif any(there is not None for there in names.values()):
+            return None  # in a directory that nobody looks into
+    folders = tuple(sorted(digests))
+    return Glance(folders, glance.extras, b"".join(map(digests.__getitem__, folders)))
+
+
+def _of_those_that_stay(glance: Glance, now: Mapping[str, Found | None]) -> dict[str, bytes]:
+    """The digests of the directories of a glance that are there `now`, and of new ones, which are empty."""
     digests = {
         folder: glance.digests[number * _DIGEST : (number + 1) * _DIGEST]
         for number, folder in enumerate(glance.folders)
-        if folder not in gone
     }
     for path, there in now.items():
-        if there is not None and there.kind != "directory":
+        if there is None or there.kind != "directory":
             digests.pop(path, None)
-    for folder in made - digests.keys():
-        digests[folder] = b""
-    for folder, names in changed.items():
-        if folder not in digests:
-            if any(there is not None for there in names.values()):
-                return None
-            continue
-        digests[folder] = _digest(_changed(folder, rows.get(folder), names))
-    for folder in [folder for folder, digest in digests.items() if not digest]:
-        digests[folder] = _digest(_encoded(folder, [], []))
-    folders = tuple(sorted(digests))
-    return Glance(folders, glance.extras, b"".join(map(digests.__getitem__, folders)))
+        elif path not in digests:
+            digests[path] = _digest(_encoded(path, [], []))
+    return digests
 
 
 def times_in(rows: Rows, folder: str) -> dict[str, int]:
