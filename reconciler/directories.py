@@ -236,11 +236,13 @@ class Directories:
         for key, look in found.items():
             before = known.looks.get(key)
             if before is not None and before.facts.digest != look.facts.digest:
-                if before.source.owners and look.source.owners:
+                modes = not project.sync.ignore_permissions
+                changed = changes(before.source.entries, look.source.entries, modes=modes)
+                # Names stand in the order of the entries: with the same paths, the same names are no change.
+                may_differ = before.source.owned != look.source.owned or {*changed.values()} - {"changed"}
+                if may_differ and before.source.owners and look.source.owners:
                     kinds |= changed_owners(before.source.names(), look.source.names())
-                kinds |= changes(
-                    before.source.entries, look.source.entries, modes=not project.sync.ignore_permissions
-                )
+                kinds |= changed
         if kinds:
             change = DirectoryChange(project_id(project), project.source.directory, kinds)
             self._changes = [*self._changes, change][-MAX_UNTOLD:]

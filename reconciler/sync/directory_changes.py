@@ -1,7 +1,9 @@
 """What changed in a directory between two scans of it, in words that stay short. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import is_not
 from typing import Literal
 
 from agent.ownership import Names
@@ -38,9 +40,14 @@ class DirectoryChange:
         return f"{self.directory}: {', '.join(counted)}: {'; '.join(named)}"
 
 
-def changes(before: Iterable[Entry], after: Iterable[Entry], *, modes: bool) -> dict[str, Kind]:
+def changes(before: Sequence[Entry], after: Sequence[Entry], *, modes: bool) -> dict[str, Kind]:
     """By path. Times are no change, and neither are permissions unless `modes` count."""
-    old, new = ({entry.path: _content(entry, modes) for entry in each} for each in (before, after))
+    # Most of a tree that was renewed are the very entries of the one before, in their places.
+    others = list(map(is_not, before, after))
+    old, new = (
+        {entry.path: _content(entry, modes) for entry in (*compress(each, others), *each[len(others) :])}
+        for each in (before, after)
+    )
     found: dict[str, Kind] = dict.fromkeys(old.keys() - new.keys(), "removed")
     found |= dict.fromkeys(new.keys() - old.keys(), "added")
     found |= {path: "changed" for path in new.keys() & old.keys() if new[path] != old[path]}
