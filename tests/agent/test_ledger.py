@@ -199,10 +199,35 @@ def test_one_for_other_questions_is_made_anew(record: Record, modes: bool, times
 
 def test_one_of_another_manifest_is_made_anew(record: Record) -> None:
     manifest = load(record.path)
+    kept = read_checked(ledger_path(record.path))
     assert manifest is not None
+    assert kept is not None
     record.listed = placed(many(*range(300), content=b"y"))
     save(record.path, msgspec.structs.replace(manifest, placed=record.listed), durable=False)
+    write_checked(ledger_path(record.path), bytes(kept))
     assert record.load()[1]
+
+
+@pytest.mark.parametrize("number", [1, 8], ids=["entries", "bytes"])
+def test_one_of_another_number_is_made_anew(record: Record, number: int) -> None:
+    kept = read_checked(ledger_path(record.path))
+    assert kept is not None
+    fields = msgspec.msgpack.decode(kept)
+    fields[7][0][number] += 1
+    write_checked(ledger_path(record.path), msgspec.msgpack.encode(fields))
+    assert record.load()[1]
+
+
+def test_one_is_kept_only_if_it_helps(record: Record) -> None:
+    """Not with runs of another length than are told of so many entries, nor where most would be looked at."""
+    kept, _ = record.load()
+    other_length = Ledger([], [], length=2 * kept.length, modes=True, times=True)
+    for each in (other_length, kept.with_late(frozenset(map(str, range(10_001))))):
+        ledger_path(record.path).unlink(missing_ok=True)
+        save_ledger(record.path, each, GLANCE)
+        assert not ledger_path(record.path).exists()
+    save_ledger(record.path, kept, GLANCE)
+    assert ledger_path(record.path).exists()
 
 
 def test_nothing_is_left_beside_a_manifest_that_is_replaced(record: Record) -> None:
