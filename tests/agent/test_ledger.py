@@ -85,11 +85,28 @@ def test_changes_come_to_the_same_as_a_ledger_made_anew(
     first = Ledger.of(placed(many(*before)), modes=True, times=has_times)
     changes: dict[str, Placed | None] = {f"{number:04}": None for number in goes & before}
     changes.update((each.path, Placed(each)) for each in many(*comes, content=b"new"))
-    wanted = {each.entry.path: each for each in first} | changes
-    anew = Ledger.of([each for each in wanted.values() if each is not None], modes=True, times=has_times)
-    spliced = first.spliced(changes)
-    assert says(spliced) == says(anew)
+    assert says(first.spliced(changes)) == says(anew(first, changes))
     assert says(first) == says(Ledger.of(placed(many(*before)), modes=True, times=has_times))
+
+
+def anew(before: Ledger, changes: dict[str, Placed | None]) -> Ledger:
+    """What `spliced` has to come to."""
+    wanted = {each.entry.path: each for each in before} | changes
+    listed = [each for each in wanted.values() if each is not None]
+    return Ledger.of(listed, modes=before.modes, times=before.times)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2], ids=["none", "the last", "all"])
+@pytest.mark.parametrize("here", [1, 2, 99], ids=["the first", "two", "all"])
+def test_a_run_whose_first_entry_goes_is_part_of_the_one_before(here: int, before: int) -> None:
+    """Whatever goes of that as well."""
+    first = ledger(many(*range(400)))
+    assert len(first.runs) > 10
+    for number in range(1, len(first.runs)):
+        goes = first.listed_in(number)[:here]
+        goes += first.listed_in(number - 1)[-1 if before == 1 else 0 :] if before else []
+        changes: dict[str, Placed | None] = dict.fromkeys(each.entry.path for each in goes)
+        assert says(first.spliced(changes)) == says(anew(first, changes))
 
 
 @given(indexes(), st.lists(NAMES, min_size=1, max_size=3).map("/".join), st.sets(st.integers(0, 5)))
