@@ -84,7 +84,8 @@ def concerned(
     if _folder_goes(found) and (last.glance.extras or last.foreign or task.strategy == "overlay"):
         return None
     index, ours = dict(found.entries), dict(found.recorded)
-    above = {each for path in (*index, *found.goes) for each in ancestors(path)}
+    # To put a link's time right makes it anew, so that its directory has another one then.
+    above = {each for path in (*index, *found.goes, *before.late) for each in ancestors(path)}
     for path in (above | before.late) - index.keys():
         # What is not of the index goes with what is above it, and what was recorded of it has been taken.
         placed, so_far = whole.at(path), before.at(path)

@@ -1,5 +1,6 @@
 """Where all is as recorded, a task looks at what differs alone, and does the same as after a close look."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -148,7 +149,7 @@ async def test_a_deletion_is_judged_by_all_that_is_recorded(host: Host, tmp_path
     assert (outcome.state, scans) == ("SUCCESS", 0)
 
 
-@pytest.mark.parametrize("change", ["a directory", "a link"])
+@pytest.mark.parametrize("change", ["a directory", "a link", "a link alone"])
 async def test_a_time_that_no_look_minds_is_put_right_with_a_change_elsewhere(
     host: Host, tmp_path: Path, change: str
 ) -> None:
@@ -158,6 +159,8 @@ async def test_a_time_that_no_look_minds_is_put_right_with_a_change_elsewhere(
     if change == "a directory":
         (host.target / "part0/theirs").write_bytes(b"for a moment")
         (host.target / "part0/theirs").unlink()
+    elif change == "a link alone":
+        os.utime(host.target / "part0/link", ns=(1, 1), follow_symlinks=False)
     else:
         (host.target / "part0/link").unlink()
         (host.target / "part0/link").symlink_to("file0")
