@@ -133,6 +133,36 @@ def test_what_is_wrong_with_entries_that_are_not_sent_is_found(what: str) -> Non
         taken(check, list(sent), tree_digest([*known, *sent], ignore_permissions=False))
 
 
+def all_kept(known: list[Entry]) -> DifferenceCheck:
+    """A check of an index that has all of these, to which one entry is to come."""
+    kept = ledger(known)
+    total = sum(entry.size for entry in known)
+    bounds = {**BOUNDS, "entries": len(known) + 1, "total_bytes": total}
+    return DifferenceCheck(kept, frozenset(range(len(kept.runs))), names_of(known), **cast(Any, bounds))
+
+
+def test_an_index_of_another_tree_is_refused() -> None:
+    known, sent = many(*range(300)), directory_entry("folder", mode=0o755, mtime_ns=0)
+    tree = tree_digest([*known, sent], ignore_permissions=False)
+    assert taken(all_kept(known), [sent], tree) == "taken"
+    for other, ignore_permissions in (
+        (tree_digest(known, ignore_permissions=False), False),
+        (tree_digest([*known, sent], ignore_permissions=True), True),
+        (tree, True),  # it is not the digest that was asked for
+    ):
+        check = all_kept(known)
+        check.add([sent])
+        with pytest.raises(RemoteProtocolError, match="not of the tree that the task names"):
+            check.finish(other, ignore_permissions=ignore_permissions)
+        assert check.found is None
+
+
+def test_paths_and_links_that_are_not_sent_count() -> None:
+    known = [symlink_entry(f"{number:04}", mtime_ns=0, link="x" * 4000) for number in range(300)]
+    with pytest.raises(RemoteProtocolError, match="too long"):
+        all_kept(known).add([directory_entry("folder", mode=0o755, mtime_ns=0)])
+
+
 @pytest.mark.parametrize("instead", [(), (symlink_entry("0", mtime_ns=0, link="x"),)], ids=["gone", "a link"])
 def test_a_directory_goes_with_all_that_is_in_it_or_not_at_all(instead: tuple[Entry, ...]) -> None:
     known = [directory_entry("0", mode=0o755, mtime_ns=0)]
@@ -147,11 +177,12 @@ def test_a_directory_goes_with_all_that_is_in_it_or_not_at_all(instead: tuple[En
 
 
 async def test_what_is_equal_is_not_even_decoded() -> None:
-    """Of a thousand entries one changes, one comes and one goes: all other runs could be anything."""
+    """Of a thousand entries one changes, some come and one goes: all other runs could be anything."""
     known = many(*range(0, 2000, 2))
     before = ledger(known)
     wanted = [*many(*range(0, 1000, 2)), *many(1001), *many(*range(1002, 2000, 2))]
     wanted[3] = file("0006", b"new")
+    wanted += [directory_entry("new", mode=0o755, mtime_ns=0), file("new/file")]
     same, sent = compare_runs(before.told(), runs_of(wanted, before.length))
     kept = before.named_by(same)
     assert len(kept) > len(before.runs) - 8
@@ -162,7 +193,7 @@ async def test_what_is_equal_is_not_even_decoded() -> None:
     taken(check, sent, tree_digest(wanted, ignore_permissions=False))
     found = check.found
     assert found is not None
-    assert (set(found.entries), set(found.goes)) == ({"0006", "1001"}, {"1000"})
+    assert (set(found.entries), set(found.goes)) == ({"0006", "1001", "new", "new/file"}, {"1000"})
     assert found.whole.told() == Known(wanted).told
     assert len(bytes(found.whole.encoded())) > 0
 

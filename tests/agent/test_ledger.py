@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.checked import read_checked, write_checked
+from agent.errors import RemoteProtocolError
 from agent.failures import TaskFailed
 from agent.glance import Glance
 from agent.index import tree_digest
@@ -27,7 +28,7 @@ from agent.manifest import (
     save,
     state_of,
 )
-from agent.runs import Known
+from agent.runs import MAX_RUNS, Known, bitmap_size, check_known
 from agent.wire.messages import Entry
 from tests.agent.test_runs import NAMES, file, indexes
 
@@ -116,6 +117,17 @@ def test_it_knows_what_is_below_a_directory(entries: list[Entry], folder: str, n
         each.entry.path for number in numbers if number < len(kept.runs) for each in kept.listed_in(number)
     ]
     assert kept.below(folder, numbers) is any(path.startswith(f"{folder}/") for path in there)
+
+
+def test_no_more_runs_are_told_of_than_a_primary_takes() -> None:
+    one = ledger(many(1))
+    runs = [*one.runs] * (MAX_RUNS + 9)
+    kept = Ledger(runs, [bytes(one.encoded())[1:]] * len(runs), length=one.length, modes=True, times=True)
+    check_known(kept.told())
+    whole = bitmap_size(MAX_RUNS)
+    assert kept.named_by(b"\xff" * whole) == frozenset(range(MAX_RUNS))
+    with pytest.raises(RemoteProtocolError, match="nobody told of"):
+        kept.named_by(bytes(whole + 1))
 
 
 @pytest.mark.parametrize("wanted", [1, 16, 17, 300])
