@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import trio
 
-from agent.index import STAGING
-from agent.manifest import manifest_path
+from agent.concern import Concern
+from agent.index import STAGING, tree_digest
+from agent.look import View
+from agent.manifest import Placed, manifest_path
 from agent.wire.channel import Channel
 from agent.wire.messages import RUNS, RenderedContent, SyncStart
 from reconciler.sync.serving import TreeSource, serve_task
@@ -30,6 +32,7 @@ from tests.agent.syncing import (
     write_tree,
 )
 from tests.agent.test_any_trees import times
+from tests.agent.test_ledger import ledger, many
 
 TREE: Tree = {f"part{part}/file{file}": b"%d %d" % (part, file) for part in range(4) for file in range(3)}
 
@@ -264,30 +267,80 @@ async def test_a_tree_without_entries_is_refused_as_ever(host: Host, tmp_path: P
     assert read_tree(host.target) == TREE | {f"part{part}": None for part in range(4)}
 
 
+def _edit(target: Path) -> None:
+    (target / "part1/file1").write_bytes(b"since")
+
+
+def _make(target: Path) -> None:
+    (target / "part1/new").write_bytes(b"since")
+
+
+def _make_the_same(target: Path) -> None:
+    (target / "part1/new").write_bytes(b"new")
+
+
+def _link_elsewhere(target: Path) -> None:
+    (target / "part1/link").unlink()
+    (target / "part1/link").symlink_to("since")
+
+
+def _make_a_file_of_a_directory(target: Path) -> None:
+    (target / "part1/goes").rmdir()
+    (target / "part1/goes").write_bytes(b"since")
+    (target / "part1/goes").chmod(0o755)
+
+
 @pytest.mark.parametrize(
-    ("path", "content"), [("part1/file1", b"edited since"), ("part1/new", b"made since")]
+    ("change", "saved"),
+    [
+        (_edit, [b"since"]),
+        (_make, [b"since"]),
+        (_make_the_same, []),
+        (_link_elsewhere, ["since"]),
+        (_make_a_file_of_a_directory, [b"since"]),
+    ],
 )
 async def test_what_happens_between_glance_and_index_is_found(
-    host: Host, tmp_path: Path, path: str, content: bytes
+    host: Host, tmp_path: Path, change: Callable[[Path], None], saved: list[object]
 ) -> None:
     """Where the task has to do with it; elsewhere it is the next look's."""
     source = tmp_path / "source"
+    (source / "part1/link").symlink_to("before")
+    (source / "part1/goes").mkdir()
+    await synchronise(source, host)
+    await observe_to_the_end(host)
     (source / "part1/file1").write_bytes(b"another")
     (source / "part1/new").write_bytes(b"new")
+    (source / "part1/link").unlink()
+    (source / "part1/link").symlink_to("after")
+    (source / "part1/goes").rmdir()
     tree = await TreeSource.build(source)
 
-    async def edit_and_serve(primary: Channel) -> None:
+    async def change_and_serve(primary: Channel) -> None:
         message, _ = await primary.receive()
         assert isinstance(message, SyncStart)
-        (host.target / path).write_bytes(content)
+        change(host.target)
         await serve_task(_Again(primary, message), tree)
 
     task = host.task(tree.tree, on_local_edit="backup", features=(RUNS,))
-    report = await run_against(task, host, edit_and_serve)
-    assert (report.state, report.local_edits) == ("SUCCESS", 1)
+    report = await run_against(task, host, change_and_serve)
+    assert (report.state, report.local_edits) == ("SUCCESS", len(saved))
     found = read_tree(host.target)
-    assert [each for name, each in found.items() if "backup" in name] == [content]
+    assert [each for name, each in found.items() if "backup" in name] == saved
     assert {name: each for name, each in found.items() if "backup" not in name} == read_tree(source)
+
+
+def test_what_stands_is_noted_whatever_was_planned() -> None:
+    """And it has the digest of the task only where it is what was planned."""
+    whole = ledger(many(*range(300)))
+    index = many(7, 8, content=b"new")
+    concern = Concern(View(), index, {entry.path: whole.ordinal(entry.path) for entry in index}, whole)
+    recorded = [Placed(entry) for entry in index]
+    placed, tree = concern.established(recorded, index, b"planned", False)
+    assert (tree, [placed.at(entry.path) for entry in index]) == (b"planned", recorded)
+    placed, tree = concern.established(recorded[:1], index, b"planned", False)
+    assert (len(placed), placed.at("0007"), placed.at("0008")) == (299, recorded[0], None)
+    assert tree == tree_digest((each.entry for each in placed), ignore_permissions=False)
 
 
 class _Again:
