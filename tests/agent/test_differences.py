@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.differences import DifferenceCheck, NamesIn
+from agent.differences import DifferenceCheck, NamesIn, differences
 from agent.errors import PathRefused, RemoteProtocolError
 from agent.failures import TaskFailed
 from agent.index import directory_entry, parent_of, symlink_entry, tree_digest
@@ -133,12 +134,33 @@ def test_what_is_wrong_with_entries_that_are_not_sent_is_found(what: str) -> Non
         taken(check, list(sent), tree_digest([*known, *sent], ignore_permissions=False))
 
 
-def all_kept(known: list[Entry]) -> DifferenceCheck:
-    """A check of an index that has all of these, to which one entry is to come."""
+def all_kept(known: list[Entry], names_in: NamesIn | None = None) -> DifferenceCheck:
+    """A check of an index that has all of these, to which one entry is to come that has no bytes."""
     kept = ledger(known)
     total = sum(entry.size for entry in known)
-    bounds = {**BOUNDS, "entries": len(known) + 1, "total_bytes": total}
-    return DifferenceCheck(kept, frozenset(range(len(kept.runs))), names_of(known), **cast(Any, bounds))
+    bounds = cast(Any, {**BOUNDS, "entries": len(known) + 1, "total_bytes": total})
+    return DifferenceCheck(kept, frozenset(range(len(kept.runs))), names_in or names_of(known), **bounds)
+
+
+@pytest.mark.parametrize("above", ["", "folder/"])
+def test_where_nobody_knows_what_lies_beside_it_all_names_are_compared(above: str) -> None:
+    known = [*many(*range(300)), directory_entry("folder", mode=0o755, mtime_ns=0)]
+    known += [symlink_entry(f"{above}name", mtime_ns=0, link="x")]
+    sent = [symlink_entry(f"{above}NAME", mtime_ns=0, link="x")]
+    tree = tree_digest([*known, *sent], ignore_permissions=False)
+    with pytest.raises(PathRefused, match="differ only in case"):
+        taken(all_kept(known, lambda _: None), sent, tree)
+
+
+@pytest.mark.parametrize(("modes", "times"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("what", ["mode", "mtime_ns"])
+def test_modes_and_times_differ_where_they_count(what: str, modes: bool, times: bool) -> None:
+    known = many(1, 2)
+    wanted = [msgspec.structs.replace(known[0], **{what: 0o600}), known[1]]
+    found = differences(ledger(known, modes=modes, times=times), (), wanted)
+    counts = modes if what == "mode" else times
+    assert list(found.entries.values()) == (wanted[:1] if counts else [])
+    assert [placed.entry for placed in found.whole] == (wanted if counts else known)
 
 
 def test_an_index_of_another_tree_is_refused() -> None:
