@@ -3,19 +3,28 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 
+from agent.checked import read_checked
 from agent.concern import Concern
 from agent.index import STAGING, tree_digest
+from agent.ledger import Ledger
 from agent.look import View
-from agent.manifest import Placed, manifest_path
+from agent.manifest import Placed, forget, ledger_path, load, look_path, manifest_path
+from agent.recall import remember_changes
+from agent.recent import RecentLooks
+from agent.record import Recorded
+from agent.scan import Found
 from agent.wire.channel import Channel
 from agent.wire.messages import RUNS, RenderedContent, SyncStart
 from reconciler.sync.serving import TreeSource, serve_task
@@ -174,6 +183,8 @@ async def test_a_time_that_no_look_minds_is_put_right_with_a_change_elsewhere(
     there = read_tree(host.target)
     assert there == read_tree(source)
     assert times(host.target, there) == times(source, there)
+    *_, late, _ = msgspec.msgpack.decode(read_checked(ledger_path(record_of(host))) or b"")
+    assert late == []
 
 
 async def test_what_overlay_leaves_is_counted_as_foreign(host: Host, tmp_path: Path) -> None:
@@ -341,6 +352,25 @@ def test_what_stands_is_noted_whatever_was_planned() -> None:
     placed, tree = concern.established(recorded[:1], index, b"planned", False)
     assert (len(placed), placed.at("0007"), placed.at("0008")) == (299, recorded[0], None)
     assert tree == tree_digest((each.entry for each in placed), ignore_permissions=False)
+
+
+FOUND = Found("file", 0o644, 3, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("what", ["nothing", "what was written", "what was taken away"])
+async def test_nothing_is_kept_of_a_task_in_which_somebody_changed(host: Host, what: str) -> None:
+    await observe_to_the_end(host)
+    record, looks = record_of(host), RecentLooks()
+    await observe(host, looks=looks)
+    manifest, recalled = load(record), looks.take(record)
+    assert manifest is not None
+    assert recalled is not None
+    manifest = replace(manifest, placed=Ledger.of(manifest.placed, modes=True, times=True))
+    forget(record)
+    recorded = Recorded(time.time_ns(), as_written=what != "what was written")
+    gone = dict.fromkeys(["part0/file0"] if what == "what was taken away" else [], FOUND)
+    remember_changes(record, manifest, recalled, 0, recorded, gone, View())
+    assert look_path(record).exists() is ledger_path(record).exists() is (what == "nothing")
 
 
 class _Again:
