@@ -37,8 +37,8 @@ class Checkout:
     directory: Path
     held: AsyncExitStack
     trees: dict[Hashable, TreeSource] = field(default_factory=dict)
-    known: Mapping[str, Hashed] = field(default_factory=dict)
-    """What was hashed in it while it was one of another commit, by path."""
+    earlier: Mapping[Hashable, TreeSource] = field(default_factory=dict)
+    """What was hashed in it while it was one of another commit."""
     users: int = 1
     is_good: bool = True
     """Whether it was looked at since somebody uses it; who made it knows it."""
@@ -67,11 +67,11 @@ class Checkout:
                         return False
         return True
 
-    def hashed(self) -> dict[str, Hashed]:
-        """What is known of all files in it, by path."""
+    def hashed_earlier(self) -> dict[str, Hashed]:
+        """What is known of all files that were in it, by path."""
         return {
             f"{tree.directory}/{entry.path}": Hashed(tree.found[entry.path], entry.blocks)
-            for tree in self.trees.values()
+            for tree in self.earlier.values()
             for entry in tree.entries
             if entry.kind == "file"
         }
@@ -165,7 +165,7 @@ class LastingCheckouts:
         gone = [checkout]
         if self._listed.get(key) is checkout:
             del self._listed[key]
-            checkout.known = {}
+            checkout.earlier = {}
             if checkout.trees and not self._is_closed:
                 self._listed[key] = checkout
                 gone = self._surplus()

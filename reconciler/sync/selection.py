@@ -56,8 +56,7 @@ def unsent(found: Mapping[str, Found]) -> list[str]:
     """A warning for each path that no index can hold."""
     return [
         f"{path!r} is a FIFO, socket or device and is not sent"
-        for path, there in sorted(found.items())
-        if there.kind == "other"
+        for path in sorted(path for path, there in found.items() if there.kind == "other")
     ]
 
 

@@ -35,8 +35,11 @@ from reconciler.sync.streamed import Growing
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-TreeKey = tuple[tuple[str, str], str, bool, tuple[tuple[str, ...], ...]]
-"""Of a project and commit: its directory, whether permissions are left alone, and what chooses its files."""
+TreeRules = tuple[str, bool, tuple[tuple[str, ...], ...]]
+"""Of a project: its directory, whether permissions are left alone, and what chooses its files."""
+
+TreeKey = tuple[tuple[str, str], TreeRules]
+"""Of a project and commit as well."""
 
 
 class ProjectSources:
@@ -119,33 +122,37 @@ class ProjectSources:
             assert isinstance(found, DirectoryLook)  # a step has no setback
             return found.source
         reserved = tuple(file.path for file in project.files)
-        rules = sync.ignore, target.include, target.exclude, reserved
-        key = _key(sync), project.path, project.sync.ignore_permissions, rules
+        chosen = sync.ignore, target.include, target.exclude, reserved
+        rules = project.path, project.sync.ignore_permissions, chosen
+        key = _key(sync), rules
         async with self._lock(sync):
             held = await self._checkout(sync)
-            if (whole := held.trees.get(key)) is not None:
+            if (whole := held.trees.get(rules)) is not None:
                 return whole
             if key not in self._trees:
                 directory = _below(held.directory, sync)
+                before = held.earlier.get(rules)
+                known = {} if before else await trio.to_thread.run_sync(held.hashed_earlier)
                 growing = await Growing.begin(
                     directory,
-                    Selection(*rules),
+                    Selection(*chosen),
                     ignore_permissions=project.sync.ignore_permissions,
-                    hash=hash_others(directory, held.known),
+                    hash=hash_others(directory, known),
+                    before=before,
                 )
                 if growing.gains:
                     self._trees[key] = growing.source
                     self._nursery.start_soon(self._grow, key, growing, held)
                 else:
                     await growing.run()
-                    held.trees[key] = await growing.whole()
-                    return held.trees[key]
+                    held.trees[rules] = await growing.whole()
+                    return held.trees[rules]
             return self._trees[key]
 
     async def _grow(self, key: TreeKey, growing: Growing, held: Checkout) -> None:
         await growing.run()
         if not growing.failed:  # else whoever comes next tries again
-            held.trees[key] = await growing.whole()
+            held.trees[key[1]] = await growing.whole()
         del self._trees[key]
 
     def doubt(self, sync: DesiredSync) -> None:
@@ -194,7 +201,7 @@ async def _made_of_another(lasting: LastingCheckouts, mirror: Mirror, key: Key) 
         return None
     try:
         await switch(mirror, found.directory, commit)
-        return Checkout(found.directory, found.held, known=await trio.to_thread.run_sync(found.hashed))
+        return Checkout(found.directory, found.held, earlier=found.trees)
     except (TrueupError, OSError) as error:
         await close_one(found)
         log.warning("a checkout is made anew", project=project, commit=commit, error=line_for_log(error))

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
-from functools import partial
+from itertools import compress, count
+from operator import is_not
 from pathlib import Path
 
 import msgspec
@@ -47,12 +48,23 @@ class Growing:
     whoever waits is served or told why it can't be."""
 
     def __init__(
-        self, directory: Path, found: Mapping[str, Found], mtime_ns: int, *, modes: bool, hash: Hash
+        self,
+        directory: Path,
+        found: Mapping[str, Found],
+        mtime_ns: int,
+        *,
+        modes: bool,
+        hash: Hash,
+        before: TreeSource | None = None,
     ) -> None:
+        """`before`: what the directory held earlier, by the same rules; the files that are as they were then
+        are known."""
         self._directory = directory
+        self._before = before
+        self._known = {} if before is None else {entry.path: entry for entry in before.entries}
         self._hash_files = hash
         self._modes = modes
-        self._paths = sorted(found.items())
+        self._paths = [(path, found[path]) for path in sorted(found)]
         self._portions = _portions(self._paths)
         files = {path: there for path, there in self._paths if there.kind == "file"}
         self._count = sum(there.kind != "other" for there in found.values())
@@ -92,16 +104,18 @@ class Growing:
         *,
         ignore_permissions: bool = False,
         hash: Hash = hash_files,
+        before: TreeSource | None = None,
     ) -> "Growing":
         """Looks at a directory, in a worker thread; raises as `TreeSource.build`. `hash` reads the
-        files; it may know some of them already."""
+        files that are not known; it may know some of them already."""
 
         def walk() -> Growing:
             with opened(directory) as fd:
                 found = selection.choose(scan(fd, selection.leave_out, reserved=selection.reserved).found)
                 check_sendable(found, {})
                 mtime_ns = sendable_time(found_from(os.fstat(fd)))
-                return cls(directory, found, mtime_ns, modes=not ignore_permissions, hash=hash)
+                modes = not ignore_permissions
+                return cls(directory, found, mtime_ns, modes=modes, hash=hash, before=before)
 
         return await trio.to_thread.run_sync(walk)
 
@@ -112,10 +126,8 @@ class Growing:
                 for portion in self._portions:
                     await self._hash(fd, portion)
             entries = tuple(self._entries)
-            tree = await trio.to_thread.run_sync(
-                partial(tree_digest, entries, ignore_permissions=not self._modes)
-            )
-            self._whole = replace(self.source, entries=entries, tree=tree, growing=None, runs=TreeRuns())
+            tree, runs = await trio.to_thread.run_sync(self._digest, entries)
+            self._whole = replace(self.source, entries=entries, tree=tree, growing=None, runs=runs)
         except TransferFailed as error:  # the same would fail again
             self._error = LookFailed(error.message, hint=error.hint)
         except TrueupError as error:
@@ -123,15 +135,34 @@ class Growing:
         finally:
             if self._whole is None and self._error is None:
                 self._error = TransferFailed("nobody goes on with hashing the tree")
+            self._before, self._known = None, {}
             with trio.CancelScope(shield=True):
                 await self._notify()
 
+    def _digest(self, entries: tuple[Entry, ...]) -> tuple[bytes, TreeRuns]:
+        """The tree digest, and what is told of the tree, of which what was told before is a part."""
+        before = self._before
+        places = None if before is None else changed_places(before.entries, entries)
+        if before is None or places is None:
+            return tree_digest(entries, ignore_permissions=not self._modes), TreeRuns()
+        runs = before.runs.with_others(before.entries, entries, places)
+        return runs.tree(entries, ignore_permissions=not self._modes), runs
+
     async def _hash(self, root_fd: int, portion: _Paths) -> None:
-        files = [(path, there) for path, there in portion if there.kind == "file"]
-        contents = await self._hash_files(root_fd, files)
+        before = {} if self._before is None else self._before.found
+        others = [(path, there) for path, there in portion if not there.same_as(before.get(path))]
+        contents = await self._hash_files(root_fd, [each for each in others if each[1].kind == "file"])
 
         def finish() -> tuple[list[Entry], list[tuple[Entry, ...]]]:
-            entries = [timeless(entry) for entry in entries_of(portion, contents, self._directory)]
+            made = {entry.path: timeless(entry) for entry in entries_of(others, contents, self._directory)}
+            entries: list[Entry] = []
+            for path, there in portion:
+                entry = made.get(path)
+                # The very object where nothing differs, so that this shows without comparing what it holds.
+                if there.kind != "other" and (entry is None or entry == self._known.get(path)):
+                    entry = self._known[path]
+                if entry is not None:
+                    entries.append(entry)
             return entries, split_batches(entries)
 
         entries, batches = await trio.to_thread.run_sync(finish)
@@ -176,6 +207,14 @@ class Growing:
                     await self._changed.wait()
                 return self._batches[number]
         return ()
+
+
+def changed_places(before: Sequence[Entry], entries: Sequence[Entry]) -> list[int] | None:
+    """Where `entries` are not the very objects that `before` has; None unless both have the same paths."""
+    if len(before) != len(entries):
+        return None
+    places = [*compress(count(), map(is_not, before, entries))]
+    return places if all(before[place].path == entries[place].path for place in places) else None
 
 
 def timeless(entry: Entry) -> Entry:
