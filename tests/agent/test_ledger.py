@@ -27,6 +27,7 @@ from agent.manifest import (
     manifest_path,
     save,
     state_of,
+    with_rendered,
 )
 from agent.runs import MAX_RUNS, Known, bitmap_size, check_known
 from agent.wire.messages import Entry
@@ -138,6 +139,14 @@ def test_files_are_found_by_their_blocks(wanted: int) -> None:
     assert {entry.blocks for entry in found}.issuperset(blocks)
     assert ledger(entries).holding([b"?" * 32]) is not None
     assert list(ledger(entries).holding([b"?" * 32])) == []
+
+
+def test_what_is_rendered_is_told_from_what_is_listed() -> None:
+    listed = many(1, 2)
+    for each in (placed(listed), ledger(listed)):
+        bare = Manifest(project="web", target="/srv/app", root=(1, 2, 3), placed=each)
+        manifest = with_rendered(bare, None, rendered=["0001", "p"], above=["0002", "q"], made=False)
+        assert (manifest.rendered, manifest.above_rendered) == (("p",), ("q",))
 
 
 # --- kept in a file --------------------------------------------------------------------------------
