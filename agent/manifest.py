@@ -216,12 +216,15 @@ def save(path: Path, manifest: Manifest, *, durable: bool) -> None:
     What is kept beside the one before goes first: where the clock of the file system is coarse, the next but
     one may have the inode and the times of that, and so pass for it.
     """
-    forget(path)
-    write_record(path, _encoder.encode(manifest), durable=durable)
+    beside = look_path(path), ledger_path(path)
+    write_record(path, _encoder.encode(manifest), durable=durable, outdates=beside)
 
 
-def write_record(path: Path, content: bytes, *, durable: bool) -> None:
-    """Replaces a file in the state directory by one of this content, whole; blocks."""
+def write_record(path: Path, content: bytes, *, durable: bool, outdates: Iterable[Path] = ()) -> None:
+    """Replaces a file in the state directory by one of this content, whole; blocks.
+
+    What it `outdates` is removed when it is written and not in place yet.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_suffix(f"{path.suffix}.new")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -230,6 +233,8 @@ def write_record(path: Path, content: bytes, *, durable: bool) -> None:
         file.flush()
         if durable:
             os.fsync(fd)
+    for old in outdates:
+        old.unlink(missing_ok=True)
     fresh.rename(path)
     if durable:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
