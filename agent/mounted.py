@@ -13,13 +13,14 @@ import trio
 from agent.failures import TaskFailed
 from agent.manifest import Identity, Manifest
 from agent.target import Target, check_target
+from agent.versions import Releases
 
-TO_FILL: Final = "mount it; if it is to be filled anew, put an empty file there"
-TO_REMOVE: Final = "mount it; if that disk will not come back, put an empty file there"
+_TO_FILL: Final = "mount it; if it is to be filled anew, put an empty file there"
+_TO_REMOVE: Final = "mount it; if that disk will not come back, put an empty file there"
 
 
 async def check_mounted(
-    path: str, roots: Sequence[str], target: Target | None, placed: Identity, hint: str = TO_FILL
+    path: str, roots: Sequence[str], target: Target | None, placed: Identity, hint: str = _TO_FILL
 ) -> None:
     """Raises TaskFailed where nothing is left of what was placed, and its place is on another device.
 
@@ -35,6 +36,23 @@ async def check_placed(
     """As `check_mounted`, where there is a manifest of something."""
     if manifest is not None and manifest.placed:
         await check_mounted(path, roots, target, manifest.root)
+
+
+async def check_removable(
+    path: str, roots: Sequence[str], target: Target | None, record: Manifest | Releases
+) -> None:
+    """As `check_mounted`, where the record has anything that is to be removed.
+
+    What is on a disk that is away for now is not gone, and has to be removed once that is back.
+    """
+    if _has_any(record):
+        await check_mounted(path, roots, target, record.root, _TO_REMOVE)
+
+
+def _has_any(record: Manifest | Releases) -> bool:
+    if isinstance(record, Releases):
+        return bool(record.kept) or record.next is not None
+    return bool(record.placed or record.pending or record.rendered)
 
 
 def _check(path: str, roots: Sequence[str], target: Target | None, device: int, hint: str) -> None:

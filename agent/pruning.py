@@ -12,12 +12,12 @@ import trio
 from agent.failures import TaskFailed, shortened
 from agent.ignore import Ignore
 from agent.manifest import forget, load, manifest_path
-from agent.mounted import TO_REMOVE, check_mounted
+from agent.mounted import check_removable
 from agent.removal import remove
 from agent.rules import AgentRules
 from agent.scan import scan
 from agent.site import Site
-from agent.target import Target, check_target, open_target, remove_made_root
+from agent.target import check_target, open_target, remove_made_root
 from agent.versions import (
     BUILDING,
     Releases,
@@ -91,7 +91,7 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
     )
     inner = versions_state(state_dir, removal.target_path)
     if target is None:
-        await _check_mounted(removal, rules, None, record)
+        await check_removable(removal.target_path, rules.roots, None, record)
     else:
         with Site(target) as site:
             await target.lock(shared=False)
@@ -99,7 +99,7 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
             record = await trio.to_thread.run_sync(_recorded, removal, path)
             if record is None:
                 return _of_another(removal)
-            await _check_mounted(removal, rules, target, record)
+            await check_removable(removal.target_path, rules.roots, target, record)
             record = settle(record, await trio.to_thread.run_sync(site.versions), record.current)
             await trio.to_thread.run_sync(site.sweep)
             await trio.to_thread.run_sync(_unlink, site, record)
@@ -112,13 +112,6 @@ async def remove_releases(removal: Removal, *, rules: AgentRules, state_dir: Pat
     return TaskReport(
         task=removal.id, state="SUCCESS", files_deleted=len(record.kept), warnings=shortened(warnings)
     )
-
-
-async def _check_mounted(
-    removal: Removal, rules: AgentRules, target: Target | None, record: Releases
-) -> None:
-    if record.kept or record.next is not None:
-        await check_mounted(removal.target_path, rules.roots, target, record.root, TO_REMOVE)
 
 
 def _recorded(removal: Removal, path: Path) -> Releases | None:

@@ -20,7 +20,7 @@ from agent.index import parent_of
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look
 from agent.manifest import Manifest, forget, load, manifest_path, other_targets, save
-from agent.mounted import TO_REMOVE, check_mounted
+from agent.mounted import check_removable
 from agent.pulse import FLUSH_SECONDS, quiet
 from agent.rules import AgentRules
 from agent.scan import look_at
@@ -50,7 +50,7 @@ async def remove(
     target = await trio.to_thread.run_sync(lambda: open_target(path, rules.roots, create=False))
     if target is None:
         if not is_version:
-            await _check_mounted(removal, rules, None, found)
+            await check_removable(path, rules.roots, None, found)
         await trio.to_thread.run_sync(_forget, record)
         return _report(removal, [])
     try:
@@ -60,18 +60,10 @@ async def remove(
         if isinstance(found, TaskReport):
             return found
         if not is_version:
-            await _check_mounted(removal, rules, target, found)
+            await check_removable(path, rules.roots, target, found)
         return await _Removing(removal, rules, state_dir, target, found, private).run()
     finally:
         target.close()
-
-
-async def _check_mounted(
-    removal: Removal, rules: AgentRules, target: Target | None, manifest: Manifest
-) -> None:
-    """What is on a disk that is away for now is not gone, and has to be removed once that is back."""
-    if manifest.placed or manifest.pending or manifest.rendered:
-        await check_mounted(removal.target_path, rules.roots, target, manifest.root, TO_REMOVE)
 
 
 def _recorded(removal: Removal, record: Path) -> Manifest | TaskReport:

@@ -157,3 +157,14 @@ async def test_another_device_alone_keeps_nothing(site: Site) -> None:
     assert (await site.remove()).state == "SUCCESS"
     left = {path for path, content in read_tree(site.host.target).items() if content is not None}
     assert left == set()
+
+
+async def test_where_nothing_is_placed_any_more_a_removal_waits_for_no_disk(tmp_path: Path) -> None:
+    site = Site(tmp_path, "mirror")
+    assert (await site.sync()).state == "SUCCESS"
+    for path in site.source.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    emptied = await synchronise(site.source, site.host, allow_empty=True, max_delete=1.0)
+    assert (emptied.state, read_tree(site.host.target)) == ("SUCCESS", {})
+    site.unmount()
+    assert (await site.remove()).state == "SUCCESS"
