@@ -15,6 +15,9 @@ from tests.world import PATIENCE, World
 
 Line = dict[str, Any]
 
+PASS_ENDS = ("pass ended", "pass ended; nothing to do", "no pass could be made")
+"""What a primary that was started with `-v` logs at the end of each pass."""
+
 
 @dataclass
 class Serving:
@@ -60,8 +63,7 @@ class Serving:
         """Once a pass has ended whose end was logged from `after` on; of one that was started with `-v`."""
 
         def find() -> Line | None:
-            ends = ("pass ended", "pass ended; nothing to do", "no pass could be made")
-            return next((line for line in self.lines[after:] if line.get("event") in ends), None)
+            return next((line for line in self.lines[after:] if line.get("event") in PASS_ENDS), None)
 
         await self.until(find, "the end of a pass")
 

@@ -46,13 +46,9 @@ async def test_what_is_edited_on_a_host_is_healed_though_nobody_asks(tmp_path: P
         root = tmp_path / "hosts" / "web-1" / "srv"
         world.commit_spec(SPEC.format(app=world.app.url, root=root))
         host = await world.add_host("web-1", relay.address)
+        host.drift_interval = 0.5
         async with serving(world) as primary:
-            joined = await world.join(host)
-            assert joined.exit_code == 0, joined.stderr
-            config = host.config.read_text()
-            assert "drift_interval = 300.0" in config
-            host.config.write_text(config.replace("drift_interval = 300.0", "drift_interval = 0.5"))
-            agent = await world.start_agent(host, joined=True)
+            agent = await world.start_agent(host)
             # The pass that found the node connected has placed both.
             site, _ = await applied(primary, "site"), await applied(primary, "notes")
 
@@ -94,12 +90,9 @@ async def test_what_is_edited_is_healed_long_before_the_agent_looks_by_itself(tm
         root = tmp_path / "hosts" / "web-1" / "srv"
         world.commit_spec(SPEC.format(app=world.app.url, root=root))
         host = await world.add_host("web-1", relay.address)
+        host.drift_interval = 86400.0
         async with serving(world) as primary:
-            joined = await world.join(host)
-            assert joined.exit_code == 0, joined.stderr
-            config = host.config.read_text()
-            host.config.write_text(config.replace("drift_interval = 300.0", "drift_interval = 86400.0"))
-            await world.start_agent(host, joined=True)
+            await world.start_agent(host)
             site = await applied(primary, "site")
             told = len(primary.lines)
             (root / "site/a.html").write_text("edited\n")

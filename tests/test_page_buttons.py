@@ -18,7 +18,7 @@ import yaml
 from tests.browsing import Surfing, needs_chromium, surf
 from tests.canaries import canary, may_hold
 from tests.operators import records
-from tests.serving import Serving, serving
+from tests.serving import PASS_ENDS, Line, Serving, serving
 from tests.test_page import log_in, notice, section, token_of
 from tests.world import Host, World, make_world
 
@@ -85,7 +85,7 @@ async def test_every_button_does_what_it_says(tmp_path: Path) -> None:
         host = await world.add_host("web-1", relay.address)
         tokens = tmp_path / "tokens"
         tokens.touch(0o600)
-        async with serving(world, TRUEUP_API_TOKENS_FILE=str(tokens)) as primary:
+        async with serving(world, options=["-v"], TRUEUP_API_TOKENS_FILE=str(tokens)) as primary:
             await world.start_agent(host)
             await primary.said("step applied", action="sync")
             await primary.said("step applied", action="deploy")
@@ -137,6 +137,19 @@ class _Pressing:
             await self.primary.said(event, after=after, **fields)
 
         trio.from_thread.run(wait)
+
+    def quiet(self) -> None:
+        """Until every pass has ended that was asked for: none puts right any more what is edited now."""
+
+        def find() -> bool:
+            lines = list(self.primary.lines)
+            ended = {each.get("trace") for each in lines if each["event"] in PASS_ENDS}
+            return ended >= {each["trace"] for each in lines if each["event"] == "a pass was asked for"}
+
+        self.until("the end of all passes", find)
+
+    def asked(self, why: str) -> list[Line]:
+        return [each for each in self.primary.lines if each.get("why") == why]
 
     def now(self) -> int:
         return len(self.primary.lines)
@@ -271,6 +284,7 @@ class _Pressing:
         assert re.search(r"the agent of web-1 answered in [0-9.]+ ms", notice(self.page))
 
     def another_certificate(self) -> None:
+        asked = len(self.asked("connected: web-1"))
         before = self.node().locator("code.whole").inner_text()
         self.node().get_by_role("button", name="Rotate certificate of web-1").click()
         assert notice(self.page) == "the agent of web-1 uses another certificate"
@@ -278,10 +292,12 @@ class _Pressing:
         assert after != before
         assert after in self.world.status()["nodes/web-1.yaml"].decode()
         self.testing_a_connection()
+        self.until("a pass for it", lambda: len(self.asked("connected: web-1")) > asked)
 
     def what_would_change_in_files(self) -> None:
         """As the agent sees them; and nothing is done."""
         page, left = self.page, self.target / "left"
+        self.quiet()
         (self.target / "index.html").write_text("somebody else\n")
         left.write_text("not ours\n")
         tasks = self.tasks()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -57,6 +58,9 @@ class Host:
     config: Path
     join: list[str] = field(default_factory=list)
     extra: list[str] = field(default_factory=list)
+    drift_interval: float = 0.0
+    """Seconds. 0: its agent tells of nothing unasked, so that what a test edits on the host stays as it is
+    until the test has it synced, however long that takes."""
 
     @property
     def srv(self) -> Path:
@@ -208,7 +212,7 @@ class World:
 
     async def join(self, host: Host, *options: str) -> Ran:
         """Run the join command; it waits for the primary."""
-        return await self.run(
+        ran = await self.run(
             [
                 *("-m", "agent", *host.join, "--root", str(host.srv)),
                 *("--config", str(host.config), "--state-dir", str(host.state)),
@@ -217,6 +221,12 @@ class World:
             ],
             python=AGENT_PYTHON,
         )
+        if ran.exit_code == 0:
+            interval = f"drift_interval = {host.drift_interval}"
+            text, found = re.subn("(?m)^drift_interval = .*$", interval, host.config.read_text())
+            assert found == 1
+            host.config.write_text(text)
+        return ran
 
     async def _run_agent(self, host: Host, task_status: trio.TaskStatus[trio.Process]) -> None:
         with (host.root / "agent.log").open("ab") as log:
