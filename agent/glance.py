@@ -161,23 +161,30 @@ def with_changes(glance: Glance, rows: Rows, now: Mapping[str, Found | None], re
     of `extras` is concerned.
     """
     extras = {path for path, _ in glance.extras}
-    if any(
-        path in extras or (there is not None and (there.kind not in _KINDS or not settled(there, read_at)))
-        for path, there in now.items()
-    ):
+    if any(path in extras or not _would_show(there, read_at) for path, there in now.items()):
         return None
     digests = _of_those_that_stay(glance, now)
-    changed: dict[str, dict[str, Found | None]] = {}
-    for path, there in now.items():
-        above, _, name = path.rpartition("/")
-        changed.setdefault(above, {})[name] = there
-    for folder, names in changed.items():
+    for folder, names in _by_folder(now).items():
         if folder in digests:
             digests[folder] = _digest(_changed(folder, rows.get(folder), names))
         elif any(there is not None for there in names.values()):
             return None  # in a directory that nobody looks into
     folders = tuple(sorted(digests))
     return Glance(folders, glance.extras, b"".join(map(digests.__getitem__, folders)))
+
+
+def _would_show(there: Found | None, read_at: int) -> bool:
+    """Whether a later change of what is there would."""
+    return there is None or (there.kind in _KINDS and settled(there, read_at))
+
+
+def _by_folder(now: Mapping[str, Found | None]) -> dict[str, dict[str, Found | None]]:
+    """What is in each directory, by name."""
+    found: dict[str, dict[str, Found | None]] = {}
+    for path, there in now.items():
+        above, _, name = path.rpartition("/")
+        found.setdefault(above, {})[name] = there
+    return found
 
 
 def _of_those_that_stay(glance: Glance, now: Mapping[str, Found | None]) -> dict[str, bytes]:

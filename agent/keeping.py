@@ -1,7 +1,7 @@
 """What a task keeps of its target for the next one: the manifest, and beside it what a look has found."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,10 @@ class Keeper:
 
     async def load(self) -> Manifest | None:
         """Raises TaskFailed for one that is no use."""
-        self.manifest = await trio.to_thread.run_sync(load, self.path)
+        return await self._hold(partial(load, self.path))
+
+    async def _hold(self, read: Callable[[], Manifest | None]) -> Manifest | None:
+        self.manifest = await trio.to_thread.run_sync(read)
         self._before = self.manifest is not None
         return self.manifest
 
@@ -55,10 +58,9 @@ class Keeper:
         def late(manifest: Manifest) -> frozenset[str]:
             return late_in(manifest, rows) if times else frozenset()
 
-        work = partial(load_with_ledger, self.path, glance, modes=modes, times=times, late=late)
-        self.manifest = await trio.to_thread.run_sync(work)
-        self._before = self.manifest is not None
-        listed = self.manifest.placed if self.manifest is not None else None
+        read = partial(load_with_ledger, self.path, glance, modes=modes, times=times, late=late)
+        manifest = await self._hold(read)
+        listed = manifest.placed if manifest is not None else None
         return listed if isinstance(listed, Ledger) else None
 
     async def undo(self, target: Target, roots: Sequence[str]) -> None:

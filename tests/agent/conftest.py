@@ -7,6 +7,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.agent.syncing import Host, laid_out
+
 
 @pytest.fixture
 def in_memory(tmp_path: Path) -> Iterator[Path]:
@@ -17,3 +19,14 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
         return
     with TemporaryDirectory(dir=memory) as name:
         yield Path(name)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path / "host")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A tree of all kinds."""
+    return laid_out(tmp_path / "source")

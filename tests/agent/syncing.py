@@ -48,6 +48,19 @@ AFTER: Tree = {
 """From the one to the other everything happens that can happen to a name."""
 
 
+SITE: Tree = {
+    "index.html": b"<h1>hello</h1>",
+    "static/app.js": b"x" * (3 * MIN_BLOCK + 17),
+    "static/empty.css": b"",
+    "static/none": None,
+    "bin/run": b"#!/bin/sh\n",
+    "current": "static/app.js",
+    "dangling": "/nowhere/at/all",
+    "ü/ß": b"\0\xff",
+}
+"""All that a tree may hold."""
+
+
 def write_tree(root: Path, tree: Mapping[str, object]) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     for name, content in sorted(tree.items()):
@@ -60,6 +73,16 @@ def write_tree(root: Path, tree: Mapping[str, object]) -> Path:
         else:
             assert isinstance(content, bytes)
             path.write_bytes(content)
+    return root
+
+
+def laid_out(at: Path) -> Path:
+    """`SITE` with modes and times of its own."""
+    root = write_tree(at, SITE)
+    (root / "bin/run").chmod(0o755)
+    (root / "static/none").chmod(0o700)
+    for path in [*root.rglob("*"), root]:
+        os.utime(path, (1_500_000_000.25, 1_500_000_000.25), follow_symlinks=False)
     return root
 
 

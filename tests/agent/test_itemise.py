@@ -18,21 +18,16 @@ from agent.wire.messages import ITEMISE, RenderedContent, TaskReport
 from agent.work import run_work
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
-from tests.agent.syncing import Host, Outcome, Tree, read_tree, synchronise, write_tree
+from tests.agent.syncing import SITE, Host, Outcome, Tree, read_tree, synchronise, write_tree
 from tests.agent.test_faults import small_file_system
-from tests.agent.test_task import TREE, inodes, trees
+from tests.agent.test_task import inodes, trees
 from tests.canaries import canary, may_hold
 from tests.channelpair import channel_pair
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path / "host")
-
-
-@pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return write_tree(tmp_path / "source", TREE)
+    return write_tree(tmp_path / "source", SITE)
 
 
 async def itemise(
@@ -97,7 +92,7 @@ async def test_a_target_that_is_not_there(source: Path, host: Host) -> None:
     assert not host.target.exists()
     assert not host.state.exists()
     assert set(deeds(itemising).values()) == {"create"}
-    assert deeds(itemising).keys() == {*TREE, "bin", "ü", "static"}
+    assert deeds(itemising).keys() == {*SITE, "bin", "ü", "static"}
     assert report.observed == b""
     assert itemising.sums is not None
     assert_came_true(itemising.sums, await synchronise(source, host))

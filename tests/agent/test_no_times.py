@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from agent.changes import Seen
 from agent.planning import dated
@@ -34,11 +33,6 @@ TREE: Tree = {
 }
 NEW = {"d7/00007": b"another"}
 FEATURES = (RUNS, PIECES, NO_TIMES)
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path / "host")
 
 
 _numbers = itertools.count()

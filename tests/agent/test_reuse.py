@@ -22,11 +22,6 @@ from tests.channelpair import MemoryChannel
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path / "host")
-
-
 def noise(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 

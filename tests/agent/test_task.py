@@ -13,38 +13,7 @@ from hypothesis import strategies as st
 from agent.blocks import MIN_BLOCK
 from agent.index import STAGING
 from agent.pieces import MIN_PIECE
-from tests.agent.syncing import Host, Tree, modes, observe, read_tree, synchronise, write_tree
-
-TREE: Tree = {
-    "index.html": b"<h1>hello</h1>",
-    "static/app.js": b"x" * (3 * MIN_BLOCK + 17),
-    "static/empty.css": b"",
-    "static/none": None,
-    "bin/run": b"#!/bin/sh\n",
-    "current": "static/app.js",
-    "dangling": "/nowhere/at/all",
-    "ü/ß": b"\0\xff",
-}
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path / "host")
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return laid_out(tmp_path / "source")
-
-
-def laid_out(at: Path) -> Path:
-    """The tree with modes and times of its own."""
-    root = write_tree(at, TREE)
-    (root / "bin/run").chmod(0o755)
-    (root / "static/none").chmod(0o700)
-    for path in [*root.rglob("*"), root]:
-        os.utime(path, (1_500_000_000.25, 1_500_000_000.25), follow_symlinks=False)
-    return root
+from tests.agent.syncing import SITE, Host, Tree, modes, observe, read_tree, synchronise, write_tree
 
 
 def rsync_sees(source: Path, target: Path) -> str:
@@ -66,10 +35,10 @@ def inodes(root: Path) -> dict[str, tuple[int, int, int]]:
 async def test_a_fresh_copy_is_complete(source: Path, host: Host) -> None:
     outcome = await synchronise(source, host)
     assert outcome.state == "SUCCESS"
-    assert read_tree(host.target) == TREE | {"static": None, "bin": None, "ü": None}
+    assert read_tree(host.target) == SITE | {"static": None, "bin": None, "ü": None}
     assert modes(host.target) == modes(source)
     assert (host.target / "index.html").stat().st_mtime_ns == 1_500_000_000_250_000_000
-    assert outcome.report.bytes_received == sum(len(c) for c in TREE.values() if isinstance(c, bytes))
+    assert outcome.report.bytes_received == sum(len(c) for c in SITE.values() if isinstance(c, bytes))
     assert outcome.report.files_written == 7
 
 
@@ -215,7 +184,7 @@ async def test_an_overlay_never_deletes(source: Path, host: Host) -> None:
     (source / "new").write_bytes(b"n")
     outcome = await synchronise(source, host, strategy="overlay", delete_foreign=True)
     assert outcome.state == "SUCCESS"
-    assert read_tree(host.target) == read_tree(source) | {"index.html": TREE["index.html"]}
+    assert read_tree(host.target) == read_tree(source) | {"index.html": SITE["index.html"]}
     assert (await synchronise(source, host, strategy="overlay")).from_agent.messages == ["TaskReport"]
 
 

@@ -10,17 +10,6 @@ import pytest
 from agent.index import BACKUP_MARK
 from agent.manifest import load, manifest_path, save
 from tests.agent.syncing import Host, observe, read_tree, synchronise, write_tree
-from tests.agent.test_task import laid_out
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path / "host")
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return laid_out(tmp_path / "source")
 
 
 @pytest.mark.parametrize("before_first_task", [True, False])
