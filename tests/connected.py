@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -17,15 +18,17 @@ from agent.address import Address
 from agent.backoff import Backoff
 from agent.dial import SESSION_PREFACE, Dial, Dialled, dial
 from agent.drift import DriftWatch
-from agent.link import BULK_TIMING, Link
+from agent.errors import TransferFailed
+from agent.link import BULK_TIMING, CONTROL_BACKLOG, CONTROL_TIMING, Link
 from agent.memory import Memory
 from agent.node_token import NodeToken
 from agent.pairing import pair
+from agent.routing import Session
 from agent.session import Agent, Identity
 from agent.status import Board
 from agent.wire.channel import Channel
 from agent.wire.connection import Connection, Phase, Role
-from agent.wire.messages import PROTOCOL_VERSIONS, AnyMessage, Hello, Task, TaskReport
+from agent.wire.messages import PROTOCOL_VERSIONS, AnyMessage, Hello, HelloAck, Task, TaskReport
 from agent.workers import Runner
 from reconciler.settings_values import Address as ListenAddress
 from reconciler.sync.enrolment import Enrolment
@@ -38,6 +41,9 @@ DEADLINE = 10.0
 
 WORKERS = 0
 """Worker processes of a hub, unless a test says."""
+
+SOURCE = TreeSource(Path("nowhere"), (), tree=b"", files=0, bytes=0, warnings=(), found={}, mtime_ns=0)
+"""Passed through the hub to the script that serves; no script looks at it."""
 
 
 async def refuse_to_serve(channel: Channel, source: TreeSource) -> TaskReport:
@@ -224,8 +230,43 @@ async def connected(setup: Setup, node: Node, runner: Runner = succeed) -> Async
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def hub_and_agent(
+    tmp_path: Path, runner: Runner = succeed, serve: Serve = refuse_to_serve, *, silence: float = 600.0
+) -> AsyncIterator[Setup]:
+    """A hub and the one agent that is connected to it."""
+    node = make_node(tmp_path)
+    async with running_hub(tmp_path, [node.enrolment(paired=True)], serve=serve, silence=silence) as setup:
+        node.memory.remember_server(setup.hub.fingerprint)
+        async with connected(setup, node, runner):
+            yield setup
+
+
+async def raw_session(setup: Setup, node: Node, nursery: trio.Nursery) -> Session:
+    """An agent's session in the hands of the test, which may say whatever the state machine allows."""
+    links = []
+    session_id = b""
+    for timing, backlog in ((CONTROL_TIMING, CONTROL_BACKLOG), (BULK_TIMING, 0)):
+        link, answer = await setup.hello(node, session=session_id)
+        assert isinstance(answer, HelloAck)
+        assert answer.accepted
+        session_id = answer.session
+        links.append(Link(link.stream, link.connection, timing=timing, backlog=backlog))
+    session = Session(Role.AGENT, *links, on_task=lambda task, channel: None, on_cancel=lambda cancel: None)
+    nursery.start_soon(session.run)
+    await setup.hub.wait_connected([node.name], 10)
+    return session
+
+
 async def until(setup: Setup, condition: Callable[[], bool]) -> None:
     """Until a condition on the hub holds, looking whenever a session begins or ends."""
     with trio.fail_after(DEADLINE):
         while not condition():
             await setup.hub.wait_change()
+
+
+async def until_lost(session: Session) -> None:
+    """Until a session of the test's own has noticed its end."""
+    channel = session.open("waits for the end")
+    with trio.fail_after(120), pytest.raises(TransferFailed):
+        await channel.receive()
