@@ -1,9 +1,11 @@
 """Certificates that trueup itself never makes."""
 
 import datetime
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from agent import tls
@@ -43,3 +45,12 @@ def odd_certificate(
         authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(above)
         builder = builder.add_extension(own, critical=False).add_extension(authority, critical=False)
     return tls.to_der(builder.sign(signer or key, None))
+
+
+def store_identity(directory: Path, key: Ed25519PrivateKey, der: bytes) -> Path:
+    """An agent's TLS directory with this key and certificate in it."""
+    tls.make_private_directory(directory)
+    tls.write_private(directory / "client.key", tls.private_pem(key))
+    pem = x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM)
+    tls.write_private(directory / "client.crt", pem)
+    return directory

@@ -3,11 +3,9 @@
 import pytest
 
 from tests.reconciler.sync.test_hub_admission import (  # noqa: F401 - each is run here once more
-    no_traceback,
     test_a_bulk_connection_belongs_to_its_own_session,
     test_a_change_of_rights_ends_the_session_at_once,
     test_a_node_opens_one_session_at_a_time,
-    test_a_node_pairs_and_connects,
     test_a_session_that_is_being_opened_is_revoked_too,
     test_a_stall_before_authentication_ends_by_the_deadline,
     test_a_strangers_certificate,
@@ -24,6 +22,9 @@ from tests.reconciler.sync.test_hub_admission import (  # noqa: F401 - each is r
     test_one_unreadable_record_keeps_out_nobody_else,
     test_the_65th_gets_in_when_a_place_comes_free,
 )
+from tests.reconciler.sync.test_hub_pairing import test_a_node_pairs_and_connects  # noqa: F401 - as those above
+
+pytestmark = pytest.mark.usefixtures("no_traceback")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import msgspec
 import pytest
 import trio
 
-from agent import tls
 from agent.routing import INBOX_LIMIT, TaskChannel
 from agent.wire.bulk import BlockRequest, BlockResponseBin
 from agent.wire.channel import Channel
@@ -209,16 +208,6 @@ async def test_a_task_too_large_for_a_frame_says_so_without_its_content(tmp_path
         assert secret not in str(caught.value)
         assert secret not in repr(task)
         assert (await setup.hub.run_task("web-1", make_task("t2"), None)).state == "SUCCESS"
-
-
-async def test_the_hubs_files(tmp_path: Path) -> None:
-    async with running_hub(tmp_path) as setup:
-        directory = tmp_path / "hub-tls"
-        assert sorted(path.name for path in directory.iterdir()) == ["server.crt", "server.key"]
-        assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
-        stored = tls.load_identity(directory, "server")
-        assert stored is not None
-        assert tls.spki_fingerprint(stored) == setup.hub.fingerprint
 
 
 # --- backpressure ------------------------------------------------------------------------------
