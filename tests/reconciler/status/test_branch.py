@@ -1,88 +1,24 @@
-"""The status branch in real repositories: nothing lost in a race, nothing taken from another key."""
+"""The status branch in real repositories: nothing lost in a race or a kill, nothing done without need."""
 
-import base64
-import hashlib
-import re
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from reconciler.errors import (
-    GitRefused,
-    GitUnavailable,
-    KeyMismatch,
-    StatusContended,
-    StatusRewound,
-    StatusUnreadable,
-)
-from reconciler.git.mirror import Mirror
-from reconciler.keys import MasterKey
+from reconciler.errors import GitUnavailable, StatusContended
 from reconciler.status import branch as branch_module
 from reconciler.status.branch import StatusBranch
 from reconciler.status.documents import Recorded
 from reconciler.status.files import parse_files, render_files
-from reconciler.status.signature import signed_message
-from tests.gitrepo import GitRepo, Link, git
+from tests.gitrepo import GitRepo, git
+from tests.reconciler.status.conftest import BRANCH, KEY, REF, Open, add, fetched, on_remote, sign_on_remote
 from tests.reconciler.status.documents import one_of_each, service
 
-KEY = MasterKey(bytes(range(32)))
-OTHER_KEY = MasterKey(bytes(range(1, 33)))
 ROOT = Path(__file__).parents[3]
-BRANCH = "trueup/status"
-REF = f"refs/heads/{BRANCH}"
-
-
-@pytest.fixture
-def remote(tmp_path: Path) -> GitRepo:
-    remote = GitRepo.create(tmp_path / "remote.git")
-    remote.commit({"trueup.yaml": "version: 1\n"})
-    return remote
-
-
-Open = Callable[..., StatusBranch]
-
-
-@pytest.fixture
-def open_status(tmp_path: Path, remote: GitRepo) -> Open:
-    """A status branch as the primary of that name has it; each name has a state directory of its own."""
-
-    def open_status(name: str = "primary", key: MasterKey = KEY) -> StatusBranch:
-        mirror = Mirror(remote.url, tmp_path / "state" / name / "mirror.git", allow_local=True)
-        return StatusBranch(mirror, key)
-
-    return open_status
-
-
-async def fetched(status: StatusBranch) -> StatusBranch:
-    await status._mirror.refresh()
-    return status
-
-
-def add(name: str, **fields: object) -> Callable[[Recorded], Recorded]:
-    return lambda recorded: recorded.put(service(name, **fields))
-
-
-def on_remote(remote: GitRepo) -> Recorded:
-    return parse_files(remote.files(REF))
-
-
-def sign_on_remote(remote: GitRepo, files: dict[str, bytes], key: MasterKey, *, parent: str | None) -> str:
-    """Puts a commit on the branch as a primary with that key would; returns its id."""
-    remote.commit(files, branch="scratch", start=parent, root=parent is None)
-    tree = remote.git("rev-parse", "scratch^{tree}")
-    message = signed_message("By hand", key, tree=tree, parent=parent)
-    parents = ["-p", parent] if parent else []
-    commit = remote.git("commit-tree", tree, *parents, stdin=message.encode())
-    remote.git("update-ref", REF, commit)
-    return commit
 
 
 async def test_a_missing_branch_is_empty_and_the_first_commit_is_a_root(
@@ -109,41 +45,6 @@ async def test_nothing_is_read_before_anything_was_fetched(open_status: Open) ->
     """An empty answer here would make a new primary deploy everything again."""
     with pytest.raises(GitUnavailable):
         await open_status().read()
-
-
-async def test_the_signature_is_over_tree_and_parent(remote: GitRepo, open_status: Open) -> None:
-    """As docs/status.md tells people to verify it: with git, base64 and the public key alone."""
-    status = await fetched(open_status())
-    await status.publish(add("a"), "First")
-    await status.publish(add("b"), "Second")
-    public = Ed25519PublicKey.from_public_bytes(
-        base64.b64decode(KEY.signing_public_text.removeprefix("ed25519:"))
-    )
-    for commit in remote.log(REF):
-        tree, parent = remote.git("log", "-1", "--format=%T%n%P", commit).ljust(41, "\n").split("\n")[:2]
-        signature = remote.git("log", "-1", "--format=%(trailers:key=Trueup-Signature,valueonly)", commit)
-        public.verify(base64.b64decode(signature), f"trueup status v1\n{tree}\n{parent}\n".encode())
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-async def test_the_docs_verify_a_signature_by_hand(
-    remote: GitRepo, open_status: Open, tmp_path: Path
-) -> None:
-    status = await fetched(open_status())
-    commits = [await status.publish(add(name), name) for name in ("a", "b")]
-    (script,) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "status.md").read_text(), re.DOTALL)
-    git("clone", "-q", remote.url, str(tmp_path / "clone"))
-    for commit in commits:
-        ours = script.replace("A/GrG7ZK…", KEY.signing_public_text.removeprefix("ed25519:")).replace(
-            "commit=origin/trueup/status", f"commit={commit}"
-        )
-        for text, code in ((ours, 0), (ours.replace("status v1", "status v2"), 1)):
-            done = await trio.run_process(
-                ["sh", "-e", "-c", text], cwd=tmp_path / "clone", check=False, capture_stdout=True
-            )
-            assert done.returncode == code, done.stdout
-    fingerprint = hashlib.sha256((tmp_path / "clone" / "key.der").read_bytes()).hexdigest()
-    assert fingerprint == KEY.signing_fingerprint
 
 
 async def test_nothing_changed_is_no_commit(remote: GitRepo, open_status: Open) -> None:
@@ -248,96 +149,6 @@ async def test_a_race_that_never_ends_is_given_up(
     assert "services/production/mine" not in on_remote(remote).services
 
 
-async def test_another_key_is_refused(remote: GitRepo, open_status: Open) -> None:
-    await (await fetched(open_status())).publish(lambda _: one_of_each(), "All")
-    before = remote.resolve(REF)
-    stranger = await fetched(open_status("stranger", OTHER_KEY))
-    for act in (stranger.read(), stranger.publish(add("x"), "Mine")):
-        with pytest.raises(KeyMismatch) as caught:
-            await act
-        assert "another master key" in str(caught.value)
-        assert "trueup key show" in str(caught.value)
-        assert f"git push <repository> :{REF}" in str(caught.value)
-    assert remote.resolve(REF) == before
-
-
-async def test_a_stranger_that_wins_a_race_is_refused(remote: GitRepo, open_status: Open) -> None:
-    status, stranger = await fetched(open_status()), await fetched(open_status("stranger", OTHER_KEY))
-    await stranger.publish(add("x"), "Mine")
-    with pytest.raises(KeyMismatch):
-        await status.publish(add("y"), "Ours")
-    assert set(on_remote(remote).services) == {"services/production/x"}
-
-
-@pytest.mark.parametrize("how", ["by hand", "tree", "parent", "merge", "twice", "damaged", "body"])
-async def test_what_trueup_did_not_sign_is_refused(remote: GitRepo, open_status: Open, how: str) -> None:
-    status = await fetched(open_status())
-    first = await status.publish(lambda _: one_of_each(), "All")
-    second = await status.publish(add("b"), "More")
-    assert first and second
-    message = remote.git("log", "-1", "--format=%B", second)
-    tree = remote.git("rev-parse", f"{second}^{{tree}}")
-    parents = ["-p", first]
-    match how:
-        case "by hand":
-            remote.commit({"services/production/b.yaml": None}, branch=BRANCH)
-        case "tree":
-            tree = remote.git("rev-parse", f"{first}^{{tree}}")
-        case "parent":
-            parents = ["-p", second]
-        case "merge":
-            parents = ["-p", first, "-p", second]
-        case "twice":
-            message += "\n" + message.split("\n")[-1]
-        case "damaged":
-            message = message[:-8] + "!!!!!!=="
-        case "body":
-            message += "\n\nNot the last paragraph any more"
-    if how != "by hand":
-        commit = remote.git("commit-tree", tree, *parents, stdin=message.encode())
-        remote.git("update-ref", REF, commit)
-    for name in ("primary", "successor"):
-        reader = await fetched(status if name == "primary" else open_status(name))
-        with pytest.raises(KeyMismatch, match="sign"):
-            await reader.read()
-
-
-async def test_an_older_state_is_refused_however_validly_signed(remote: GitRepo, open_status: Open) -> None:
-    status = await fetched(open_status())
-    first = await status.publish(add("a"), "First")
-    second = await status.publish(add("b"), "Second")
-    assert first and second
-    remote.git("update-ref", REF, first)
-    await fetched(status)
-    for act in (status.read(), status.publish(add("c"), "Third")):
-        with pytest.raises(StatusRewound, match=second[:12]):
-            await act
-    remote.git("update-ref", REF, second)
-    await fetched(status)
-    assert await status.publish(add("c"), "Third") == remote.resolve(REF)
-
-
-async def test_another_history_is_refused(remote: GitRepo, open_status: Open) -> None:
-    status = await fetched(open_status())
-    await status.publish(add("a"), "First")
-    sign_on_remote(remote, render_files(Recorded().put(service("z"))), KEY, parent=None)
-    await fetched(status)
-    with pytest.raises(StatusRewound):
-        await status.read()
-    assert set((await (await fetched(open_status("new"))).read()).services) == {"services/production/z"}
-
-
-async def test_a_deleted_branch_is_a_fresh_start(remote: GitRepo, open_status: Open) -> None:
-    status = await fetched(open_status("old", OTHER_KEY))
-    await status.publish(lambda _: one_of_each(), "All")
-    remote.delete(BRANCH)
-    await fetched(status)
-    assert await status.read() == Recorded()
-    fresh = await fetched(open_status())
-    commit = await fresh.publish(add("a"), "Start over")
-    assert remote.log(REF) == [commit]
-
-
 async def test_only_what_moved_is_read_again(
     remote: GitRepo, open_status: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,29 +167,6 @@ async def test_only_what_moved_is_read_again(
     monkeypatch.setattr(reader._mirror, "read_files", spy)
     assert await reader.read() == one_of_each().put(service("new"))
     assert asked == ["services/production/new.yaml"]
-
-
-@pytest.mark.parametrize(
-    ("path", "content"), [("summary.yaml", b"{"), ("notes.txt", b"hello"), ("summary.yaml", b"a" * (5 << 20))]
-)
-async def test_a_garbled_branch_is_never_taken_for_empty(
-    remote: GitRepo, open_status: Open, path: str, content: bytes
-) -> None:
-    first = await (await fetched(open_status())).publish(lambda _: one_of_each(), "All")
-    sign_on_remote(remote, {path: content}, KEY, parent=first)
-    successor = await fetched(open_status("successor"))
-    for act in (successor.read(), successor.publish(add("x"), "Mine")):
-        with pytest.raises((StatusUnreadable, GitRefused), match=path):
-            await act
-
-
-async def test_a_link_on_the_branch_is_refused(remote: GitRepo, open_status: Open) -> None:
-    remote.commit({"summary.yaml": Link("/etc/passwd")}, branch="scratch", root=True)
-    tree = remote.git("rev-parse", "scratch^{tree}")
-    message = signed_message("By hand", KEY, tree=tree, parent=None)
-    remote.git("update-ref", REF, remote.git("commit-tree", tree, stdin=message.encode()))
-    with pytest.raises(StatusUnreadable, match="symlink"):
-        await (await fetched(open_status())).read()
 
 
 KILLED = """
