@@ -7,14 +7,11 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-from tests.agent.syncing import Host, Outcome, Tree, read_tree, synchronise, write_tree
+from tests.agent.releasing import release
+from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
 from tests.agent.test_faults import small_file_system
 from tests.agent.test_itemise import deeds, foreseen, itemise
 from tests.agent.test_task import inodes, trees
-
-
-async def release(source: Path, host: Host, **changes: Any) -> Outcome:
-    return await synchronise(source, host, strategy="release", **changes)
 
 
 def current(host: Host) -> Path:
