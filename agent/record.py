@@ -19,10 +19,13 @@ from agent.scan import CLOCK_GRAIN_NS, Found, look_at, settled
 from agent.wire.messages import Entry
 from agent.writer import Writer
 
+_MOVED_ON = 1.25
+"""Grains after which `settled` finds so; above one, as the clock that sleeps are measured by is another."""
+
 
 async def wait_for_clock() -> None:
     """Lets the file system's clock move on, so that a change from now on shows in what a task has changed."""
-    await trio.sleep(2 * CLOCK_GRAIN_NS / 1_000_000_000)
+    await trio.sleep(_MOVED_ON * CLOCK_GRAIN_NS / 1_000_000_000)
 
 
 def stamp_of(found: Found) -> Stamp:
