@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from tests.canaries import may_hold
+from tests.serve_world import SYNCED
 from tests.serving import Line, Serving, serving
-from tests.test_serve import SYNCED
 from tests.world import make_world
 
 

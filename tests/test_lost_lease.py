@@ -15,8 +15,8 @@ from reconciler.lease import Lease, released
 from reconciler.lease_ref import LeaseRef
 from tests.canaries import canary, may_hold
 from tests.contracts.infisical_double import InfisicalDouble
+from tests.serve_world import reader_of
 from tests.serving import Line, Serving, serving
-from tests.test_serve import reader_of
 from tests.test_two_primaries import RENEW, fill, has_ended, leads, pid_of_task, release
 from tests.vault import vault, vault_environment
 from tests.world import Host, World, make_world

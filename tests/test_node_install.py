@@ -25,9 +25,9 @@ from reconciler.install.run import InstallFailed
 from reconciler.settings import Settings, load_settings
 from tests.installing import InstallHost, install_host, wheels_of_this_environment
 from tests.processlist import ProcessList
+from tests.serve_world import SYNCED
 from tests.serving import Line, Serving, serving
 from tests.sshd import IS_THERE
-from tests.test_serve import SYNCED
 from tests.world import PATIENCE, Ran, World, make_world
 
 pytestmark = pytest.mark.skipif(not IS_THERE, reason="sshd and ssh are not installed (openssh-server)")

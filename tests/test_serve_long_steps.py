@@ -8,8 +8,8 @@ from typing import Any
 import trio
 import yaml
 
+from tests.serve_world import deploys, reader_of
 from tests.serving import Serving, serving
-from tests.test_serve import deploys, reader_of
 from tests.world import PATIENCE, World, make_world
 
 SERVICES = {"slow": "", "behind": ", depends_on: [slow]", "quick": ""}

@@ -7,8 +7,8 @@ from pathlib import Path
 import trio
 
 from tests.canaries import canary
+from tests.serve_world import reader_of
 from tests.serving import Line, Serving, serving
-from tests.test_serve import reader_of
 from tests.world import PATIENCE, World, beside, make_world
 
 RENEW = {"TRUEUP_LEASE_RENEW": "5s", "TRUEUP_INTERVAL": "2s"}
