@@ -2,13 +2,14 @@
 
 It answers one JSON line `{"base": ..., "source": ..., "kill_at": N, "options": {}}` with
 `{"killed": bool, "calls": N}`: a child runs the task and is killed by SIGKILL right before its N-th call that
-changes a file system, or,
-where that is a write, after half of it. The parent never runs trio, so that its children start clean.
+changes a file system, or, where that is a write, after half of it. The parent never runs trio, so that its
+children start clean.
 """
 
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -32,6 +33,35 @@ CHANGING = (
     "utime",
     "fsync",
 )
+
+
+class Helper:
+    """That process, for the test that orders it about."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.agent.killed_task"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            text=True,
+        )
+
+    def run(self, base: Path, source: Path, kill_at: int, **options: object) -> tuple[bool, int]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        order = {"base": str(base), "source": str(source), "kill_at": kill_at, "options": options}
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline())
+        return answer["killed"], answer["calls"]
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.process.stdout.close()
 
 
 class Killer:

@@ -19,10 +19,10 @@ from agent.work import run_work
 from reconciler.sync.itemising import Itemising
 from reconciler.sync.serving import TreeSource
 from tests.agent.syncing import SITE, Host, Outcome, Tree, read_tree, synchronise, write_tree
-from tests.agent.test_faults import small_file_system
 from tests.agent.test_task import inodes, trees
 from tests.canaries import canary, may_hold
 from tests.channelpair import channel_pair
+from tests.mounting import small_file_system
 
 
 @pytest.fixture

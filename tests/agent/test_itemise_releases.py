@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.agent.releasing import release
 from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
-from tests.agent.test_faults import small_file_system
 from tests.agent.test_itemise import deeds, foreseen, itemise
 from tests.agent.test_task import inodes, trees
+from tests.mounting import small_file_system
 
 
 def current(host: Host) -> Path:

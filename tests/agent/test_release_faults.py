@@ -12,8 +12,8 @@ import trio
 
 from agent.blocks import MIN_BLOCK
 from agent.versions import BUILDING
+from tests.agent.killed_task import Helper
 from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
-from tests.agent.test_faults import Helper
 
 OLD: Tree = {"a": b"old", "big": b"o" * (MIN_BLOCK + 10), "gone/deep": b"gone", "same": b"same", "link": "a"}
 NEW: Tree = {
