@@ -1,7 +1,8 @@
 """A real browser for tests of the page: Debian's Chromium, driven by Playwright in a thread of its own.
 
 What a page must never do is listened for: dialogs, errors and warnings on the console, violations of the
-content security policy, requests to anywhere else.
+content security policy, requests to anywhere else. And what every such test needs: a token, the way in, and
+where the page says things.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import pytest
 import trio
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page
+
+    from tests.world import World
 
 T = TypeVar("T")
 
@@ -132,3 +135,23 @@ def _surf(work: Callable[[Surfing], T]) -> T:
             return work(Surfing(browser))
         finally:
             browser.close()
+
+
+async def token_of(world: World, tokens: Path, name: str, role: str) -> str:
+    """A new API token for a person, as the command makes it in the file `tokens`."""
+    made = await world.trueup("token", "new", name, "--role", role, TRUEUP_API_TOKENS_FILE=str(tokens))
+    return made.stdout.strip()
+
+
+def log_in(page: Page, token: str) -> None:
+    page.get_by_label("API token").fill(token)
+    page.get_by_role("button", name="Log in").click()
+
+
+def notice(page: Page) -> str:
+    """What the page says of the button that was pressed last."""
+    return page.locator("main > p.notice[role=status]").inner_text()
+
+
+def section(page: Page, id: str) -> Locator:
+    return page.locator(f"section#{id}")

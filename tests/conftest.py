@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, settings
 from tests import canaries
 from tests.processlist import ProcessList, watch_process_list
 
+# What these assert is told as fully as in a test.
+pytest.register_assert_rewrite("tests.operating")
+
 # What a developer's or a CI machine's own settings may not decide here. Names with _TEST_ are for the tests.
 _FOREIGN = re.compile(
     r"(TRUEUP|SYNC|INFISICAL|DOKPLOY|DOCKER|COMPOSE|GIT|XDG|SSH|GH|GITHUB)_|(WEBHOOK|DEPLOY)_SECRET|(SOURCE|CHECK)_SECRETS_|NOTIFY_URL"

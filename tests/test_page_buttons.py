@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 import yaml
 
-from tests.browsing import Surfing, needs_chromium, surf
+from tests.browsing import Surfing, log_in, needs_chromium, notice, section, surf, token_of
 from tests.canaries import canary, may_hold
 from tests.operators import records
 from tests.serving import PASS_ENDS, Line, Serving, serving
-from tests.test_page import log_in, notice, section, token_of
 from tests.world import Host, World, make_world
 
 if TYPE_CHECKING:

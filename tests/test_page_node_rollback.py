@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from tests.browsing import Surfing, needs_chromium, surf
+from tests.browsing import Surfing, log_in, needs_chromium, notice, surf, token_of
 from tests.operators import records
 from tests.serving import Serving, serving
-from tests.test_page import log_in, notice, token_of
 from tests.world import World, make_world
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.browsing import Surfing, needs_chromium, surf
+from tests.browsing import Surfing, log_in, needs_chromium, surf, token_of
 from tests.serving import serving
-from tests.test_page import log_in, token_of
 from tests.world import make_world
 
 if TYPE_CHECKING:
