@@ -15,7 +15,12 @@ from tests import canaries
 from tests.processlist import ProcessList, watch_process_list
 
 # What these assert is told as fully as in a test.
-pytest.register_assert_rewrite("tests.operating", "tests.pressing", "tests.pressing_nodes")
+pytest.register_assert_rewrite(
+    "tests.operating",
+    "tests.pressing",
+    "tests.pressing_nodes",
+    "tests.reconciler.secrets.sources",
+)
 
 # What a developer's or a CI machine's own settings may not decide here. Names with _TEST_ are for the tests.
 _FOREIGN = re.compile(

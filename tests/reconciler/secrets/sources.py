@@ -1,12 +1,16 @@
-"""Secret sources for tests: specs against the Infisical double and env files, and stores of them."""
+"""Secret sources for tests: specs against the double and env files, stores of them, and what these gave."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.source import HttpTimeouts, SourceContext
 from reconciler.secrets.store import SecretStore
+from reconciler.secrets.values import SecretValue
 from reconciler.spec.model import (
     EnvCredential,
     EnvFileSettings,
@@ -14,10 +18,12 @@ from reconciler.spec.model import (
     InfisicalSettings,
     SecretSource,
 )
-from tests.canaries import may_hold
+from tests.canaries import canary, may_hold
 from tests.contracts.infisical_double import InfisicalDouble
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+VALUE = canary("source")
+"""What `KEY` has in the double of the fixture `filled`."""
 
 
 def context_for(
@@ -58,3 +64,21 @@ def write_env_file(path: Path, text: str, mode: int = 0o600) -> Path:
     may_hold(path).write_text(text)
     path.chmod(mode)
     return path
+
+
+def plain(values: Mapping[str, SecretValue]) -> dict[str, str]:
+    return {name: value.value.reveal() for name, value in values.items()}
+
+
+def provenance(values: Mapping[str, SecretValue]) -> tuple[str, str, bool, bool, bool]:
+    """Of the single value `KEY`: source, origin, and whether it is cached, stale and a fallback's."""
+    (value,) = values.values()
+    assert value.retrieved_at == NOW
+    assert value.environment == "production"
+    assert value.key == "KEY"
+    return value.source, value.origin, value.is_cached, value.is_stale, value.is_fallback
+
+
+def lines(caplog: pytest.LogCaptureFixture, phrase: str) -> list[str]:
+    """The messages with the phrase that were logged."""
+    return [message for message in caplog.messages if phrase in message]

@@ -1,6 +1,5 @@
 """Sources that can tell that something changed: then memory does not answer, whatever `cache_ttl` says."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pyrage
@@ -13,18 +12,13 @@ from reconciler.secrets.errors import SourceRefused
 from reconciler.secrets.freshness import SourceState
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.store import SecretStore
-from reconciler.secrets.values import SecretValue
 from reconciler.spec.model import AgeSettings, EnvCredential, FileCredential, SecretSource
 from tests.canaries import canary, may_hold
 from tests.reconciler.secrets.repository_files import TestedRepository
-from tests.reconciler.secrets.sources import env_file, store_of, write_env_file
+from tests.reconciler.secrets.sources import env_file, plain, store_of, write_env_file
 
 KEY = pyrage.x25519.Identity.generate()
 FIRST, SECOND = canary("version-first"), canary("version-second")
-
-
-def plain(values: Mapping[str, SecretValue]) -> dict[str, str]:
-    return {name: value.value.reveal() for name, value in values.items()}
 
 
 def states(store: SecretStore) -> set[SourceState]:
