@@ -19,6 +19,7 @@ pytest.register_assert_rewrite(
     "tests.operating",
     "tests.pressing",
     "tests.pressing_nodes",
+    "tests.reconciler.scripted_fleet",
     "tests.reconciler.secrets.restarting",
     "tests.reconciler.secrets.sources",
 )

@@ -20,7 +20,7 @@ from reconciler.observe import Observed, observe
 from reconciler.status.documents import InputDigests, Recorded, SyncStatus
 from tests.connected import DEADLINE, Node, Setup, make_node, running_hub
 from tests.reconciler.facts import desired
-from tests.reconciler.test_fleet import serve
+from tests.reconciler.scripted_fleet import serve
 from tests.reconciler.test_observe import NoExports, NoTargets
 
 TREE = b"\1" * 32

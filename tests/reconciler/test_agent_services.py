@@ -20,7 +20,7 @@ from reconciler.spec.model import Move
 from reconciler.status.conditions import ConditionType, set_condition
 from reconciler.status.documents import Recorded, ServiceStatus
 from tests.reconciler.facts import COMMIT, FILES, commit_paths, desired, facts, secret
-from tests.reconciler.test_fleet import Script, fleet
+from tests.reconciler.scripted_fleet import Script, fleet
 
 TEXT = """\
 services:

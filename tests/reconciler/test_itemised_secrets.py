@@ -13,7 +13,7 @@ from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.sync.serving import TreeSource
 from tests.canaries import canary
-from tests.reconciler.test_fleet import SYNC, fleet
+from tests.reconciler.scripted_fleet import SYNC, fleet
 
 KNOWN_VALUE = canary("itemise")
 ENCODED = base64.b64encode(KNOWN_VALUE.encode()).decode()

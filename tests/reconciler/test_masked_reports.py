@@ -16,7 +16,7 @@ from reconciler.secrets.known import KNOWN
 from reconciler.secrets.values import Secret
 from reconciler.sync.serving import TreeSource
 from tests.canaries import canary, may_hold, search_text
-from tests.reconciler.test_fleet import COMMAND, RETRY, SYNC, fleet
+from tests.reconciler.scripted_fleet import COMMAND, RETRY, SYNC, fleet
 
 LINES = 2000
 """Of what a command printed."""
