@@ -22,6 +22,7 @@ pytest.register_assert_rewrite(
     "tests.reconciler.scripted_fleet",
     "tests.reconciler.secrets.restarting",
     "tests.reconciler.secrets.sources",
+    "tests.reconciler.source_directories",
 )
 
 # What a developer's or a CI machine's own settings may not decide here. Names with _TEST_ are for the tests.

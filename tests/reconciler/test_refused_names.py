@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.directories import Directories
-from tests.reconciler.test_directories import directories, setback, site, spec_of
+from tests.reconciler.source_directories import directories, setback, site, spec_of
 
 __all__ = ["directories", "site"]
 

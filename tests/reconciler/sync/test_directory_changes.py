@@ -15,7 +15,7 @@ from agent.wire.messages import Entry
 from reconciler.directories import Directories
 from reconciler.sync.directory_changes import Kind, changes
 from tests.agent.test_runs import indexes
-from tests.reconciler.test_directories import found, spec_of
+from tests.reconciler.source_directories import found, spec_of
 
 
 def one_by_one(before: list[Entry], after: list[Entry], *, modes: bool) -> dict[str, Kind]:
