@@ -5,7 +5,6 @@ from collections.abc import Hashable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -19,7 +18,7 @@ from reconciler.spec.model import EnvCredential
 from tests.canaries import canary
 from tests.contracts import infisical_double as faults
 from tests.contracts.infisical_double import Fault, InfisicalDouble
-from tests.reconciler.secrets.sources import context_for, infisical
+from tests.reconciler.secrets.sources import context_for, fetched, source_of
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -72,16 +71,6 @@ def double() -> Iterator[InfisicalDouble]:
     with InfisicalDouble() as running:
         running.secrets[running.project, "prod", "/"] = {"KEY": canary("trap")}
         yield running
-
-
-def source_of(
-    double: InfisicalDouble, context: SourceContext | None = None, **changes: Any
-) -> InfisicalSource:
-    return InfisicalSource(infisical(double, **changes), context or context_for(double))
-
-
-async def fetched(source: InfisicalSource) -> dict[str, str]:
-    return {key: value.reveal() for key, value in (await source.fetch("production")).items()}
 
 
 async def down(source: InfisicalSource) -> SourceDown:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.secrets.credentials import Credentials
+from reconciler.secrets.infisical import InfisicalSource
 from reconciler.secrets.source import HttpTimeouts, SourceContext
 from reconciler.secrets.store import SecretStore
 from reconciler.secrets.values import SecretValue
@@ -48,6 +49,17 @@ def infisical(double: InfisicalDouble, name: str = "prod", **changes: Any) -> Se
     return SecretSource(name=name, kind="infisical", settings=InfisicalSettings(**settings), **common)
 
 
+def source_of(
+    double: InfisicalDouble, context: SourceContext | None = None, **changes: Any
+) -> InfisicalSource:
+    return InfisicalSource(infisical(double, **changes), context or context_for(double))
+
+
+def place(double: InfisicalDouble, path: str = "/", environment: str = "prod") -> tuple[str, str, str]:
+    """A place of secrets in the double's project."""
+    return (double.project, environment, path)
+
+
 def env_file(path: Path, name: str = "local", **common: Any) -> SecretSource:
     return SecretSource(name=name, kind="env_file", settings=EnvFileSettings(file=str(path)), **common)
 
@@ -64,6 +76,10 @@ def write_env_file(path: Path, text: str, mode: int = 0o600) -> Path:
     may_hold(path).write_text(text)
     path.chmod(mode)
     return path
+
+
+async def fetched(source: InfisicalSource) -> dict[str, str]:
+    return {key: value.reveal() for key, value in (await source.fetch("production")).items()}
 
 
 def plain(values: Mapping[str, SecretValue]) -> dict[str, str]:
