@@ -20,6 +20,7 @@ pytest.register_assert_rewrite(
     "tests.pressing",
     "tests.pressing_nodes",
     "tests.reconciler.scripted_fleet",
+    "tests.reconciler.deploy.invoking",
     "tests.reconciler.secrets.restarting",
     "tests.reconciler.secrets.sources",
     "tests.reconciler.source_directories",

@@ -1,10 +1,6 @@
 """The invoke driver and builds: real tasks in a real checkout of a real repository."""
 
 import os
-import pwd
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,125 +8,15 @@ import trio
 import trio.testing
 
 from reconciler.deploy.build import BuildRequest, run_build
-from reconciler.deploy.build_user import BuildUser
 from reconciler.deploy.context import RunContext
-from reconciler.deploy.driver import DRIVERS, DeployRequest, driver_for
-from reconciler.deploy.request import BuildFailed, DeployFailed, ManualService, TaskFailed, TaskTimeout
-from reconciler.errors import SettingsError
+from reconciler.deploy.driver import DRIVERS, driver_for
+from reconciler.deploy.request import BuildFailed, DeployFailed, ManualService, TaskTimeout
 from reconciler.secrets.mask import Masker
-from reconciler.secrets.values import Secret
-from reconciler.settings import load_settings
-from reconciler.spec.model import (
-    Build,
-    InvokeDeploy,
-    ManualDeploy,
-    Service,
-)
+from reconciler.spec.model import Build, ManualDeploy
 from tests.canaries import canary
 from tests.gitrepo import GitRepo, Link, git
+from tests.reconciler.deploy.invoking import failure, request
 from tests.reconciler.deploy.processes import wait_gone
-
-TASKS = """
-from invoke import Collection, task
-
-@task
-def show(c):
-    c.run("env -0 > environment; pwd > where")
-
-@task
-def args(c, name, loud=False):
-    print(f"{name} {loud}")
-
-@task
-def leak(c):
-    c.run('echo "the password is $DB_PASSWORD"')
-
-@task
-def broken(c):
-    c.run("echo something specific went wrong >&2; exit 9")
-
-@task
-def raises(c):
-    raise ValueError("no such luck")
-
-@task
-def hang(c):
-    c.run("echo $$; exec sleep 1000", pty=False)
-
-@task
-def build(c):
-    c.run("mkdir dist && echo built from $TRUEUP_REVISION for ${TRUEUP_ENVIRONMENT:-nobody} > dist/index")
-
-web = Collection("web", show)
-namespace = Collection(show, args, leak, broken, raises, hang, build, web)
-"""
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> GitRepo:
-    remote = GitRepo.create(tmp_path / "remote.git")
-    commit = remote.commit(
-        {
-            "tasks.py": TASKS,
-            "web/deep/README": "here\n",
-            "invoke/__init__.py": "raise SystemExit('not invoke')\n",
-        }
-    )
-    remote.tag("v1.2.3", commit)
-    return remote
-
-
-@pytest.fixture
-def checkout(repo: GitRepo, tmp_path: Path) -> Path:
-    tree = tmp_path / "checkout"
-    git("clone", "-q", "--branch", "v1.2.3", "-c", "advice.detachedHead=false", str(repo.path), str(tree))
-    return tree
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> RunContext:
-    environ = {
-        "PATH": os.environ["PATH"],
-        "TRUEUP_STATE_DIR": str(tmp_path / "state"),
-        "HTTPS_PROXY": "http://p:1",
-    }
-    return RunContext.of(load_settings(environ))
-
-
-def request(
-    checkout: Path,
-    context: RunContext,
-    task: str,
-    *args: str,
-    workdir: str = ".",
-    timeout: float = 60.0,
-    secrets: dict[str, str] | None = None,
-    **options: object,
-) -> DeployRequest:
-    hidden = secrets or {}
-    return DeployRequest(
-        service=Service(
-            name="web",
-            environment="staging",
-            repository="infra",
-            unit="infra",
-            deploy=InvokeDeploy(task=task, args=args, workdir=workdir, timeout=timeout),
-        ),
-        checkout=checkout,
-        tag="v1.2.3",
-        revision=git("rev-parse", "HEAD", cwd=checkout) if (checkout / ".git").exists() else "0" * 40,
-        variables={"LOG_LEVEL": "debug", **hidden},
-        masker=Masker([Secret(value) for value in hidden.values()]),
-        context=context,
-        **options,  # type: ignore[arg-type]
-    )
-
-
-async def failure(asked: DeployRequest) -> TaskFailed:
-    with pytest.raises(TaskFailed) as raised:
-        await DRIVERS["invoke"].deploy(asked)
-    assert "\n" not in str(raised.value)
-    return raised.value
 
 
 async def test_a_task_gets_exactly_what_is_declared(
@@ -311,95 +197,3 @@ def test_what_is_deployed_by_hand_has_no_driver() -> None:
     with pytest.raises(ManualService, match="deployed by hand") as raised:
         driver_for(ManualDeploy())
     assert raised.value.reason == "Manual"
-
-
-# --- as another user ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def open_dir() -> Iterator[Path]:
-    """A directory that everybody can reach; pytest's own are closed to others."""
-    path = Path(tempfile.mkdtemp(prefix="trueup-test-", dir="/var/tmp"))
-    path.chmod(0o711)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to another user")
-async def test_a_task_runs_as_the_build_user(checkout: Path, open_dir: Path) -> None:
-    nobody = pwd.getpwnam("nobody")
-    tree = open_dir / "tree"
-    shutil.copytree(checkout, tree, symlinks=True)
-    (open_dir / "pointed-at").write_text("elsewhere\n")
-    (tree / "web" / "outside").symlink_to(open_dir / "pointed-at")
-    (open_dir / "linked").write_text("elsewhere\n")
-    os.link(open_dir / "linked", tree / "linked")
-    context = RunContext(
-        {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-        open_dir / "homes",
-        # trueup's own Python may stand where only root can go.
-        invoke_command=(
-            "/bin/sh",
-            "-c",
-            'id -u; stat -c %u . web/deep "$HOME"; echo x > made; echo x > "$HOME/made"',
-        ),
-        build_user=BuildUser("nobody", nobody.pw_uid, nobody.pw_gid, ()),
-    )
-    outcome = await DRIVERS["invoke"].deploy(request(tree, context, "show"))
-    assert outcome.output.split() == [str(nobody.pw_uid)] * 4
-    assert (tree / "made").stat().st_uid == nobody.pw_uid
-    for outside in ("linked", "pointed-at"):
-        assert (open_dir / outside).stat().st_uid == 0
-    assert list(context.scratch.iterdir()) == []
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to another user")
-async def test_a_closed_state_directory_is_opened_for_the_build_user_alone(
-    checkout: Path, open_dir: Path
-) -> None:
-    nobody = pwd.getpwnam("nobody")
-    state = open_dir / "state"
-    tree = state / "checkouts" / "tree"
-    state.mkdir(mode=0o700)
-    tree.parent.mkdir(mode=0o700)
-    shutil.copytree(checkout, tree)
-    context = RunContext(
-        {"PATH": "/usr/bin:/bin"},
-        state / "homes",
-        invoke_command=("/bin/sh", "-c", f"cd {tree} && cat README.txt; ls {state}"),
-        build_user=BuildUser("nobody", nobody.pw_uid, nobody.pw_gid, ()),
-    )
-    (tree / "README.txt").write_text("reached\n")
-    error = await failure(request(tree, context, "show"))
-    assert error.output.startswith("reached\n")
-    assert "Permission denied" in error.output, "passing through is not looking around"
-    for directory in (state, tree.parent):
-        status = directory.stat()
-        assert (status.st_mode & 0o777, status.st_uid, status.st_gid) == (0o710, 0, nobody.pw_gid)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can switch to another user")
-@pytest.mark.parametrize("where", ["above the state directory", "a group has rights there"])
-async def test_a_work_tree_that_the_build_user_cannot_reach(
-    checkout: Path, open_dir: Path, where: str
-) -> None:
-    nobody = pwd.getpwnam("nobody")
-    closed = open_dir / "closed"
-    closed.mkdir(mode=0o700)
-    state = closed
-    if where == "above the state directory":
-        state = closed / "state"
-        state.mkdir(mode=0o700)
-    else:
-        closed.chmod(0o750)
-    tree = state / "tree"
-    shutil.copytree(checkout, tree)
-    context = RunContext(
-        {"PATH": "/usr/bin:/bin"},
-        state / "homes",
-        build_user=BuildUser("nobody", nobody.pw_uid, nobody.pw_gid, ()),
-    )
-    before = closed.stat().st_mode
-    with pytest.raises(SettingsError, match=f"nobody cannot enter {closed}, .*chmod o\\+x {closed}`"):
-        await DRIVERS["invoke"].deploy(request(tree, context, "show"))
-    assert closed.stat().st_mode == before
