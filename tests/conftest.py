@@ -24,6 +24,7 @@ pytest.register_assert_rewrite(
     "tests.reconciler.secrets.restarting",
     "tests.reconciler.secrets.sources",
     "tests.reconciler.source_directories",
+    "tests.reconciler.spec.documents",
 )
 
 # What a developer's or a CI machine's own settings may not decide here. Names with _TEST_ are for the tests.

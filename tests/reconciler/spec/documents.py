@@ -23,6 +23,9 @@ nodes:
 """
 """A valid spec that cases add their own part to; its lines are 1 to 10."""
 
+OK = "repository: app, deploy: {kind: manual}, environments: [staging]"
+"""What a service needs at least, as it stands between the braces of a map."""
+
 
 def loaded(text: str, **files: str) -> Loaded:
     """`files` are further files by name, without their `.yaml`."""
@@ -32,6 +35,28 @@ def loaded(text: str, **files: str) -> Loaded:
 
 def problems(text: str, **files: str) -> list[str]:
     return [str(problem) for problem in loaded(text, **files).problems]
+
+
+def added(text: str) -> list[str]:
+    """The problems of a part that follows `BASE`, without their places."""
+    return [each.partition(": ")[2] for each in problems(BASE + text)]
+
+
+def check_freezes_alone(part: str, expected: str) -> None:
+    """One resource, in a file of its own, has this one problem; all else of the spec stays in use."""
+    section = part.partition(":")[0]
+    name = part.split("\n  ")[1].partition(":")[0]
+    main = BASE.replace("version: 1\n", "version: 1\ninclude: [part.yaml]\n", 1)
+    result = loaded(main, part="#\n" * 10 + part + "\n")
+    [problem] = result.problems
+    assert expected in str(problem)
+    assert problem.file == "part.yaml"
+    assert problem.resource == f"{section}/{name}"
+    assert list(result.frozen) == [f"{section}/{name}"]
+    assert result.spec is not None
+    assert set(result.spec.environments) == {"staging", "production"}
+    assert set(result.spec.nodes) == {"web-1", "web-2"}
+    assert len(result.spec.secret_sources) == 3
 
 
 def valid(text: str, **files: str) -> Spec:
