@@ -11,13 +11,17 @@ import pytest
 
 
 @contextmanager
-def small_file_system(where: Path, options: str) -> Iterator[None]:
-    """A tmpfs with these options of `mount`, for the time of the block; skips where none can be had."""
+def small_file_system(where: Path, options: str, *, image: Path | None = None) -> Iterator[None]:
+    """A tmpfs with these options of `mount`, or the file system in the image, for the time of the block.
+
+    Skips where none can be had.
+    """
     where.mkdir(parents=True)
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("only root may mount a small file system")
+    kind = ["-t", "tmpfs"] if image is None else []
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)], capture_output=True, check=False
+        ["mount", *kind, "-o", options, str(image or "tmpfs"), str(where)], capture_output=True, check=False
     )
     if done.returncode != 0:
         pytest.skip(f"mount: {done.stderr.decode().strip()}")

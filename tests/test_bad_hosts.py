@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import trio
 
 from tests.bad_world import BOTH, Case, error, make_case
+from tests.mounting import small_file_system
 from tests.world import Host, tree_of
 
 PROJECT = """\
@@ -137,20 +137,9 @@ FEW = 64
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """The host's `srv` on a file system of its own that holds little."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
     srv = tmp_path / "hosts" / "web-1" / "srv"
-    srv.mkdir(parents=True)
-    options = f"size={SMALL},nr_inodes={FEW}"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(srv)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    try:
+    with small_file_system(srv, f"size={SMALL},nr_inodes={FEW}"):
         yield srv
-    finally:
-        subprocess.run(["umount", str(srv)], check=True)
 
 
 OLD = {"index.html": b"<h1>hello</h1>\n", "data.bin": b"1" * 100_000}

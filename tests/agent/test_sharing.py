@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +24,28 @@ from agent.wire.bulk import BlockResponseBin, DescribeBlocks
 from agent.wire.messages import AnyMessage
 from tests.agent.syncing import Host, read_tree, synchronise, write_tree
 from tests.channelpair import MemoryChannel
+from tests.mounting import small_file_system
 
 MIB = 1024 * 1024
 SIZE = 24 * MIB + 12_345
 OLD = random.Random(1).randbytes(SIZE)
 
 
-def mount(kind: str, where: Path, image: Path) -> None:
-    """A file system of its own at `where`, or the test is skipped."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("only root may mount a file system")
-    where.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(where)]
-    if kind == "xfs":
-        make = shutil.which("mkfs.xfs", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-        if make is None:
-            pytest.skip("there is no mkfs.xfs: install xfsprogs")
-        with image.open("wb") as file:
-            file.truncate(400 * MIB)
-        subprocess.run([make, "-q", "-m", "reflink=1", str(image)], check=True)
-        command = ["mount", "-o", "loop", str(image), str(where)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"mount: {done.stderr.decode().strip()}")
-
-
 @pytest.fixture(scope="module")
 def xfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     base = tmp_path_factory.mktemp("xfs")
-    mount("xfs", base / "mounted", base / "image")
+    make = shutil.which("mkfs.xfs", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if make is None:
+        pytest.skip("there is no mkfs.xfs: install xfsprogs")
+    image = base / "image"
+    with image.open("wb") as file:
+        file.truncate(400 * MIB)
+    subprocess.run([make, "-q", "-m", "reflink=1", str(image)], check=True)
     try:
-        yield base / "mounted"
+        with small_file_system(base / "mounted", "loop", image=image):
+            yield base / "mounted"
     finally:
-        subprocess.run(["umount", str(base / "mounted")], check=True)
-        (base / "image").unlink()
+        image.unlink()
 
 
 @pytest.fixture
@@ -194,20 +183,17 @@ async def test_what_is_shared_needs_no_room(host: Host, tmp_path: Path) -> None:
 def unshared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A directory where files cannot share anything."""
     where = tmp_path / "mounted"
-    if request.param == "tmpfs":
-        mount("tmpfs", where, tmp_path)
-    else:
-        where.mkdir()
-    try:
+    with ExitStack() as stack:
+        if request.param == "tmpfs":
+            stack.enter_context(small_file_system(where, "size=400m"))
+        else:
+            where.mkdir()
         folder = os.open(where, os.O_RDONLY)
         shares = can_share(folder)
         os.close(folder)
         if shares:
             pytest.skip("files can share their blocks there")
         yield where
-    finally:
-        if request.param == "tmpfs":
-            subprocess.run(["umount", str(where)], check=True)
 
 
 async def test_where_nothing_can_be_shared_that_is_found_out_once(
