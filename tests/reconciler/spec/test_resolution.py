@@ -1,9 +1,8 @@
 # ruff: noqa: E501 - tables of documents and of what they come to
-"""What a valid spec comes to mean: overrides, defaults, labels, units, includes, hashes, freezing."""
+"""What a valid spec comes to mean: overrides, defaults, labels, units, the hash."""
 
 import pytest
 
-from reconciler.spec.load import SPEC_FILE, Loaded, included_paths, load
 from reconciler.spec.model import (
     AgentDeploy,
     ComposeDeploy,
@@ -263,89 +262,6 @@ def test_sources_targets_and_the_rest_are_whole() -> None:
     assert spec.moved == (Move(old="nodes/old", new="nodes/web-1"),)
 
 
-# --- includes ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("patterns", "expected"),
-    [
-        ("[services/*.yaml]", ["services/a.yaml", "services/b.yaml"]),
-        ('["services/**"]', ["services/a.yaml", "services/b.yaml", "services/deep/c.yaml", "services/x.txt"]),
-        ('["**/c.yaml"]', ["services/deep/c.yaml"]),
-        ('["**/*.yaml"]', ["a.yaml", "services/a.yaml", "services/b.yaml", "services/deep/c.yaml"]),
-        ("[services/?.yaml, services/a.yaml]", ["services/a.yaml", "services/b.yaml"]),
-        ("[trueup.yaml]", []),
-        ("[../a.yaml, /a.yaml, ./a.yaml, 3]", []),
-        ("a.yaml", []),
-        ("[a.yaml", []),
-        ('["[a].yaml", "(a).yaml", "a.yam."]', []),
-    ],
-)
-def test_includes_are_globs_from_the_root(patterns: str, expected: list[str]) -> None:
-    tree = [
-        "trueup.yaml",
-        "a.yaml",
-        "services/a.yaml",
-        "services/b.yaml",
-        "services/deep/c.yaml",
-        "services/x.txt",
-    ]
-    assert included_paths(f"version: 1\ninclude: {patterns}\n".encode(), tree) == tuple(expected)
-
-
-def test_a_hostile_glob_takes_no_time() -> None:
-    path = "a" * 2000
-    for pattern in ("*a" * 300 + "b", "**/" * 300 + "b", "*" * 1000 + "b", "**/*a" * 100 + "b"):
-        assert included_paths(f'include: ["{pattern}"]'.encode(), [path, "a/" * 1000 + "a"]) == ()
-
-
-def test_included_files_add_to_the_sections_of_the_root() -> None:
-    text = BASE.replace("version: 1", "version: 1\ninclude: [a.yaml, b.yaml]") + "services:\n"
-    a = "services: {one: {repository: app, deploy: {kind: manual}, environments: [staging]}}\nmoved: [{from: services/x, to: services/one}]\n"
-    b = "services: {two: {repository: app, deploy: {kind: manual}, environments: [staging]}}\nmoved: [{from: services/y, to: services/two}]\n"
-    spec = valid(text, a=a, b=b)
-    assert [each.name for each in spec.services] == ["one", "two"]
-    assert [each.old for each in spec.moved] == ["services/x", "services/y"]
-
-
-def test_a_name_in_two_files_names_both_places() -> None:
-    one = "\n\nservices:\n  web: {repository: app, deploy: {kind: manual}, environments: [staging]}\n"
-    result = loaded(BASE.replace("version: 1", "version: 1\ninclude: [a.yaml, b.yaml]"), a=one, b=one)
-    [problem] = result.problems
-    assert str(problem) == "b.yaml:4:3: services.web: is defined in a.yaml:4 too; rename or remove one"
-    assert list(result.frozen) == ["services/web"]
-
-
-@pytest.mark.parametrize("key", ["version: 1", "include: [b.yaml]", "limits: {}"])
-def test_some_keys_stand_in_the_root_file_only(key: str) -> None:
-    result = loaded("version: 1\ninclude: [a.yaml]\n", a=key + "\n")
-    assert [str(each) for each in result.problems] == [
-        f"a.yaml:1:1: {key.partition(':')[0]}: may stand in the root file only; move it there"
-    ]
-    assert result.spec is None
-
-
-def test_an_unreadable_included_file_makes_the_document_unusable_and_all_are_told() -> None:
-    result = loaded("version: 1\ninclude: [a.yaml, b.yaml, c.yaml]\n", a="a: [", b="- x\n", c="")
-    assert result.spec is None
-    assert [each.file for each in result.problems] == ["a.yaml", "b.yaml"]
-
-
-def test_the_files_have_one_size_limit_together() -> None:
-    files = {f"{n}.yaml": b"#" * (1 << 20) for n in range(4)}
-    result = load({SPEC_FILE: b"version: 1\ninclude: ['*.yaml']\n", **files})
-    assert [str(each) for each in result.problems] == [
-        "3.yaml:1:1: the spec's files are larger than 4 MiB together; make them smaller"
-    ]
-
-
-def test_the_files_have_one_budget_of_values_together() -> None:
-    many = ("moved: [" + "a, " * 200_000 + "]").encode()
-    result = load({SPEC_FILE: b"version: 1\ninclude: ['*.yaml']\n", "a.yaml": many, "b.yaml": many})
-    assert result.spec is None
-    assert "more than 250000 values" in str(result.problems[0])
-
-
 # --- the hash ----------------------------------------------------------------------------------
 
 
@@ -358,81 +274,3 @@ def test_the_hash_is_of_the_meaning() -> None:
     other = plain.replace("90s", "91s")
     assert valid(plain).hash == valid(same).hash
     assert valid(plain).hash != valid(other).hash
-
-
-# --- freezing ----------------------------------------------------------------------------------
-
-
-def frozen_spec() -> Loaded:
-    text = (
-        BASE.replace("production: {}", "production: {release: {bump: huge}}").replace(
-            "disk: slow}", "disk: slow}, fingerprint: nope"
-        )
-        + "services:\n"
-        "  web: {repository: app, deploy: {kind: manual}, environments: [staging, production]}\n"
-        "  broken: {repository: app, deploy: {kind: manual}, environments: [staging], suspend: maybe}\n"
-        "  needs: {repository: app, deploy: {kind: manual}, environments: [staging], depends_on: [broken]}\n"
-        "  far: {repository: app, deploy: {kind: manual}, environments: [staging], depends_on: [needs]}\n"
-        "projects:\n"
-        "  live: {repository: app, environment: production, sync: {}}\n"
-        "  all: {repository: app, branch: main, sync: {nodes: [{labels: {group: web}, target_path: /srv/a}]}}\n"
-        "  one: {repository: app, branch: main, sync: {nodes: [{node_id: web-2, target_path: /srv/b}]}}\n"
-    )
-    return loaded(text)
-
-
-def test_what_refers_to_a_broken_resource_waits_without_a_problem_of_its_own() -> None:
-    result = frozen_spec()
-    assert {each.resource for each in result.problems} == {
-        "environments/production",
-        "nodes/web-2",
-        "services/broken",
-    }
-    assert len(result.problems) == 3
-    assert set(result.frozen) == {
-        "environments/production",
-        "nodes/web-2",
-        "projects/live",
-        "projects/one",
-        "services/broken",
-        "services/far",
-        "services/needs",
-    }
-    assert result.frozen["services/far"] == "waits for services/needs, which has a problem"
-    assert result.spec is not None
-    assert [each.id for each in result.spec.services] == ["services/staging/web"]
-    assert list(result.spec.environments) == ["staging"]
-    assert list(result.spec.nodes) == ["web-1"]
-    assert [target.node for target in result.spec.projects["all"].sync.targets] == ["web-1"]
-
-
-@pytest.mark.parametrize(
-    ("resource", "expected"),
-    [
-        ("services/staging/web", False),
-        ("services/production/web", True),
-        ("services/staging/broken", True),
-        ("services/broken", True),
-        ("services/web", False),
-        ("environments/production", True),
-        ("environments/staging", False),
-        ("nodes/web-2", True),
-        ("nodes/web-1", False),
-        ("projects/branch/all/web-1/srv+a", False),
-        ("projects/branch/all/web-2/srv+a", True),
-        ("projects/branch/one/web-2/srv+b", True),
-        ("projects/production/gone/web-1/x", True),
-        ("projects/production/live", True),
-        ("secrets/local", False),
-        ("targets/none", False),
-        ("summary", False),
-    ],
-)
-def test_ids_of_the_status_branch_are_known_as_frozen(resource: str, expected: bool) -> None:
-    assert frozen_spec().is_frozen(resource) is expected
-
-
-def test_a_frozen_secret_source_is_known_under_both_names() -> None:
-    result = loaded(BASE.replace("file: .env", "fle: .env"))
-    assert result.is_frozen("secrets/local")
-    assert result.is_frozen("secret_sources/local")

@@ -292,13 +292,3 @@ def test_rendered_files(files: str, expected: str | None) -> None:
     found = added(f"projects:\n  p: {{repository: app, branch: main, sync: {{files: [{files}]}}}}\n")
     assert len(found) == (expected is not None)
     assert all(str(expected) in each for each in found)
-
-
-def test_duplicate_names_freeze_their_resource() -> None:
-    text = BASE + f"services:\n  web: {{{OK}}}\n  api: {{{OK}}}\n  web: {{{OK}}}\n"
-    result = loaded(text)
-    [problem] = result.problems
-    assert str(problem) == "trueup.yaml:14:3: services.web: stands twice, first in line 12; remove one"
-    assert list(result.frozen) == ["services/web"]
-    assert result.spec is not None
-    assert [each.name for each in result.spec.services] == ["api"]
