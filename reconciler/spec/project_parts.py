@@ -120,8 +120,8 @@ def _check_sync(findings: Findings, path: Path, sync: Mapping[str, Any], own: Ma
         findings.report((*path, "retry"), "`backoff` is longer than `max_backoff`; shorten it")
     default = own.get("strategy", "mirror")
     strategies = {entry.get("strategy", default) for entry in own.get("nodes", ())} or {default}
-    if sync.get("delete_foreign") and "mirror" not in strategies:
-        findings.report((*path, "delete_foreign"), "only `mirror` deletes; remove it, or mirror the tree")
+    if sync.get("delete_foreign") and strategies == {"overlay"}:
+        findings.report((*path, "delete_foreign"), "`overlay` deletes nothing; remove it, or mirror the tree")
 
 
 def _settle_owners(findings: Findings, path: Path, sync: dict[str, Any], is_directory: bool) -> None:

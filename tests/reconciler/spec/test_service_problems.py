@@ -178,7 +178,7 @@ RESOURCES = [
     ),
     (
         PROJECT + "{repository: app, branch: main, sync: {strategy: overlay, delete_foreign: true}}",
-        "only `mirror` deletes",
+        "`overlay` deletes nothing",
     ),
     (
         PROJECT + "{repository: app, branch: main, sync: {after: [systemctl restart x]}}",
@@ -190,6 +190,12 @@ RESOURCES = [
 @pytest.mark.parametrize(("part", "expected"), RESOURCES, ids=[each[1][:60] for each in RESOURCES])
 def test_a_problem_of_a_resource_freezes_it_alone(part: str, expected: str) -> None:
     check_freezes_alone(part, expected)
+
+
+@pytest.mark.parametrize("strategy", ["mirror", "release"])
+def test_what_others_put_there_may_go_from_a_mirror_and_with_an_old_release(strategy: str) -> None:
+    text = f"projects:\n  s: {{repository: app, branch: main, sync: {{strategy: {strategy}, delete_foreign: true}}}}\n"
+    assert added(text) == []
 
 
 def test_circles_are_printed_whole_and_once_for_all_environments() -> None:
