@@ -92,6 +92,8 @@ class Scan:
     ignored: set[str] = field(default_factory=set)
     ignored_folders: set[str] = field(default_factory=set)
     """Those of `ignored` that are directories."""
+    own: set[str] = field(default_factory=set)
+    """Those that only their names keep out, which are trueup's own."""
 
 
 def found_from(status: os.stat_result, link: str = "") -> Found:
@@ -171,12 +173,12 @@ def scan(
                     name = item.name
                     path = prefix + name
                     is_dir = item.is_dir(follow_symlinks=False)
-                    if (
-                        path in reserved
-                        or ("trueup" in name and reserved_name(name))
-                        or (matches is not None and matches(path, is_dir))
-                    ):
+                    own = "trueup" in name and reserved_name(name)
+                    unwanted = matches is not None and matches(path, is_dir)
+                    if path in reserved or own or unwanted:
                         result.ignored.add(path)
+                        if own and not unwanted:
+                            result.own.add(path)
                         if is_dir:
                             result.ignored_folders.add(path)
                         continue

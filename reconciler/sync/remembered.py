@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import trio
@@ -15,7 +15,7 @@ from agent.wire.messages import Entry
 from reconciler.sync.frames import Frames
 from reconciler.sync.hashed import Hashed, told_apart
 from reconciler.sync.names import LocalNames, owned_by
-from reconciler.sync.selection import check_sendable, entry_of, sendable_time
+from reconciler.sync.selection import check_sendable, entry_of, sendable_time, unsent
 from reconciler.sync.serving import TreeSource
 
 
@@ -67,6 +67,8 @@ class ScanMemory:
         self._rows: Rows | None = None
         self._besides: Iterable[str] = ()
         """What is in the same directories and not looked at."""
+        self._own: Collection[str] = ()
+        """Of that, what has a name of trueup's own."""
         self._source: TreeSource | None = None
         self._name_changes = 0
         """Of `names`, by the newest look."""
@@ -106,7 +108,8 @@ class ScanMemory:
             renewed = _renewed(source, entries, ours, ignore_permissions=ignore_permissions)
             if not owners or not (is_renamed or is_given):
                 return renewed
-            owned, warnings = owned_by(now, self.names)  # nothing else is warned of where there are rows
+            owned, nameless = owned_by(now, self.names)
+            warnings = (*unsent(now, self._own), *nameless)
             return replace(renewed, owned=owned, owners=owners_digest(owned), warnings=warnings)
 
         self._source = await trio.to_thread.run_sync(renew)
@@ -123,11 +126,11 @@ class ScanMemory:
         return True
 
     def scanned(self, scan: Scan, found: Mapping[str, Found]) -> None:
-        if found != self.found:
+        if found != self.found or scan.own != self._own:
             self._source = None
             self._directory.may_hold_more = True
         self.found = found
-        self._besides = scan.ignored
+        self._besides, self._own = scan.ignored, scan.own
         folders = (path for path, there in scan.found.items() if there.kind == "directory")
         besides = {path: path in scan.ignored_folders for path in scan.ignored}
         self._rows = rows_of(scan.found, folders, besides, self.began_ns, owned=True)

@@ -52,11 +52,12 @@ class Selection:
         return chosen
 
 
-def unsent(found: Mapping[str, Found]) -> list[str]:
-    """A warning for each path that no index can hold."""
+def unsent(found: Mapping[str, Found], own: Iterable[str]) -> list[str]:
+    """A warning for each path that no index can hold; `own` are those whose names are trueup's own."""
+    others = sorted(path for path, there in found.items() if there.kind == "other")
     return [
-        f"{path!r} is a FIFO, socket or device and is not sent"
-        for path in sorted(path for path, there in found.items() if there.kind == "other")
+        *(f"{path!r} is a FIFO, socket or device and is not sent" for path in others),
+        *(f"{path!r} has a name that only trueup gives and is not sent" for path in sorted(own)),
     ]
 
 

@@ -191,15 +191,15 @@ async def _build(
         if known is not None:
             return known
 
-    def walk() -> dict[str, Found]:
+    def walk() -> tuple[dict[str, Found], Collection[str]]:
         result = scan(root_fd, selection.leave_out, reserved=selection.reserved)
         found = selection.choose(result.found)
         check_sendable(found, {} if remembered is None else remembered.found)
         if remembered is not None:
             remembered.scanned(result, found)
-        return found
+        return found, result.own
 
-    found = await trio.to_thread.run_sync(walk)
+    found, own = await trio.to_thread.run_sync(walk)
     if remembered is not None and (known := remembered.whole(root_fd)) is not None:
         return known
     files = sorted((path, there) for path, there in found.items() if there.kind == "file")
@@ -215,7 +215,7 @@ async def _build(
             tree=tree_digest(entries, ignore_permissions=rules.ignore_permissions),
             files=len(files),
             bytes=sum(there.size for _, there in files),
-            warnings=(*unsent(found), *nameless),
+            warnings=(*unsent(found, own), *nameless),
             found=dict(files),
             mtime_ns=sendable_time(found_from(os.fstat(root_fd))),
             owned=owned,

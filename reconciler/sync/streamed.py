@@ -5,7 +5,7 @@ until the tree's digest is known.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import replace
@@ -55,10 +55,11 @@ class Growing:
         *,
         modes: bool,
         hash: Hash,
+        own: Collection[str] = (),
         before: TreeSource | None = None,
     ) -> None:
-        """`before`: what the directory held earlier, by the same rules; the files that are as they were then
-        are known."""
+        """`own`: paths that are left out as their names are trueup's own. `before`: what the directory held
+        earlier, by the same rules; the files that are as they were then are known."""
         self._directory = directory
         self._before = before
         self._known = {} if before is None else {entry.path: entry for entry in before.entries}
@@ -80,7 +81,7 @@ class Growing:
             tree=os.urandom(DIGEST_SIZE),
             files=len(files),
             bytes=sum(there.size for there in files.values()),
-            warnings=tuple(unsent(found)),
+            warnings=tuple(unsent(found, own)),
             found=files,
             mtime_ns=mtime_ns,
             times=False,
@@ -111,11 +112,13 @@ class Growing:
 
         def walk() -> Growing:
             with opened(directory) as fd:
-                found = selection.choose(scan(fd, selection.leave_out, reserved=selection.reserved).found)
+                seen = scan(fd, selection.leave_out, reserved=selection.reserved)
+                found = selection.choose(seen.found)
                 check_sendable(found, {})
                 mtime_ns = sendable_time(found_from(os.fstat(fd)))
                 modes = not ignore_permissions
-                return cls(directory, found, mtime_ns, modes=modes, hash=hash, before=before)
+                given = directory, found, mtime_ns
+                return cls(*given, modes=modes, hash=hash, own=seen.own, before=before)
 
         return await trio.to_thread.run_sync(walk)
 

@@ -20,7 +20,9 @@ from agent.libc import Account
 from agent.scan import found_from
 from reconciler.sync.names import AT_ONCE, LocalNames
 from reconciler.sync.remembered import Remembered, ScanMemory
+from reconciler.sync.selection import Selection
 from reconciler.sync.serving import TreeSource
+from reconciler.sync.streamed import Growing
 from tests.agent.syncing import write_tree
 
 TREE = {"a/b/one": b"1", "a/two": b"22", "a/link": "two", "a/none": None, "three": b"333", "x.log": b"log"}
@@ -115,7 +117,25 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a directory gone": lambda root: shutil.rmtree(root / "a/b"),
     "ignored": lambda root: longer(root / "x.log"),
     "a FIFO": lambda root: os.mkfifo(root / "fifo"),
+    "a name of trueup's own": lambda root: (root / "a/two.trueup-backup-1").touch(),
 }
+
+
+async def test_what_its_name_alone_keeps_from_being_sent_is_warned_of(
+    tmp_path: Path, users: dict[int, str]
+) -> None:
+    root = write_tree(tmp_path / "tree", {**TREE, ".trueup-staging/x": b"", "x.trueup-backup-1.log": b""})
+    directory, warned = (
+        Remembered(ahead),
+        ("'.trueup-staging' has a name that only trueup gives and is not sent",),
+    )
+    assert (await afresh(root)).warnings == warned
+    assert (await look(directory.of(""), root, owners=True)).warnings == warned
+    users[os.geteuid()] = "renamed"
+    again = await look(directory.of(""), root, owners=True)
+    assert (owner_of(again, "three"), again.warnings) == ("renamed", warned)
+    growing = await Growing.begin(root, Selection(IGNORE))
+    assert growing.source.warnings == warned
 
 
 @pytest.mark.parametrize("owners", [True, False], ids=["owners", "no owners"])
