@@ -91,6 +91,10 @@ async def itemise(found: Found, channel: Channel, rules: AgentRules, root_fd: in
         names = await trio.to_thread.run_sync(index.names)
         of = task, index.entries, view, scope, root_fd
         planned = await plan(*of, only_look=True, names=names, anew=version.anew)
+    elif scope.keep_edits and view.edited:
+        # Of an equal target these alone hold something else than the tree, and that is as it should be.
+        kept = Changes(kept=frozenset(view.edited), local_edits=len(view.edited))
+        planned = Planned(kept, found.foreign)
     after_done = found.after_done if version.after_done is None else version.after_done
     outlook = Outlook(task, view, planned, found.differing, after_done, version)
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import msgspec
 import trio
 
-from agent.wire.forecast import Item
+from agent.wire.forecast import KEEP, Item
 from reconciler.control.records import Record
 from reconciler.desired_model import DesiredSync
 from reconciler.errors import TrueupError
@@ -55,8 +55,9 @@ class GuardView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetFiles(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One target. `stopped`: a guard would refuse the sync. `left`: nothing is done there, and that is meant.
-    `unknown`: nobody could look, for the reason given."""
+    """One target. `equal`: there is nothing to do, whatever local edits stay. `stopped`: a guard would refuse
+    the sync. `left`: nothing is done there, and that is meant. `unknown`: nobody could look, for the reason
+    given."""
 
     id: str
     node: str
@@ -217,7 +218,8 @@ def _rolled_back(sync: DesiredSync, record: Record) -> TargetFiles:
 def _told(sync: DesiredSync, told: Itemising, warnings: Sequence[str]) -> TargetFiles:
     sums = told.sums
     assert sums is not None  # or `Fleet.itemise` would have raised
-    state: State = "stopped" if sums.guards else "changes" if sums.counts or sums.after else "equal"
+    is_done = sums.counts.keys() - {KEEP} or sums.after
+    state: State = "stopped" if sums.guards else "changes" if is_done else "equal"
     return msgspec.structs.replace(
         _unknown(sync, "", "", state=state),
         counts={deed: sums.counts[deed] for deed in sorted(sums.counts)},

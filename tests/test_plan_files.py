@@ -25,6 +25,21 @@ projects:
         - {{node_id: web-2, target_path: /srv/site}}
 """
 
+KEPT = """\
+version: 1
+repositories:
+  app: {{url: "{app}", branch: main}}
+nodes: {{}}
+projects:
+  site:
+    repository: app
+    branch: main
+    path: site
+    sync:
+      on_local_edit: keep
+      nodes: [{{node_id: web-1, target_path: "{root}/site"}}]
+"""
+
 
 async def test_what_a_sync_would_do_to_files(tmp_path: Path) -> None:
     async with make_world(tmp_path) as (world, relay):
@@ -77,3 +92,22 @@ async def test_what_a_sync_would_do_to_files(tmp_path: Path) -> None:
         assert world.status_commits() == commits
         ran = await world.trueup("plan", "--files", "nothing", expect=1)
         assert ran.stderr.startswith("error: the spec has no project nothing with targets")
+
+
+async def test_local_edits_that_stay_are_told_of_and_are_nothing_to_do(tmp_path: Path) -> None:
+    async with make_world(tmp_path) as (world, relay):
+        world.environment["TRUEUP_INTERVAL"] = "24h"
+        world.app.commit({"site/a.html": "one\n", "site/b.html": "two\n"})
+        root = tmp_path / "hosts" / "web-1" / "srv"
+        world.commit_spec(KEPT.format(app=world.app.url, root=root))
+        host = await world.add_host("web-1", relay.address)
+        async with serving(world) as primary:
+            assert (await world.join(host)).exit_code == 0
+            await world.start_agent(host, joined=True)
+            await primary.said("step applied")
+            (root / "site/a.html").write_text("mine\n")
+            ran = await world.trueup("plan", "--files", "site", "--detailed-exitcode", expect=0)
+            assert ran.stdout.splitlines()[1:] == ["  keep  a.html", "  1 keep; 1 edited there"]
+            document = (await primary.ask_locally("GET", "/api/sync/projects/site/files")).json()
+            [target] = document["targets"]
+            assert (target["state"], target["counts"], target["localEdits"]) == ("equal", {"keep": 1}, 1)

@@ -163,6 +163,27 @@ async def test_local_edits_that_stay_and_that_are_saved(source: Path, host: Host
     assert (await foreseen(source, host)) == Sums(foreign=sums.foreign)
 
 
+@pytest.mark.parametrize("strategy", ["mirror", "release"])
+async def test_a_local_edit_that_stays_is_told_of_every_time(source: Path, host: Host, strategy: str) -> None:
+    options: dict[str, Any] = {"strategy": strategy, "on_local_edit": "keep"}
+    await synchronise(source, host, **options)
+    placed = host.target if strategy == "mirror" else host.target / "current"
+    (placed / "index.html").write_bytes(b"mine")
+    (placed / "current").unlink()
+    (placed / "current").symlink_to("elsewhere")
+    stays = Sums(counts={"keep": 2}, local_edits=2)
+    for newer in (b"<h1>hello</h1>", b"as the tree has it by now"):
+        (source / "index.html").write_bytes(newer)
+        for _ in range(2):
+            assert await foreseen(source, host, **options) == stays
+            _, itemising = await itemise(source, host, **options)
+            assert deeds(itemising) == {"index.html": "keep", "current": "keep"}
+            assert (await synchronise(source, host, **options)).state == "SUCCESS"
+    (source / "new").write_bytes(b"1")
+    sums = await foreseen(source, host, **options)
+    assert (sums.counts, sums.local_edits) == ({"keep": 2, "create": 1}, 2)
+
+
 async def test_the_guards_that_would_stop_it(source: Path, host: Host, tmp_path: Path) -> None:
     await synchronise(source, host)
     empty = write_tree(tmp_path / "empty", {})
