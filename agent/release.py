@@ -40,6 +40,7 @@ from agent.versions import (
     settle,
     surplus,
     switched,
+    unlisted,
     version_path,
     versions_state,
 )
@@ -328,6 +329,12 @@ class _Run:
         await trio.to_thread.run_sync(workshop.sweep)
         if self._task.kept_only:
             return
+        there = await trio.to_thread.run_sync(site.versions)
+        if others := unlisted(record, there):
+            self._warnings.append(
+                f"{self._task.target_path!r} holds releases that are in no record of this agent, and stay: "
+                f"{', '.join(others)}"
+            )
         for version in surplus(record, self._task.keep):
             warnings = await discard(
                 record, version, self._inner, site, self._rules, everything=self._everything()

@@ -138,6 +138,16 @@ def new_name(record: Releases, there: Iterable[str], tree: bytes) -> tuple[int, 
     return number, f"{number}-{tree.hex()[:12]}"
 
 
+def unlisted(record: Releases, there: Iterable[str]) -> list[str]:
+    """The names of versions that are there and in no record, the oldest first: they are never removed. Pure.
+
+    So it is with all that there are once a record was lost, and with those that were more than a record
+    says, because of which they stayed."""
+    known = {each.name for each in record.kept}
+    found = {name: int(match[1]) for name in there if (match := _NAME.fullmatch(name)) and name not in known}
+    return sorted(found, key=lambda name: found[name])
+
+
 def settle(record: Releases, there: Collection[str], link: str) -> Releases:
     """The record of what a task that may have been killed left: the disk decides. Pure.
 

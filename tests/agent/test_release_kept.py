@@ -1,5 +1,6 @@
 """Which releases stay on a host: a few, the current one always, and the way back to each that is kept."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,30 @@ async def test_only_so_many_are_kept_and_only_what_is_ours_goes(tmp_path: Path) 
     stayed = next(name for name in names(host) if name.startswith("1-"))
     assert read_tree(host.target / "releases" / stayed) == {"d": None, "d/theirs": b"theirs"}
     assert (host.target / "shared").is_dir()
+    # Nobody knows it any more: it is told of, as it takes room.
+    assert outcome.report.warnings == (
+        f"{str(host.target)!r} holds releases that are in no record of this agent, and stay: {stayed}",
+    )
     # With delete_foreign the directories of old versions go whole.
     (host.target / "releases" / outcome.report.kept[0].name / "cache").write_bytes(b"made by the program")
     outcome = await release(sources[0], host, keep=2, delete_foreign=True)
-    assert outcome.report.warnings == ()
+    assert len(outcome.report.warnings) == 1
     assert [name.partition("-")[0] for name in names(host)] == ["1", "6", "7", "by"]
+
+
+async def test_releases_of_a_lost_record_are_told_of_and_never_removed(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    sources = trees(tmp_path, *({"index": b"%d" % number} for number in range(4)))
+    for source in sources[:2]:
+        await release(source, host)
+    lost = names(host)
+    shutil.rmtree(host.state)
+    for source in sources:
+        outcome = await release(source, host, keep=1)
+        [warning] = outcome.report.warnings
+        assert warning.endswith(f"are in no record of this agent, and stay: {', '.join(lost)}")
+    assert names(host) == [*lost, outcome.report.current]
+    assert current(host) == read_tree(sources[-1])
 
 
 async def test_one_that_is_kept_is_switched_to_and_nothing_is_sent(tmp_path: Path) -> None:
