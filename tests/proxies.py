@@ -53,7 +53,7 @@ async def nginx(directory: Path, primaries: Sequence[str], agents: str) -> Async
     """Before two primaries' addresses, and the one where agents connect."""
     config, proxy = _nginx_config(directory, primaries, agents)
     command = [str(NGINX), "-p", str(directory), "-c", str(config), "-g", "daemon off;"]
-    async with _running(command, "start worker process", {}):
+    async with _running(command, ["start worker process"], {}):
         yield proxy
 
 
@@ -63,7 +63,8 @@ async def caddy(directory: Path, primaries: Sequence[str]) -> AsyncIterator[Prox
     config, proxy = _caddy_config(directory, primaries)
     command = [str(CADDY), "run", "--config", str(config), "--adapter", "caddyfile"]
     home = {name: str(directory) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
-    async with _running(command, "failed expectations", home):
+    # It looks at the primaries' health before it listens, and is quick with that or not.
+    async with _running(command, ["failed expectations", "serving initial configuration"], home):
         yield proxy
 
 
@@ -122,8 +123,10 @@ def _caddy_config(directory: Path, primaries: Sequence[str]) -> tuple[Path, Prox
 
 
 @asynccontextmanager
-async def _running(command: list[str], ready: str, environment: Mapping[str, str]) -> AsyncIterator[None]:
-    """Once it has said that it is ready; ended with the block."""
+async def _running(
+    command: list[str], ready: Sequence[str], environment: Mapping[str, str]
+) -> AsyncIterator[None]:
+    """Once it has said all by which it is `ready`; ended with the block."""
     process = await trio.lowlevel.open_process(command, stderr=-1, env={**os.environ, **environment})
     said = bytearray()
     is_ready = trio.Event()
@@ -132,7 +135,7 @@ async def _running(command: list[str], ready: str, environment: Mapping[str, str
         assert process.stderr is not None
         async for data in process.stderr:
             said.extend(data)
-            if ready.encode() in said:
+            if all(each.encode() in said for each in ready):
                 is_ready.set()
         is_ready.set()
 
