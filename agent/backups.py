@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterable
 
+from agent.failures import named
 from agent.folders import Folders
 from agent.index import BACKUP_MARK, MAX_NAME_BYTES
 from agent.staging import shorten
@@ -34,5 +35,5 @@ def told_of_edits(kept: Iterable[str], backups: Iterable[str]) -> list[str]:
     """What a report warns of: paths of local edits that stay, and those that they were saved as."""
     return [
         *(f"the local edit of {path!r} was kept" for path in sorted(kept)),
-        *(f"a local edit was saved as {path!r}" for path in sorted(backups)),
+        *(f"a local edit was saved as {named(path)}" for path in sorted(backups)),
     ]

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from agent.failures import TaskFailed
+from agent.failures import TaskFailed, named
 from agent.index import PERMISSIONS
 from agent.wire.messages import Entry
 
@@ -247,7 +247,7 @@ class _Differ:
             if not self._may_go(path):
                 raise TaskFailed(
                     "ForeignFiles",
-                    f"{folder!r} is a directory in the target, not in the tree, and holds {path!r}, "
+                    f"{folder!r} is a directory in the target, not in the tree, and holds {named(path)}, "
                     "which trueup did not place or somebody changed",
                     hint="move it away, or set delete_foreign",
                 )
@@ -255,7 +255,7 @@ class _Differ:
         if hidden is not None:
             raise TaskFailed(
                 "ForeignFiles",
-                f"{folder!r} is a directory in the target, not in the tree, and holds {hidden!r}, "
+                f"{folder!r} is a directory in the target, not in the tree, and holds {named(hidden)}, "
                 "which is ignored or kept apart and is never deleted",
                 hint="move it away",
             )

@@ -1,6 +1,7 @@
 """Why a task failed, as a stable reason for the report and one line for people."""
 
 import errno
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -38,6 +39,18 @@ class TaskFailed(TrueupError):
         self.code = code
 
 
+def named(path: object) -> str:
+    """A path in quotes, for people. One that is no UTF-8 has its bytes escaped, as a shell takes them in
+    `$'...'`: no message could hold it, and a lone surrogate is on no disk."""
+    if not isinstance(path, str):
+        return repr(path)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return repr(os.fsencode(path))[1:]
+    return repr(path)
+
+
 def shortened(warnings: Sequence[str]) -> tuple[str, ...]:
     """As many warnings as a report has room for, and how many are left out."""
     told = [warning[:MAX_WARNING] for warning in warnings[:MAX_WARNINGS]]
@@ -67,7 +80,7 @@ def _reason_of(error: OSError) -> tuple[str, str]:
 def line_of(error: Exception) -> str:
     """One line for a person: what went wrong, where, and what to do."""
     if isinstance(error, OSError):
-        where = f"{error.filename!r}: " if error.filename else ""
+        where = f"{named(error.filename)}: " if error.filename else ""
         hint = _reason_of(error)[1]
         what = error.strerror or type(error).__name__
         return f"{where}{what}" + (f"; {hint}" if hint else "")

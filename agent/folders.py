@@ -11,6 +11,7 @@ from collections import OrderedDict
 from types import TracebackType
 
 from agent.errors import PathRefused
+from agent.failures import named
 from agent.pulse import beat
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -72,7 +73,7 @@ class Folders:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise PathRefused(
-                    f"{path!r} in the target is a symlink or no directory, and is not followed"
+                    f"{named(path)} in the target is a symlink or no directory, and is not followed"
                 ) from error
             raise
         self._open[path] = fd

@@ -1,5 +1,6 @@
 """What is noted of a task in the manifest of its target. Pure."""
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 
 from agent.features import owners_of
@@ -27,7 +28,7 @@ def noted(
         root=root,
         placed=placed,
         pending=tuple(pending),
-        deleting=tuple(deleting),
+        deleting=tuple(map(_as_text, deleting)),
         after=task.after,
         after_due=after_due and bool(task.after),
         tree=tree,
@@ -37,6 +38,21 @@ def noted(
         owners=owners,
         owned=gather((item.entry.path for item in placed), names) if owners else (),
     )
+
+
+def _as_text(path: str) -> str:
+    """A path, or, where it is no UTF-8 and no record can hold it, a text that no path can be.
+
+    That tells enough. No index may hold such a path, so it is never one of ours, and about these alone does
+    `settle_doubts` decide: what is found there later is foreign, whether it was about to be deleted or not.
+    But all that goes has to count, as a task is at work for whoever reads the record as long as something is
+    in `deleting`. The escaped form by itself could be the path of a file of ours; none has a NUL.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "\0" + os.fsencode(path).decode(errors="backslashreplace")
+    return path
 
 
 def still_says(manifest: Manifest | None, task: Task, root: Identity) -> bool:

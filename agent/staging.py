@@ -211,5 +211,7 @@ def write_sparsely(fd: int, content: bytes | bytearray | memoryview, offset: int
 
 
 def shorten(name: str, limit: int) -> str:
-    """`name` cut to `limit` bytes, between characters."""
-    return os.fsencode(name)[:limit].decode(errors="ignore")
+    """`name` cut to `limit` bytes, between characters; of what is no UTF-8 between bytes."""
+    while len(os.fsencode(name)) > limit:
+        name = name[:-1]
+    return name

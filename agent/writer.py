@@ -23,7 +23,7 @@ from agent.backups import save_beside
 from agent.blocks import block_count, block_size_for
 from agent.changes import Write
 from agent.errors import PathRefused
-from agent.failures import TaskFailed
+from agent.failures import TaskFailed, named
 from agent.folders import Folders
 from agent.index import PERMISSIONS, STAGING, directory_entry
 from agent.modes import LEFT_ALONE, change
@@ -358,7 +358,8 @@ class Writer:
                 if not self._remove(folders, path):
                     raise TaskFailed(
                         "ForeignFiles",
-                        f"{path!r} is in the way of the tree and changed or was filled while the task ran",
+                        f"{named(path)} is in the way of the tree and changed or was filled"
+                        " while the task ran",
                         hint="move away what trueup did not place, and try again",
                     )
 
