@@ -33,7 +33,7 @@ class CommitPaths:
         key = tuple(patterns)
         if key not in self._digests:
             self._digests[key] = digest(
-                [[entry.path, entry.mode, entry.oid] for entry in self.matching(patterns)]
+                [[_hashable(entry.path), entry.mode, entry.oid] for entry in self.matching(patterns)]
             )
         return self._digests[key]
 
@@ -66,6 +66,16 @@ class CommitPaths:
             return True
         index = bisect_left(self._paths, f"{clean}/")
         return index < len(self._paths) and self._paths[index].startswith(f"{clean}/")
+
+
+def _hashable(path: str) -> str | list[int]:
+    """What stands for a path in canonical JSON, which has no text for a name that is not UTF-8. Such a one is
+    refused where it would be placed on a disk (`git.trees.check_tree`); here it is a name like any other."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return list(path.encode("utf-8", "surrogatepass"))
+    return path
 
 
 def changed_paths(before: CommitPaths, after: CommitPaths) -> CommitPaths:

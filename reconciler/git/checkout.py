@@ -17,13 +17,14 @@ from typing import Final
 
 import trio
 
-from reconciler.errors import UnknownRevision
+from reconciler.errors import GitRefused, UnknownRevision
 from reconciler.git.failures import GitFailed, local_failure, on_disk
 from reconciler.git.locks import locked, try_lock
 from reconciler.git.mirror import Mirror
 from reconciler.git.objects import TreeEntry
 from reconciler.git.process import git_result
 from reconciler.git.trees import check_tree
+from reconciler.git.urls import shown
 
 _LOCK: Final = ".lock"
 _PREFIX: Final = "tree-"
@@ -38,7 +39,7 @@ async def checkout(mirror: Mirror, commit: str, *, under: Path) -> AsyncIterator
     commit are independent. Raises UnknownRevision, GitRefused for a tree that cannot be placed (before
     anything is), GitUnavailable, GitFailed.
     """
-    check_tree(await mirror.tree(commit))
+    await _placeable(mirror, commit)
     path, descriptor = await _reserve(under)
     try:
         await mirror.mended(lambda: _place(mirror, commit, path))
@@ -53,8 +54,7 @@ async def checkout(mirror: Mirror, commit: str, *, under: Path) -> AsyncIterator
 async def may_switch(mirror: Mirror, before: str, commit: str) -> bool:
     """Whether a work tree of `before` may be made one of `commit`: not where other attributes may have git
     place the same file otherwise. Raises as `checkout`."""
-    now = await mirror.tree(commit)
-    check_tree(now)
+    now = await _placeable(mirror, commit)
     try:
         return _attributes(now) == _attributes(await mirror.tree(before))
     except UnknownRevision:
@@ -80,6 +80,16 @@ async def switch(mirror: Mirror, path: Path, commit: str) -> None:
         with trio.CancelScope(shield=True), suppress(OSError):
             await trio.to_thread.run_sync(_remove, fresh)
         os.close(descriptor)
+
+
+async def _placeable(mirror: Mirror, commit: str) -> tuple[TreeEntry, ...]:
+    """The files of a commit, all of which may be placed on a disk. Raises as `checkout`."""
+    tree = await mirror.tree(commit)
+    try:
+        check_tree(tree)
+    except GitRefused as error:
+        raise GitRefused(f"{shown(mirror.url)}: {error.message}", hint=error.hint) from None
+    return tree
 
 
 def _attributes(tree: Iterable[TreeEntry]) -> list[TreeEntry]:

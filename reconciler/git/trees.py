@@ -83,7 +83,7 @@ def check_tree(entries: Iterable[TreeEntry], *, max_bytes: int = MAX_TREE_BYTES)
         if fault is None and entry.kind == "symlink" and not 0 < entry.size <= _MAX_PATH:
             fault = f"is a link whose target has {entry.size} bytes"
         if fault:
-            faults.append(f"{shown(entry.path)!r} {fault}")
+            faults.append(f"{_named(entry.path)} {fault}")
             continue
         total += entry.size
         leaves.add(entry.path)
@@ -100,6 +100,15 @@ def check_tree(entries: Iterable[TreeEntry], *, max_bytes: int = MAX_TREE_BYTES)
         )
     if total > max_bytes:
         raise GitRefused(f"the tree cannot be placed: its files have {total} bytes, the limit is {max_bytes}")
+
+
+def _named(path: str) -> str:
+    """A path from a tree as people find it: the bytes of one that is not UTF-8 as `\\xff`."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return repr(path.encode("utf-8", "surrogateescape")[:_MAX_NAME]).removeprefix("b")
+    return repr(shown(path))
 
 
 def changed_tree(
