@@ -20,11 +20,13 @@ from agent.manifest import load, manifest_path
 from agent.release_drift import compare_any
 from agent.status import Board, read_status
 from agent.versions import record_path
+from agent.wire.forecast import DELETE
 from agent.wire.messages import AnyMessage, Removal, RenderedContent, Task, TaskReport
 from agent.work import run_work
 from tests.agent.killed_task import Helper
 from tests.agent.releasing import ONE, TWO, current, names, release, trees
 from tests.agent.syncing import Host, Tree, observe, read_tree, synchronise, write_tree
+from tests.agent.test_itemise import assert_came_true, foreseen, itemise
 from tests.channelpair import MemoryChannel, channel_pair
 
 ODD = os.fsdecode(b"again-\xff")
@@ -149,6 +151,19 @@ async def test_one_in_the_way_is_named_as_it_is_on_the_disk(tmp_path: Path, host
     assert read_tree(host.target) == everything({**TREE, **FOREIGN, **IN_THE_WAY})
     assert (await synchronise(source, host, delete_foreign=True)).state == "SUCCESS"
     assert read_tree(host.target) == read_tree(source)
+
+
+async def test_a_forecast_tells_of_all_of_them(tmp_path: Path, host: Host) -> None:
+    source = renewed(await placed(tmp_path, host), {"a": b"1", "b": b"a file now"})
+    write_tree(host.target, {**IN_THE_WAY, ESCAPED: b"theirs"})  # two are told of by one name
+    (guard,) = (await foreseen(source, host)).guards
+    assert r"holds 'b/nu\xff', which trueup did not place" in guard.message
+    _, itemising = await itemise(source, host, delete_foreign=True)
+    going = [path for path in read_tree(host.target) if path not in ("a", "b")]
+    told = sorted(os.fsencode(path).decode(errors="backslashreplace") for path in going)
+    assert sorted(item.path for item in itemising.items if item.deed == DELETE) == told
+    assert itemising.sums is not None
+    assert_came_true(itemising.sums, await synchronise(source, host, delete_foreign=True))
 
 
 @pytest.mark.parametrize("delete_foreign", [True, False])
