@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from agent.errors import TrueupError
@@ -11,7 +12,10 @@ _REASONS: Final = {
     errno.ENOSPC: ("DiskFull", "the disk is full; free some space or make the tree smaller"),
     errno.EDQUOT: ("DiskFull", "the disk quota is used up"),
     errno.EACCES: ("PermissionDenied", "the agent's user may not do this; check owner and mode"),
-    errno.EPERM: ("PermissionDenied", "the agent's user may not do this; check owner and mode"),
+    errno.EPERM: (
+        "PermissionDenied",
+        "the agent's user may not do this; check owner and mode, and attributes with `lsattr`",
+    ),
     errno.EROFS: ("ReadOnlyFileSystem", "the file system is mounted read-only"),
     errno.EIO: ("InputOutputError", "the disk reports an error; check its health"),
     errno.ENAMETOOLONG: ("NameTooLong", "the file system does not take such a long name"),
@@ -80,11 +84,24 @@ def _reason_of(error: OSError) -> tuple[str, str]:
 def line_of(error: Exception) -> str:
     """One line for a person: what went wrong, where, and what to do."""
     if isinstance(error, OSError):
-        where = f"{named(error.filename)}: " if error.filename else ""
+        # A call that took a descriptor names its number.
+        where = "" if isinstance(error.filename, int) or not error.filename else f"{named(error.filename)}: "
         hint = _reason_of(error)[1]
         what = error.strerror or type(error).__name__
         return f"{where}{what}" + (f"; {hint}" if hint else "")
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def about(path: str) -> Iterator[None]:
+    """Lets the system's errors in here name `path`, in the target, whatever the call that failed was given:
+    a descriptor, a name in staging, or the last part of the path alone."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = path
+        del error.filename2
+        raise
 
 
 def single(group: BaseExceptionGroup[BaseException]) -> BaseException:

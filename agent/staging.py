@@ -9,13 +9,15 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
 
 from agent.changes import Write
-from agent.folders import OPEN_FOLDER
+from agent.failures import TaskFailed, about, named
+from agent.folders import OPEN_FOLDER, Folders
 from agent.index import STAGING
 from agent.owners import NOBODYS, Ids, give
 from agent.pulse import beat
@@ -28,6 +30,8 @@ HOLE = 64 * 1024
 """Zeros in a row that are left out of a file instead of being written."""
 
 _ZEROS = bytes(HOLE)
+
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(slots=True, eq=False)
@@ -64,24 +68,55 @@ class Staged(msgspec.Struct, frozen=True):
     landed: Landed
 
 
+@contextmanager
+def _found_in_staging(path: str) -> Iterator[None]:
+    """For calls that find nothing only if somebody took away staging, or what is in it for `path`."""
+    try:
+        with about(path):
+            yield
+    except FileNotFoundError as error:
+        message = f"{named(path)} was being put together in {STAGING!r}, and somebody took that away"
+        raise TaskFailed("TargetChanged", message, hint="it is tried again") from error
+
+
+def stage_file(
+    staging_fd: int, number: int, path: str, kept_for: Entry | None = None, mode: int = 0o600
+) -> tuple[int, str]:
+    """A new empty file, the so-many-th of a task, that is to become what is at `path`; and its name.
+
+    By the entry that it is `kept_for`, if any, the next task finds it. Only the agent's user can open it,
+    whatever the mode, as staging lets in nobody else.
+    """
+    name = f"{number:x}" if kept_for is None else f"{number:x}.{_key(kept_for)}"
+    with _found_in_staging(path):
+        return os.open(name, _CREATE, mode, dir_fd=staging_fd), name
+
+
 def stage_link(entry: Entry, name: str, staging_fd: int, ids: Ids) -> Landed:
     """Makes a symlink; where it leads is never looked at."""
-    os.symlink(entry.link, name, dir_fd=staging_fd)
-    if ids != NOBODYS:
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging_fd)
-        try:
-            give(fd, ids, entry.path, opened=False)
-        finally:
-            os.close(fd)
-    time = entry.mtime_ns
-    os.utime(name, ns=(time, time), dir_fd=staging_fd, follow_symlinks=False)
-    status = os.lstat(name, dir_fd=staging_fd)
-    return Landed(status.st_ino, status.st_mtime_ns)
+    with _found_in_staging(entry.path):
+        os.symlink(entry.link, name, dir_fd=staging_fd)
+        if ids != NOBODYS:
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging_fd)
+            try:
+                give(fd, ids, entry.path, opened=False)
+            finally:
+                os.close(fd)
+        time = entry.mtime_ns
+        os.utime(name, ns=(time, time), dir_fd=staging_fd, follow_symlinks=False)
+        status = os.lstat(name, dir_fd=staging_fd)
+        return Landed(status.st_ino, status.st_mtime_ns)
 
 
-def staged_name(number: int, entry: Entry | None = None) -> str:
-    """For the so-many-th file of a task, which is to become that of an entry."""
-    return f"{number:x}" if entry is None else f"{number:x}.{_key(entry)}"
+def leave_staging(folders: Folders, path: str, staging_fd: int, name: str) -> None:
+    """Gives what is staged under `name` its place in the target, over what is there."""
+    above, last = folders.locate(path)
+    try:
+        os.rename(name, last, src_dir_fd=staging_fd, dst_dir_fd=above)
+    except FileNotFoundError:
+        with _found_in_staging(path):
+            os.lstat(name, dir_fd=staging_fd)
+        raise
 
 
 def open_staging(root_fd: int) -> int:
@@ -147,7 +182,8 @@ def sweep_staging(root_fd: int) -> None:
             return
         raise
     try:
-        _remove_all(fd)
+        with about(STAGING):
+            _remove_all(fd)
     finally:
         os.close(fd)
     os.rmdir(STAGING, dir_fd=root_fd)

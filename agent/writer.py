@@ -23,7 +23,7 @@ from agent.backups import save_beside
 from agent.blocks import block_count, block_size_for
 from agent.changes import Write
 from agent.errors import PathRefused
-from agent.failures import TaskFailed, named
+from agent.failures import TaskFailed, about, named
 from agent.folders import Folders
 from agent.index import PERMISSIONS, STAGING, directory_entry
 from agent.modes import LEFT_ALONE, change
@@ -33,16 +33,16 @@ from agent.staging import (
     Landed,
     Partial,
     Staged,
+    leave_staging,
     open_staging,
+    stage_file,
     stage_link,
-    staged_name,
     sweep_staging,
     write_all,
     write_sparsely,
 )
 from agent.wire.messages import Entry
 
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITER_BITS = 0o700
 
 
@@ -53,7 +53,7 @@ class Writer:
     treats it as a local edit, by `on_local_edit`. `owners`: by path, what is to be given to whom. With
     `holds`, what is new waits for `commit` as well. Results are in `landed` (by path), `kept` (where a local
     edit stays after all), `backups`, `written` (files and links) and `deleted`. Raises OSError as system
-    calls do, PathRefused where a symlink turned up in the way.
+    calls do, about a path in the target, PathRefused where a symlink turned up in the way.
     """
 
     def __init__(
@@ -89,7 +89,8 @@ class Writer:
     # --- staging -------------------------------------------------------------------------------
 
     def open_staging(self) -> None:
-        self.staging_fd = open_staging(self.root_fd)
+        with about(STAGING):
+            self.staging_fd = open_staging(self.root_fd)
 
     def close(self) -> None:
         """Removes staging, unless it is to be kept and something is in it; never raises, as it runs when
@@ -105,25 +106,17 @@ class Writer:
                 else:
                     sweep_staging(self.root_fd)
 
-    def _stage(self, entry: Entry | None = None) -> tuple[int, str]:
-        """A new empty file that only the agent's user can open."""
-        name = staged_name(next(self._numbers), entry)
-        return os.open(name, _CREATE, 0o600, dir_fd=self.staging_fd), name
-
     def _stage_for(self, entry: Entry, *, whole: bool = False) -> tuple[int, str]:
         found = self._found.get(entry.path)
         at_once = whole and found is None and not self._holds
-        named = None if at_once else entry  # what is placed at once is not found in staging after a cut
-        if not self._ignore_permissions:
-            return self._stage(named)
-        if found is not None and found.kind == "file":
-            fd, name = self._stage(entry)
+        kept_for = None if at_once else entry  # what is placed at once is not found in staging after a cut
+        # A new file may get the source's bits as the umask leaves them; staging itself lets nobody in.
+        own_mode = self._ignore_permissions and (found is None or found.kind != "file")
+        mode = 0o600 | (entry.mode & PERMISSIONS if own_mode else 0)
+        fd, name = stage_file(self.staging_fd, next(self._numbers), entry.path, kept_for, mode)
+        if self._ignore_permissions and found is not None and found.kind == "file":
             os.fchmod(fd, found.mode & PERMISSIONS)
-            return fd, name
-        # A new file gets the source's bits as the umask leaves them; staging itself lets nobody in.
-        name = staged_name(next(self._numbers), named)
-        mode = (entry.mode & PERMISSIONS) | 0o600
-        return os.open(name, _CREATE, mode, dir_fd=self.staging_fd), name
+        return fd, name
 
     # --- files ---------------------------------------------------------------------------------
 
@@ -131,8 +124,9 @@ class Writer:
         """Places a file whose whole, verified content is at hand."""
         fd, name = self._stage_for(write.entry, whole=True)
         try:
-            write_all(fd, content, 0)
-            landed = self._dress(fd, write.entry)
+            with about(write.entry.path):
+                write_all(fd, content, 0)
+                landed = self._dress(fd, write.entry)
         finally:
             os.close(fd)
         self._place_or_wait(folders, Staged(write, name, landed))
@@ -149,7 +143,8 @@ class Writer:
     ) -> bool:
         """Writes one verified block; whether the file is complete with it, and then placed."""
         write = write_all if number in partial.soiled else write_sparsely
-        write(partial.fd, content, number * block_size_for(partial.write.entry.size))
+        with about(partial.write.entry.path):
+            write(partial.fd, content, number * block_size_for(partial.write.entry.size))
         return self._complete(folders, partial) if partial.arrived() else False
 
     def count_block(self, folders: Folders, partial: Partial) -> bool:
@@ -158,9 +153,12 @@ class Writer:
 
     def _complete(self, folders: Folders, partial: Partial) -> bool:
         try:
-            if os.fstat(partial.fd).st_size < (size := partial.write.entry.size):
-                write_all(partial.fd, b"\0", size - 1)  # no truncate: a crash must leave it short, as torn
-            landed = self._dress(partial.fd, partial.write.entry)
+            with about(partial.write.entry.path):
+                if os.fstat(partial.fd).st_size < (size := partial.write.entry.size):
+                    write_all(
+                        partial.fd, b"\0", size - 1
+                    )  # no truncate: a crash must leave it short, as torn
+                landed = self._dress(partial.fd, partial.write.entry)
         finally:
             self._open.discard(partial)
             os.close(partial.fd)
@@ -215,12 +213,12 @@ class Writer:
 
     def _place(self, folders: Folders, staged: Staged) -> None:
         path = staged.write.entry.path
-        if not self._make_way(folders, path, backup=staged.write.backup):
-            os.unlink(staged.name, dir_fd=self.staging_fd)
-            self.kept.add(path)
-            return
-        above, name = folders.locate(path)
-        os.rename(staged.name, name, src_dir_fd=self.staging_fd, dst_dir_fd=above)
+        with about(path):
+            if not self._make_way(folders, path, backup=staged.write.backup):
+                os.unlink(staged.name, dir_fd=self.staging_fd)
+                self.kept.add(path)
+                return
+            leave_staging(folders, path, self.staging_fd, staged.name)
         self.landed[path] = staged.landed
         with self._count_lock:
             self.written += 1
@@ -251,7 +249,7 @@ class Writer:
 
         It is never readable by anybody but the agent's user before it has its owner and its mode.
         """
-        with Folders(self.root_fd) as folders:
+        with Folders(self.root_fd) as folders, about(path):
             self._make_above(folders, path)
             there = look_at(folders, path)
             if there is not None and there.kind == "directory":
@@ -260,8 +258,7 @@ class Writer:
                     f"{path!r} shall be a rendered file and is a directory",
                     hint="move it away",
                 )
-            above, name = folders.locate(path)
-            fd, staged = self._stage()
+            fd, staged = stage_file(self.staging_fd, next(self._numbers), path)
             try:
                 write_all(fd, content, 0)
                 if (uid, gid) != (UNCHANGED, UNCHANGED):
@@ -271,7 +268,7 @@ class Writer:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            os.rename(staged, name, src_dir_fd=self.staging_fd, dst_dir_fd=above)
+            leave_staging(folders, path, self.staging_fd, staged)
             self.written += 1
 
     def _make_above(self, folders: Folders, path: str) -> None:
@@ -288,12 +285,13 @@ class Writer:
         """Makes directories, those above first; one that is there already is as good."""
         with Folders(self.root_fd) as folders:
             for entry in entries:
-                above, name = folders.locate(entry.path)
-                try:
-                    os.mkdir(name, (entry.mode & PERMISSIONS) | _WRITER_BITS, dir_fd=above)
-                    self._made[entry.path] = look_at(folders, entry.path)
-                except FileExistsError:
-                    folders.fd(entry.path)  # refuses what is no directory
+                with about(entry.path):
+                    above, name = folders.locate(entry.path)
+                    try:
+                        os.mkdir(name, (entry.mode & PERMISSIONS) | _WRITER_BITS, dir_fd=above)
+                        self._made[entry.path] = look_at(folders, entry.path)
+                    except FileExistsError:
+                        folders.fd(entry.path)  # refuses what is no directory
 
     def unlock_folders(self, paths: Iterable[str]) -> list[Entry]:
         """Lets the agent's user write in directories of ours that forbid it; their entries as found."""
@@ -303,13 +301,11 @@ class Writer:
         with Folders(self.root_fd) as folders:
             for path in paths:
                 found = self._found.get(path)
-                if (
-                    found is not None
-                    and found.kind == "directory"
-                    and found.mode & _WRITER_BITS != _WRITER_BITS
-                ):
+                if found is None or found.kind != "directory" or not _WRITER_BITS & ~found.mode:
+                    continue
+                with about(path):
                     change(folders, path, found.mode & PERMISSIONS | _WRITER_BITS, None)
-                    unlocked.append(directory_entry(path, mode=found.mode, mtime_ns=found.mtime_ns))
+                unlocked.append(directory_entry(path, mode=found.mode, mtime_ns=found.mtime_ns))
         return unlocked
 
     def finish_folders(self, entries: Iterable[Entry], *, modes: bool) -> None:
@@ -334,7 +330,8 @@ class Writer:
     def _change(self, folders: Folders, path: str, mode: int | None, mtime_ns: int | None) -> None:
         ids = self._owners.get(path, NOBODYS)
         found = self._made.get(path, self._found.get(path))  # a file may have stood there before
-        ino, time = change(folders, path, mode, mtime_ns, ids, found)
+        with about(path):
+            ino, time = change(folders, path, mode, mtime_ns, ids, found)
         if ino is not None:
             self.landed[path] = Landed(ino, time)
 
@@ -346,10 +343,11 @@ class Writer:
             for path in paths:
                 if look_at(folders, path) is None:
                     continue
-                self._save(folders, path)
-                above, name = folders.locate(path)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=above)
+                with about(path):
+                    self._save(folders, path)
+                    above, name = folders.locate(path)
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=above)
 
     def clear(self, paths: Iterable[str]) -> None:
         """Removes what is in the way of something of another kind, deepest first."""
@@ -374,27 +372,28 @@ class Writer:
 
     def _remove(self, folders: Folders, path: str) -> bool:
         """Whether nothing is at `path` any more."""
-        now = look_at(folders, path)
-        if now is None:
-            return True
-        before = self._found.get(path)
-        above, name = folders.locate(path)
-        if now.kind == "directory":
-            if before is None or before.kind != "directory":
-                return False
-            try:
-                os.rmdir(name, dir_fd=above)
-            except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        with about(path):
+            now = look_at(folders, path)
+            if now is None:
+                return True
+            before = self._found.get(path)
+            above, name = folders.locate(path)
+            if now.kind == "directory":
+                if before is None or before.kind != "directory":
                     return False
-                raise
-        else:
-            if not same_thing(now, before):
-                if self._on_local_edit == "keep" or before is None:
-                    return False
-                if self._on_local_edit == "backup":
-                    self._save(folders, path)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=above)
+                try:
+                    os.rmdir(name, dir_fd=above)
+                except OSError as error:
+                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                        return False
+                    raise
+            else:
+                if not same_thing(now, before):
+                    if self._on_local_edit == "keep" or before is None:
+                        return False
+                    if self._on_local_edit == "backup":
+                        self._save(folders, path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=above)
         self.deleted += 1
         return True

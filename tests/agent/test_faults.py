@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from agent.blocks import MIN_BLOCK
 from agent.index import STAGING
 from agent.libc import sync_file_system
-from tests.agent.syncing import AFTER, BEFORE, Host, modes, read_tree, synchronise, write_tree
+from tests.agent.syncing import AFTER, BEFORE, Host, Tree, modes, read_tree, synchronise, write_tree
 from tests.mounting import small_file_system
 
 
@@ -55,7 +57,7 @@ async def test_an_error_while_writing_is_reported_and_mended(
     outcome = await synchronise(new, host)
     monkeypatch.undo()
     assert outcome.state == f"FAILED {reason}"
-    assert outcome.report.message
+    assert outcome.report.message.split(":")[0] in {repr(path) for path in (*AFTER, "fresh", STAGING)}
     found = read_tree(host.target)
     assert {path: found[path] for path in ("changed", "big", "link", "gone/deep")} == {
         path: BEFORE[path] for path in ("changed", "big", "link", "gone/deep")
@@ -130,6 +132,46 @@ async def test_a_file_system_mounted_inside_the_target(tmp_path: Path) -> None:
         host = Host(tmp_path / "host")
         outcome = await synchronise(write_tree(tmp_path / "s", {"data/x": b"1"}), host)
         assert outcome.state == "FAILED CrossesFileSystems"
+
+
+async def test_an_error_names_the_file_of_the_target_that_it_is_about(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    before: Tree = {
+        "d/one": b"1",
+        "d/large": b"o" * (MIN_BLOCK + 10),
+        "d/link": "one",
+        "d/gone": b"1",
+        "m": b"1",
+    }
+    after: Tree = {"d/one": b"2", "d/large": b"n" * (MIN_BLOCK + 10), "d/link": "two", "m": b"1"}
+    old, new = write_tree(tmp_path / "old", before), write_tree(tmp_path / "new", after)
+    os.utime(old / "m", (1, 1))
+    os.utime(new / "m", (2, 2))
+    await synchronise(old, host)
+    for name in ("d/one", "d/large", "m", "d/gone"):
+        with immutable(host.target / name):
+            outcome = await synchronise(new, host)
+        assert outcome.state == "FAILED PermissionDenied"
+        assert outcome.report.message.startswith(f"{name!r}: Operation not permitted; ")
+    assert (await synchronise(new, host)).state == "SUCCESS"
+    with immutable(host.target / "d"):
+        outcome = await synchronise(write_tree(new, {"d/fresh": b"3"}), host)
+    assert outcome.state == "FAILED PermissionDenied"
+    assert outcome.report.message.startswith("'d/fresh': Operation not permitted; ")
+    assert (await synchronise(new, host)).state == "SUCCESS"
+    assert read_tree(host.target) == read_tree(new)
+
+
+@contextmanager
+def immutable(path: Path) -> Iterator[None]:
+    """What not even root may change."""
+    set_so = subprocess.run(["chattr", "+i", str(path)], capture_output=True, text=True, check=False)
+    if set_so.returncode:
+        pytest.skip(f"nothing can be made immutable here: {set_so.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", str(path)], check=True)
 
 
 @contextmanager

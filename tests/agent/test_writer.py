@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +118,39 @@ def test_closing_half_way_leaves_the_old_tree(make: Make, root: Path) -> None:
         assert not writer.put_block(folders, partial, 0, b"x" * 131072)
     writer.close()
     assert read_tree(root) == before
+
+
+@pytest.mark.parametrize("with_the_directory", [True, False])
+def test_staging_that_somebody_takes_away_is_told_of_by_the_paths_of_the_target(
+    make: Make, root: Path, with_the_directory: bool
+) -> None:
+    write_tree(root, {"d/there": b"old"})
+    writer = make()
+    put(writer, "d/there", b"new")
+    shutil.rmtree(root / STAGING)
+    if not with_the_directory:
+        (root / STAGING).mkdir(0o700)
+        os.close(writer.staging_fd)
+        writer.staging_fd = os.open(root / STAGING, OPEN_FOLDER)
+    taken = "' was being put together in '.trueup-staging', and somebody took that away"
+    with pytest.raises(TaskFailed, match=f"^'d/there{taken}"):
+        writer.commit(1)
+    if with_the_directory:
+        with pytest.raises(TaskFailed, match=f"^'d/fresh{taken}"):
+            put(writer, "d/fresh", b"new")
+        with pytest.raises(TaskFailed, match=f"^'d/link{taken}"):
+            writer.make_links([Write(symlink_entry("d/link", mtime_ns=0, link="there"))])
+    assert read_tree(root) == {"d": None, "d/there": b"old"} | ({} if with_the_directory else {STAGING: None})
+
+
+def test_a_directory_that_somebody_takes_away_is_no_fault_of_staging(make: Make, root: Path) -> None:
+    write_tree(root, {"d/there": b"old"})
+    writer = make()
+    put(writer, "d/there", b"new")
+    shutil.rmtree(root / "d")
+    with pytest.raises(FileNotFoundError) as failed:
+        writer.commit(1)
+    assert failed.value.filename == "d/there"
 
 
 @pytest.mark.parametrize("name", ["plain", "n" * 255, "ü" * 127, "日" * 85])
