@@ -27,7 +27,7 @@ from reconciler.journal_events import NewEvent
 from reconciler.mishaps import line_for_log
 from reconciler.observation import Setback
 from reconciler.secrets.template import MAX_TEMPLATE, decode_template
-from reconciler.spec.model import Project, Spec
+from reconciler.spec.model import Project, Spec, SyncTarget
 from reconciler.status.conditions import Reason
 from reconciler.sync.directory_changes import DirectoryChange, Kind, changed_owners, changes
 from reconciler.sync.names import LocalNames
@@ -196,6 +196,7 @@ class Directories:
         ignore = await _ignore_of(project, fd)
         templates = await _templates_of(project, fd)
         found: dict[DirectoryKey, DirectoryLook] = {}
+        empty: list[SyncTarget] = []
         for target in project.sync.targets:
             key = directory_key(project, target)
             if key in found:
@@ -221,12 +222,16 @@ class Directories:
                 raise PathRefused(f"in {directory}, {error.message}", hint=error.hint) from error
             memory.keep(source)
             if not source.entries:
-                raise LookFailed(
-                    f"{directory} holds nothing that would be synced to {target.node}, and nothing is deleted"
-                    " for that: is it mounted, and was it built?"
-                )
+                empty.append(target)
             facts = DirectoryFacts(source.digest, ignore, templates, source.owners)
             found[key] = DirectoryLook(facts, source)
+        if empty:
+            # All targets are told this, so it names none of their nodes.
+            by_rules = "" if len(empty) == len(found) else _rules_of(empty[0])
+            raise LookFailed(
+                f"{directory} holds nothing that would be synced{by_rules}, and nothing is deleted for that:"
+                " is it mounted, and was it built?"
+            )
         return found
 
     def _note(self, known: _Directory, found: Mapping[DirectoryKey, DirectoryLook]) -> None:
@@ -246,6 +251,12 @@ class Directories:
         if kinds:
             change = DirectoryChange(project_id(project), project.source.directory, kinds)
             self._changes = [*self._changes, change][-MAX_UNTOLD:]
+
+
+def _rules_of(target: SyncTarget) -> str:
+    """What lets a target have another tree than others of its project, in words."""
+    rules = {"include": target.include, "exclude": target.exclude}
+    return " with " + " and ".join(f"{name} {', '.join(lines)}" for name, lines in rules.items() if lines)
 
 
 async def record_changes(directories: Directories, journal: Journal) -> None:

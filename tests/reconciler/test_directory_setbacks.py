@@ -99,6 +99,20 @@ async def test_nothing_to_sync_is_not_an_empty_tree(
     assert str(place) in refused.message
 
 
+async def test_what_all_targets_are_told_names_the_node_of_none(
+    directories: Directories, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    told = "and nothing is deleted for that: is it mounted, and was it built?"
+    refused = setback(await directories.look(spec_of(place)))
+    assert refused.message == f"{place} holds nothing that would be synced, {told}"
+    # One target has something to get, and still nothing is done.
+    (place / "a.map").write_text("map\n")
+    refused = setback(await directories.look(spec_of(place)))
+    assert refused.message == f"{place} holds nothing that would be synced with exclude *.map, {told}"
+
+
 async def test_an_ignore_file_that_is_not_there(directories: Directories, site: Path) -> None:
     refused = setback(await directories.look(spec_of(site, "ignore_file: rules,")))
     assert refused.reason == "RevisionNotFound"
