@@ -147,7 +147,8 @@ class GitRepo:
             text = f"{message}\n\n{lines}" if lines else f"{message}\n"
             kind = self.git("cat-file", "-t", oid)
             head = f"object {oid}\ntype {kind}\ntag {name}\ntagger Test Author <author@example.org> "
-            oid = self.git("mktag", stdin=f"{head}{self._next_time()} +0000\n\n{text}".encode())
+            whole = f"{head}{self._next_time()} +0000\n\n{text}"
+            oid = self.git("mktag", stdin=whole.encode("utf-8", "surrogateescape"))
         self.git("update-ref", f"refs/tags/{name}", oid)
         return oid
 

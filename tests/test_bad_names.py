@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.bad_world import API, DATABASE, Case, make_case
 from tests.gitrepo import GitRepo
+from tests.serving import serving
 from tests.world import Ran, tree_of
 
 BAD = os.fsdecode(b"b-\xff")
@@ -98,3 +100,29 @@ async def test_a_file_among_the_paths_of_a_service(tmp_path: Path) -> None:
         assert told_of(ran, DATABASE) == refusal(other, "database")
         assert case.ready(DATABASE)[:2] == ("False", "GitRefused")
         assert case.deployed() == {"api": ["v1.0.0", "v1.1.0"], "database": ["v1.0.0"]}
+
+
+async def test_a_tag_whose_message_is_not_text(tmp_path: Path) -> None:
+    """A pass records who asked for the release of a tag that another pass made."""
+    async with make_case(tmp_path) as case:
+        case.head = case.head.replace("release: {from: main, cut: external}", "release: {from: main}")
+        asked = {"Environment": "staging", "Triggered-By": os.fsdecode(b"x\xff")}
+        case.world.app.tag("v1.0.0", trailers=asked)
+        case.commit(case.good)
+        await case.reconcile(expect=0)
+        recorded = case.status("environments/staging")["units"]["app"]["release"]
+        assert (recorded["tag"], recorded["triggeredBy"]) == ("v1.0.0", "x\N{REPLACEMENT CHARACTER}")
+
+
+@pytest.mark.parametrize("content", ["servces: {}\n", "7\n"])
+async def test_a_file_of_the_spec(tmp_path: Path, content: str) -> None:
+    async with make_case(tmp_path) as case:
+        included = f"include: ['parts/*.yaml']\n{case.good}"
+        case.world.commit_spec(included, {f"parts/{BAD}.yaml": "services: {}\n"})
+        await case.reconcile(expect=0)
+        case.world.commit_spec(included, {f"parts/{BAD}.yaml": content})
+        async with serving(case.world, options=["-v"]) as primary:
+            await primary.looked()
+            answered = await primary.ask_locally("GET", "/api/plan")
+        assert answered.status_code == 200
+        assert answered.json()["problems"][0].startswith("parts/b-\\xff.yaml:")

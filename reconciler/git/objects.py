@@ -2,7 +2,7 @@
 
 Formats: `git help ls-remote`, `for-each-ref`, `ls-tree`, `cat-file`; object layouts as in "Git Objects" of
 the Git book. Names from a repository are bytes; they become `str` with surrogate escapes, so that no name
-is lost and `check_tree` can refuse what is not UTF-8.
+is lost and `check_tree` can refuse what is not UTF-8. Messages are text in any case.
 """
 
 import re
@@ -124,10 +124,12 @@ def parse_ls_remote(output: bytes, url: str, wanted: tuple[str, ...] = MIRRORED)
 
 def parse_local_refs(output: bytes) -> tuple[LocalRef, ...]:
     """The records of `for-each-ref` with REF_FORMAT."""
-    fields = text_of(output).split("\0")
+    fields = output.split(b"\0")
     refs = []
     for at in range(0, len(fields) - 1, 6):
-        name, kind, oid, peeled_kind, peeled, body = fields[at : at + 6]
+        name, kind, oid, peeled_kind, peeled = map(text_of, fields[at : at + 5])
+        # As of commits: what a message says is told and recorded, where only text may stand.
+        body = fields[at + 5].decode("utf-8", "replace")
         refs.append(LocalRef(name.lstrip("\n"), kind, oid, (peeled_kind, peeled) if peeled else None, body))
     return tuple(refs)
 

@@ -94,9 +94,10 @@ def combine(files: Mapping[str, bytes], root: str, *, label: str = "") -> Combin
     readable = True
     for path in included:
         size += len(files[path])
+        name = label + _as_text(path)
         if size > MAX_BYTES:
-            return _unusable(Place(label + path, 1, 1), _too_large())
-        part = read_yaml(label + path, files[path], budget)
+            return _unusable(Place(name, 1, 1), _too_large())
+        part = read_yaml(name, files[path], budget)
         if isinstance(part, Problem):
             problems.append(part)
             readable = False
@@ -106,9 +107,14 @@ def combine(files: Mapping[str, bytes], root: str, *, label: str = "") -> Combin
             _add(whole, _without_root_only(part.data, problems), problems)
         elif part.data is not None:
             message = f"is {type_name(part.data)}, and must be a map of sections"
-            problems.append(Problem(label + path, 1, 1, "", message))
+            problems.append(Problem(name, 1, 1, "", message))
             readable = False
     return Combined(whole if readable else None, problems)
+
+
+def _as_text(path: str) -> str:
+    """The name of a file as problems have it, which JSON has to hold: what is not UTF-8 is escaped."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _too_large() -> str:
