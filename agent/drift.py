@@ -102,7 +102,7 @@ class DriftWatch:
         try:
             while True:
                 new = await changes.refresh(await trio.to_thread.run_sync(self._records))
-                self._hints.add(new, trio.current_time())
+                self._hints.placed(new, trio.current_time())
                 with trio.move_on_at(min(self._hints.due_at, trio.current_time() + REFRESH)):
                     self._hints.add(await changes.wait(), trio.current_time())
                     await trio.sleep(self._quiet / 2)  # so that a storm of notices is read in few goes

@@ -16,6 +16,8 @@ class Hints:
         self._due: dict[Path, float] = {}
         self._pauses: dict[Path, float] = {}
         self._not_before: dict[Path, float] = {}
+        self._placed: set[Path] = set()
+        """By tasks since they were looked at."""
 
     @property
     def due_at(self) -> float:
@@ -26,6 +28,14 @@ class Hints:
         """These may have changed. The first hint counts: more of them must not put the look off."""
         for target in targets:
             self._due.setdefault(target, max(now + self._quiet, self._not_before.get(target, 0.0)))
+
+    def placed(self, targets: Iterable[Path], now: float) -> None:
+        """A task has changed these: that there is nothing to tell then is no reason to come later."""
+        for target in targets:
+            self._placed.add(target)
+            self._pauses.pop(target, None)
+            self._not_before.pop(target, None)
+            self._due[target] = min(self._due.get(target, inf), now + self._quiet)
 
     def due(self, now: float) -> set[Path]:
         """What is to be looked at by now."""
@@ -39,10 +49,13 @@ class Hints:
         """A look at them ended; there was something new to tell of those in `told`."""
         for target in targets:
             self._due.pop(target, None)
+            if target in self._placed and target not in told:
+                continue
             before = self._pauses.get(target)
             pause = self._pause if target in told or before is None else min(2 * before, self._longest)
             self._pauses[target] = pause
             self._not_before[target] = now + pause
+        self._placed.difference_update(targets)
         # What was quiet for long begins anew, and what is gone is forgotten.
         for target in [each for each, at in self._not_before.items() if at + self._longest < now]:
             del self._not_before[target]

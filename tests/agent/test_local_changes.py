@@ -1,7 +1,8 @@
 """A look soon after something happened in a target: what the kernel tells, and when it is heeded."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from math import inf
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from agent.drift import DriftWatch
 from agent.hints import Hints
 from agent.inotify import IGNORED, OVERFLOW, Notice, notices
 from agent.local_changes import LocalChanges, concerned
-from agent.manifest import manifest_path
+from agent.manifest import manifest_path, state_of
 from agent.versions import record_path
 from agent.wire.messages import DriftReport
 from tests.agent.syncing import Host, synchronise, write_tree
@@ -143,13 +144,12 @@ async def test_where_there_are_too_many_directories_none_is_watched(tmp_path: Pa
         changes.close()
 
 
-async def test_a_change_is_told_to_the_primary_long_before_the_interval(tmp_path: Path) -> None:
-    """A real agent on a real hub, which would look by itself in hours."""
-    host, _ = await placed(tmp_path)
-    node = make_node(tmp_path)
-    watch = DriftWatch(host.rules, host.state, interval=7200, draw=lambda: 1.0, quiet=0.0, pause=0.0)
+@asynccontextmanager
+async def reports_of(root: Path, watch: DriftWatch) -> AsyncIterator[trio.MemoryReceiveChannel[DriftReport]]:
+    """What a real hub is told by a real agent."""
+    node = make_node(root)
     sink, reports = trio.open_memory_channel[DriftReport](100)
-    async with running_hub(tmp_path, [node.enrolment()]) as setup, trio.open_nursery() as agents:
+    async with running_hub(root, [node.enrolment()]) as setup, trio.open_nursery() as agents:
         agents.start_soon(setup.agent(node, drift=watch).run)
         take = setup.hub._reception.on_drift
 
@@ -158,12 +158,39 @@ async def test_a_change_is_told_to_the_primary_long_before_the_interval(tmp_path
             sink.send_nowait(report)
 
         setup.hub._reception.on_drift = note
-
         with trio.fail_after(60):
-            (host.target / "a").write_bytes(b"x")
-            report = await reports.receive()
-        assert (report.project, report.target_path, report.count) == ("web", str(host.target), 1)
+            assert await setup.hub.wait_connected([node.name], 60)
+            yield reports
         agents.cancel_scope.cancel()
+
+
+async def test_a_change_is_told_to_the_primary_long_before_the_interval(tmp_path: Path) -> None:
+    host, _ = await placed(tmp_path)
+    watch = DriftWatch(host.rules, host.state, interval=7200, draw=lambda: 1.0, quiet=0.0, pause=0.0)
+    async with reports_of(tmp_path, watch) as reports:
+        (host.target / "a").write_bytes(b"x")
+        report = await reports.receive()
+    assert (report.project, report.target_path, report.count) == ("web", str(host.target), 1)
+
+
+async def test_what_tasks_write_puts_no_look_off(tmp_path: Path) -> None:
+    host, record = await placed(tmp_path)
+    sink, looks = trio.open_memory_channel[bytes](1000)
+
+    async def looked(count: int) -> None:
+        sink.send_nowait(state_of(record))
+
+    watch = DriftWatch(
+        host.rules, host.state, interval=7200, draw=lambda: 1.0, quiet=0.0, pause=7200, looked=looked
+    )
+    async with reports_of(tmp_path, watch) as reports:
+        for content in (b"2", b"3", b"4"):
+            (tmp_path / "source/a").write_bytes(content)
+            assert (await synchronise(tmp_path / "source", host)).state == "SUCCESS"
+            while await looks.receive() != state_of(record):
+                pass
+        (host.target / "a").write_bytes(b"x")
+        assert (await reports.receive()).count == 1
 
 
 def test_notices_as_the_kernel_writes_them() -> None:
@@ -207,6 +234,14 @@ def test_looks_come_soon_and_are_put_off_where_they_are_in_vain() -> None:
     hints.looked({ONE}, {ONE}, now)
     hints.add([ONE], now)
     assert hints.due_at == now + 10.0
+    # A look that finds what a task has placed says nothing of what follows.
+    hints.placed({ONE}, now)
+    assert hints.due_at == now + 2.0
+    hints.looked({ONE}, (), now + 2.0)
+    hints.add([ONE], now + 3.0)
+    assert hints.due_at == now + 5.0
+    hints.looked({ONE}, (), now)
+    hints.add([ONE], now)
     # Where nobody is there it is tried again, and after a long quiet it is as new.
     hints.put_off({ONE}, now)
     assert hints.due_at == now + 10.0
