@@ -107,7 +107,8 @@ class Keeper:
 
     async def refresh(self, target: Target, view: View, scope: Scope, observed: bytes) -> None:
         """Saves what a look has found out, so that the next one need not read it again."""
-        if not view.files_read and still_says(self.manifest, self._task, target.identity):
+        knows_edits = all(path in view.ours and view.ours[path].kept for path in view.edited)
+        if not view.files_read and knows_edits and still_says(self.manifest, self._task, target.identity):
             return
         index = await trio.to_thread.run_sync(observed_entries, view, scope)
         writer = Writer(target.fd, view.found)

@@ -128,6 +128,19 @@ async def test_a_local_edit_that_was_kept_is_none(tmp_path: Path) -> None:
     assert found is not None and found.count == 0
 
 
+@pytest.mark.parametrize("change", [edit, point_elsewhere, put_a_directory_there])
+async def test_nor_is_one_that_is_all_there_is(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    host = await placed(tmp_path)
+    change(host.target)
+    outcome = await synchronise(tmp_path / "source", host, on_local_edit="keep")
+    assert (outcome.state, outcome.report.local_edits) == ("SUCCESS", 1)
+    found = await look(host, Remembered())
+    assert found is not None and found.count == 0
+    noted = manifest_path(host.state, str(host.target)).read_bytes()
+    assert (await synchronise(tmp_path / "source", host, on_local_edit="keep")).report.local_edits == 1
+    assert manifest_path(host.state, str(host.target)).read_bytes() == noted
+
+
 async def test_what_was_read_is_not_read_at_each_look(tmp_path: Path) -> None:
     host, memory = await placed(tmp_path), Remembered()
     (host.target / "big").touch()
