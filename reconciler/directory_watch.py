@@ -4,6 +4,7 @@ What the kernel tells is only a reason to look: a scan says what changed, and th
 whatever was told. So a directory that cannot be watched, and a change that nobody heard of, only take longer.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -47,6 +48,9 @@ AGAIN: Final = 2.0
 UNWATCHABLE: Final = 300.0
 """Seconds until watching is tried again where it failed."""
 
+_NO_TEXT: Final = "Unable to decode path"
+"""How the library says that something changed whose name is not UTF-8. It hears nothing from then on."""
+
 MAX_WATCHED: Final = 100
 """Directories; each takes a thread. More are left to the pass at each interval."""
 
@@ -79,6 +83,24 @@ def concerned(projects: Collection[Project], directory: str, paths: Collection[s
         if any(path == "." or not ignore.covers(path, False) for path in below):
             found.append(project)
     return tuple(found)
+
+
+class Restarts:
+    """How long to wait before watching begins anew: not at all, unless it did so just before. Pure."""
+
+    def __init__(self) -> None:
+        self._backoff = Backoff(first=FIRST, longest=LONGEST)
+        self._calm_at = -math.inf
+
+    def pause(self, now: float) -> float:
+        """In seconds, as of `now`."""
+        pause = 0.0
+        if now < self._calm_at:
+            pause = self._backoff.next()
+        else:
+            self._backoff.reset()
+        self._calm_at = now + pause + 5 * max(pause, FIRST)
+        return pause
 
 
 @dataclass(slots=True)
@@ -122,6 +144,7 @@ class DirectoryWatch:
             nursery.start_soon(self._keep_watching, directory, watch)
 
     async def _keep_watching(self, directory: str, watch: _Watch) -> None:
+        restarts = Restarts()
         with watch.scope:
             while True:
                 try:
@@ -129,7 +152,13 @@ class DirectoryWatch:
                     if identity is not None:
                         await self._watch(directory, identity, watch)
                 except Exception as error:
-                    await self._cannot(directory, watch, _why(error))
+                    why = _why(error)
+                    if why.startswith(_NO_TEXT):
+                        # A change like any other: a pass is asked for once it is watched again.
+                        log.debug("a directory has to be watched anew", directory=directory, error=why)
+                        await trio.sleep(restarts.pause(trio.current_time()))
+                        continue
+                    await self._cannot(directory, watch, why)
                     await trio.sleep(UNWATCHABLE)
                 else:
                     await trio.sleep(AGAIN if identity is None else 0)

@@ -1,5 +1,6 @@
 """Watching directories: real inotify tells of changes, and where it cannot, that is said once."""
 
+import os
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,15 @@ import pytest
 import trio
 
 from reconciler.bulletin import Bulletin
-from reconciler.directory_watch import MAX_WATCHED, DirectoryWatch, concerned, watched
+from reconciler.directory_watch import (
+    FIRST,
+    LONGEST,
+    MAX_WATCHED,
+    DirectoryWatch,
+    Restarts,
+    concerned,
+    watched,
+)
 from reconciler.journal import Journal
 from reconciler.spec.load import SPEC_FILE, load_or_raise
 from reconciler.spec.model import Spec
@@ -94,6 +103,33 @@ async def test_one_directory_of_several_projects(tmp_path: Path, running: Runnin
     running.spec = spec_of(project("site", tmp_path), project("b", tmp_path))
     running.bulletin.tell()
     await running.heard(f"{tmp_path} is watched from now on", SITE, "projects/branch/b")
+
+
+@pytest.mark.parametrize("name", [b"b-\xff", b"b-\xff.log"], ids=["any", "ignored"])
+async def test_a_name_that_is_not_text_is_a_change_like_any_other(
+    tmp_path: Path, running: Running, name: bytes
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    running.spec = spec_of(project("site", site, sync="ignore_patterns: ['*.log'],"))
+    running.bulletin.tell()
+    await running.heard(f"{site} is watched from now on", SITE)
+    (site / os.fsdecode(name)).write_text("one\n")
+    await running.heard(f"{site} is watched from now on", SITE)
+    (site / "index.html").write_text("two\n")
+    await running.heard(f"{site} changed", SITE)
+    assert not running.journal.events()
+
+
+def test_watching_begins_anew_at_once_and_more_seldom_the_more_often_it_has_to() -> None:
+    restarts, now, pauses = Restarts(), 1000.0, []
+    for _ in range(12):
+        pauses.append(restarts.pause(now))
+        now += pauses[-1]
+    assert pauses[0] == 0
+    assert all(FIRST / 2 <= pause <= LONGEST for pause in pauses[1:])
+    assert all(pause >= LONGEST / 2 for pause in pauses[-3:])
+    assert restarts.pause(now + 6 * LONGEST) == 0
 
 
 async def test_where_watching_fails_that_is_said_once(
