@@ -213,7 +213,7 @@ async def test_one_that_is_changed_while_the_task_runs_is_saved_under_its_own_na
 async def test_an_edited_link_leads_where_no_text_can_say(tmp_path: Path, host: Host) -> None:
     source = await placed(tmp_path, host)
     odd = os.fsdecode(b"else\xff")
-    for policy in ("keep", "overwrite", "backup"):
+    for policy in ("overwrite", "backup", "keep"):
         (host.target / "link").unlink()
         (host.target / "link").symlink_to(odd)
         found = await drift(host)
