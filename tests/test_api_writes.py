@@ -150,7 +150,8 @@ async def test_a_node_is_changed_tested_revoked_and_given_another_token(tmp_path
         assert done["message"] == "the agent of web-1 uses another certificate"
         assert it.fingerprint() != before
         assert (await it.tested())["connected"]
-        assert (await it.refused("POST", "/api/sync/nodes/web-9/rotate-certificate"))[0] == 409
+        refused = await it.refused("POST", "/api/sync/nodes/web-9/rotate-certificate")
+        assert refused == (404, "the spec has no node 'web-9'")
 
         # What would be committed, and that it is.
         change = {"labels": {"group": "web"}, "name": "Web 1"}

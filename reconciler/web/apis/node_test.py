@@ -30,7 +30,7 @@ async def test_node(primary: Primary, node: str) -> Tested:
     """Raises RequestRefused for a node that nothing knows."""
     hub = primary.hub
     if hub is None or (peer := hub.peer(node)) is None:
-        return Tested(success=False, message=await _why_away(primary, node), connected=False)
+        return Tested(success=False, message=await why_away(primary, node), connected=False)
     try:
         took = await hub.ping(node)
     except AgentUnreachable as error:
@@ -47,7 +47,8 @@ async def test_node(primary: Primary, node: str) -> Tested:
     )
 
 
-async def _why_away(primary: Primary, node: str) -> str:
+async def why_away(primary: Primary, node: str) -> str:
+    """Of a node that is not connected. Raises RequestRefused for one that nothing knows."""
     nodes = (await newest_spec(primary, await primary.status.read())).nodes
     if node not in nodes:
         raise RequestRefused(404, f"the spec has no node {node!r}")

@@ -7,12 +7,13 @@ import msgspec
 from reconciler.actor import person
 from reconciler.control.records import describe
 from reconciler.node_work import NewToken, NodeWork
+from reconciler.primary import Primary
 from reconciler.runner import Runner
 from reconciler.spec_edit import NodeFields
 from reconciler.sync.hub import AgentTooOld, AgentUnreachable
 from reconciler.sync.renewals import DEADLINE as RENEWAL_DEADLINE
 from reconciler.sync.renewals import RenewalRefused
-from reconciler.web.apis.node_test import Tested, test_node
+from reconciler.web.apis.node_test import Tested, test_node, why_away
 from reconciler.web.apis.writing import (
     DECISION_REFUSALS,
     REFUSALS,
@@ -71,7 +72,7 @@ class Revoked(Model, frozen=True):
 
 
 def endpoints(runner: Runner) -> list[AnyEndpoint]:
-    api = _Nodes(NodeWork(runner))
+    api = _Nodes(NodeWork(runner), runner.primary)
 
     async def test(call: Call[Nothing, Nothing]) -> Tested:
         return await test_node(runner.primary, call.path["name"])
@@ -117,7 +118,10 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
             handler=api.renew,
             role=Role.OPERATE,
             answer=Done,
-            refusals={409: "Its agent is not connected, or knows of no such thing."},
+            refusals={
+                404: "There is no such node.",
+                409: "Its agent is not connected, or knows of no such thing.",
+            },
             deadline=2 * RENEWAL_DEADLINE,
         ),
         writes(
@@ -151,8 +155,9 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
 
 
 class _Nodes:
-    def __init__(self, work: NodeWork) -> None:
+    def __init__(self, work: NodeWork, primary: Primary) -> None:
         self._work = work
+        self._primary = primary
 
     async def create(self, call: Call[Writing, NewNode]) -> WroteToken:
         body = call.body
@@ -178,6 +183,9 @@ class _Nodes:
 
     async def renew(self, call: Call[Nothing, Nothing]) -> Done:
         name = call.path["name"]
+        hub = self._primary.hub
+        if hub is None or hub.peer(name) is None:
+            raise RequestRefused(409, await why_away(self._primary, name))
         try:
             used = await self._work.renew(name)
         except (AgentUnreachable, AgentTooOld, RenewalRefused) as error:
