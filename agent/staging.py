@@ -9,8 +9,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -68,15 +67,18 @@ class Staged(msgspec.Struct, frozen=True):
     landed: Landed
 
 
-@contextmanager
-def _found_in_staging(path: str) -> Iterator[None]:
+class _found_in_staging(about):
     """For calls that find nothing only if somebody took away staging, or what is in it for `path`."""
-    try:
-        with about(path):
-            yield
-    except FileNotFoundError as error:
-        message = f"{named(path)} was being put together in {STAGING!r}, and somebody took that away"
-        raise TaskFailed("TargetChanged", message, hint="it is tried again") from error
+
+    __slots__ = ()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        super().__exit__(kind, error, trace)
+        if isinstance(error, FileNotFoundError):
+            message = (
+                f"{named(self._path)} was being put together in {STAGING!r}, and somebody took that away"
+            )
+            raise TaskFailed("TargetChanged", message, hint="it is tried again") from error
 
 
 def stage_file(

@@ -154,10 +154,9 @@ class Writer:
     def _complete(self, folders: Folders, partial: Partial) -> bool:
         try:
             with about(partial.write.entry.path):
+                # No truncate: a crash must leave it short, as torn.
                 if os.fstat(partial.fd).st_size < (size := partial.write.entry.size):
-                    write_all(
-                        partial.fd, b"\0", size - 1
-                    )  # no truncate: a crash must leave it short, as torn
+                    write_all(partial.fd, b"\0", size - 1)
                 landed = self._dress(partial.fd, partial.write.entry)
         finally:
             self._open.discard(partial)
