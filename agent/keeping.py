@@ -18,7 +18,7 @@ from agent.manifest import Manifest, Placed, load, save, with_rendered
 from agent.noted import noted, still_says
 from agent.ownership import NOBODY, Names
 from agent.recall import Recalled, remember, remember_changes, remember_placed
-from agent.record import Recorded, record
+from agent.record import Recorded, established, record
 from agent.scan import Found
 from agent.target import Target, undo_making
 from agent.wire.messages import Entry, Task
@@ -107,13 +107,20 @@ class Keeper:
 
     async def refresh(self, target: Target, view: View, scope: Scope, observed: bytes) -> None:
         """Saves what a look has found out, so that the next one need not read it again."""
-        knows_edits = all(path in view.ours and view.ours[path].kept for path in view.edited)
-        if not view.files_read and knows_edits and still_says(self.manifest, self._task, target.identity):
+        edits = view.edited if scope.keep_edits else frozenset()
+        noted_edits = {path for path, placed in view.ours.items() if placed.kept}
+        said = still_says(self.manifest, self._task, target.identity)
+        if said and not view.files_read and noted_edits == edits:
             return
-        index = await trio.to_thread.run_sync(observed_entries, view, scope)
-        writer = Writer(target.fd, view.found)
-        recorded = await trio.to_thread.run_sync(record, target.fd, index, view, writer, ())
-        await self.save(target, recorded.placed, after_due=False, tree=observed)
+
+        def look() -> tuple[Collection[Placed], bytes]:
+            index = observed_entries(view, scope)
+            recorded = record(target.fd, index, view, Writer(target.fd, view.found), edits)
+            # What went since it was seen is not recorded, so its digest would be that of another list.
+            return established(recorded.placed, index, observed, self._task.ignore_permissions)
+
+        placed, tree = await trio.to_thread.run_sync(look)
+        await self.save(target, placed, after_due=False, tree=tree)
 
     async def remember(self, view: View, scope: Scope, foreign: int) -> None:
         """Keeps what a close look has found, so that a glance will do the next time."""

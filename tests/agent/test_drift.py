@@ -15,7 +15,7 @@ from agent.drift import DriftWatch
 from agent.manifest import manifest_path
 from agent.status import Board, read_status
 from agent.wire.messages import DriftReport, RenderedContent
-from tests.agent.syncing import Host, Tree, synchronise, write_tree
+from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
 from tests.connected import connected, make_node, running_hub, until
 
 TREE: Tree = {"a.txt": b"one", "b/c.txt": b"two", "b/empty": None, "link": "a.txt", "big": b"x" * 300_000}
@@ -128,17 +128,66 @@ async def test_a_local_edit_that_was_kept_is_none(tmp_path: Path) -> None:
     assert found is not None and found.count == 0
 
 
-@pytest.mark.parametrize("change", [edit, point_elsewhere, put_a_directory_there])
-async def test_nor_is_one_that_is_all_there_is(tmp_path: Path, change: Callable[[Path], object]) -> None:
-    host = await placed(tmp_path)
+EDITS: list[Callable[[Path], object]] = [
+    edit,
+    point_elsewhere,
+    put_a_directory_there,
+    lambda target: in_place_of_the_empty(target).write_bytes(b"file"),
+    lambda target: in_place_of_the_empty(target).symlink_to("/nowhere"),
+    lambda target: os.mkfifo(in_place_of_the_empty(target)),
+]
+KINDS = [
+    "edit",
+    "link",
+    "directory for a file",
+    *(f"{kind} for a directory" for kind in ("file", "link", "FIFO")),
+]
+
+
+def in_place_of_the_empty(target: Path) -> Path:
+    (target / "b/empty").rmdir()
+    return target / "b/empty"
+
+
+@pytest.mark.parametrize("delete_foreign", [False, True], ids=["foreign stays", "foreign goes"])
+@pytest.mark.parametrize("change", EDITS, ids=KINDS)
+async def test_nor_is_one_that_is_all_there_is(
+    tmp_path: Path, change: Callable[[Path], object], delete_foreign: bool
+) -> None:
+    host, source = Host(tmp_path / "host"), write_tree(tmp_path / "source", TREE)
+
+    async def sync(policy: str) -> int:
+        outcome = await synchronise(source, host, on_local_edit=policy, delete_foreign=delete_foreign)
+        assert outcome.state == "SUCCESS", outcome.report.message
+        return outcome.report.local_edits
+
+    await sync("keep")
     change(host.target)
-    outcome = await synchronise(tmp_path / "source", host, on_local_edit="keep")
-    assert (outcome.state, outcome.report.local_edits) == ("SUCCESS", 1)
-    found = await look(host, Remembered())
-    assert found is not None and found.count == 0
-    noted = manifest_path(host.state, str(host.target)).read_bytes()
+    before = sorted(each.lstat().st_ino for each in host.target.rglob("*"))
+    record = manifest_path(host.state, str(host.target))
+    notes = set()
+    for _ in range(3):
+        assert await sync("keep") == 1
+        found = await look(host, Remembered())
+        assert found is not None and found.count == 0
+        notes.add(record.read_bytes())
+    assert len(notes) == 1
+    assert sorted(each.lstat().st_ino for each in host.target.rglob("*")) == before
+    # It is still known for what it is, by whoever wants it gone.
+    await sync("overwrite")
+    assert read_tree(host.target) == read_tree(source)
+
+
+async def test_an_edit_that_was_kept_and_undone_is_none_any_more(tmp_path: Path) -> None:
+    host = await placed(tmp_path)
+    point_elsewhere(host.target)
     assert (await synchronise(tmp_path / "source", host, on_local_edit="keep")).report.local_edits == 1
-    assert manifest_path(host.state, str(host.target)).read_bytes() == noted
+    (host.target / "link").unlink()
+    (host.target / "link").symlink_to("a.txt")
+    assert (await synchronise(tmp_path / "source", host, on_local_edit="keep")).report.local_edits == 0
+    point_elsewhere(host.target)
+    found = await look(host, Remembered())
+    assert found is not None and found.count == 1
 
 
 async def test_what_was_read_is_not_read_at_each_look(tmp_path: Path) -> None:
