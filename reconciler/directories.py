@@ -254,9 +254,10 @@ class Directories:
 
 
 def _rules_of(target: SyncTarget) -> str:
-    """What lets a target have another tree than others of its project, in words."""
+    """What lets a target have another tree than others of its project, in words, if anything does."""
     rules = {"include": target.include, "exclude": target.exclude}
-    return " with " + " and ".join(f"{name} {', '.join(lines)}" for name, lines in rules.items() if lines)
+    said = [f"{name} {', '.join(lines)}" for name, lines in rules.items() if lines]
+    return f" with {' and '.join(said)}" if said else ""
 
 
 async def record_changes(directories: Directories, journal: Journal) -> None:

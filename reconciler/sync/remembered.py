@@ -125,12 +125,12 @@ class ScanMemory:
         self._source = None
         return True
 
-    def scanned(self, scan: Scan, found: Mapping[str, Found]) -> None:
-        if found != self.found or scan.own != self._own:
+    def scanned(self, scan: Scan, found: Mapping[str, Found], own: Collection[str]) -> None:
+        if found != self.found or own != self._own:
             self._source = None
             self._directory.may_hold_more = True
         self.found = found
-        self._besides, self._own = scan.ignored, scan.own
+        self._besides, self._own = scan.ignored, own
         folders = (path for path, there in scan.found.items() if there.kind == "directory")
         besides = {path: path in scan.ignored_folders for path in scan.ignored}
         self._rows = rows_of(scan.found, folders, besides, self.began_ns, owned=True)

@@ -16,7 +16,7 @@ from agent.index import (
     names_collide,
     symlink_entry,
 )
-from agent.scan import Found
+from agent.scan import Found, Scan
 from agent.wire.messages import Entry
 
 
@@ -50,6 +50,13 @@ class Selection:
             wanted = {*matching, *(above for path in matching for above in ancestors(path))}
             chosen = {path: there for path, there in chosen.items() if path in wanted}
         return chosen
+
+    def kept_back(self, scan: Scan) -> frozenset[str]:
+        """What would be sent but for its name, which is one of trueup's own."""
+        folders = scan.ignored_folders
+        return frozenset(
+            path for path in scan.own if not self._include or self._include.covers(path, path in folders)
+        )
 
 
 def unsent(found: Mapping[str, Found], own: Iterable[str]) -> list[str]:

@@ -158,8 +158,8 @@ class Remembered(Protocol):
         """The source of now, where a glance and what was known before are enough for it."""
         ...
 
-    def scanned(self, scan: Scan, found: Mapping[str, Found]) -> None:
-        """Takes what a scan found and what of that would be sent."""
+    def scanned(self, scan: Scan, found: Mapping[str, Found], own: Collection[str]) -> None:
+        """Takes what a scan found, what of that would be sent, and what would be but for its `own` name."""
         ...
 
     def whole(self, root_fd: int) -> TreeSource | None:
@@ -193,11 +193,11 @@ async def _build(
 
     def walk() -> tuple[dict[str, Found], Collection[str]]:
         result = scan(root_fd, selection.leave_out, reserved=selection.reserved)
-        found = selection.choose(result.found)
+        found, own = selection.choose(result.found), selection.kept_back(result)
         check_sendable(found, {} if remembered is None else remembered.found)
         if remembered is not None:
-            remembered.scanned(result, found)
-        return found, result.own
+            remembered.scanned(result, found, own)
+        return found, own
 
     found, own = await trio.to_thread.run_sync(walk)
     if remembered is not None and (known := remembered.whole(root_fd)) is not None:

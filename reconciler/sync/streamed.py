@@ -118,7 +118,7 @@ class Growing:
                 mtime_ns = sendable_time(found_from(os.fstat(fd)))
                 modes = not ignore_permissions
                 given = directory, found, mtime_ns
-                return cls(*given, modes=modes, hash=hash, own=seen.own, before=before)
+                return cls(*given, modes=modes, hash=hash, own=selection.kept_back(seen), before=before)
 
         return await trio.to_thread.run_sync(walk)
 

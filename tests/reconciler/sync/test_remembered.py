@@ -136,6 +136,7 @@ async def test_what_its_name_alone_keeps_from_being_sent_is_warned_of(
     assert (owner_of(again, "three"), again.warnings) == ("renamed", warned)
     growing = await Growing.begin(root, Selection(IGNORE))
     assert growing.source.warnings == warned
+    assert (await afresh(root, ["a/*"])).warnings == ()
 
 
 @pytest.mark.parametrize("owners", [True, False], ids=["owners", "no owners"])
