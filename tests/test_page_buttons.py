@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.browsing import Surfing, log_in, needs_chromium, notice, section, surf, token_of
+from tests.browsing import Surfing, log_in, needs_chromium, notice, section, shows, surf, token_of
 from tests.canaries import canary, may_hold
 from tests.pressing_nodes import PressingNodes
 from tests.serving import serving
@@ -139,7 +139,7 @@ class _Pressing(PressingNodes):
         assert "recorded 1: freeze" in notice(page)
         [record] = self.records()
         assert (record.kind, record.reason, record.by.split(" <")[0]) == ("freeze", "fire drill", "olga")
-        assert "fire drill" in section(page, "overview").inner_text()
+        shows(section(page, "overview"), "fire drill")
         author = self.world.spec.git("log", "-1", "--format=%an", "refs/heads/trueup/control")
         assert author == "olga"
         before, after = self.deployed(), self.now()
