@@ -5,6 +5,7 @@ nothing else, and starts no agent; ssh-keygen gets the allowed lines. What was f
 and signers, for an hour, as keys expire.
 """
 
+import signal
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
@@ -18,7 +19,7 @@ from reconciler.git.failures import timed_out, words_of
 from reconciler.git.mirror import Mirror
 from reconciler.git.objects import TAGS, parse_batch
 from reconciler.git.process import git_result, inherited_environment
-from reconciler.git.signers import MAX_SIGNERS, SignatureInvalid, Signers, why_invalid
+from reconciler.git.signers import MAX_SIGNERS, UNREADABLE, SignatureInvalid, Signers, why_invalid
 from reconciler.git.urls import shown
 
 KEPT: Final = 4096
@@ -129,6 +130,10 @@ async def verify(mirror: Mirror, verb: str, oid: str, signers: Signers) -> str |
         )
     if result.code == 0:
         return None
+    if result.code == -signal.SIGPIPE:
+        # git dies where ssh-keygen ends before it has read the content: it saw at once that it cannot read
+        # the signature. A content that fits into the pipe may get there before that, or not.
+        return UNREADABLE
     if "cannot run" in result.stderr or result.code < 0:
         raise LookFailed(
             f"{shown(mirror.url)}: no signature can be checked: {words_of(result.stderr)}",

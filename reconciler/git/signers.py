@@ -16,6 +16,8 @@ from reconciler.errors import TrueupError
 MAX_SIGNERS: Final = 1024 * 1024
 """Bytes of a file of signers."""
 
+UNREADABLE: Final = "its signature cannot be read"
+
 _PGP: Final = re.compile(
     r"^-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t\r]*\n.*?^-----END PGP PUBLIC KEY BLOCK-----[ \t\r]*$",
     re.MULTILINE | re.DOTALL,
@@ -113,4 +115,4 @@ def why_invalid(said: str, path: str) -> str:
     for pattern, text in _SSH_SAYS:
         if (match := re.search(pattern, said)) is not None:
             return text.format(key=match.groupdict().get("key", ""), path=path)
-    return "its signature cannot be read"
+    return UNREADABLE

@@ -93,6 +93,14 @@ async def test_a_signature_for_another_purpose_or_of_another_content(place: Plac
     assert await place.fault(allowed) is not None
 
 
+@pytest.mark.parametrize("size", [1, 1024 * 1024 // 2])
+async def test_an_unreadable_signature_of_content_of_any_size(place: Place, size: int) -> None:
+    # ssh-keygen ends before it reads such content, and git dies of that where the content fills the pipe.
+    content = tag_content("v1.0.0", place.commit, message="x" * size)
+    place.tag(b"-----BEGIN SSH SIGNATURE-----\nnothing\n-----END SSH SIGNATURE-----\n", content=content)
+    assert await place.fault(signers(place.alice.allowed())) == "its signature cannot be read"
+
+
 async def test_unsigned_tags(place: Place) -> None:
     allowed = signers(place.alice.allowed())
     place.remote.tag("v1.0.0")
