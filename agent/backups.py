@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Iterable
 
-from agent.failures import named
+from agent.filenames import named
 from agent.folders import Folders
 from agent.index import BACKUP_MARK, MAX_NAME_BYTES
 from agent.staging import shorten

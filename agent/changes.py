@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from agent.failures import TaskFailed, named
+from agent.failures import TaskFailed
+from agent.filenames import named
 from agent.index import PERMISSIONS
 from agent.wire.messages import Entry
 

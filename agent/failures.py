@@ -1,11 +1,11 @@
 """Why a task failed, as a stable reason for the report and one line for people."""
 
 import errno
-import os
 from collections.abc import Sequence
 from typing import Final
 
 from agent.errors import TrueupError
+from agent.filenames import named
 
 _REASONS: Final = {
     errno.ENOSPC: ("DiskFull", "the disk is full; free some space or make the tree smaller"),
@@ -40,18 +40,6 @@ class TaskFailed(TrueupError):
     def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code
-
-
-def named(path: object) -> str:
-    """A path in quotes, for people. One that is no UTF-8 has its bytes escaped, as a shell takes them in
-    `$'...'`: no message could hold it, and a lone surrogate is on no disk."""
-    if not isinstance(path, str):
-        return repr(path)
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return repr(os.fsencode(path))[1:]
-    return repr(path)
 
 
 def shortened(warnings: Sequence[str]) -> tuple[str, ...]:

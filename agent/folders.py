@@ -11,7 +11,7 @@ from collections import OrderedDict
 from types import TracebackType
 
 from agent.errors import PathRefused
-from agent.failures import named
+from agent.filenames import named
 from agent.pulse import beat
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -14,6 +14,8 @@ What git does beyond its documentation, and this too:
 import re
 from dataclasses import dataclass
 
+from agent.filenames import as_on_disk
+
 _SPECIAL = frozenset("*?[\\")
 _SLASH = ord("/")
 _ANY = "[^/]"
@@ -49,7 +51,7 @@ class BadGlob(ValueError):
 
 def as_bytes(path: str) -> str:
     """A path with one character for each byte that it has on disk."""
-    return path if path.isascii() else path.encode(errors="surrogateescape").decode("latin-1")
+    return path if path.isascii() else as_on_disk(path).decode("latin-1")
 
 
 def is_negated(line: str) -> bool:

@@ -17,6 +17,7 @@ import msgspec
 
 from agent.blocks import block_size_for
 from agent.errors import PathRefused
+from agent.filenames import msgpack_form
 from agent.wire.messages import Entry
 
 STAGING = ".trueup-staging"
@@ -123,7 +124,7 @@ def tree_digest(entries: Iterable[Entry], *, ignore_permissions: bool) -> bytes:
     try:
         encoded = _encoder.encode(rows)
     except UnicodeEncodeError:
-        encoded = _encoder.encode([tuple(map(_as_on_disk, row)) for row in rows])
+        encoded = _encoder.encode([tuple(map(_hashable, row)) for row in rows])
     return hashlib.sha256(_TREE_LABEL + encoded).digest()
 
 
@@ -163,14 +164,8 @@ def path_of(entry: Entry) -> str:
     return entry.path
 
 
-def _as_on_disk(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return value.encode(errors="surrogateescape")
-    return value
+def _hashable(value: object) -> object:
+    return msgpack_form(value) if isinstance(value, str) else value
 
 
 def split_batches(entries: Iterable[Entry]) -> list[tuple[Entry, ...]]:

@@ -1,6 +1,5 @@
 """What a sync would do, path by path and in bytes, told by a task that only observes. Nothing is changed."""
 
-import os
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from agent.commands import check_commands
 from agent.failures import TaskFailed, line_of
 from agent.features import times_count
 from agent.fetch import fetch_index
+from agent.filenames import escaped
 from agent.index import PERMISSIONS, parent_of
 from agent.kept import WHOLE, Version
 from agent.look import Scope, View
@@ -242,8 +242,7 @@ def _that_fit(items: Sequence[Item]) -> list[Item]:
     listed: list[Item] = []
     room = MAX_TEXT
     for item in items[:MAX_ITEMS]:
-        # Names that are no UTF-8 cannot be sent as they are.
-        path = os.fsencode(item.path).decode(errors="backslashreplace")
+        path = escaped(item.path)  # or it could not be sent
         room -= len(path.encode())
         if room < 0:
             break

@@ -83,7 +83,7 @@ class _Noted(msgspec.Struct, frozen=True, kw_only=True):
     root: Identity
     pending: tuple[Entry, ...] = ()
     deleting: tuple[str, ...] = ()
-    """Names that are no UTF-8 stand here as `agent.noted` has it: they are nobody's of ours."""
+    """Names that are no UTF-8 are escaped, with a mark (`escaped_apart`): they are nobody's of ours."""
     after: tuple[str, ...] = ()
     after_due: bool = False
     tree: bytes = b""

@@ -1,9 +1,9 @@
 """What is noted of a task in the manifest of its target. Pure."""
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 
 from agent.features import owners_of
+from agent.filenames import escaped_apart
 from agent.manifest import Identity, Manifest, Placed
 from agent.ownership import Names, gather
 from agent.wire.messages import Entry, Task
@@ -28,7 +28,11 @@ def noted(
         root=root,
         placed=placed,
         pending=tuple(pending),
-        deleting=tuple(map(_as_text, deleting)),
+        # No record can hold a name that is not UTF-8. No index can either, so it is never one of ours, and
+        # about these alone does `settle_doubts` decide: what is found there later is foreign, whether it was
+        # about to be deleted or not. But all that goes has to count, as a task is at work for whoever reads
+        # the record as long as something is in here.
+        deleting=tuple(map(escaped_apart, deleting)),
         after=task.after,
         after_due=after_due and bool(task.after),
         tree=tree,
@@ -38,21 +42,6 @@ def noted(
         owners=owners,
         owned=gather((item.entry.path for item in placed), names) if owners else (),
     )
-
-
-def _as_text(path: str) -> str:
-    """A path, or, where it is no UTF-8 and no record can hold it, a text that no path can be.
-
-    That tells enough. No index may hold such a path, so it is never one of ours, and about these alone does
-    `settle_doubts` decide: what is found there later is foreign, whether it was about to be deleted or not.
-    But all that goes has to count, as a task is at work for whoever reads the record as long as something is
-    in `deleting`. The escaped form by itself could be the path of a file of ours; none has a NUL.
-    """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "\0" + os.fsencode(path).decode(errors="backslashreplace")
-    return path
 
 
 def still_says(manifest: Manifest | None, task: Task, root: Identity) -> bool:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from agent.changes import Write
-from agent.failures import TaskFailed, about, named
+from agent.failures import TaskFailed, about
+from agent.filenames import named
 from agent.folders import OPEN_FOLDER, Folders
 from agent.index import STAGING
 from agent.owners import NOBODYS, Ids, give

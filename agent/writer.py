@@ -23,7 +23,8 @@ from agent.backups import save_beside
 from agent.blocks import block_count, block_size_for
 from agent.changes import Write
 from agent.errors import PathRefused
-from agent.failures import TaskFailed, about, named
+from agent.failures import TaskFailed, about
+from agent.filenames import named
 from agent.folders import Folders
 from agent.index import PERMISSIONS, STAGING, directory_entry
 from agent.modes import LEFT_ALONE, change

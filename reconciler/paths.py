@@ -14,6 +14,7 @@ from typing import AnyStr
 from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
+from agent.filenames import json_form
 from reconciler.git.objects import TreeEntry
 from reconciler.hashing import digest
 
@@ -29,11 +30,15 @@ class CommitPaths:
         self._digests: dict[tuple[str, ...], str] = {}
 
     def digest(self, patterns: Sequence[str]) -> str:
-        """SHA-256 over (path, mode, object id) of what the patterns match together, hex."""
+        """SHA-256 over (path, mode, object id) of what the patterns match together, hex.
+
+        A name that is not UTF-8 is refused where it would be placed on a disk (`git.trees.check_tree`); here
+        it is one like any other.
+        """
         key = tuple(patterns)
         if key not in self._digests:
             self._digests[key] = digest(
-                [[_hashable(entry.path), entry.mode, entry.oid] for entry in self.matching(patterns)]
+                [[json_form(entry.path), entry.mode, entry.oid] for entry in self.matching(patterns)]
             )
         return self._digests[key]
 
@@ -66,16 +71,6 @@ class CommitPaths:
             return True
         index = bisect_left(self._paths, f"{clean}/")
         return index < len(self._paths) and self._paths[index].startswith(f"{clean}/")
-
-
-def _hashable(path: str) -> str | list[int]:
-    """What stands for a path in canonical JSON, which has no text for a name that is not UTF-8. Such a one is
-    refused where it would be placed on a disk (`git.trees.check_tree`); here it is a name like any other."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return list(path.encode("utf-8", "surrogatepass"))
-    return path
 
 
 def changed_paths(before: CommitPaths, after: CommitPaths) -> CommitPaths:

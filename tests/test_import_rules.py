@@ -25,6 +25,7 @@ PURE = (
     "agent.blocks",
     "agent.packing",
     "agent.changes",
+    "agent.filenames",
     "agent.gitglob",
     "agent.ignore",
     "agent.index",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from agent.filenames import as_on_disk, is_text, named
 from reconciler.errors import GitRefused
 from reconciler.git.objects import TreeEntry
 from reconciler.git.urls import DECEIVING, shown
@@ -103,12 +104,7 @@ def check_tree(entries: Iterable[TreeEntry], *, max_bytes: int = MAX_TREE_BYTES)
 
 
 def _named(path: str) -> str:
-    """A path from a tree as people find it: the bytes of one that is not UTF-8 as `\\xff`."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return repr(path.encode("utf-8", "surrogateescape")[:_MAX_NAME]).removeprefix("b")
-    return repr(shown(path))
+    return repr(shown(path)) if is_text(path) else named(path, _MAX_NAME)
 
 
 def changed_tree(
@@ -160,7 +156,7 @@ def _write(node: _Node, trees: dict[str, NewObject]) -> str:
     """Add the tree objects of `node` and of all below it to `trees`; the id of `node`'s own."""
     records: list[tuple[bytes, bytes]] = []
     for name, child in node.items():
-        raw = name.encode("utf-8", "surrogateescape")
+        raw = as_on_disk(name)
         if isinstance(child, dict):
             # Git orders a directory as if its name ended with a slash.
             mode, oid, key = _TREE_MODE, _write(child, trees), raw + b"/"

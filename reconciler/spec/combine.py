@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from agent.filenames import escaped
 from reconciler.errors import Problem
 from reconciler.spec.document import Map, Path, Place, Seq, Value, dotted, shown, type_name, value_place
 from reconciler.spec.globs import Glob
@@ -94,7 +95,7 @@ def combine(files: Mapping[str, bytes], root: str, *, label: str = "") -> Combin
     readable = True
     for path in included:
         size += len(files[path])
-        name = label + _as_text(path)
+        name = label + escaped(path)
         if size > MAX_BYTES:
             return _unusable(Place(name, 1, 1), _too_large())
         part = read_yaml(name, files[path], budget)
@@ -110,11 +111,6 @@ def combine(files: Mapping[str, bytes], root: str, *, label: str = "") -> Combin
             problems.append(Problem(name, 1, 1, "", message))
             readable = False
     return Combined(whole if readable else None, problems)
-
-
-def _as_text(path: str) -> str:
-    """The name of a file as problems have it, which JSON has to hold: what is not UTF-8 is escaped."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _too_large() -> str:
