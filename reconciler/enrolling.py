@@ -1,8 +1,9 @@
 """Who may connect, as git has it at this moment: for passes, and at once for whoever has just changed it."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reconciler.control.state import fold
+from reconciler.control.state import ControlState, fold
 from reconciler.pairing import enrolments
 from reconciler.pass_status import last_good_spec
 from reconciler.spec.model import Spec
@@ -14,14 +15,30 @@ if TYPE_CHECKING:
     from reconciler.primary import Primary
 
 
-async def enrolled(primary: "Primary") -> list[Enrolment]:
-    """From the tip of the spec, the status files and operators' records, as the mirrors have them now.
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """By what it is judged who may connect, and how a node is shown to people."""
 
-    Not from what a pass has read when it began: a node that was revoked since would be let in again.
+    spec: Spec
+    recorded: Recorded
+    control: ControlState
+
+
+async def basis(primary: "Primary") -> Basis:
+    """The tip of the spec, the status files and operators' records, as the mirrors have them now.
+
+    Not what a pass has read when it began: a node that was revoked since would be let in again, and one whose
+    new token was revoked would be shown as if it might come.
     """
     recorded = await primary.status.read()
     records = await primary.operators.read_after(recorded)
-    return enrolments(await newest_spec(primary, recorded), recorded, fold(records))
+    return Basis(await newest_spec(primary, recorded), recorded, fold(records))
+
+
+async def enrolled(primary: "Primary") -> list[Enrolment]:
+    """Those who may connect, by what is in git now."""
+    found = await basis(primary)
+    return enrolments(found.spec, found.recorded, found.control)
 
 
 async def newest_spec(primary: "Primary", recorded: Recorded) -> Spec:

@@ -153,10 +153,5 @@ def notice(page: Page) -> str:
     return page.locator("main > p.notice[role=status]").inner_text()
 
 
-def shows(where: Locator, text: str) -> None:
-    """Once the page says so there, maybe by itself: the newest pass may still be at an older spec."""
-    where.filter(has_text=text).wait_for()
-
-
 def section(page: Page, id: str) -> Locator:
     return page.locator(f"section#{id}")

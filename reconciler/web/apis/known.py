@@ -1,6 +1,6 @@
 """What the reading routes answer from: what the last pass found and what is recorded, both in memory.
 
-No route of the API waits for git, and none of them changes anything.
+None of them changes anything or waits for git, save that those of nodes look into the mirrors.
 """
 
 from collections.abc import Mapping, Sequence

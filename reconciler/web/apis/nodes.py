@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from reconciler.enrolling import Basis, basis
+from reconciler.errors import TrueupError
 from reconciler.node_health import Health, drift_of, health_of
 from reconciler.runner import Runner
 from reconciler.spec.model import Node
 from reconciler.status.documents import NodeStatus, SyncStatus
 from reconciler.web.apis.known import (
     ConditionView,
-    Known,
     Limit,
     NotFound,
     Page,
@@ -89,13 +90,13 @@ class NodesQuery(Paged, frozen=True, kw_only=True):
 
 def endpoints(runner: Runner) -> list[AnyEndpoint]:
     async def listed(call: Call[NodesQuery, Nothing]) -> Nodes:
-        seen = known(runner)
+        seen = await _seen(runner)
         names, following = page_of(sorted(seen.spec.nodes), call.query)
         views = tuple(node_view(seen, seen.spec.nodes[name], agent_of(runner, name)) for name in names)
         return Nodes(nodes=views, next=following)
 
     async def one(call: Call[Nothing, Nothing]) -> NodeView:
-        seen, name = known(runner), call.path["name"]
+        seen, name = await _seen(runner), call.path["name"]
         if name not in seen.spec.nodes:
             raise NotFound(f"Node {name}")
         return node_view(seen, seen.spec.nodes[name], agent_of(runner, name))
@@ -123,16 +124,28 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
     ]
 
 
+async def _seen(runner: Runner) -> Basis:
+    """By what it is judged now who may connect: a token that was rotated or taken back shows at once.
+
+    Where git cannot be read, what the last pass found. Raises NoPassYet.
+    """
+    last = known(runner)
+    try:
+        return await basis(runner.primary)
+    except TrueupError:
+        return Basis(last.spec, last.recorded, last.control)
+
+
 def agent_of(runner: Runner, node: str) -> Agent | None:
     hub = runner.primary.hub
     peer = hub.peer(node) if hub is not None else None
     return None if peer is None else Agent(peer.protocol, peer.agent_version, peer.address)
 
 
-def node_view(known: Known, node: Node, agent: Agent | None) -> NodeView:
-    status = known.recorded.nodes.get(f"nodes/{node.id}") or NodeStatus(id=f"nodes/{node.id}")
-    syncs = [each for each in known.recorded.syncs.values() if each.node == node.id]
-    revoked = known.control.revocation_of(node.id, node.token_key)
+def node_view(seen: Basis, node: Node, agent: Agent | None) -> NodeView:
+    status = seen.recorded.nodes.get(f"nodes/{node.id}") or NodeStatus(id=f"nodes/{node.id}")
+    syncs = [each for each in seen.recorded.syncs.values() if each.node == node.id]
+    revoked = seen.control.revocation_of(node.id, node.token_key)
     return NodeView(
         name=node.id,
         title=node.name,
@@ -153,7 +166,7 @@ def node_view(known: Known, node: Node, agent: Agent | None) -> NodeView:
         targets=len(syncs),
         last_sync=_last_sync(syncs),
         drift=tuple(_drift(syncs)),
-        suspended=known.control.suspension_of(f"nodes/{node.id}") is not None,
+        suspended=seen.control.suspension_of(f"nodes/{node.id}") is not None,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.control.state import ControlState
 from reconciler.secrets.freshness import Freshness
-from reconciler.spec.model import SecretSource, Spec
+from reconciler.spec.model import Node, SecretSource, Spec
 from reconciler.status.documents import Recorded
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class Facts:
     trouble: str = ""
     """Why what is recorded could not be read just now."""
     spec: Spec | None = None
+    tip: Mapping[str, Node] | None = None
+    """The nodes that the spec has now, by which it is judged who may connect: a pass may not have read it
+    yet. None: it could not be read."""
     recorded: Recorded = field(default_factory=Recorded)
     control: ControlState = field(default_factory=ControlState)
     connected: frozenset[str] = frozenset()
@@ -53,3 +56,10 @@ class Facts:
     """As the settings leave them."""
     freshness: Mapping[tuple[str, str], Freshness] = field(default_factory=dict)
     """By source and environment."""
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """As the tip of the spec has them, or else the last pass."""
+        if self.tip is not None:
+            return self.tip
+        return self.spec.nodes if self.spec is not None else {}

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from reconciler.control.state import fold
+from reconciler.enrolling import newest_spec
 from reconciler.errors import TrueupError
 from reconciler.runner import Runner
 from reconciler.secret_uses import asked_environments
 from reconciler.secrets.freshness import Freshness
-from reconciler.spec.model import Spec
+from reconciler.spec.model import Node, Spec
+from reconciler.status.documents import Recorded
 from reconciler.web.page.facts import Facts, Setup
 from reconciler.web.page.render import Section, sections
 from reconciler.web.page.view import page_of
@@ -76,6 +78,7 @@ class Looking:
         except TrueupError as error:
             # Before the first pass nothing was fetched yet; later it is worth to be told.
             trouble = str(error) if runner.last is not None else ""
+        tip = await self._tip(recorded)
         tasks, events, steps = before.tasks, before.events, before.steps
         try:
             tasks, events, steps = await trio.to_thread.run_sync(_read_journal, primary.journal)
@@ -93,6 +96,7 @@ class Looking:
             error=(last.error or "") if last is not None else "",
             trouble=trouble,
             spec=spec,
+            tip=tip,
             recorded=recorded,
             control=control,
             connected=primary.hub.connected() if primary.hub is not None else frozenset(),
@@ -104,6 +108,12 @@ class Looking:
             sources=primary.secret_sources(spec) if spec is not None else {},
             freshness=self._freshness(spec) if spec is not None else {},
         )
+
+    async def _tip(self, recorded: Recorded) -> Mapping[str, Node] | None:
+        try:
+            return (await newest_spec(self._runner.primary, recorded)).nodes
+        except TrueupError:  # the pass that comes upon it tells why
+            return None
 
     def _freshness(self, spec: Spec) -> dict[tuple[str, str], Freshness]:
         store = self._runner.primary.secret_store(spec)

@@ -8,7 +8,7 @@ from reconciler.control.records import Record
 from reconciler.control.situation import told
 from reconciler.identity import project_id, sync_id
 from reconciler.node_health import Health, drift_of, health_of
-from reconciler.spec.model import Project, Service, Spec
+from reconciler.spec.model import Project, Service
 from reconciler.status.conditions import Reason
 from reconciler.status.documents import NodeStatus, ServiceStatus, SyncCounts, SyncStatus
 from reconciler.sync_degraded import degraded
@@ -159,16 +159,15 @@ def targets(facts: Facts) -> list[TargetView]:
 
 
 def nodes(facts: Facts, all_targets: Iterable[TargetView]) -> tuple[NodeView, ...]:
-    spec = facts.spec or Spec(version=1)
     on: dict[str, list[TargetView]] = defaultdict(list)
     for target in all_targets:
         on[target.node].append(target)
-    names = dict.fromkeys([*spec.nodes, *(id.removeprefix("nodes/") for id in sorted(facts.recorded.nodes))])
-    return tuple(_node(facts, spec, name, on[name]) for name in names)
+    names = dict.fromkeys([*facts.nodes, *(id.removeprefix("nodes/") for id in sorted(facts.recorded.nodes))])
+    return tuple(_node(facts, name, on[name]) for name in names)
 
 
-def _node(facts: Facts, spec: Spec, name: str, on: list[TargetView]) -> NodeView:
-    node = spec.nodes.get(name)
+def _node(facts: Facts, name: str, on: list[TargetView]) -> NodeView:
+    node = facts.nodes.get(name)
     status = facts.recorded.nodes.get(f"nodes/{name}") or NodeStatus(id=f"nodes/{name}")
     connected, paired = name in facts.connected, bool(status.certificate)
     revoked = facts.control.revocation_of(name, node.token_key) if node is not None else None
