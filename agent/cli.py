@@ -45,7 +45,7 @@ from agent.settings import (
     render_config,
     secret_setting,
 )
-from agent.status import Board, Status, hold_lock, is_running, read_status
+from agent.status import Board, Status, hold_lock, is_running, read_status, without_agent
 from agent.version import agent_version
 from agent.wire.channel import Channel
 from agent.wire.messages import TaskReport, Work
@@ -298,13 +298,11 @@ async def _stop_on_signal(
 def status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Print how the agent stands; 1 if it is not connected."""
     config = load_config(arguments.config, environ)
-    found = read_status(config.state_dir)
+    # What it wrote last comes second: an agent that ends between the two has written how its tasks ended.
     running = is_running(config.state_dir)
+    found = read_status(config.state_dir)
     if found is None or not running:
-        empty = found or Status(node=config.node, version=agent_version(), pid=0)
-        found = msgspec.structs.replace(
-            empty, pid=0, connected=False, running=0, problem="the agent is not running: trueup-agent run"
-        )
+        found = without_agent(found or Status(node=config.node, version=agent_version(), pid=0))
     if arguments.output == "json":
         _say(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:

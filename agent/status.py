@@ -27,12 +27,15 @@ MAX_FIELD = 500
 """Characters of what a primary said that go into one field of a log line: it may say a MiB at a time."""
 
 
+BROKEN_OFF = "the agent ended in the middle of it; what was placed stays, and the next task carries on"
+
+
 class LastTask(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     id: str
     project: str
     target_path: str
     state: str
-    """RUNNING, SUCCESS or FAILED."""
+    """RUNNING, SUCCESS or FAILED; of an agent that is gone, `without_agent` says how it stands."""
     reason: str = ""
     message: str = ""
     at: str
@@ -203,6 +206,21 @@ def read_status(state_dir: Path) -> Status | None:
         raise SettingsError(f"{path}: is damaged", hint="restart the agent") from None
 
 
+def without_agent(status: Status) -> Status:
+    """How things stand where no agent runs any more that could carry on with anything. Pure."""
+    last = status.last_task
+    if last is not None and last.state == "RUNNING":
+        last = msgspec.structs.replace(last, state="FAILED", reason="Interrupted", message=BROKEN_OFF)
+    return msgspec.structs.replace(
+        status,
+        pid=0,
+        connected=False,
+        running=0,
+        last_task=last,
+        problem="the agent is not running: trueup-agent run",
+    )
+
+
 def hold_lock(state_dir: Path) -> int:
     """Claim a state directory for this process; gives the descriptor to keep.
 
@@ -237,6 +255,8 @@ def is_running(state_dir: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        raise SettingsError(f"{state_dir}/agent.lock: cannot be looked at: {error.strerror}") from None
     finally:
         os.close(descriptor)
     return False
