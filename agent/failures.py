@@ -81,7 +81,8 @@ def line_of(error: Exception) -> str:
 
 class about:
     """Lets the system's errors in here name `path`, in the target, whatever the call that failed was given:
-    a descriptor, a name in staging, or the last part of the path alone."""
+    a descriptor, a name in staging, or the last part of the path alone. That /proc is away, through which
+    some descriptors are used, is said as it is: it tells nothing of the path."""
 
     # Not made of a generator: it is entered for each file, and costs a tenth so.
     __slots__ = ("_path",)
@@ -92,9 +93,13 @@ class about:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not _is_of_proc(error):
             error.filename = self._path
             del error.filename2
+
+
+def _is_of_proc(error: OSError) -> bool:
+    return isinstance(error, FileNotFoundError) and str(error.filename).startswith("/proc/self/fd/")
 
 
 def single(group: BaseExceptionGroup[BaseException]) -> BaseException:

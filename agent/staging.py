@@ -69,7 +69,8 @@ class Staged(msgspec.Struct, frozen=True):
 
 
 class _found_in_staging(about):
-    """For calls that find nothing only if somebody took away staging, or what is in it for `path`."""
+    """For calls that are given a name in staging, and nothing else that may not be there: these find nothing
+    only if somebody took away staging, or what is in it for `path`."""
 
     __slots__ = ()
 
@@ -99,13 +100,16 @@ def stage_link(entry: Entry, name: str, staging_fd: int, ids: Ids) -> Landed:
     """Makes a symlink; where it leads is never looked at."""
     with _found_in_staging(entry.path):
         os.symlink(entry.link, name, dir_fd=staging_fd)
-        if ids != NOBODYS:
+    if ids != NOBODYS:
+        with _found_in_staging(entry.path):
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staging_fd)
-            try:
+        try:
+            with about(entry.path):
                 give(fd, ids, entry.path, opened=False)
-            finally:
-                os.close(fd)
-        time = entry.mtime_ns
+        finally:
+            os.close(fd)
+    time = entry.mtime_ns
+    with _found_in_staging(entry.path):
         os.utime(name, ns=(time, time), dir_fd=staging_fd, follow_symlinks=False)
         status = os.lstat(name, dir_fd=staging_fd)
         return Landed(status.st_ino, status.st_mtime_ns)
@@ -120,6 +124,12 @@ def leave_staging(folders: Folders, path: str, staging_fd: int, name: str) -> No
         with _found_in_staging(path):
             os.lstat(name, dir_fd=staging_fd)
         raise
+
+
+def drop_staged(path: str, staging_fd: int, name: str) -> None:
+    """Removes what is staged under `name`: what is at `path` in the target stays."""
+    with _found_in_staging(path):
+        os.unlink(name, dir_fd=staging_fd)
 
 
 def open_staging(root_fd: int) -> int:

@@ -34,6 +34,7 @@ from agent.staging import (
     Landed,
     Partial,
     Staged,
+    drop_staged,
     leave_staging,
     open_staging,
     stage_file,
@@ -215,7 +216,7 @@ class Writer:
         path = staged.write.entry.path
         with about(path):
             if not self._make_way(folders, path, backup=staged.write.backup):
-                os.unlink(staged.name, dir_fd=self.staging_fd)
+                drop_staged(path, self.staging_fd, staged.name)
                 self.kept.add(path)
                 return
             leave_staging(folders, path, self.staging_fd, staged.name)

@@ -1,9 +1,12 @@
 """Full disks, errors, missing rights: each path has its old or its new content, and the next task mends."""
 
 import errno
+import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -217,6 +220,19 @@ async def test_no_right_to_write() -> None:
         assert "owner and mode" in outcome.report.message
         (base / "host/srv").chmod(0o755)
         assert (await synchronise(source, host)).state == "SUCCESS"
+
+
+def test_without_proc_nobody_is_blamed_for_what_is_in_the_target(tmp_path: Path) -> None:
+    write_tree(tmp_path / "target", {"file": b""})
+    command = [sys.executable, "-m", "tests.agent.without_proc", str(tmp_path / "target"), "file"]
+    alone = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs tmpfs /proc && exec "$@"', "sh"]
+    if os.geteuid() or shutil.which("unshare") is None or subprocess.run([*alone, "true"]).returncode:
+        pytest.skip("no process can be had that has no /proc")
+    done = subprocess.run([*alone, *command], capture_output=True, text=True, check=True)
+    for code, line in json.loads(done.stdout):
+        assert code == "FileSystemError"
+        assert re.fullmatch("'/proc/self/fd/[0-9]+': No such file or directory", line)
+    assert read_tree(tmp_path / "target") == {"file": b""}
 
 
 def test_a_flush_of_something_that_is_no_file_system_fails() -> None:

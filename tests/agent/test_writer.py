@@ -143,6 +143,17 @@ def test_staging_that_somebody_takes_away_is_told_of_by_the_paths_of_the_target(
     assert read_tree(root) == {"d": None, "d/there": b"old"} | ({} if with_the_directory else {STAGING: None})
 
 
+def test_staging_that_somebody_takes_away_before_a_local_edit_is_kept(make: Make, root: Path) -> None:
+    write_tree(root, {"there": b"old"})
+    writer = make(on_local_edit="keep")
+    put(writer, "there", b"new")
+    (root / "there").write_bytes(b"edited")
+    shutil.rmtree(root / STAGING)
+    with pytest.raises(TaskFailed, match=r"^'there' was being put together in '\.trueup-staging'"):
+        writer.commit(1)
+    assert read_tree(root) == {"there": b"edited"}
+
+
 def test_a_directory_that_somebody_takes_away_is_no_fault_of_staging(make: Make, root: Path) -> None:
     write_tree(root, {"d/there": b"old"})
     writer = make()
