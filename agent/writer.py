@@ -237,11 +237,8 @@ class Writer:
         if surprise and self._on_local_edit == "keep":
             return False
         if backup or (surprise and self._on_local_edit == "backup"):
-            self._save(folders, path)
+            self.backups.append(save_beside(folders, path))
         return True
-
-    def _save(self, folders: Folders, path: str) -> None:
-        self.backups.append(save_beside(folders, path))
 
     # --- rendered files ------------------------------------------------------------------------
 
@@ -345,7 +342,7 @@ class Writer:
                 if look_at(folders, path) is None:
                     continue
                 with about(path):
-                    self._save(folders, path)
+                    self.backups.append(save_beside(folders, path))
                     above, name = folders.locate(path)
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(name, dir_fd=above)
@@ -375,26 +372,28 @@ class Writer:
         """Whether nothing is at `path` any more."""
         with about(path):
             now = look_at(folders, path)
-            if now is None:
-                return True
-            before = self._found.get(path)
-            above, name = folders.locate(path)
-            if now.kind == "directory":
-                if before is None or before.kind != "directory":
+            removed = now is not None and self._remove_found(folders, path, now)
+        self.deleted += removed
+        return removed or now is None
+
+    def _remove_found(self, folders: Folders, path: str, now: Found) -> bool:
+        before = self._found.get(path)
+        above, name = folders.locate(path)
+        if now.kind == "directory":
+            if before is None or before.kind != "directory":
+                return False
+            try:
+                os.rmdir(name, dir_fd=above)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                     return False
-                try:
-                    os.rmdir(name, dir_fd=above)
-                except OSError as error:
-                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                        return False
-                    raise
-            else:
-                if not same_thing(now, before):
-                    if self._on_local_edit == "keep" or before is None:
-                        return False
-                    if self._on_local_edit == "backup":
-                        self._save(folders, path)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=above)
-        self.deleted += 1
+                raise
+            return True
+        if not same_thing(now, before):
+            if self._on_local_edit == "keep" or before is None:
+                return False
+            if self._on_local_edit == "backup":
+                self.backups.append(save_beside(folders, path))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=above)
         return True
