@@ -218,8 +218,8 @@ def _rolled_back(sync: DesiredSync, record: Record) -> TargetFiles:
 def _told(sync: DesiredSync, told: Itemising, warnings: Sequence[str]) -> TargetFiles:
     sums = told.sums
     assert sums is not None  # or `Fleet.itemise` would have raised
-    is_done = sums.counts.keys() - {KEEP} or sums.after
-    state: State = "stopped" if sums.guards else "changes" if is_done else "equal"
+    has_work = sums.counts.keys() - {KEEP} or sums.after
+    state: State = "stopped" if sums.guards else "changes" if has_work else "equal"
     return msgspec.structs.replace(
         _unknown(sync, "", "", state=state),
         counts={deed: sums.counts[deed] for deed in sorted(sums.counts)},
