@@ -13,8 +13,9 @@ from pathlib import Path
 import trio
 
 ROOT = Path(__file__).resolve().parent.parent
-READY_DEADLINE = 30.0
-STOP_DEADLINE = 15.0
+DEADLINE = 120.0
+"""Seconds after which an agent that should have said something, or have ended, fails its test; only a hang
+gets there."""
 
 
 def agent_environment(**variables: str) -> dict[str, str]:
@@ -28,7 +29,7 @@ def agent_command(*arguments: str) -> list[str]:
 
 
 async def run_agent_command(
-    *arguments: str, environ: Mapping[str, str] | None = None, deadline: float = READY_DEADLINE
+    *arguments: str, environ: Mapping[str, str] | None = None, deadline: float = DEADLINE
 ) -> subprocess.CompletedProcess[str]:
     """Run `join`, `status` or the like to its end; gives exit code and output whatever they are."""
     with trio.fail_after(deadline):
@@ -57,7 +58,7 @@ class AgentProcess:
 
         Fails, showing what the agent did say, if it ends or says nothing of the kind in time.
         """
-        with trio.move_on_after(READY_DEADLINE):
+        with trio.move_on_after(DEADLINE):
             while True:
                 for event in self.events[after:]:
                     if event["event"] == name and fields.items() <= event.items():
@@ -73,13 +74,13 @@ class AgentProcess:
     async def stop(self) -> int:
         """SIGTERM, and its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        with trio.fail_after(STOP_DEADLINE):
+        with trio.fail_after(DEADLINE):
             return await self.process.wait()
 
     async def kill(self) -> None:
         """SIGKILL, as a crash of the host would."""
         self.process.kill()
-        with trio.fail_after(STOP_DEADLINE):
+        with trio.fail_after(DEADLINE):
             await self.process.wait()
 
     async def _read(self) -> None:

@@ -123,6 +123,5 @@ async def api_world(root: Path) -> AsyncIterator[ApiWorld]:
         world.commit_spec(text.replace("nodes: {}\n", nodes))
         async with serving(world) as primary:
             await world.start_agent(host)
-            await primary.said("step applied", action="sync")
-            await primary.said("pass ended")
+            await primary.applied(action="sync")
             yield ApiWorld(world, primary, host, tokens_file=tokens, **made)

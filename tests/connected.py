@@ -36,8 +36,8 @@ from reconciler.sync.hub import Hub, Serve
 from reconciler.sync.renewals import OnRenewed
 from reconciler.sync.serving import TreeSource
 
-DEADLINE = 10.0
-"""Seconds until a test that waits for something gives up."""
+DEADLINE = 120.0
+"""Seconds until a test that waits for something gives up; only a hang gets there."""
 
 WORKERS = 0
 """Worker processes of a hub, unless a test says."""
@@ -254,7 +254,7 @@ async def raw_session(setup: Setup, node: Node, nursery: trio.Nursery) -> Sessio
         links.append(Link(link.stream, link.connection, timing=timing, backlog=backlog))
     session = Session(Role.AGENT, *links, on_task=lambda task, channel: None, on_cancel=lambda cancel: None)
     nursery.start_soon(session.run)
-    await setup.hub.wait_connected([node.name], 10)
+    await setup.hub.wait_connected([node.name], DEADLINE)
     return session
 
 

@@ -69,7 +69,7 @@ class Operating:
         page.locator("body").press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to content"
         page.keyboard.press("Enter")
-        assert page.evaluate("document.activeElement.id") == "main"
+        page.locator("#main:focus").wait_for()
         unnamed = page.evaluate(
             "() => [...document.querySelectorAll('button, input:not([type=hidden]), select')].filter((it) =>"
             " !(it.textContent.trim() || it.getAttribute('aria-label') || it.labels?.length)).length"

@@ -11,7 +11,7 @@ import trio
 
 from tests.browsing import Watched
 from tests.operators import records
-from tests.serving import PASS_ENDS, Line, Serving
+from tests.serving import Line, Serving
 from tests.world import Host, World
 
 if TYPE_CHECKING:
@@ -42,13 +42,7 @@ class Pressing:
 
     def quiet(self) -> None:
         """Until every pass has ended that was asked for: none puts right any more what is edited now."""
-
-        def find() -> bool:
-            lines = list(self.primary.lines)
-            ended = {each.get("trace") for each in lines if each["event"] in PASS_ENDS}
-            return ended >= {each["trace"] for each in lines if each["event"] == "a pass was asked for"}
-
-        self.until("the end of all passes", find)
+        trio.from_thread.run(self.primary.look)
 
     def asked(self, why: str) -> list[Line]:
         """The lines of passes that were asked for, for this reason."""

@@ -107,9 +107,8 @@ def deploys(world: World, service: str) -> list[str]:
 
 
 async def applied(primary: Serving, service: str, after: int = 0) -> None:
-    """Once a step of the service was applied and a pass has ended since `after`."""
-    await primary.said("step applied", after=after, resource=f"services/staging/{service}")
-    await primary.said("pass ended", after=after)
+    """Once a step of the service was applied since `after`, and its pass has ended."""
+    await primary.applied(after=after, resource=f"services/staging/{service}")
 
 
 async def reader_of(fifo: Path) -> int:

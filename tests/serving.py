@@ -67,6 +67,27 @@ class Serving:
 
         await self.until(find, "the end of a pass")
 
+    async def applied(self, *, after: int = 0, **fields: object) -> Line:
+        """The step that was applied, as `said` finds it, once the pass that it belongs to has ended."""
+        line = await self.said("step applied", after=after, **fields)
+        await self.said("pass ended", after=self.lines.index(line, after))
+        return line
+
+    async def look(self) -> None:
+        """Have a pass made, and wait for the end of one that began later than now; `serve` logs with `-v`."""
+        answered = await self.ask_locally("POST", "/api/reconcile")
+        assert answered.status_code == 202, answered.text
+        asked = answered.headers["x-trueup-trace"]
+
+        def find() -> Line | None:
+            # A pass for several who asked bears the trace of the first of them.
+            shared = (line for line in self.lines if asked in line.get("traces", ()))
+            trace = next((line["trace"] for line in shared), asked)
+            ends = (line for line in self.lines if line.get("event") in PASS_ENDS)
+            return next((line for line in ends if line.get("trace") == trace), None)
+
+        await self.until(find, "the end of the pass that was asked for")
+
     async def until(self, find: Callable[[], Line | None], what: str) -> Line:
         with trio.move_on_after(PATIENCE):
             while (found := find()) is None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.ports import free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 IS_THERE = SSHD is not None and shutil.which("ssh") is not None
@@ -53,9 +54,7 @@ def running_sshd(directory: Path, *lines: str) -> Iterator[Sshd]:
     (directory / "authorized_keys").write_text(make_key(directory / "user"))
     make_key(directory / "stranger")
     host_key = make_key(directory / "host")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}")
     (directory / "other_hosts").write_text(f"[127.0.0.1]:{port} {(directory / 'stranger.pub').read_text()}")
     said = (

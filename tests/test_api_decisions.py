@@ -56,8 +56,7 @@ async def test_a_release_is_promoted_fixed_and_taken_back(tmp_path: Path) -> Non
         assert said_by_command.partition(" (promote by")[0] == message.partition(" (promote by")[0]
         record = await recorded(it, "production/promote", {"confirm": "deploy", "reason": "good"})
         assert (record["kind"], record["tag"], record["reason"]) == ("promote", "v1.0.0", "good")
-        await it.primary.said("step applied", after=said, resource="services/production/web")
-        await it.primary.said("pass ended", after=said)
+        await it.primary.applied(after=said, resource="services/production/web")
         assert it.deployed("production") == ["v1.1.0"]
         assert "production runs" in await refused(it, "production/promote", {"confirm": "deploy"})
         assert "asks for no approval" in await refused(it, "production/approve", {})
@@ -72,8 +71,7 @@ async def test_a_release_is_promoted_fixed_and_taken_back(tmp_path: Path) -> Non
         asked = {"env": "staging", "service": "web", "force": True}
         answered = await sync(it, asked)
         assert answered.status_code == 202, answered.text
-        await it.primary.said("step applied", after=said, resource="services/staging/web")
-        await it.primary.said("pass ended", after=said)
+        await it.primary.applied(after=said, resource="services/staging/web")
         assert it.deployed("staging") == ["v1.0.0", "v1.0.0"]
         assert it.deployed("production") == ["v1.1.0", "v1.1.1", "v1.1.0"]
         for body, once, secret, status in (
@@ -104,15 +102,13 @@ async def check_fixed_and_taken_back(it: Deploying) -> None:
     fix = it.world.app.commit({"web/compose.yaml": "fixed"}, branch="hotfix/app-v1.1.0")
     record = await recorded(it, "production/hotfix", {"confirm": "deploy", "reason": "a fix"})
     assert (record["kind"], record["environment"], record["reason"]) == ("hotfix", "production", "a fix")
-    await it.primary.said("step applied", after=said, resource="services/production/web")
-    await it.primary.said("pass ended", after=said)
+    await it.primary.applied(after=said, resource="services/production/web")
     assert it.world.app.resolve("v1.1.1^{commit}") == fix
     assert it.deployed("production") == ["v1.1.0", "v1.1.1"]
     said = len(it.primary.lines)
     record = await recorded(it, "production/rollback", {"reason": "worse"})
     assert (record["kind"], record["tag"], record["reason"]) == ("rollback", "v1.1.0", "worse")
-    await it.primary.said("step applied", after=said, resource="services/production/web")
-    await it.primary.said("pass ended", after=said)
+    await it.primary.applied(after=said, resource="services/production/web")
     assert it.deployed("production") == ["v1.1.0", "v1.1.1", "v1.1.0"]
     status = yaml.safe_load(it.world.status()["environments/production.yaml"])
     assert status["units"]["app"]["release"]["tag"] == "v1.1.0"

@@ -18,8 +18,7 @@ async def test_a_restored_primary_carries_on_with_nothing_to_do(tmp_path: Path) 
         host = await world.add_host("web-1", relay.address, "group=web")
         async with serving(world, TRUEUP_INTERVAL="24h") as primary:
             await world.start_agent(host)
-            await primary.said("step applied", action="sync")
-            await primary.said("pass ended")
+            await primary.applied(action="sync")
             made = await world.trueup("backup", "--with-key", str(archive))
             assert made.stdout.startswith("backed up journal.sqlite")
             assert await primary.end() == 0

@@ -45,12 +45,13 @@ async def on_a_terminal(world: World, wanted: str, *arguments: str) -> str:
         cwd=world.root,
     )
     os.close(end)
-    drawn = ""
+    raw, drawn = b"", ""
     try:
         with trio.fail_after(PATIENCE), suppress(OSError):
             while wanted not in drawn:
                 await trio.lowlevel.wait_readable(terminal)
-                drawn += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(terminal, 65536).decode())
+                raw += os.read(terminal, 65536)  # which may end within a character
+                drawn = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", raw.decode(errors="ignore"))
     finally:
         process.kill()
         with trio.CancelScope(shield=True):

@@ -3,13 +3,13 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_ports
 
 PAGE = Path(__file__).parent.parent / "docs/getting-started.md"
 PATIENCE = 300
@@ -21,14 +21,10 @@ def blocks() -> list[str]:
 
 
 @pytest.fixture
-def ports() -> Iterator[dict[str, str]]:
+def ports() -> dict[str, str]:
     """Ports that are free here for those that the page names."""
-    with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-        free = {}
-        for named, probe in (("8000", one), ("9000", two), ("9001", three)):
-            probe.bind(("127.0.0.1", 0))
-            free[named] = str(probe.getsockname()[1])
-    yield free
+    named = ("8000", "9000", "9001")
+    return dict(zip(named, map(str, free_ports(len(named))), strict=True))
 
 
 def test_the_page_has_nothing_that_is_not_run() -> None:

@@ -56,12 +56,12 @@ async def test_from_a_deploy_to_an_outage_and_back(tmp_path: Path) -> None:
 
 async def test_a_deploy_that_does_not_become_healthy_has_failed(tmp_path: Path) -> None:
     async with make_case(tmp_path) as case, http_target(503) as target:
-        text = spec(case, check(target, timeout="1s"))
+        text = spec(case, check(target, timeout="5s"))
         case.commit(text.replace("  database:\n", "  database:\n    depends_on: [api]\n"))
         ran = await case.reconcile(expect=4)
         outcomes = ran.document["outcomes"]
         assert (outcomes[API]["state"], outcomes[API]["reason"]) == ("failed", UNHEALTHY)
-        told = f"{API}: deployed, and not healthy within 1s (http): HTTP 503"
+        told = f"{API}: deployed, and not healthy within 5s (http): HTTP 503"
         assert outcomes[API]["message"] == told
         assert case.ready(API) == ("False", UNHEALTHY, told)
         assert healthy(case) == ("False", UNHEALTHY, told)
@@ -110,7 +110,7 @@ async def test_a_server_that_says_nothing_holds_up_no_pass(tmp_path: Path) -> No
 async def test_a_release_that_is_not_healthy_is_returned_from(tmp_path: Path) -> None:
     async with make_case(tmp_path) as case, http_target(200) as target:
         target.choose = lambda: 503 if case.deployed()["api"][-1] == "v1.0.1" else 200
-        text = spec(case, check(target, timeout="1s"))
+        text = spec(case, check(target, timeout="5s"))
         release = "{from: main, cut: external}"
         case.commit(text.replace(release, f"{release}\n    on_failure: rollback"))
         await case.reconcile(expect=0)

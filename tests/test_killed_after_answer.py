@@ -132,15 +132,8 @@ class Killing:
         for _ in range(2):
             answer = await primary.ask("POST", told.path, content=told.body, headers=told.headers)
             assert answer.status_code == 202
-        await self.one_pass(primary)
+        await primary.look()
         assert self.deployed == self.expected
-
-    @staticmethod
-    async def one_pass(primary: Serving) -> None:
-        """A pass that has begun after this moment has ended."""
-        seen = len(primary.lines)
-        assert (await primary.ask_locally("POST", "/api/reconcile")).status_code == 202
-        await primary.looked(after=seen)
 
     def kept(self) -> list[tuple[str, int, int]]:
         """What each delivery in the journal was, how often it came again, and whether it was acted on."""

@@ -42,9 +42,8 @@ async def test_a_node_that_comes_later_needs_no_other_checkout(tmp_path: Path) -
         async with serving(world, options=["-v"]) as primary:
             await world.start_agent(first)
             await primary.said("step applied", action="sync")
+            await primary.look()
             told = len(primary.lines)
-            assert (await primary.ask_locally("POST", "/api/reconcile")).status_code == 202
-            await primary.looked(told)
             kept = checkouts()
             assert len(kept) == 1
 

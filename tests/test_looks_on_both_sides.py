@@ -91,7 +91,7 @@ class Site:
         self._nursery.start_soon(begin)
 
     async def one_pass(self) -> Pass:
-        with trio.fail_after(DEADLINE * 6):
+        with trio.fail_after(DEADLINE):
             return await reconcile(self.primary, patience=0)
 
 

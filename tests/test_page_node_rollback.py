@@ -54,7 +54,7 @@ async def test_a_node_goes_back_and_forth_by_two_buttons(tmp_path: Path) -> None
                 world.app.commit({"site/index.html": content})
                 assert (await primary.ask_locally("POST", "/api/reconcile")).status_code == 202
                 await primary.said("step applied", after=told, action="sync")
-            await primary.looked(told)
+            await primary.look()
             await surf(going.run)
             assert await primary.end() == 0
 

@@ -87,9 +87,7 @@ async def test_owners_are_left_alone_once_the_form_says_so(tmp_path: Path) -> No
             assert sync["nodes"]
             # What came before is the one's that it was given to, what comes now is the agent's.
             add("second")
-            told = len(primary.lines)
-            assert (await primary.ask_locally("POST", "/api/reconcile")).status_code == 202
-            await primary.looked(told)
+            await primary.look()
             while not (root / "live/second").exists():
                 told = len(primary.lines)
                 await primary.looked(told)

@@ -148,8 +148,7 @@ async def test_agents_stay_connected_and_one_that_comes_back_is_seen_to(
         host = await world.add_host("web-1", relay.address, "group=web")
         async with serving(world) as primary:
             await world.start_agent(host)
-            await primary.said("step applied", action="sync")
-            await primary.said("pass ended")
+            await primary.applied(action="sync")
             assert (target / "compose.yaml").read_text() == "one\n"
             await world.stop_agents()
 

@@ -24,12 +24,17 @@ nodes: {{}}
 def workers_of(primary: Serving) -> list[int]:
     """The worker processes among the children of a primary."""
     threads = Path(f"/proc/{primary.process.pid}/task").iterdir()  # each has the children that it started
-    children = [pid for thread in threads for pid in (thread / "children").read_text().split()]
-    return [
-        int(pid)
-        for pid in children
-        if b"reconciler.sync.tls_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    children = [pid for thread in threads for pid in read(thread / "children").split()]
+    commands = {int(pid): read(Path(f"/proc/{pid}/cmdline")) for pid in children}
+    return [pid for pid, command in commands.items() if "reconciler.sync.tls_worker" in command]
+
+
+def read(path: Path) -> str:
+    """Of a thread or process that may end at any time; of one that has: nothing."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 async def test_a_primary_with_workers_syncs_through_them_and_ends_with_them(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ import trio
 from tests.canaries import may_hold
 from tests.forked import can_fork, run_forked
 from tests.gitrepo import Content, GitRepo, git_environment
+from tests.ports import free_port
 
 AGENT_PYTHON = os.environ.get("TRUEUP_TEST_AGENT_PYTHON", sys.executable)
 """The Python of the agents: `tasks.py agent-alone` names one that has the agent's own dependencies alone."""
@@ -251,9 +252,7 @@ class World:
 @asynccontextmanager
 async def make_world(root: Path) -> AsyncIterator[tuple[World, Relay]]:
     """A world with a key, and a relay to its primary's port."""
-    [probe] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = probe.socket.getsockname()[1]
-    await probe.aclose()
+    port = free_port()
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
         relay = Relay(listener, port)

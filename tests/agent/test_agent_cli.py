@@ -19,6 +19,7 @@ from reconciler.sync.enrolment import Enrolment
 from reconciler.sync.serving import TreeSource
 from tests.agentprocess import agent_command, agent_environment, agent_process, run_agent_command
 from tests.connected import DEADLINE, SOURCE, Setup, make_node, make_task, running_hub, until
+from tests.ports import free_port
 
 
 class Host:
@@ -283,9 +284,7 @@ async def test_a_wrong_token_says_what_to_do(tmp_path: Path, host: Host) -> None
 
 
 async def test_nobody_at_any_address(tmp_path: Path, host: Host) -> None:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listener.socket.getsockname()[1]
-    await listener.aclose()
+    port = free_port()
     command = ["join", "--node", "web-1", "--config", str(host.config), "--state-dir", str(host.state)]
     environ = agent_environment(SYNC_NODE_TOKEN=host.token.to_text())
     command += ["--primary", f"127.0.0.1:{port}"]
@@ -302,8 +301,7 @@ async def test_nobody_at_any_address(tmp_path: Path, host: Host) -> None:
 
 async def test_join_waits_for_a_primary_that_is_not_there_yet(tmp_path: Path, host: Host) -> None:
     """One that only makes passes listens only meanwhile; until it does, join says what it waits for."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     process = await trio.lowlevel.open_process(
         agent_command(
             *("join", "--node", "web-1", "--token", host.token.to_text(), "--primary", f"127.0.0.1:{port}"),

@@ -21,6 +21,7 @@ from agent.errors import SettingsError
 from agent.status import Board, read_status
 from reconciler.sync.hub import AgentUnreachable
 from tests.connected import DEADLINE, Node, Setup, make_node, make_task, running_hub, succeed, until
+from tests.ports import free_port, free_ports
 
 
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=200))
@@ -135,16 +136,10 @@ async def test_an_agent_waits_longer_each_time_and_says_why_once(
     assert "TokenRefused" in problem_of(node)
 
 
-async def closed_port() -> Address:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listener.socket.getsockname()[1]
-    await listener.aclose()
-    return Address("127.0.0.1", port)
-
-
 async def test_the_next_address_is_tried_when_one_does_not_answer(tmp_path: Path, node: Node) -> None:
     async with running_hub(tmp_path, [node.enrolment()]) as setup, trio.open_nursery() as nursery:
-        primaries = (await closed_port(), await closed_port(), setup.address)
+        closed = (Address("127.0.0.1", port) for port in free_ports(2))
+        primaries = (*closed, setup.address)
         nursery.start_soon(setup.agent(node, primaries=primaries).run)
         assert await setup.hub.wait_connected(["web-1"], DEADLINE) == {"web-1"}
         nursery.cancel_scope.cancel()
@@ -199,7 +194,7 @@ async def test_why_there_is_no_connection_is_said_in_words(tmp_path: Path, node:
 
     async with running_hub(tmp_path, [node.enrolment()]) as setup, trio.open_nursery() as nursery:
         node.memory.remember_server(setup.hub.fingerprint)  # it believes that it is paired
-        primaries = (await closed_port(),) if wrong == "nobody there" else ()
+        primaries = (Address("127.0.0.1", free_port()),) if wrong == "nobody there" else ()
         pin = "ab" * 32 if wrong == "fingerprint" else None
         nursery.start_soon(setup.agent(node, primaries=primaries, pin=pin, sleep=sleep).run)
         await tried.wait()

@@ -252,7 +252,7 @@ async def test_a_lock_that_is_never_let_go_is_named(remote: GitRepo, mirror: Mir
     async with locked(mirror.path.with_name("mirror.git.lock"), wait=1):
         with pytest.raises(GitUnavailable, match=r"mirror\.git\.lock"):
             await impatient.refresh()
-    await impatient.refresh()
+    await mirror.refresh()
 
 
 async def test_many_readers_and_a_fetch_at_once(remote: GitRepo, mirror: Mirror) -> None:

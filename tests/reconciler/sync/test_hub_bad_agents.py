@@ -15,6 +15,7 @@ from agent.wire.messages import IndexEnd, Task, TaskProgress, TaskReport
 from reconciler.sync.hub import AgentUnreachable
 from reconciler.sync.serving import TreeSource
 from tests.connected import (
+    DEADLINE,
     SOURCE,
     connected,
     hub_and_agent,
@@ -46,7 +47,7 @@ async def test_an_agent_that_dies_in_a_task(tmp_path: Path) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(die_in_the_middle)
-            await setup.hub.wait_connected(["web-1"], 10)
+            await setup.hub.wait_connected(["web-1"], DEADLINE)
             with pytest.raises(AgentUnreachable, match="web-1"):
                 await setup.hub.run_task("web-1", make_task("t1"), None)
 
@@ -88,7 +89,7 @@ async def test_an_agent_that_says_nothing_about_a_task(tmp_path: Path) -> None:
 
 
 async def test_an_agent_that_never_ends_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reconciler.sync.hub.LONGEST", 0.05)
+    monkeypatch.setattr("reconciler.sync.hub.LONGEST", 1.0)  # time enough for it to begin
     cancelled = trio.Event()
 
     async def runner(task: Task, channel: Channel) -> TaskReport:

@@ -12,7 +12,7 @@ from agent.wire.connection import Connection, Phase, Role
 from agent.wire.messages import PROTOCOL_VERSIONS, Hello, HelloAck
 from reconciler.sync.hub import Hub
 from reconciler.sync.listener import Caller
-from tests.connected import Node, make_node, running_hub
+from tests.connected import DEADLINE, Node, make_node, running_hub
 
 
 class Deaf(trio.abc.Stream):
@@ -87,7 +87,7 @@ async def test_a_revoked_node_that_reads_nothing_is_off_within_a_second(
     async with running_hub(tmp_path, [node.enrolment(paired=True)]) as setup, trio.open_nursery() as nursery:
         control, session = await open_connection(setup.hub, node, nursery.start_soon)
         bulk, _ = await open_connection(setup.hub, node, nursery.start_soon, session)
-        assert await setup.hub.wait_connected(["web-1"], 10) == {"web-1"}
+        assert await setup.hub.wait_connected(["web-1"], DEADLINE) == {"web-1"}
         await trio.testing.wait_all_tasks_blocked()
         control.deaf = bulk.deaf = True
         began = trio.current_time()
