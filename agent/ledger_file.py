@@ -11,7 +11,7 @@ from agent.checked import read_checked, write_checked
 from agent.glance import Glance
 from agent.index import array_header
 from agent.ledger import Ledger, Run
-from agent.manifest import Manifest, Unlisted, ledger_path, load, load_unlisted, state_of
+from agent.manifest import Manifest, Unlisted, ledger_path, load_unlisted, state_of
 from agent.runs import length_for
 
 _VERSION = 1
@@ -67,11 +67,8 @@ def load_with_ledger(
         if seen != _digest_of(glance):
             ledger = ledger.with_late(late(unlisted.listing(ledger)))
         return unlisted.listing(ledger)
-    if (manifest := load(record)) is None:
-        return None
-    return msgspec.structs.replace(
-        manifest, placed=Ledger.of(manifest.placed, modes=modes, times=times, late=late(manifest))
-    )
+    manifest = unlisted.decoded(record)
+    return unlisted.listing(Ledger.of(manifest.placed, modes=modes, times=times, late=late(manifest)))
 
 
 def _load(record: Path, unlisted: Unlisted) -> tuple[Ledger, bytes] | None:

@@ -120,10 +120,17 @@ class Unlisted(_Noted, frozen=True, kw_only=True):
 
     placed: msgspec.Raw
 
-    def listing(self, placed: Listing) -> Manifest:
+    def listing(self, placed: Collection[Placed]) -> Manifest:
         """The manifest with its list."""
         noted = {name: getattr(self, name) for name in _Noted.__struct_fields__}
         return Manifest(**noted, placed=placed)
+
+    def decoded(self, path: Path) -> Manifest:
+        """As `load` gives it, which raises the same."""
+        try:
+            return self.listing(_list.decode(self.placed))
+        except msgspec.MsgspecError:
+            raise unreadable(path) from None
 
 
 class _Header(msgspec.Struct):
@@ -142,6 +149,7 @@ def _as_encoded(listing: object) -> msgspec.Raw:
 _encoder = msgspec.msgpack.Encoder(enc_hook=_as_encoded)
 _decoder = msgspec.msgpack.Decoder(Manifest)
 _unlisted = msgspec.msgpack.Decoder(Unlisted)
+_list = msgspec.msgpack.Decoder(tuple[Placed, ...])
 _M = TypeVar("_M", Manifest, Unlisted)
 
 

@@ -286,6 +286,12 @@ def test_a_list_that_is_damaged_is_told_of_where_it_lies(record: Record) -> None
         list(manifest.placed)
 
 
+def test_a_list_that_is_damaged_makes_no_ledger(record: Record) -> None:
+    wreck(record.path, lambda run: run == 1)
+    with pytest.raises(TaskFailed, match=f"damaged.*{record.path}"):
+        record.load(modes=False)
+
+
 def test_no_record_has_no_ledger(tmp_path: Path) -> None:
     path = tmp_path / "none.manifest"
     assert load_with_ledger(path, GLANCE, modes=True, times=True, late=lambda _: frozenset()) is None
