@@ -40,11 +40,10 @@ class Concern:
     whole: Ledger
 
     def established(
-        self, recorded: Sequence[Placed], index: Sequence[Entry], tree: bytes, ignore_permissions: bool
+        self, recorded: Sequence[Placed], index: Sequence[Entry], tree: bytes
     ) -> tuple[Ledger, bytes]:
         """As `agent.record.established`, of all that stands, once what the task is about was `recorded`;
         `index` are the entries of that, as they were planned."""
-        assert ignore_permissions is not self.whole.modes
         changes: dict[str, Placed | None] = dict.fromkeys(self.ordinals)
         changes.update((placed.entry.path, placed) for placed in recorded)
         placed = self.whole.spliced(changes)
@@ -78,6 +77,7 @@ def concerned(
     where something new is to be, a directory goes and not all that lies there goes with it, or all is to go.
     """
     whole = found.whole
+    assert task.ignore_permissions is not whole.modes
     if not len(whole):
         return None
     read_at, last = time.time_ns(), recalled.last

@@ -268,8 +268,7 @@ class _Run:
             if task.observe:
                 self.looks.keep(record, recalled)
             self._recalled, last = recalled, recalled.last
-            self._out.observed, self._out.foreign = last.tree, last.foreign
-            self._out.owners = last.owners
+            self._out.observed, self._out.foreign, self._out.owners = last.tree, last.foreign, last.owners
             self._view.files_glanced = last.files
             self._out.after_done = not task.after or (not last.after_due and last.after == task.after)
         return scope
@@ -302,8 +301,7 @@ class _Run:
         return files
 
     async def _tell_what_would_be_done(self, scope: Scope, differing: Sequence[RenderedContent]) -> None:
-        equal = self._is_equal() and not self._view.disowned
-        state = self._out.foreign, self._out.after_done, equal
+        state = self._out.foreign, self._out.after_done, self._is_equal() and not self._view.disowned
         found = Found(self._task, self._view, scope, differing, *state, self._version)
         await itemise(found, self._channel, self._rules, self._fd)
 
@@ -365,9 +363,11 @@ class _Run:
             with quiet(FLUSH_SECONDS):
                 await trio.to_thread.run_sync(sync_file_system, target.fd)
         self._out.warnings += told_of_edits(kept, writer.backups)
-        of = recorded.placed, index, task.tree, task.ignore_permissions
-        establish = established if self._concern is None else self._concern.established
-        placed, tree = await trio.to_thread.run_sync(establish, *of)
+        of = recorded.placed, index, task.tree
+        if self._concern is None:
+            placed, tree = await trio.to_thread.run_sync(established, *of, task.ignore_permissions)
+        else:
+            placed, tree = await trio.to_thread.run_sync(self._concern.established, *of)
         after_due = not self._out.after_done or bool(changes or differing)
         await self._keeper.save(target, placed, after_due=after_due, tree=tree)
         if tree != task.tree and not equal:

@@ -347,9 +347,9 @@ def test_what_stands_is_noted_whatever_was_planned() -> None:
     index = many(7, 8, content=b"new")
     concern = Concern(View(), index, {entry.path: whole.ordinal(entry.path) for entry in index}, whole)
     recorded = [Placed(entry) for entry in index]
-    placed, tree = concern.established(recorded, index, b"planned", False)
+    placed, tree = concern.established(recorded, index, b"planned")
     assert (tree, [placed.at(entry.path) for entry in index]) == (b"planned", recorded)
-    placed, tree = concern.established(recorded[:1], index, b"planned", False)
+    placed, tree = concern.established(recorded[:1], index, b"planned")
     assert (len(placed), placed.at("0007"), placed.at("0008")) == (299, recorded[0], None)
     assert tree == tree_digest((each.entry for each in placed), ignore_permissions=False)
 
