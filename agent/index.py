@@ -17,7 +17,7 @@ import msgspec
 
 from agent.blocks import block_size_for
 from agent.errors import PathRefused
-from agent.filenames import msgpack_form
+from agent.filenames import msgpack_form, named
 from agent.wire.messages import Entry
 
 STAGING = ".trueup-staging"
@@ -53,7 +53,7 @@ def check_path(path: str) -> None:
     """Raises PathRefused unless `path` is relative, canonical, encodable and not trueup's own."""
     problem = _path_problem(path)
     if problem:
-        raise PathRefused(f"path {path!r} {problem}")
+        raise PathRefused(f"path {named(path)} {problem}")
 
 
 def _path_problem(path: str) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from agent.errors import PathRefused, TransferFailed
+from agent.filenames import named
 from agent.ignore import Ignore
 from agent.index import (
     MAX_FILE_SIZE,
@@ -63,8 +64,8 @@ def unsent(found: Mapping[str, Found], own: Iterable[str]) -> list[str]:
     """A warning for each path that no index can hold; `own` are those whose names are trueup's own."""
     others = sorted(path for path, there in found.items() if there.kind == "other")
     return [
-        *(f"{path!r} is a FIFO, socket or device and is not sent" for path in others),
-        *(f"{path!r} has a name that only trueup gives and is not sent" for path in sorted(own)),
+        *(f"{named(path)} is a FIFO, socket or device and is not sent" for path in others),
+        *(f"{named(path)} has a name that only trueup gives and is not sent" for path in sorted(own)),
     ]
 
 

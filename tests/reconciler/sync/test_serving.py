@@ -109,10 +109,13 @@ async def test_names_that_cannot_be_sent(tmp_path: Path) -> None:
     root = tmp_path / "s"
     root.mkdir()
     (root / "caf\udce9").write_bytes(b"")
-    with pytest.raises(PathRefused, match="UTF-8"):
+    with pytest.raises(PathRefused, match=r"^path 'caf\\xe9' is not valid UTF-8: rename or ignore it"):
         await TreeSource.build(root)
     assert paths(await TreeSource.build(root, ignore=["caf*"])) == []
-    (root / "caf\udce9").unlink()
+    (root / "caf\udce9").rename(root / "caf\udce9.trueup-backup-1")
+    warnings = (await TreeSource.build(root)).warnings
+    assert warnings == (r"'caf\xe9.trueup-backup-1' has a name that only trueup gives and is not sent",)
+    (root / "caf\udce9.trueup-backup-1").unlink()
     write_tree(root, {"README": b"", "readme": b""})
     with pytest.raises(PathRefused, match=r"'README' and 'readme' differ only.*rename one.*ignore_patterns"):
         await TreeSource.build(root)
