@@ -68,15 +68,16 @@ class Application:
         them are complete, replacements; then what the tree no longer has; rendered files; and last the
         times and modes of directories. Raises what the writer, the transfer and the channel raise."""
         writer = self._writer
-        enter("copy", self._measure_of(changes, len(differing)))
+        size = await trio.to_thread.run_sync(_size_of, changes)
+        enter("copy", self._measure_of(changes, len(differing), size))
         if self._fetched is None:
             await trio.to_thread.run_sync(writer.open_staging)
-        unlocked = await trio.to_thread.run_sync(writer.unlock_folders, _folders_of(changes))
+        unlocked = await trio.to_thread.run_sync(lambda: writer.unlock_folders(_folders_of(changes)))
         await _in_batches(writer.save, changes.save_first)
         await _in_batches(writer.clear, changes.remove_first)
         await _in_batches(writer.make_folders, changes.folders)
         await self._fetch(index, changes)
-        enter("place", self._measure_of(changes, len(differing)))
+        enter("place", self._measure_of(changes, len(differing), size))
 
         await _in_batches(writer.make_links, changes.links)
         if self._task.durability != "none" and writer.waiting:
@@ -102,10 +103,9 @@ class Application:
         self._writer.finish_folders([entry for entry in unlocked if entry.path not in of_index], modes=True)
         self._writer.finish_folders(folders, modes=modes)
 
-    def _measure_of(self, changes: Changes, rendered_files: int) -> Callable[[], Measured]:
+    def _measure_of(self, changes: Changes, rendered_files: int, total: int) -> Callable[[], Measured]:
         files = len(changes.writes) + len(changes.links) + rendered_files
         going = len(changes.remove_first) + len(changes.delete)
-        total = sum(write.entry.size for write in changes.writes)
 
         def measure() -> Measured:
             done = self._writer.written + self._writer.deleted
@@ -137,9 +137,12 @@ class Application:
                 features=agreed(self._task),
             )
 
-        if self._fetched is not None:
+        def plan_waiting() -> None:
             planned = {write.entry.path: write for write in changes.writes}
-            await trio.to_thread.run_sync(self._writer.plan_waiting, planned, self._view.found)
+            self._writer.plan_waiting(planned, self._view.found)
+
+        if self._fetched is not None:
+            await trio.to_thread.run_sync(plan_waiting)
             self._count(self._fetched)
             return
         if not changes.writes:
@@ -166,17 +169,13 @@ async def _in_batches(work: Callable[[Sequence[Item]], object], items: Sequence[
         await trio.to_thread.run_sync(work, items[start : start + BATCH])
 
 
+def _size_of(changes: Changes) -> int:
+    return sum(write.entry.size for write in changes.writes)
+
+
 def _folders_of(changes: Changes) -> list[str]:
     """The directories in which something will be placed or removed."""
-    paths = {
-        *changes.save_first,
-        *changes.remove_first,
-        *changes.save_last,
-        *changes.delete,
-        *(entry.path for entry in changes.folders),
-        *(write.entry.path for write in changes.writes),
-        *(write.entry.path for write in changes.links),
-    }
+    paths = {*changes.removed(), *(entry.path for entry in changes.placed())}
     return sorted({parent_of(path) for path in paths} - {""})
 
 

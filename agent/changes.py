@@ -1,7 +1,7 @@
 """What has to be done to bring a target to an index. Pure: the same inputs give the same changes."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
@@ -96,6 +96,16 @@ class Changes:
             or self.save_last
             or self.delete
         )
+
+    def placed(self) -> Iterator[Entry]:
+        """What comes to stand in the target, or gets another content."""
+        yield from self.folders
+        yield from (write.entry for write in self.writes)
+        yield from (write.entry for write in self.links)
+
+    def removed(self) -> tuple[str, ...]:
+        """What stands no more where it stood."""
+        return *self.save_first, *self.remove_first, *self.save_last, *self.delete
 
 
 def diff(

@@ -1,12 +1,13 @@
 """What a task keeps of its target for the next one: the manifest, and beside it what a look has found."""
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import trio
 
+from agent.changes import Changes
 from agent.errors import TrueupError
 from agent.features import times_count
 from agent.glance import Glance, Rows
@@ -21,7 +22,7 @@ from agent.recall import Recalled, remember, remember_changes, remember_placed
 from agent.record import Recorded, established, record
 from agent.scan import Found
 from agent.target import Target, undo_making
-from agent.wire.messages import Entry, Task
+from agent.wire.messages import Task
 from agent.writer import Writer
 
 
@@ -82,45 +83,51 @@ class Keeper:
         target: Target,
         placed: Collection[Placed],
         *,
-        pending: Iterable[Entry] = (),
-        deleting: Iterable[str] = (),
+        changes: Changes | None = None,
         after_due: bool,
         tree: bytes = b"",
     ) -> None:
-        task = self._task
-        manifest = noted(
-            task,
-            target.identity,
-            placed,
-            pending=pending,
-            deleting=deleting,
-            after_due=after_due,
-            tree=tree,
-            names=self.names,
-        )
-        paths = [file.path for file in task.rendered]
-        self.manifest = with_rendered(
-            manifest, self.manifest, rendered=paths, above=self.made_above, made=self.made
-        )
+        """`changes` are about to be made."""
+        task, root = self._task, target.identity
+        names, above, made = self.names, frozenset(self.made_above), self.made
+
+        def note(before: Manifest | None) -> Manifest:
+            pending, deleting = (changes.placed(), changes.removed()) if changes is not None else ((), ())
+            manifest = noted(
+                task,
+                root,
+                placed,
+                pending=pending,
+                deleting=deleting,
+                after_due=after_due,
+                tree=tree,
+                names=names,
+            )
+            paths = [file.path for file in task.rendered]
+            return with_rendered(manifest, before, rendered=paths, above=above, made=made)
+
+        self.manifest = await trio.to_thread.run_sync(note, self.manifest)
         write = partial(save, self.path, self.manifest, durable=task.durability != "none")
         await trio.to_thread.run_sync(write)
 
     async def refresh(self, target: Target, view: View, scope: Scope, observed: bytes) -> None:
         """Saves what a look has found out, so that the next one need not read it again."""
         edits = view.edited if scope.keep_edits else frozenset()
-        noted_edits = {path for path, placed in view.ours.items() if placed.kept}
         said = still_says(self.manifest, self._task, target.identity)
-        if said and not view.files_read and noted_edits == edits:
-            return
 
-        def look() -> tuple[Collection[Placed], bytes]:
+        def look() -> tuple[Collection[Placed], bytes] | None:
+            """None where the manifest says it already. Nobody else has this view."""
+            noted_edits = {path for path, placed in view.ours.items() if placed.kept}
+            if said and not view.files_read and noted_edits == edits:
+                return None
             index = observed_entries(view, scope)
             recorded = record(target.fd, index, view, Writer(target.fd, view.found), edits)
             # What went since it was seen is not recorded, so its digest would be that of another list.
             return established(recorded.placed, index, observed, self._task.ignore_permissions)
 
-        placed, tree = await trio.to_thread.run_sync(look)
-        await self.save(target, placed, after_due=False, tree=tree)
+        if (found := await trio.to_thread.run_sync(look)) is not None:
+            placed, tree = found
+            await self.save(target, placed, after_due=False, tree=tree)
 
     async def remember(self, view: View, scope: Scope, foreign: int) -> None:
         """Keeps what a close look has found, so that a glance will do the next time."""

@@ -225,8 +225,8 @@ async def look(root_fd: int, identity: Identity, manifest: Manifest | None, scop
             settled = settle_doubts(manifest, identity, on_disk)
             view.torn = torn(manifest, identity, on_disk)
         else:
-            settled = {placed.entry.path: placed for placed in manifest.placed}
-        await trio.to_thread.run_sync(_take_ours, view, scope, settled)
+            settled = None
+        await trio.to_thread.run_sync(_take_ours, view, scope, manifest, settled)
         view.untouched = (
             view.untouched and not doubts and len(view.ours) == len(manifest.placed) and not view.edited
         )
@@ -290,7 +290,9 @@ def _believe(view: View, items: Iterable[Placed]) -> None:
     view.untouched = untouched
 
 
-def _take_ours(view: View, scope: Scope, settled: Mapping[str, Placed]) -> None:
+def _take_ours(view: View, scope: Scope, manifest: Manifest, settled: Mapping[str, Placed] | None) -> None:
+    if settled is None:
+        settled = {placed.entry.path: placed for placed in manifest.placed}
     # What was found is not left out, or it would not have been found.
     view.ours = {
         path: placed

@@ -98,9 +98,8 @@ def record(
 
 def look_where_gone(root_fd: int, changes: Changes) -> dict[str, Found | None]:
     """What is there now where something was taken away; blocks."""
-    paths = (*changes.save_first, *changes.remove_first, *changes.save_last, *changes.delete)
     with Folders(root_fd) as folders:
-        return {path: look_at(folders, path) for path in paths}
+        return {path: look_at(folders, path) for path in changes.removed()}
 
 
 def _unchanged(entry: Entry, path: str, view: View) -> Placed:

@@ -380,7 +380,7 @@ async def hash_files(
         if isinstance(cause, Exception):
             raise cause from group
         raise
-    return {path: _join(parts) for path, parts in pieces.items()}
+    return await trio.to_thread.run_sync(lambda: {path: _join(parts) for path, parts in pieces.items()})
 
 
 def _join(parts: Mapping[int, bytes | None]) -> bytes | None:

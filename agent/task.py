@@ -188,7 +188,7 @@ class _Run:
             target = await self._make_target()
             if await trio.to_thread.run_sync(target.is_empty):
                 return await self._stream(target, scope)
-        known = known_entries(self._keeper.manifest, scope)
+        known = await trio.to_thread.run_sync(known_entries, self._keeper.manifest, scope)
         index = await fetch_index(
             self._channel, self._task, self._rules, scope.ignore, reserved=scope.forbidden, known=known
         )
@@ -283,7 +283,7 @@ class _Run:
             self._keeper.names = view.names
             self._out.observed = await trio.to_thread.run_sync(observed_digest, view, scope, manifest)
             self._out.local_edits = len(view.edited)
-            self._out.foreign = view.foreign(scope)
+            self._out.foreign = await trio.to_thread.run_sync(view.foreign, scope)
         is_done = manifest is not None and not manifest.after_due and manifest.after == task.after
         self._out.after_done = not task.after or is_done
 
@@ -326,12 +326,7 @@ class _Run:
             await self._keeper.save(
                 target,
                 self._view.besides or list(self._view.ours.values()),
-                pending=[
-                    *changes.folders,
-                    *(write.entry for write in changes.writes),
-                    *(write.entry for write in changes.links),
-                ],
-                deleting=[*changes.save_first, *changes.remove_first, *changes.save_last, *changes.delete],
+                changes=changes,
                 after_due=bool(task.after),
             )
         if self._writer is None:
