@@ -101,7 +101,9 @@ class DriftWatch:
             return
         try:
             while True:
-                new = await changes.refresh(await trio.to_thread.run_sync(self._records))
+                records = await trio.to_thread.run_sync(self._records)
+                self._hints.keep(records)
+                new = await changes.refresh(records)
                 self._hints.placed(new, trio.current_time())
                 with trio.move_on_at(min(self._hints.due_at, trio.current_time() + REFRESH)):
                     self._hints.add(await changes.wait(), trio.current_time())

@@ -37,6 +37,13 @@ class Hints:
             self._not_before.pop(target, None)
             self._due[target] = min(self._due.get(target, inf), now + self._quiet)
 
+    def keep(self, targets: Collection[Path]) -> None:
+        """There are no others; what is known of those that left goes, and one that comes back begins anew."""
+        for known in (self._due, self._pauses, self._not_before):
+            for gone in known.keys() - set(targets):
+                del known[gone]
+        self._placed.intersection_update(targets)
+
     def due(self, now: float) -> set[Path]:
         """What is to be looked at by now."""
         return {target for target, at in self._due.items() if at <= now}

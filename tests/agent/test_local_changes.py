@@ -193,6 +193,28 @@ async def test_what_tasks_write_puts_no_look_off(tmp_path: Path) -> None:
         assert (await reports.receive()).count == 1
 
 
+async def test_what_is_known_of_a_target_goes_with_it(tmp_path: Path) -> None:
+    host, record = await placed(tmp_path)
+    sink, looks = trio.open_memory_channel[None](1000)
+
+    async def looked(count: int) -> None:
+        sink.send_nowait(None)
+
+    watch = DriftWatch(
+        host.rules, host.state, interval=7200, draw=lambda: 1.0, quiet=0.0, pause=0.0, looked=looked
+    )
+
+    async with reports_of(tmp_path, watch):
+        (host.target / "a").write_bytes(b"x")
+        while record not in watch._hints._pauses:
+            await looks.receive()
+        record.unlink()
+        other = Host(tmp_path / "host", "other")
+        assert (await synchronise(tmp_path / "source", other)).state == "SUCCESS"
+        while record in watch._hints._pauses:
+            await looks.receive()
+
+
 def test_notices_as_the_kernel_writes_them() -> None:
     name = b"file".ljust(16, b"\0")
     one = struct.pack("=iIII", 1, 2, 0, len(name)) + name
@@ -249,3 +271,23 @@ def test_looks_come_soon_and_are_put_off_where_they_are_in_vain() -> None:
     hints.looked((), (), now + 100.0)
     hints.add([ONE], now + 100.0)
     assert hints.due_at == now + 102.0
+
+
+def test_of_a_target_that_left_nothing_is_kept() -> None:
+    hints = Hints(quiet=2.0, pause=10.0, longest=35.0)
+    hints.add([ONE, OTHER], 100.0)
+    hints.looked({ONE, OTHER}, (), 102.0)
+    hints.keep([OTHER])
+    hints.add([ONE], 102.0)  # it came back
+    hints.add([OTHER], 102.0)
+    assert (hints.due(104.0), hints.due(112.0)) == ({ONE}, {ONE, OTHER})
+    # Nobody looks at what is gone.
+    hints.keep([])
+    assert hints.due_at == inf
+    # What a task placed there before it went does not speak for it later.
+    hints.placed([ONE], 200.0)
+    hints.keep([OTHER])
+    hints.add([ONE], 200.0)
+    hints.looked({ONE}, (), 202.0)
+    hints.add([ONE], 202.0)
+    assert hints.due_at == 212.0
