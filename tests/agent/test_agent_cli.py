@@ -13,44 +13,10 @@ import trio
 
 from agent.node_token import NodeToken
 from agent.settings import parse_config
-from agent.wire.channel import Channel
-from agent.wire.messages import TaskReport
-from reconciler.sync.enrolment import Enrolment
-from reconciler.sync.serving import TreeSource
+from tests.agent.joined_host import Host
 from tests.agentprocess import agent_command, agent_environment, agent_process, run_agent_command
-from tests.connected import DEADLINE, SOURCE, Setup, make_node, make_task, running_hub, until
+from tests.connected import DEADLINE, make_node, make_task, running_hub, until
 from tests.ports import free_port
-
-
-class Host:
-    """The files and the join command of one host."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.token = NodeToken.generate()
-        self.config = tmp_path / "etc" / "agent.toml"
-        self.state = tmp_path / "state"
-        self.root = tmp_path / "srv"
-        self.root.mkdir()
-
-    @property
-    def enrolment(self) -> Enrolment:
-        return Enrolment("web-1", self.token.public_text)
-
-    def join(self, setup: Setup, *more: str, token: NodeToken | None = None) -> list[str]:
-        said = {
-            "--primary": str(setup.address),
-            "--node": "web-1",
-            "--token": (token or self.token).to_text(),
-            "--config": str(self.config),
-            "--state-dir": str(self.state),
-        }
-        return ["join", *(part for pair in said.items() for part in pair), *more]
-
-    async def last_task(self) -> tuple[str, str]:
-        """State and reason, as `status` tells them."""
-        ran = await run_agent_command("status", "--config", str(self.config), "-o", "json")
-        task = json.loads(ran.stdout)["lastTask"]
-        return task["state"], task["reason"]
 
 
 @pytest.fixture
@@ -118,36 +84,6 @@ async def test_a_killed_agent_comes_back_and_status_is_not_deceived(tmp_path: Pa
         async with agent_process(host.config) as agent:
             await agent.wait_connected()
             assert await agent.stop() == 0
-
-
-async def test_a_task_under_way_when_the_agent_was_killed_was_broken_off(tmp_path: Path, host: Host) -> None:
-    heard = trio.Event()
-
-    async def serve(channel: Channel, _source: TreeSource) -> TaskReport:
-        await channel.receive()
-        heard.set()
-        return await trio.sleep_forever()
-
-    async with running_hub(tmp_path, [host.enrolment], serve=serve) as setup, trio.open_nursery() as nursery:
-        await run_agent_command(*host.join(setup, "--root", str(host.root)))
-        async with agent_process(host.config) as agent:
-            await setup.hub.wait_connected(["web-1"], DEADLINE)
-            task = make_task("t1", target=str(host.root / "site"), observe=False)
-            nursery.start_soon(setup.hub.run_task, "web-1", task, SOURCE)
-            with trio.fail_after(DEADLINE):
-                await heard.wait()
-            assert await host.last_task() == ("RUNNING", "")
-            await agent.kill()
-        assert await host.last_task() == ("FAILED", "Interrupted")
-        said = await run_agent_command("status", "--config", str(host.config))
-        assert f"p to {host.root}/site: FAILED Interrupted the agent ended in the middle of it" in said.stdout
-        # Whether it runs cannot be looked at: that is no answer.
-        (host.state / "agent.lock").unlink()
-        (host.state / "agent.lock").symlink_to("elsewhere")
-        unknown = await run_agent_command("status", "--config", str(host.config))
-        assert (unknown.returncode, unknown.stdout) == (1, "")
-        assert "agent.lock: cannot be read" in unknown.stderr
-        nursery.cancel_scope.cancel()
 
 
 async def test_join_without_a_pin_warns_and_is_flagged(tmp_path: Path, host: Host) -> None:
