@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,9 @@ def _make_hermetic(base: Path) -> None:
         TZ="UTC",
     )
     tempfile.tempdir = None  # asked again, it finds the new TMPDIR
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell has it that runs the tests in the background; their children would ignore Ctrl-C, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

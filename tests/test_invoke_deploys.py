@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,8 +74,6 @@ async def test_a_pass_that_is_interrupted_ends_all_of_its_task(tmp_path: Path) -
             stderr=subprocess.DEVNULL,
             env=case.world.environment,
             cwd=case.world.root,
-            # A shell that runs the tests in the background has them ignore it, and their children too.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         with trio.fail_after(PATIENCE):
             pids = await trio.to_thread.run_sync(out.read_text, abandon_on_cancel=True)

@@ -39,6 +39,13 @@ def edit(target: Path) -> None:
     (target / "a.txt").write_bytes(b"ONE")
 
 
+def edit_at_once(host: Host) -> None:
+    """So that nobody who looks meanwhile finds the file empty."""
+    newer = host.base / "newer"
+    newer.write_bytes(b"ONE")
+    newer.rename(host.target / "a.txt")
+
+
 def edit_and_hide(target: Path) -> None:
     before = (target / "a.txt").stat()
     (target / "a.txt").write_bytes(b"ONE")
@@ -241,7 +248,7 @@ async def test_the_status_says_how_much_differs(tmp_path: Path) -> None:
         lines = await status_at(0)
         assert "version:    1.2.3" in lines
         assert lines[-1].startswith("drift:      none, looked at ")
-        edit(host.target)
+        edit_at_once(host)
         assert (await status_at(1))[-1].startswith("drift:      1 entry, looked at ")
         (host.target / "b/c.txt").unlink()
         assert (await status_at(2))[-1].startswith("drift:      2 entries, looked at ")
@@ -273,7 +280,7 @@ async def test_it_is_told_once_and_again_when_it_is_another_one(tmp_path: Path) 
         setup.hub._reception.on_drift = note
         nursery.start_soon(setup.agent(node, drift=watch).run)
         await until(setup, lambda: bool(setup.hub.connected()))
-        edit(host.target)
+        edit_at_once(host)
         first = await next_report()
         assert (first.project, first.target_path, first.count) == ("web", str(host.target), 1)
         (host.target / "b/c.txt").unlink()
@@ -283,7 +290,7 @@ async def test_it_is_told_once_and_again_when_it_is_another_one(tmp_path: Path) 
         healed = await next_report()
         assert (healed.count, healed.digest) == (0, b"")
         # The very same as the first time, and after another task: it is told again.
-        edit(host.target)
+        edit_at_once(host)
         again = await next_report()
         assert again.count == 1 and again.digest != first.digest
         # Whoever comes next is told as well, though nothing changed since.

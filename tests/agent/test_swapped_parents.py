@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
 
 WRITES = 10_000
-SWAPS = 100_000
+SWAPS = 20_000
+"""At least; how many there are is up to how much the machine lets the other process do."""
 FILES = 150
 
 

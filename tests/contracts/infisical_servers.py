@@ -134,7 +134,7 @@ class RealServer:
 
     def _post(self, path: str, body: Mapping[str, Any]) -> None:
         session = self._client.api.session
-        session.post(self.url.rstrip("/") + path, json=body, timeout=30).raise_for_status()
+        session.post(self.url.rstrip("/") + path, json=body, timeout=120).raise_for_status()
 
 
 @contextmanager

@@ -106,11 +106,15 @@ async def test_secrets_are_masked_in_what_docker_prints(docker: DockerHost, tmp_
 
 
 async def test_a_deploy_that_takes_too_long(
-    docker: DockerHost, tmp_path: Path, autojump_clock: trio.testing.MockClock
+    docker: DockerHost, tmp_path: Path, mock_clock: trio.testing.MockClock
 ) -> None:
-    autojump_clock.autojump_threshold = 1
+    def heard(line: str) -> None:
+        if line.startswith("waiting "):
+            mock_clock.jump(30)
+
+    asked = request(docker, tmp_path, HANGS, timeout=30.0)
     with pytest.raises(TaskTimeout) as raised:
-        await driver.deploy(request(docker, tmp_path, HANGS, timeout=30.0))
+        await driver.deploy(replace(asked, log=heard))
     assert "`docker compose up` was ended after its timeout of 30s; last lines: " in str(raised.value)
     for pid in raised.value.output.partition("waiting ")[2].split()[:2]:
         await wait_gone(int(pid))

@@ -64,7 +64,7 @@ def test_a_shell_reads_the_same(found: list[str]) -> None:
         input=rendered(variables, "dotenv"),
         capture_output=True,
         env={"HOME": "/never"},
-        timeout=30,
+        timeout=120,
         check=True,
     )
     assert shell.stdout.decode().split("\0")[:-1] == usable
