@@ -222,12 +222,13 @@ async def running_hub(
 
 @asynccontextmanager
 async def connected(setup: Setup, node: Node, runner: Runner = succeed) -> AsyncIterator[None]:
-    """An agent that is connected for the time of the block."""
+    """An agent that is connected for the time of the block, and whose end the hub has noticed after it."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(setup.agent(node, runner).run)
         assert await setup.hub.wait_connected([node.name], DEADLINE) == {node.name}
         yield
         nursery.cancel_scope.cancel()
+    await until(setup, lambda: node.name not in setup.hub.connected())
 
 
 @asynccontextmanager

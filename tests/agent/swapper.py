@@ -1,4 +1,4 @@
-"""A process that swaps a directory for a symlink and back, until its input ends; prints how often."""
+"""A process that swaps a directory for a symlink and back, until its input ends; a dot for each thousand."""
 
 import ctypes
 import os
@@ -40,9 +40,10 @@ def main(folder: Path, aside: Path, outside: Path) -> None:
                 aside.symlink_to(outside)
             continue
         swaps += 1
+        if swaps % 1000 == 0:
+            os.write(1, b".")
     if folder.is_symlink():
         exchange(here, there)
-    print(swaps)
 
 
 if __name__ == "__main__":
