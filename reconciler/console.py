@@ -224,7 +224,8 @@ def _selected(recorded: Recorded, resource: str | None) -> list[AnyDocument]:
 
 
 def _message(document: AnyDocument) -> str:
-    """What `Ready` says, and what it does not: that a deploy is not well, that a target was switched back."""
+    """What `Ready` says, and what it does not: that a deploy is not well, that a target was switched back,
+    that what was edited there stays."""
     ready = find_condition(document.conditions, ConditionType.READY)
     healthy = find_condition(document.conditions, ConditionType.HEALTHY)
     told = [ready.message] if ready is not None and ready.message else []
@@ -232,6 +233,8 @@ def _message(document: AnyDocument) -> str:
         told.append(f"not healthy: {healthy.message}")
     if isinstance(document, SyncStatus) and document.rolled_back:
         told.append(f"rolled back {document.rolled_back}; stays there until that is lifted")
+    if isinstance(document, SyncStatus) and (kept := document.edits_kept):
+        told.append(f"{kept} local edit{' stays' if kept == 1 else 's stay'} there (`on_local_edit: keep`)")
     return "; ".join(told)
 
 

@@ -154,6 +154,11 @@ class DesiredSync(DesiredResource):
     returned: Record | None = None
     """The operator's decision by which the target stays at a release that it keeps."""
 
+    @property
+    def keeps_edits(self) -> bool:
+        """Whether what was edited on the host stays."""
+        return self.project.sync.on_local_edit == "keep"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredTarget(DesiredResource):

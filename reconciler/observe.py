@@ -1,7 +1,7 @@
 """Looking at what is there: what was recorded, and what the agents find on their hosts. Decides nothing."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import trio
@@ -69,6 +69,8 @@ class Observed:
     resources: Mapping[str, Observation]
     asked: frozenset[str] = frozenset()
     connected: frozenset[str] = frozenset()
+    edits_kept: Mapping[str, int] = field(default_factory=dict)
+    """By sync target that was looked at: how many local edits are there and stay by policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +159,17 @@ async def _observe_syncs(
     asked = {sync.target.node for sync in to_ask}
     connected = await agents.wait_connected(asked)
     limiter = trio.CapacityLimiter(MAX_PARALLEL_LOOKS)
+    edits: dict[str, int] = {}
 
     async def ask(sync: DesiredSync) -> None:
+        status = recorded.syncs.get(sync.id)
         async with limiter:
-            found[sync.id] = await _ask(agents, sync, found[sync.id], recorded.syncs.get(sync.id), connected)
+            found[sync.id] = await _ask(agents, sync, found[sync.id], status, connected, edits)
 
     async with trio.open_nursery() as nursery:
         for sync in to_ask:
             nursery.start_soon(ask, sync)
-    return Observed(found, frozenset(asked), frozenset(connected))
+    return Observed(found, frozenset(asked), frozenset(connected), edits)
 
 
 async def _ask_target(
@@ -203,6 +207,7 @@ async def _ask(
     known: Observation,
     status: SyncStatus | None,
     connected: set[str],
+    edits: dict[str, int],
 ) -> Observation:
     if sync.target.node not in connected:
         return agents.why_not_connected(sync.target.node)
@@ -215,6 +220,7 @@ async def _ask(
         report = await agents.look(sync, placed.tree, placed.owners)
     except TrueupError as error:
         return Unknown(error.reason, str(error))
+    edits[sync.id] = max(0, report.local_edits) if sync.keeps_edits else 0
     return replace(known, drift=_drift(report, status, rendered_comparable=not _serves_other(sync, known)))
 
 

@@ -79,6 +79,8 @@ class PassFacts:
     asked: Collection[str] = ()
     """Nodes that were needed in this pass."""
     connected: Collection[str] = ()
+    edits_kept: Mapping[str, int] = field(default_factory=dict)
+    """By sync target that was looked at before anything was done: how many local edits stay there."""
     looked: Mapping[str, str | None] = field(default_factory=dict)
     """By service that was looked at: why it is not healthy; None: it is."""
 
@@ -107,6 +109,7 @@ def with_pass(recorded: Recorded, facts: PassFacts, now: datetime) -> Recorded:
                 facts.outcomes.get(resource.id),
                 findings.get(resource.id),
                 deploying=resource.id in deploying,
+                edits_kept=facts.edits_kept.get(resource.id),
                 now=now,
             ),
             resource,
@@ -177,6 +180,7 @@ def _resource_status(
     finding: Finding | None,
     *,
     deploying: bool,
+    edits_kept: int | None,
     now: datetime,
 ) -> ServiceStatus | SyncStatus | TargetStatus:
     status = _document_of(recorded, resource)
@@ -184,6 +188,8 @@ def _resource_status(
         status = msgspec.structs.replace(status, target_kind=resource.target.kind)
         if outcome is not None and outcome.state == "failed" and "names" in outcome.details:
             status = partly_pushed(status, resource, outcome.details)
+    if isinstance(status, SyncStatus) and edits_kept is not None and not _succeeded(outcome):
+        status = msgspec.structs.replace(status, edits_kept=edits_kept)
     revision = str(resource.revision or "")
     changes: dict[str, object] = {"observed_generation": generation(resource)}
     if outcome is not None and outcome.state == "failed":
@@ -222,6 +228,11 @@ def _resource_status(
         conditions, ConditionType.STALLED, stalled, reason, message, now=now
     )
     return msgspec.structs.replace(status, **changes)
+
+
+def _succeeded(outcome: Outcome | None) -> bool:
+    """Whether a step has recorded by itself how things are now."""
+    return outcome is not None and outcome.state == "succeeded"
 
 
 def _document_of(recorded: Recorded, resource: AnyDesired) -> ServiceStatus | SyncStatus | TargetStatus:

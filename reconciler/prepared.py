@@ -120,6 +120,7 @@ def facts_of_pass(
         fingerprints=source_fingerprints(store.own_answers(), primary.key.hash_key),
         asked=prepared.observed.asked,
         connected=prepared.observed.connected,
+        edits_kept=prepared.observed.edits_kept,
         looked=looked,
     )
 

@@ -213,12 +213,13 @@ def _synced(old: SyncStatus | None, result: StepResult) -> SyncStatus:
         )
         if name in details
     }
-    warnings = details.get("warnings", [])
+    warnings, kept = details.get("warnings", []), details.get("edits_kept", 0)
     return msgspec.structs.replace(
         status,
         strategy=result.strategy,
         tree_digest=str(details.get("tree", "")),
         counts=msgspec.convert(counts, SyncCounts),
+        edits_kept=kept if isinstance(kept, int) else 0,
         after_done=True,
         current=str(details.get("current", "")),
         releases=kept_releases(details),

@@ -140,7 +140,8 @@ class Steps:
             raise StepFailed("this pass runs without agents")
         retry = sync.project.sync.retry
         if sync.returned is not None:
-            return report_details(await self._fleet.switch(sync, bytes.fromhex(sync.returned.tree), retry))
+            report = await self._fleet.switch(sync, bytes.fromhex(sync.returned.tree), retry)
+            return report_details(report, keeps_edits=sync.keeps_edits)
         # Where nothing was placed yet, sending need not wait for the tree's digest.
         source = await self._sources.tree(sync, whole=not self._is_first(step, sync))
         node, place = self._spec.nodes.get(sync.target.node), self._places.get(step.resource)
@@ -152,7 +153,7 @@ class Steps:
             if error.reason == Reason.SOURCE_CHANGED:
                 self._sources.doubt(sync)
             raise
-        return report_details(report, source.warnings)
+        return report_details(report, source.warnings, keeps_edits=sync.keeps_edits)
 
     def _is_first(self, step: Step, sync: DesiredSync) -> bool:
         recorded = self._recorded.syncs.get(step.resource)

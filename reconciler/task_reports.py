@@ -37,8 +37,13 @@ def masked_sums(sums: Sums, mask: Callable[[str], str]) -> Sums:
     )
 
 
-def report_details(report: TaskReport, unsent: Sequence[str] = ()) -> dict[str, str | int | bool | list[str]]:
-    """What of a report goes into the journal and the status file; `unsent` names what was not sent at all."""
+def report_details(
+    report: TaskReport, unsent: Sequence[str] = (), *, keeps_edits: bool = False
+) -> dict[str, str | int | bool | list[str]]:
+    """What of a report goes into the journal and the status file; `unsent` names what was not sent at all.
+
+    `keeps_edits`: the project has local edits stay, which the agent knows and does not repeat.
+    """
     return {
         "tree": report.established.hex(),
         "files_written": report.files_written,
@@ -47,6 +52,7 @@ def report_details(report: TaskReport, unsent: Sequence[str] = ()) -> dict[str, 
         "bytes_received": report.bytes_received,
         "bytes_reused": report.bytes_reused,
         "local_edits": report.local_edits,
+        "edits_kept": max(0, report.local_edits) if keeps_edits else 0,
         "warnings": [bounded(warning) for warning in (*unsent, *report.warnings)][:MAX_WARNINGS],
         "after": [f"{bounded(result.name)}: exit code {result.exit_code}" for result in report.after],
         **details_of_releases(report),

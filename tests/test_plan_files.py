@@ -104,10 +104,23 @@ async def test_local_edits_that_stay_are_told_of_and_are_nothing_to_do(tmp_path:
         async with serving(world) as primary:
             assert (await world.join(host)).exit_code == 0
             await world.start_agent(host, joined=True)
-            await primary.said("step applied")
+            applied = await primary.said("step applied")
+            await primary.said("pass ended", trace=applied["trace"])
+            assert "local edit" not in (await world.trueup("get", "projects")).stdout
             (root / "site/a.html").write_text("mine\n")
             ran = await world.trueup("plan", "--files", "site", "--detailed-exitcode", expect=0)
             assert ran.stdout.splitlines()[1:] == ["  keep  a.html", "  1 keep; 1 edited there"]
             document = (await primary.ask_locally("GET", "/api/sync/projects/site/files")).json()
             [target] = document["targets"]
             assert (target["state"], target["counts"], target["localEdits"]) == ("equal", {"keep": 1}, 1)
+        # A pass comes upon it, leaves it, and records that; and so does one once that is over.
+        stays = "1 local edit stays there (`on_local_edit: keep`)"
+        await world.reconcile("--wait-agents", "100s")
+        assert stays in (await world.trueup("get", "projects")).stdout
+        assert (root / "site/a.html").read_text() == "mine\n"
+        commits = world.status_commits()
+        await world.reconcile("--wait-agents", "100s")
+        assert world.status_commits() == commits
+        (root / "site/a.html").write_text("one\n")
+        await world.reconcile("--wait-agents", "100s")
+        assert stays not in (await world.trueup("get", "projects")).stdout

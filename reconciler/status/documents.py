@@ -195,6 +195,8 @@ class SyncStatus(Applied, frozen=True, kw_only=True):
     tree_digest: str = ""
     """Digest of the tree that was placed, lower-case hex; empty: nothing was."""
     counts: SyncCounts = SyncCounts()
+    edits_kept: int = 0
+    """Local edits that are there and stay, by the project's policy, as of the last look."""
     after_done: bool = False
     warnings: tuple[str, ...] = ()
     current: str = ""

@@ -162,6 +162,18 @@ def test_status_tells_which_target_was_switched_back(capsys: Captured) -> None:
     assert "rolled back" not in capsys.readouterr().out
 
 
+def test_status_tells_where_local_edits_stay(capsys: Captured) -> None:
+    recorded = one_of_each()
+    [target] = recorded.syncs.values()
+    for kept, said in (
+        (0, "v1.0.1 is deployed\n"),
+        (1, "; 1 local edit stays there (`on_local_edit: keep`)\n"),
+        (2, "; 2 local edits stay there (`on_local_edit: keep`)\n"),
+    ):
+        print_status(recorded.put(msgspec.structs.replace(target, edits_kept=kept)), "projects", "table")
+        assert capsys.readouterr().out.endswith(said)
+
+
 @pytest.mark.parametrize("asked", ["services/none", "nonsense", "services/production/we"])
 def test_status_of_what_is_not_there(asked: str) -> None:
     with pytest.raises(SettingsError, match="has nothing of"):

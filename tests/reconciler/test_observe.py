@@ -86,10 +86,11 @@ async def look(
     status: SyncStatus | None = PLACED,
     *,
     interrupted: Iterable[str] = (),
+    text: str = TEXT,
     **facts: object,
 ) -> Observed:
     recorded = Recorded() if status is None else Recorded().put(status)
-    made, begun = desired(TEXT, **facts), set(interrupted)
+    made, begun = desired(text, **facts), set(interrupted)
     return await observe(
         made,
         recorded,
@@ -129,6 +130,15 @@ async def test_what_differs_is_drift(changes: dict[str, object], drift: str) -> 
     fields: dict[str, object] = {"observed": TREE, "rendered_equal": True, "after_done": True, **changes}
     report = TaskReport(task="t", state="SUCCESS", **fields)  # type: ignore[arg-type]
     assert await seen(Hosts(report)) == Present(PLACED.config_hash, INPUTS, drift)
+
+
+async def test_local_edits_that_stay_are_counted_where_somebody_looked() -> None:
+    edited = structs.replace(INTACT, local_edits=2)
+    keep = TEXT.replace("    sync:\n", "    sync:\n      on_local_edit: keep\n")
+    assert (await look(Hosts(edited), text=keep)).edits_kept == {SITE: 2}
+    assert (await look(Hosts(edited))).edits_kept == {SITE: 0}  # they are about to be put right
+    assert (await look(Hosts(edited, away=True), text=keep)).edits_kept == {}
+    assert (await look(Hosts(LookFailed("no")), text=keep)).edits_kept == {}
 
 
 @pytest.mark.parametrize("moved_on", [False, True], ids=["as placed", "moved on"])

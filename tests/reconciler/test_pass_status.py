@@ -141,6 +141,22 @@ def test_a_blocked_step_leaves_the_record_as_it_was() -> None:
     assert find_condition(status.conditions, "Ready").status == "False"  # type: ignore[union-attr]
 
 
+def test_local_edits_that_stay_are_recorded_as_they_were_seen() -> None:
+    in_order, failed = happened(outcomes={}, found=in_place()), Outcome("failed", "SyncFailed", "no")
+
+    def kept(facts: PassFacts, recorded: Recorded, *seen: int) -> Recorded:
+        return after(replace(facts, edits_kept=dict(zip([SITE], seen, strict=False))), recorded, LATER)
+
+    seen = kept(in_order, after_first(), 2)
+    assert seen.syncs[SITE].edits_kept == 2
+    unseen = kept(in_order, seen)
+    assert render_changes(seen, unseen) == {}
+    assert kept(in_order, unseen, 0).syncs[SITE].edits_kept == 0
+    # What was seen before a step counts where that came to nothing; otherwise the step has told by itself.
+    assert kept(happened(outcomes={SITE: failed}), seen, 1).syncs[SITE].edits_kept == 1
+    assert kept(happened(outcomes={SITE: Outcome("succeeded")}), seen, 1).syncs[SITE].edits_kept == 2
+
+
 def test_a_failure_that_only_counts_on_writes_nothing() -> None:
     """A wait that a server asks for, or a time in the last lines of a task, is no news."""
 

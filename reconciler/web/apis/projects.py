@@ -53,6 +53,8 @@ class TargetView(Model, frozen=True):
     attempted_revision: str
     tree_digest: str
     counts: Counts
+    edits_kept: int
+    """Local edits that are there and stay, as of the last look."""
     after_done: bool
     warnings: tuple[str, ...]
     last_change: Change | None
@@ -232,6 +234,7 @@ def _target(known: Known, project: Project, target: SyncTarget, connected: froze
         attempted_revision=status.last_attempted_revision,
         tree_digest=status.tree_digest,
         counts=seen_as(Counts, status.counts),
+        edits_kept=status.edits_kept,
         after_done=status.after_done,
         warnings=status.warnings,
         last_change=changes[0] if changes else None,

@@ -10,7 +10,7 @@ from reconciler.identity import project_id, sync_id
 from reconciler.node_health import Health, drift_of, health_of
 from reconciler.spec.model import Project, Service
 from reconciler.status.conditions import Reason
-from reconciler.status.documents import NodeStatus, ServiceStatus, SyncCounts, SyncStatus
+from reconciler.status.documents import NodeStatus, ServiceStatus, SyncStatus
 from reconciler.sync_degraded import degraded
 from reconciler.web.page.facts import Facts
 from reconciler.web.page.model import (
@@ -123,7 +123,7 @@ def _target(facts: Facts, id: str, status: SyncStatus | None, *, node: str, path
         revision=" ".join(word for word in (ref, commit) if word),
         changed=stamp(status.history[0].at) if status.history else "",
         drift=_drift(status),
-        counts=_counts(status.counts),
+        counts=_counts(status),
         releases=_releases(status),
         returned=told(returned) if (returned := facts.control.returned.get(id)) is not None else "",
     )
@@ -134,12 +134,15 @@ def _drift(status: SyncStatus) -> str:
     return (found.message or found.reason) if found is not None else ""
 
 
-def _counts(counts: SyncCounts) -> str:
+def _counts(status: SyncStatus) -> str:
+    """What the last sync that changed something did, and what stays there now."""
+    counts = status.counts
     said = (
         (counts.files_written, "written"),
         (counts.files_deleted, "deleted"),
         (counts.foreign, "of others"),
-        (counts.local_edits, "edited there"),
+        (0 if status.edits_kept else counts.local_edits, "edited there"),
+        (status.edits_kept, "edited there and kept"),
     )
     return ", ".join(f"{number} {word}" for number, word in said if number)
 
