@@ -18,9 +18,10 @@ EVERYTHING: tuple[str, tuple[str, ...], tuple[str, ...]] = ("site", (), ())
 WITHOUT_MAPS: tuple[str, tuple[str, ...], tuple[str, ...]] = ("site", (), ("*.map",))
 
 
-def spec_of(directory: Path | str, sync: str = "", rest: str = "") -> Spec:
+def spec_of(directory: Path | str, sync: str = "", rest: str = "", exclude: str = "*.map") -> Spec:
     nodes = (
-        "[{node_id: web-1, target_path: /srv/a}, {node_id: web-1, target_path: /srv/b, exclude: ['*.map']}]"
+        "[{node_id: web-1, target_path: /srv/a},"
+        f" {{node_id: web-1, target_path: /srv/b, exclude: ['{exclude}']}}]"
     )
     text = (
         f"{HEAD}projects: {{site: {{source: {{directory: {directory}}}, {rest}"
