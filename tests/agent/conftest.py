@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.agent.killed_task import Helper
 from tests.agent.syncing import Host, laid_out
 
 
@@ -19,6 +20,14 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
         return
     with TemporaryDirectory(dir=memory) as name:
         yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def helper() -> Iterator[Helper]:
+    """Runs tasks that are killed."""
+    helper = Helper()
+    yield helper
+    helper.close()
 
 
 @pytest.fixture

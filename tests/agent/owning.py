@@ -37,24 +37,32 @@ def nobody() -> tuple[int, int]:
     return pwd.getpwnam("nobody").pw_uid, grp.getgrnam("nogroup").gr_gid
 
 
-def skip_unless_known() -> None:
-    """Skip the tests of a module where there is nobody to give anything to."""
+def _hindrance() -> str:
+    """Why nothing can be given away here; empty where it can."""
+    if os.geteuid() != 0:
+        return "only root may give files away"
     try:
         daemon(), nobody()
     except KeyError as error:
-        pytest.skip(f"this system lacks a user or group of Debian: {error.args[0]}")
+        return f"this system lacks a user or group of Debian: {error.args[0]}"
+    return ""
 
 
-def allowing(base: Path) -> Host:
-    """A host that allows each of `NAMES`."""
-    host = Host(base)
+NEEDS_ROOT_AND_USERS = pytest.mark.skipif(bool(_hindrance()), reason=_hindrance())
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """One that allows each of `NAMES`."""
+    host = Host(tmp_path / "host")
     host.allow(owners=NAMES)
     return host
 
 
-def lay_out_owned(at: Path) -> Path:
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
     """`TREE`, some of which belongs to others than root, with a mode of its own where it is run."""
-    root = write_tree(at, TREE)
+    root = write_tree(tmp_path / "source", TREE)
     (root / "bin/run").chmod(0o751)
     give(root, {"bin": daemon(), "bin/run": (daemon()[0], nobody()[1]), "data/a": nobody(), "link": daemon()})
     return root

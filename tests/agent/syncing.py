@@ -208,6 +208,15 @@ async def synchronise(
     return Outcome(report, primary.sent, agent.sent)
 
 
+def sync(source: Path, host: Host, **options: Any) -> str:
+    """The state in which such a task ends, where no loop runs yet."""
+
+    async def run() -> str:
+        return (await synchronise(source, host, **options)).state
+
+    return trio.run(run)
+
+
 async def observe(host: Host, *, looks: RecentLooks | None = None, **changes: Any) -> TaskReport:
     """An observing task: nothing may be said but the report."""
     primary, agent = channel_pair()

@@ -4,9 +4,7 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -14,26 +12,12 @@ import trio
 from agent.index import STAGING
 from agent.wire.messages import AnyMessage
 from tests.agent.killed_task import Helper
-from tests.agent.syncing import AFTER, BEFORE, Host, Tree, read_tree, synchronise, write_tree
+from tests.agent.syncing import AFTER, BEFORE, Host, Tree, read_tree, sync, synchronise, write_tree
 from tests.channelpair import MemoryChannel
 
 OLD: Tree = BEFORE
 NEW: Tree = {**AFTER, "taken": b"new here"}
 FOREIGN: Tree = {"mine": b"mine", "taken": b"somebody else's", "fresh/mine": b"mine too", "fresh": None}
-
-
-@pytest.fixture(scope="module")
-def helper() -> Iterator[Helper]:
-    helper = Helper()
-    yield helper
-    helper.close()
-
-
-def sync(source: Path, host: Host, **options: Any) -> str:
-    async def run() -> str:
-        return (await synchronise(source, host, **options)).state
-
-    return trio.run(run)
 
 
 @pytest.mark.parametrize("then", ["again", "empty"])

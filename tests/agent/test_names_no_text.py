@@ -4,7 +4,6 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from agent.wire.messages import AnyMessage, Removal, RenderedContent, Task, Task
 from agent.work import run_work
 from tests.agent.killed_task import Helper
 from tests.agent.releasing import ONE, TWO, current, names, release, trees
-from tests.agent.syncing import Host, Tree, observe, read_tree, synchronise, write_tree
+from tests.agent.syncing import Host, Tree, observe, read_tree, sync, synchronise, write_tree
 from tests.agent.test_itemise import assert_came_true, foreseen, itemise
 from tests.channelpair import MemoryChannel, channel_pair
 
@@ -46,11 +45,6 @@ FOREIGN: Tree = {
 }
 TREE: Tree = {"a": b"1", "b/c": b"2", "b/d": b"3", "link": "a"}
 NEXT: Tree = {"a": b"one", "b/c": b"2", "new": b"4", "link": "new"}
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path / "host")
 
 
 async def placed(tmp_path: Path, host: Host, tree: Tree = TREE, **changes: Any) -> Path:
@@ -234,20 +228,6 @@ async def test_a_rendered_file_beside_them(tmp_path: Path, host: Host) -> None:
 
 
 # --- killed ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def helper() -> Iterator[Helper]:
-    helper = Helper()
-    yield helper
-    helper.close()
-
-
-def sync(source: Path, host: Host, **options: Any) -> str:
-    async def run() -> str:
-        return (await synchronise(source, host, **options)).state
-
-    return trio.run(run)
 
 
 @pytest.mark.parametrize("then", [{"delete_foreign": True}, {}], ids=["again", "kept-from-now-on"])

@@ -19,38 +19,25 @@ from agent.wire.messages import OWNERS, AnyMessage
 from reconciler.sync.serving import TreeSource
 from tests.agent.owning import (
     NAMES,
+    NEEDS_ROOT_AND_USERS,
     ROOT,
     TREE,
-    allowing,
     daemon,
     drifted,
     give,
+    host,
     is_silent,
-    lay_out_owned,
     look_closely,
     nobody,
     owners,
-    skip_unless_known,
+    source,
 )
 from tests.agent.syncing import Host, observe, read_tree, synchronise
 from tests.channelpair import MemoryChannel
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+__all__ = ["host", "source"]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _users() -> None:
-    skip_unless_known()
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return allowing(tmp_path / "host")
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return lay_out_owned(tmp_path / "source")
+pytestmark = NEEDS_ROOT_AND_USERS
 
 
 def named(source: TreeSource, owner: str, group: str) -> TreeSource:

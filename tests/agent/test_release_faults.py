@@ -3,17 +3,13 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
-import trio
 
 from agent.blocks import MIN_BLOCK
 from agent.versions import BUILDING
 from tests.agent.killed_task import Helper
-from tests.agent.syncing import Host, Tree, read_tree, synchronise, write_tree
+from tests.agent.syncing import Host, Tree, read_tree, sync, write_tree
 
 OLD: Tree = {"a": b"old", "big": b"o" * (MIN_BLOCK + 10), "gone/deep": b"gone", "same": b"same", "link": "a"}
 NEW: Tree = {
@@ -26,18 +22,8 @@ NEW: Tree = {
 OLDEST: Tree = {"a": b"oldest"}
 
 
-@pytest.fixture(scope="module")
-def helper() -> Iterator[Helper]:
-    helper = Helper()
-    yield helper
-    helper.close()
-
-
 def release(source: Path, host: Host, **options: Any) -> str:
-    async def run() -> str:
-        return (await synchronise(source, host, strategy="release", keep=2, **options)).state
-
-    return trio.run(run)
+    return sync(source, host, strategy="release", keep=2, **options)
 
 
 def test_killed_at_every_change_of_the_file_system(helper: Helper, tmp_path: Path) -> None:
