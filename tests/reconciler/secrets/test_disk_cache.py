@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock
 
 from reconciler.errors import SettingsError
 from reconciler.primary import open_secret_cache
@@ -21,9 +21,6 @@ from tests.contracts import infisical_double as faults
 from tests.contracts.infisical_double import InfisicalDouble
 from tests.reconciler.secrets.restarting import MARK, Machine, state, stored
 from tests.reconciler.secrets.sources import VALUE, context_for, env_file, infisical, write_env_file
-
-MockClock = trio.testing.MockClock
-
 
 # --- after a restart ---------------------------------------------------------------------------
 

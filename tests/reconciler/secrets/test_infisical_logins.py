@@ -1,7 +1,7 @@
 """How an Infisical source logs in: one token for many, renewed in time, and no login that was refused."""
 
 import pytest
-import trio.testing
+from trio.testing import MockClock
 
 from reconciler.errors import SettingsError
 from reconciler.secrets.errors import SourceDown, SourceRefused
@@ -11,8 +11,6 @@ from tests.canaries import canary
 from tests.contracts import infisical_double as faults
 from tests.contracts.infisical_double import InfisicalDouble
 from tests.reconciler.secrets.sources import context_for, fetched, place, source_of
-
-MockClock = trio.testing.MockClock
 
 
 async def test_a_token_is_used_again_and_by_all_sources_of_the_identity(double: InfisicalDouble) -> None:

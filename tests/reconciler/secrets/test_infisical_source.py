@@ -4,7 +4,7 @@ import socket
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from reconciler.errors import SecretSourceUnavailable
 from reconciler.secrets.errors import SourceDown, SourceRefused
@@ -16,9 +16,6 @@ from tests.canaries import canary
 from tests.contracts import infisical_double as faults
 from tests.contracts.infisical_double import Fault, Import, InfisicalDouble
 from tests.reconciler.secrets.sources import context_for, fetched, place, source_of
-
-MockClock = trio.testing.MockClock
-
 
 # --- what it reads -----------------------------------------------------------------------------
 
@@ -225,7 +222,7 @@ async def test_the_whole_fetch_has_a_deadline(double: InfisicalDouble, mock_cloc
                 await source.fetch("production")
 
         nursery.start_soon(fetch)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         mock_clock.jump(60)
     double.release()
     assert await fetched(source) == {"KEY": "value"}, "the abandoned call does not hold up the next"

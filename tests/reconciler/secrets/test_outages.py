@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock
 
 from reconciler.errors import SecretSourceUnavailable
 from reconciler.secrets.errors import SourceDown, SourceRefused
@@ -23,7 +23,6 @@ from tests.contracts import infisical_double as faults
 from tests.contracts.infisical_double import Fault, InfisicalDouble
 from tests.reconciler.secrets.sources import context_for, env_file, infisical, store_of, write_env_file
 
-MockClock = trio.testing.MockClock
 DOC = Path(__file__).parents[3] / "docs/secrets.md"
 HEAD = (
     "Infisical …",

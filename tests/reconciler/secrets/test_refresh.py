@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from reconciler.primary import as_settings_say
 from reconciler.secrets.cache import SecretCache
@@ -24,8 +24,6 @@ from tests.canaries import canary
 from tests.contracts import infisical_double as faults
 from tests.contracts.infisical_double import InfisicalDouble
 from tests.reconciler.secrets.sources import NOW, context_for, environ, infisical, store_of
-
-MockClock = trio.testing.MockClock
 
 
 @asynccontextmanager
@@ -43,7 +41,7 @@ async def settled(condition: Callable[[], bool]) -> None:
     """Until it is so; a test's clock does not know of worker threads, so it cannot be waited on."""
     while not condition():
         await trio.lowlevel.checkpoint()
-    await trio.testing.wait_all_tasks_blocked()
+    await wait_all_tasks_blocked()
 
 
 class Variables:
@@ -177,7 +175,7 @@ async def test_a_failure_keeps_what_there_is_and_is_told_once(
         calls = 1
         for wait in (240, 1, 2, 4, 8, 16):  # as readers would have to wait
             mock_clock.jump(wait - 0.01)
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             assert double.calls("list") == calls
             mock_clock.jump(0.02)
             calls += 1
@@ -204,7 +202,7 @@ async def test_a_waiting_time_is_kept(double: InfisicalDouble, mock_clock: MockC
         with pytest.raises(SourceDown):
             await read(store, "prod")
         mock_clock.jump(29)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert double.calls("list") == 1
         # It serves now and did not before: whoever waits for it hears of that.
         mock_clock.jump(1.01)
@@ -226,7 +224,7 @@ async def test_a_reader_joins_the_refresh_that_is_under_way(
         async with trio.open_nursery() as nursery:
             for _ in range(100):
                 nursery.start_soon(read, store, "prod")
-            await trio.testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             double.release()
         assert double.calls("list") == 2
 

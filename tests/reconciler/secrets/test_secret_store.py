@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from reconciler.errors import SettingsError
 from reconciler.secrets.errors import SourceDown, SourceRefused
@@ -29,9 +29,6 @@ from tests.reconciler.secrets.sources import (
     store_of,
     write_env_file,
 )
-
-MockClock = trio.testing.MockClock
-
 
 # --- fresh and cached --------------------------------------------------------------------------
 
@@ -81,7 +78,7 @@ async def test_a_hundred_readers_make_one_call(filled: InfisicalDouble) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(100):
             nursery.start_soon(read)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         filled.release()
     assert len(found) == 100
     assert all(plain(values) == {"KEY": VALUE} for values in found)
@@ -117,11 +114,11 @@ async def test_a_cancelled_reader_leaves_the_others_their_answer(filled: Infisic
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read, first)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         nursery.start_soon(read, trio.CancelScope())
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         first.cancel()
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         filled.release()
     assert [plain(values) for values in found] == [{"KEY": VALUE}]
 
@@ -199,10 +196,10 @@ async def test_a_refresh_does_not_join_a_call_that_began_before(filled: Infisica
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.values, "prod", "production")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         for _ in range(10):
             nursery.start_soon(store.refresh, "prod", "production")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert filled.calls("list") <= 1
         filled.release()
     assert filled.calls("list") == 2
@@ -213,7 +210,7 @@ async def test_a_call_that_was_under_way_at_a_clear_is_not_kept(filled: Infisica
     store = store_of(context_for(filled), infisical(filled))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.values, "prod", "production")
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         store.clear_cache()
         filled.release()
     assert provenance(await store.values("prod", "production"))[0] == "infisical"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import trio.testing
+from trio.testing import MockClock
 
 from reconciler.secrets.errors import SourceDown, SourceRefused
 from reconciler.secrets.freshness import SourceState
@@ -22,9 +22,6 @@ from tests.reconciler.secrets.sources import (
     store_of,
     write_env_file,
 )
-
-MockClock = trio.testing.MockClock
-
 
 # --- outages and refusals ----------------------------------------------------------------------
 
