@@ -237,6 +237,9 @@ class Primary:
 
     async def fleet(self, spec: Spec, *, patience: float) -> Fleet | None:
         """The agents that this spec and the status branch know, the listener started; None without nodes."""
+        self.metrics.keep_nodes(spec.nodes)
+        if self.hub is not None:
+            await enrol(self)  # also where no node is left: the agent of one that was there is to go
         if not spec.nodes:
             return None
         if self.hub is None:
@@ -255,9 +258,6 @@ class Primary:
                 self.hub = hub
             if self.leadership is not None:
                 self.leadership.on_epoch = hub.show_epoch
-        else:
-            await enrol(self)
-        self.metrics.keep_nodes(spec.nodes)
         return Fleet(
             self.hub,
             self.journal,

@@ -17,6 +17,16 @@ nodes:
 """
 
 
+async def test_the_last_node_of_a_spec_is_let_go_too(tmp_path: Path) -> None:
+    place = Place.make(tmp_path, SPEC, SYNC_TCP_ADDR=f"127.0.0.1:{free_port()}")
+    async with delivering(place, passes=False) as running:
+        await reconcile(running.primary, patience=0)
+        assert (hub := running.primary.hub) is not None and hub.knows("web-1")
+        place.spec.commit({"trueup.yaml": "version: 1\n"})
+        await reconcile(running.primary, patience=0)
+        assert not hub.knows("web-1")
+
+
 class Case:
     """A primary that has made one pass and makes no other, so that what it has read grows old."""
 
