@@ -141,6 +141,23 @@ async def test_many_services_are_narrowed_down_by_keyboard() -> None:
                 )
                 assert rows.count() == 41
                 assert search.input_value() == "staging"
+                # Nor does what was pressed lose its click to a version that comes before it is released.
+                entry = services.locator("details:visible").first
+                assert entry.get_attribute("open") is None
+                entry.locator("summary").hover()
+                page.mouse.down()
+                page.evaluate(
+                    """() => {
+                        const section = document.getElementById("services");
+                        section.dataset.newest = "no";
+                        swap(section.outerHTML.replace('data-newest="no"', 'data-newest="yes"')
+                            .replace('data-digest="newer"', 'data-digest="newest"'));
+                    }"""
+                )
+                assert services.get_attribute("data-newest") == "no"
+                page.mouse.up()
+                page.locator("section#services[data-newest=yes]").wait_for()
+                assert services.locator("details:visible").first.get_attribute("open") is not None
                 watched.shoot("many-services")
                 watched.check()
 

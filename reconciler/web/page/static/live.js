@@ -4,6 +4,8 @@
 const FIRST_RETRY = 2000;
 const LONGEST_RETRY = 60000;
 let retry = FIRST_RETRY;
+let pressed = false;
+const held = new Map();
 
 function clock() {
   // Times are told from now, in words; the exact one is in the title.
@@ -79,7 +81,13 @@ function place(element, section) {
 function swap(html) {
   const after = new DOMParser().parseFromString(html, "text/html").querySelector("section[id]");
   const before = after && document.getElementById(after.id);
-  if (!before || before.dataset.digest === after.dataset.digest) return;
+  if (!before) return;
+  if (pressed) {
+    // What is replaced between press and release gets no click.
+    held.set(after.id, html);
+    return;
+  }
+  if (before.dataset.digest === after.dataset.digest) return;
   carry(before, after);
   const focused = before.contains(document.activeElement) ? document.activeElement : null;
   const find = focused && place(focused, before);
@@ -93,6 +101,20 @@ function swap(html) {
   }
   after.classList.add("changed");
   clock();
+}
+
+function press() {
+  pressed = true;
+}
+
+function release() {
+  pressed = false;
+  // The click comes right after this.
+  setTimeout(() => {
+    const all = [...held.values()];
+    held.clear();
+    all.forEach(swap);
+  });
 }
 
 function tell(text, away) {
@@ -127,6 +149,9 @@ function listen() {
 }
 
 document.addEventListener("input", narrowed);
+addEventListener("pointerdown", press, true);
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, release, true);
+addEventListener("blur", release);
 document.querySelectorAll("section").forEach(narrow);
 // Whoever has just pressed a button hears what came of it.
 // Going to a section, as the address says, takes the focus away once everything is loaded: so after that.
