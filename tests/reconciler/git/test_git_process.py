@@ -59,16 +59,21 @@ async def read_to_end(stream: trio.SocketStream) -> None:
 
 async def refreshed_in_vain(mirror: Mirror, listener: trio.SocketListener, clock: MockClock) -> str:
     """The error; time runs out once the transport helper has connected. Its connection is closed by then."""
-    async with trio.open_nursery() as nursery:
+    accepted: list[trio.SocketStream] = []
 
-        async def hang() -> None:
-            stream = await listener.accept()
+    async def run_out() -> None:
+        accepted.append(await listener.accept())
+        while True:  # whoever started git may count its time only from now on
             clock.jump(1.0)
-            await read_to_end(stream)
+            await trio.lowlevel.checkpoint()
 
-        nursery.start_soon(hang)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_out)
         with pytest.raises(GitUnavailable) as raised:
             await mirror.refresh()
+        nursery.cancel_scope.cancel()
+    [stream] = accepted
+    await read_to_end(stream)
     return str(raised.value)
 
 
