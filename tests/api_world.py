@@ -10,15 +10,12 @@ import httpx
 
 from tests.canaries import canary, may_hold
 from tests.serving import Serving, serving
+from tests.specs import STAGING
 from tests.world import Host, World, make_world
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging:
-    release: {{from: main, cut: external}}
+SPEC = (
+    STAGING
+    + """\
   production:
     release: {{promote_from: staging, approval: manual, soak: 1s}}
     windows: [{{allow: "Mon-Sun 00:00-24:00"}}]
@@ -46,6 +43,7 @@ projects:
       after: [mark]
 nodes: {{}}
 """
+)
 
 TASKS = """\
 from invoke import task

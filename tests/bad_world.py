@@ -17,6 +17,7 @@ import yaml
 
 from tests.canaries import canary, may_hold
 from tests.contracts.infisical_double import InfisicalDouble
+from tests.specs import STAGING
 from tests.vault import vault, vault_environment
 from tests.world import Ran, World, make_world
 
@@ -40,16 +41,13 @@ def hold(c):
     (Path({deployed!r}).parent / "held").open("rb").read()
 """
 
-HEAD = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging:
-    release: {{from: main, cut: external}}
+HEAD = (
+    STAGING
+    + """\
 secret_sources:
   local: {{kind: env_file, file: "{env_file}"}}
 """
+)
 
 SERVICES = """\
 services:

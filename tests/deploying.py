@@ -17,6 +17,7 @@ import httpx
 import trio
 
 from tests.serving import Serving, serving
+from tests.specs import STAGING
 from tests.world import PATIENCE, World, make_world
 
 TASKS = """\
@@ -33,12 +34,9 @@ def deploy(c):
         raise SystemExit(3)
 """
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging: {{release: {{from: main, cut: external}}}}
+SPEC = (
+    STAGING
+    + """\
   production: {{release: {{promote_from: staging, bump: minor}}}}
 services:
   web:
@@ -47,6 +45,7 @@ services:
     deploy: {{kind: invoke, task: deploy}}
     environments: [staging, production]
 """
+)
 
 _NONCES = itertools.count(1)
 

@@ -10,25 +10,15 @@ import trio
 from tests.canaries import canary
 from tests.contracts.infisical_double import InfisicalDouble
 from tests.serving import Serving
+from tests.specs import STAGING
+from tests.vault import vault, vault_environment
 from tests.world import PATIENCE, World
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging:
-    release: {{from: main, cut: external}}
+SPEC = (
+    STAGING
+    + """\
 secret_sources:
-  vault:
-    kind: infisical
-    host: "{infisical}"
-    project_id: {project}
-    environment_slug: staging
-    client_id: {{env: INFISICAL_CLIENT_ID}}
-    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
-    cache_ttl: {ttl}
-    refresh_interval: {refresh}
+{vault}
 services:
   database:
     repository: app
@@ -42,6 +32,7 @@ services:
     deploy: {{kind: invoke, task: deploy}}
     environments: [staging]
 """
+)
 
 TASKS = """\
 import os
@@ -82,11 +73,7 @@ HEALTHY = {"status": "ok", "live": True, "ready": True, "role": "leader"}
 def fill(world: World, double: InfisicalDouble, *, ttl: str = "1h", refresh: str = "0s") -> None:
     """A first release of both services, the secret, and the spec."""
     double.secrets[double.project, "staging", "/"] = {"DB_PASSWORD": canary("first")}
-    world.environment |= {
-        "INFISICAL_CLIENT_ID": double.client_id,
-        "INFISICAL_CLIENT_SECRET": double.client_secret,
-        "TRUEUP_INTERVAL": DAY,
-    }
+    world.environment |= {**vault_environment(double), "TRUEUP_INTERVAL": DAY}
     world.app.commit(
         {
             "tasks.py": TASKS.format(root=str(world.deployed)),
@@ -95,9 +82,8 @@ def fill(world: World, double: InfisicalDouble, *, ttl: str = "1h", refresh: str
         }
     )
     world.app.tag("v1.0.0")
-    world.commit_spec(
-        SPEC.format(app=world.app.url, infisical=double.url, project=double.project, ttl=ttl, refresh=refresh)
-    )
+    source = vault(double, cache_ttl=ttl, refresh_interval=refresh)
+    world.commit_spec(SPEC.format(app=world.app.url, vault=source))
 
 
 def deploys(world: World, service: str) -> list[str]:

@@ -5,19 +5,12 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.serving import Line, Serving, serving
+from tests.specs import ONE_SITE
 from tests.world import make_world
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-nodes: {{}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
+SPEC = (
+    ONE_SITE
+    + """\
       nodes: [{{node_id: web-1, target_path: "{root}/site"}}]
   notes:
     repository: app
@@ -27,6 +20,7 @@ projects:
       on_drift: report
       nodes: [{{node_id: web-1, target_path: "{root}/notes"}}]
 """
+)
 
 
 async def applied(primary: Serving, project: str) -> str:

@@ -13,24 +13,18 @@ from pathlib import Path
 import trio
 
 from tests.serving import serving
+from tests.specs import ONE_SITE
 from tests.watching import watching
 from tests.world import PATIENCE, World, make_world
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-nodes: {{}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
+SPEC = (
+    ONE_SITE
+    + """\
       retry: {{attempts: 1}}
       nodes: [{{node_id: web-1, target_path: "{target}"}}]
       after: [wait]
 """
+)
 
 
 async def on_a_terminal(world: World, wanted: str, *arguments: str) -> str:

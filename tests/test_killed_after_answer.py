@@ -25,15 +25,13 @@ from tests.contracts.infisical_double import InfisicalDouble
 from tests.deploying import body_of
 from tests.github_deliveries import headers_of, payload, signature
 from tests.serving import Serving, serving
+from tests.specs import STAGING
 from tests.vault import vault, vault_environment
 from tests.world import World, make_world
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging: {{release: {{from: main, cut: external}}}}
+SPEC = (
+    STAGING
+    + """\
   production: {{release: {{promote_from: staging, bump: minor}}}}
 secret_sources:
 {vault}
@@ -50,6 +48,7 @@ services:
     deploy: {{kind: invoke, task: deploy}}
     environments: [staging]
 """
+)
 
 TASKS = """\
 import hashlib, os

@@ -5,14 +5,12 @@ from pathlib import Path
 import trio
 
 from tests.canaries import canary, may_hold
+from tests.specs import STAGING
 from tests.world import Host, World, make_world, tree_of
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging: {{release: {{from: main, cut: external}}}}
+SPEC = (
+    STAGING
+    + """\
 secret_sources:
   local: {{kind: env_file, file: "{env_file}"}}
 services:
@@ -41,6 +39,7 @@ projects:
         - {{path: .env, format: dotenv, secrets: [local]}}
 nodes: {{}}
 """
+)
 
 TASKS = """\
 import os

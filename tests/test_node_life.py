@@ -5,22 +5,16 @@ from pathlib import Path
 import trio
 
 from tests.serving import serving
+from tests.specs import ONE_SITE
 from tests.world import Host, World, make_world
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
+SPEC = (
+    ONE_SITE
+    + """\
       retry: {{attempts: 1}}
       nodes: [{{node_id: web-1, target_path: "{target}"}}]
-nodes: {{}}
 """
+)
 
 
 async def joined_in_a_pass(world: World, host: Host) -> tuple[int, str]:

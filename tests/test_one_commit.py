@@ -19,24 +19,15 @@ from tests.canaries import canary, may_hold
 from tests.contracts.infisical_double import InfisicalDouble, server_error
 from tests.gitrepo import Executable, Link, git
 from tests.processlist import ProcessList
+from tests.specs import STAGING
+from tests.vault import vault, vault_environment
 from tests.world import Host, Relay, World, make_world, tree_of
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging:
-    release: {{from: main, cut: external}}
+SPEC = (
+    STAGING
+    + """\
 secret_sources:
-  vault:
-    kind: infisical
-    host: "{infisical}"
-    project_id: {project}
-    environment_slug: staging
-    client_id: {{env: INFISICAL_CLIENT_ID}}
-    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
-    fallback: [local]
+{vault}
   local: {{kind: env_file, file: "{env_file}"}}
 services:
   database:
@@ -66,6 +57,7 @@ projects:
       after: [mark]
 nodes: {{}}
 """
+)
 
 TASKS = """\
 import os
@@ -94,10 +86,7 @@ def fill(world: World, double: InfisicalDouble) -> None:
     env_file = may_hold(world.root / "local.env")
     env_file.write_text(f"DB_PASSWORD={canary('fallback')}\nAPI_KEY=x\n")
     env_file.chmod(0o600)
-    world.environment |= {
-        "INFISICAL_CLIENT_ID": double.client_id,
-        "INFISICAL_CLIENT_SECRET": double.client_secret,
-    }
+    world.environment |= vault_environment(double)
     world.app.commit(
         {
             "tasks.py": TASKS.format(deployed=str(world.deployed)),
@@ -114,8 +103,7 @@ def fill(world: World, double: InfisicalDouble) -> None:
     world.commit_spec(
         SPEC.format(
             app=world.app.url,
-            infisical=double.url,
-            project=double.project,
+            vault=vault(double, fallback="[local]"),
             env_file=env_file,
             target=world.root / "TARGET",
         )

@@ -13,15 +13,12 @@ import trio
 from tests.browsing import Surfing, log_in, needs_chromium, notice, section, surf
 from tests.operating import EVIL, Operating
 from tests.serving import serving
+from tests.specs import STAGING
 from tests.world import World, make_world
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging:
-    release: {{from: main, cut: external}}
+SPEC = (
+    STAGING
+    + """\
   production:
     release: {{promote_from: staging, approval: manual}}
 secret_sources:
@@ -43,6 +40,7 @@ projects:
     path: web
     sync: {{nodes: [{{node_id: web-1, target_path: /srv/site}}]}}
 """
+)
 
 TASKS = """\
 import os

@@ -10,27 +10,21 @@ import trio
 from tests.browsing import Surfing, log_in, needs_chromium, notice, surf, token_of
 from tests.operators import records
 from tests.serving import Serving, serving
+from tests.specs import ONE_SITE
 from tests.world import World, make_world
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-nodes: {{}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
+SPEC = (
+    ONE_SITE
+    + """\
       strategy: release
       keep: 3
       retry: {{attempts: 1}}
       nodes: [{{node_id: web-1, target_path: "{target}"}}]
 """
+)
 
 
 @needs_chromium

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from agent.node_token import NodeToken
 from tests.serving import serving
+from tests.specs import ONE_SITE
 from tests.world import make_world, tree_of
 
 SPEC = """\
@@ -25,20 +26,13 @@ projects:
         - {{node_id: web-2, target_path: /srv/site}}
 """
 
-KEPT = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-nodes: {{}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
+KEPT = (
+    ONE_SITE
+    + """\
       on_local_edit: keep
       nodes: [{{node_id: web-1, target_path: "{root}/site"}}]
 """
+)
 
 
 async def test_what_a_sync_would_do_to_files(tmp_path: Path) -> None:

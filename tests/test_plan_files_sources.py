@@ -9,6 +9,7 @@ from typing import Any
 from agent.blocks import MIN_BLOCK
 from tests.agent.test_task import inodes
 from tests.serving import Line, Serving, serving
+from tests.specs import ONE_SITE
 from tests.world import World, make_world, tree_of
 
 SPEC = """\
@@ -48,17 +49,9 @@ def build(c):
         log.write("built\\n")
 """
 
-RELEASED = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-nodes: {{}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
+RELEASED = (
+    ONE_SITE
+    + """\
       strategy: release
       keep: 3
       max_delete: 100%
@@ -67,6 +60,7 @@ projects:
       nodes: [{{node_id: web-1, target_path: "{root}/site"}}]
       after: [note]
 """
+)
 
 
 async def synced(primary: Serving, project: str, after: int = 0) -> None:

@@ -14,17 +14,11 @@ import trio
 from tests.bad_world import Case, make_case
 from tests.canaries import canary, may_hold
 from tests.contracts.infisical_double import InfisicalDouble
+from tests.vault import vault, vault_environment
 from tests.world import Host
 
 SPEC = """\
-  vault:
-    kind: infisical
-    host: "{url}"
-    project_id: {project}
-    environment_slug: staging
-    client_id: {{env: INFISICAL_CLIENT_ID}}
-    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
-    cache_ttl: 0s
+{vault}
 nodes:
 {nodes}
 projects:
@@ -104,10 +98,7 @@ def double() -> Iterator[InfisicalDouble]:
 
 
 async def prepare(case: Case, double: InfisicalDouble) -> Host:
-    case.world.environment |= {
-        "INFISICAL_CLIENT_ID": double.client_id,
-        "INFISICAL_CLIENT_SECRET": double.client_secret,
-    }
+    case.world.environment |= vault_environment(double)
     case.world.app.commit({"deploy/app.toml.j2": TEMPLATE})
     case.world.app.tag("v1.1.0")
     case.commit(case.head + "nodes: {}\n")
@@ -119,8 +110,7 @@ async def prepare(case: Case, double: InfisicalDouble) -> Host:
     case.commit(
         case.head
         + SPEC.format(
-            url=double.url,
-            project=double.project,
+            vault=vault(double, cache_ttl="0s"),
             nodes=added[added.index("nodes:") :].partition("\n")[2].rstrip(),
             target=host.srv / "site",
             owner=owner,

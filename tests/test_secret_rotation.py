@@ -8,15 +8,10 @@ import pytest
 from tests.bad_world import Case, make_case
 from tests.canaries import canary
 from tests.contracts.infisical_double import InfisicalDouble
+from tests.vault import vault, vault_environment
 
 SPEC = """\
-  vault:
-    kind: infisical
-    host: "{url}"
-    project_id: {project}
-    environment_slug: staging
-    client_id: {{env: INFISICAL_CLIENT_ID}}
-    client_secret: {{env: INFISICAL_CLIENT_SECRET}}
+{vault}
 services:
   plain:
     repository: app
@@ -70,11 +65,8 @@ async def test_a_changed_secret_deploys_exactly_what_uses_its_key(
     tmp_path: Path, double: InfisicalDouble
 ) -> None:
     async with make_case(tmp_path) as case:
-        case.world.environment |= {
-            "INFISICAL_CLIENT_ID": double.client_id,
-            "INFISICAL_CLIENT_SECRET": double.client_secret,
-        }
-        case.commit(case.head + SPEC.format(url=double.url, project=double.project))
+        case.world.environment |= vault_environment(double)
+        case.commit(case.head + SPEC.format(vault=vault(double)))
         await case.reconcile(expect=0)
         assert set(case.deployed()) == {"plain", "prefixed", "renamed"}
         stored = double.secrets[double.project, "staging", "/"]

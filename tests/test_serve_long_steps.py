@@ -10,20 +10,20 @@ import yaml
 
 from tests.serve_world import deploys, reader_of
 from tests.serving import Serving, serving
+from tests.specs import STAGING
 from tests.world import PATIENCE, World, make_world
 
 SERVICES = {"slow": "", "behind": ", depends_on: [slow]", "quick": ""}
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging: {{release: {{from: main, cut: external}}}}
+SPEC = (
+    STAGING
+    + """\
 services:
-""" + "".join(
-    f'  {name}: {{{{repository: app, paths: ["{name}/**", tasks.py], environments: [staging],'
-    f" deploy: {{{{kind: invoke, task: deploy}}}}{more}}}}}\n"
-    for name, more in SERVICES.items()
+"""
+    + "".join(
+        f'  {name}: {{{{repository: app, paths: ["{name}/**", tasks.py], environments: [staging],'
+        f" deploy: {{{{kind: invoke, task: deploy}}}}{more}}}}}\n"
+        for name, more in SERVICES.items()
+    )
 )
 
 TASKS = """\

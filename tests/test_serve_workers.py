@@ -4,21 +4,10 @@ import signal
 from pathlib import Path
 
 from tests.serving import Serving, serving
+from tests.specs import ONE_SITE
 from tests.world import make_world
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
-      nodes: [{{node_id: web-1, target_path: "{target}"}}]
-nodes: {{}}
-"""
+SPEC = ONE_SITE + '      nodes: [{{node_id: web-1, target_path: "{target}"}}]\n'
 
 
 def workers_of(primary: Serving) -> list[int]:

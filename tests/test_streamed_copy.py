@@ -4,23 +4,17 @@ from pathlib import Path
 
 from reconciler.sync.streamed import PORTION_FILES
 from tests.serving import Serving, serving
+from tests.specs import ONE_SITE
 from tests.world import make_world, tree_of
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-nodes: {{}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
+SPEC = (
+    ONE_SITE
+    + """\
       nodes:
         - {{node_id: web-1, target_path: "{root}/site"}}
         - {{node_id: web-1, target_path: "{root}/again"}}
 """
+)
 FILES = {f"site/{number % 40:02}/{number:05}": f"{number}\n" * 9 for number in range(PORTION_FILES + 500)}
 
 

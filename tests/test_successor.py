@@ -4,24 +4,13 @@ from pathlib import Path
 
 from tests.ports import free_port
 from tests.serving import Serving, serving
+from tests.specs import ONE_SITE
 from tests.test_two_primaries import leads
 from tests.world import Host, World, beside, make_world
 
 RENEW = {"TRUEUP_LEASE_RENEW": "5s", "TRUEUP_INTERVAL": "24h"}
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-nodes: {{}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
-      nodes: [{{node_id: web-1, target_path: "{target}"}}]
-"""
+SPEC = ONE_SITE + '      nodes: [{{node_id: web-1, target_path: "{target}"}}]\n'
 
 
 async def connects(primary: Serving, after: int = 0) -> None:

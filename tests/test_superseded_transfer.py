@@ -6,24 +6,18 @@ from pathlib import Path
 import trio
 
 from tests.serving import Line, Serving, serving
+from tests.specs import ONE_SITE
 from tests.world import Host, Relay, World, make_world, tree_of
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-nodes: {{}}
-projects:
-  site:
-    repository: app
-    branch: main
-    path: site
-    sync:
+SPEC = (
+    ONE_SITE
+    + """\
       retry: {{attempts: 50, backoff: 1s, max_backoff: 1s}}
       nodes:
         - {{labels: {{at: web-1}}, target_path: "{root}/web-1/srv/site"}}
         - {{labels: {{at: web-2}}, target_path: "{root}/web-2/srv/site"}}
 """
+)
 ENOUGH = 300_000
 """Bytes to an agent on one connection, after which a held relay passes on nothing more."""
 

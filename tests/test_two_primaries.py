@@ -9,17 +9,15 @@ import trio
 from tests.canaries import canary
 from tests.serve_world import reader_of
 from tests.serving import Line, Serving, serving
+from tests.specs import STAGING
 from tests.world import PATIENCE, World, beside, make_world
 
 RENEW = {"TRUEUP_LEASE_RENEW": "5s", "TRUEUP_INTERVAL": "2s"}
 """From which all other times of the lease follow: a successor waits for 15 seconds instead of 45."""
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging: {{release: {{from: main, cut: external}}}}
+SPEC = (
+    STAGING
+    + """\
 services:
   api:
     repository: app
@@ -27,6 +25,7 @@ services:
     deploy: {{kind: invoke, task: deploy}}
     environments: [staging]
 """
+)
 
 TASKS = """\
 import fcntl, os

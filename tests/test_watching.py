@@ -15,15 +15,13 @@ from reconciler.settings import Settings, load_settings
 from reconciler.watch_events import Asked, newest
 from tests.canaries import canary, may_hold
 from tests.serving import Serving, serving
+from tests.specs import STAGING
 from tests.watching import Watching, watching
 from tests.world import World, make_world, tree_of
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging: {{release: {{from: main, cut: external}}}}
+SPEC = (
+    STAGING
+    + """\
 secret_sources:
   local: {{kind: env_file, file: "{env_file}"}}
 services:
@@ -47,6 +45,7 @@ projects:
       after: [show]
 nodes:
 {nodes}"""
+)
 
 TASKS = """\
 import os

@@ -22,6 +22,7 @@ from tests.canaries import canary
 from tests.contracts.infisical_double import InfisicalDouble
 from tests.github_deliveries import pushed
 from tests.serving import Serving, serving
+from tests.specs import STAGING
 from tests.vault import vault, vault_environment
 from tests.world import PATIENCE, Host, World, make_world
 
@@ -34,13 +35,9 @@ STARTING = 4
 PASSES_AT_MOST = 60
 """Until a commit is on every host; two are enough, as long as no agent is away."""
 
-SPEC = """\
-version: 1
-repositories:
-  app: {{url: "{app}", branch: main}}
-environments:
-  staging:
-    release: {{from: main, cut: external}}
+SPEC = (
+    STAGING
+    + """\
 secret_sources:
 {vault}
 services:
@@ -61,6 +58,7 @@ projects:
 nodes:
 {nodes}
 """
+)
 
 TASKS = """\
 import os
