@@ -38,6 +38,14 @@ class Pushing:
         lines = [f"{name}={canary(value)}" for name, value in values.items()]
         may_hold(self.case.env_file).write_text("\n".join(lines) + "\n")
 
+    def add_fallback(self, other: Path) -> None:
+        """A file with other values, which serves while the source does not."""
+        may_hold(other).write_text("".join(f"{name}={canary('fallback')}\n" for name in VALUES))
+        other.chmod(0o600)
+        self.case.head = self.case.head.replace("kind: env_file,", "kind: env_file, fallback: [other],")
+        self.case.head += f'  other: {{kind: env_file, file: "{other}"}}\n'
+        self.commit()
+
     def commit(self, targets: str = TARGETS, services: str = "") -> None:
         self.case.commit(self.case.head + targets + services)
 
@@ -257,12 +265,7 @@ async def test_what_stops_a_push_is_told_and_nothing_is_taken_for_absent(tmp_pat
 
 async def test_a_fallback_alone_is_not_pushed(tmp_path: Path) -> None:
     async with pushing(tmp_path) as it:
-        other = may_hold(tmp_path / "other.env")
-        other.write_text("".join(f"{name}={canary('fallback')}\n" for name in VALUES))
-        other.chmod(0o600)
-        it.case.head = it.case.head.replace("kind: env_file,", "kind: env_file, fallback: [other],")
-        it.case.head += f'  other: {{kind: env_file, file: "{other}"}}\n'
-        it.commit()
+        it.add_fallback(tmp_path / "other.env")
         await it.reconcile()
         it.case.env_file.unlink()
         document = await it.reconcile()
@@ -272,12 +275,7 @@ async def test_a_fallback_alone_is_not_pushed(tmp_path: Path) -> None:
 
 async def test_nothing_old_is_written_over_what_the_source_gave(tmp_path: Path) -> None:
     async with pushing(tmp_path) as it:
-        other = may_hold(tmp_path / "other.env")
-        other.write_text("".join(f"{name}={canary('fallback')}\n" for name in VALUES))
-        other.chmod(0o600)
-        it.case.head = it.case.head.replace("kind: env_file,", "kind: env_file, fallback: [other],")
-        it.case.head += f'  other: {{kind: env_file, file: "{other}"}}\n'
-        it.commit()
+        it.add_fallback(tmp_path / "other.env")
         await it.reconcile()
         kept = it.case.env_file.read_text()
         it.case.env_file.unlink()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.secrets.client import InfisicalConfig
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.infisical import InfisicalSource
 from reconciler.secrets.source import HttpTimeouts, SourceContext
@@ -47,6 +48,19 @@ def infisical(double: InfisicalDouble, name: str = "prod", **changes: Any) -> Se
         **changes,
     }
     return SecretSource(name=name, kind="infisical", settings=InfisicalSettings(**settings), **common)
+
+
+def config_for(double: InfisicalDouble, **changes: Any) -> InfisicalConfig:
+    """Of the client, for the double's environment `dev`."""
+    given = {
+        "enabled": True,
+        "host": double.url,
+        "project_id": double.project,
+        "environment_slug": "dev",
+        "client_id": double.client_id,
+        "client_secret": double.client_secret,
+    }
+    return InfisicalConfig(**{**given, **changes})
 
 
 def source_of(

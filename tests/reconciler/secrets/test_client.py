@@ -27,6 +27,7 @@ from reconciler.secrets.source import HttpTimeouts
 from tests.canaries import canary
 from tests.contracts import infisical_double as faults
 from tests.contracts.infisical_double import InfisicalDouble
+from tests.reconciler.secrets.sources import config_for
 
 KEY = "GMAIL_API_KEY"
 THREADS = 20
@@ -49,18 +50,6 @@ def double() -> Iterator[InfisicalDouble]:
     with InfisicalDouble() as running:
         running.secrets[running.project, "dev", "/"] = {KEY: canary("gmail"), "OTHER": canary("other")}
         yield running
-
-
-def config_for(double: InfisicalDouble, **changes: Any) -> InfisicalConfig:
-    given = {
-        "enabled": True,
-        "host": double.url,
-        "project_id": double.project,
-        "environment_slug": "dev",
-        "client_id": double.client_id,
-        "client_secret": double.client_secret,
-    }
-    return InfisicalConfig(**{**given, **changes})
 
 
 @contextmanager

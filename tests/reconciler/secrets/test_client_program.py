@@ -17,6 +17,16 @@ def run(program: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def configured(double: InfisicalDouble) -> str:
+    """The beginning of a program, whose variable `GIVEN` is the client's secret."""
+    return (
+        "import os\n"
+        "from reconciler.secrets.client import *\n"
+        f"config = InfisicalConfig(True, {double.url!r}, {double.project!r}, 'dev', {double.client_id!r},"
+        " os.environ['GIVEN'])\n"
+    )
+
+
 def test_the_program_of_the_page(double: InfisicalDouble) -> None:
     page = (ROOT / "docs/python-client.md").read_text()
     [program] = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
@@ -41,13 +51,8 @@ def test_the_program_of_the_page(double: InfisicalDouble) -> None:
 
 def test_a_program_that_forgets_to_close_ends_all_the_same(double: InfisicalDouble) -> None:
     double.secrets[double.project, "dev", "/"] = {"KEY": canary("key")}
-    program = (
-        "import os\n"
-        "from reconciler.secrets.client import *\n"
-        f"config = InfisicalConfig(True, {double.url!r}, {double.project!r}, 'dev', {double.client_id!r},"
-        " os.environ['GIVEN'])\n"
-        "client = InfisicalClient(config)\n"
-        "print(client.get_secret('KEY').source)\n"
+    program = configured(double) + (
+        "client = InfisicalClient(config)\nprint(client.get_secret('KEY').source)\n"
     )
     ran = run(program, GIVEN=double.client_secret)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "infisical\n", "")
@@ -55,11 +60,7 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(double: InfisicalDoub
 
 def test_a_child_of_a_fork_is_told_to_make_its_own(double: InfisicalDouble) -> None:
     double.secrets[double.project, "dev", "/"] = {"KEY": canary("key")}
-    program = (
-        "import os\n"
-        "from reconciler.secrets.client import *\n"
-        f"config = InfisicalConfig(True, {double.url!r}, {double.project!r}, 'dev', {double.client_id!r},"
-        " os.environ['GIVEN'])\n"
+    program = configured(double) + (
         "client = InfisicalClient(config, environ={'KEY': 'own'})\n"
         "client.get_secret('KEY')\n"
         "if child := os.fork():\n"

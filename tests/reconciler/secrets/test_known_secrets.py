@@ -4,14 +4,14 @@ import threading
 
 import trio.testing
 
-from reconciler.secrets.client import InfisicalClient, InfisicalConfig
+from reconciler.secrets.client import InfisicalClient
 from reconciler.secrets.credentials import Credentials
 from reconciler.secrets.known import KNOWN, KnownSecrets
 from reconciler.secrets.source import SourceContext
 from reconciler.secrets.values import Secret
 from tests.canaries import canary
 from tests.contracts.infisical_double import InfisicalDouble
-from tests.reconciler.secrets.sources import NOW, context_for, environ, infisical, store_of
+from tests.reconciler.secrets.sources import NOW, config_for, context_for, environ, infisical, store_of
 
 MOMENT = 0.2
 """Seconds that another thread gets to come in between; it needs them only where nothing keeps it out."""
@@ -78,14 +78,6 @@ async def test_what_is_refreshed_in_the_background(autojump_clock: trio.testing.
 def test_what_the_client_reads(double: InfisicalDouble) -> None:
     value = canary("known-by-the-client")
     double.secrets[double.project, "dev", "/"] = {"KEY": value}
-    config = InfisicalConfig(
-        enabled=True,
-        host=double.url,
-        project_id=double.project,
-        environment_slug="dev",
-        client_id=double.client_id,
-        client_secret=Secret(double.client_secret),
-    )
-    with InfisicalClient(config) as client:
+    with InfisicalClient(config_for(double)) as client:
         assert client.get_secret("KEY")
     assert is_masked(value)

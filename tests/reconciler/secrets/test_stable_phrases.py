@@ -12,14 +12,13 @@ from reconciler.secrets.client import (
     CacheState,
     ClientState,
     InfisicalClient,
-    InfisicalConfig,
     InfisicalConnectionError,
-    Secret,
     SecretNotFoundError,
 )
 from reconciler.secrets.client.model import SOURCES
 from tests.canaries import canary
 from tests.contracts.infisical_double import InfisicalDouble, server_error
+from tests.reconciler.secrets.sources import config_for
 
 Told = Callable[[InfisicalClient, InfisicalDouble], None]
 
@@ -70,16 +69,8 @@ PHRASES: dict[str, tuple[Told, str]] = {
 def test_a_phrase_stands(phrase: str, double: InfisicalDouble, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     double.secrets[double.project, "dev", "/"] = {"KEY": canary("key")}
-    config = InfisicalConfig(
-        enabled=True,
-        host=double.url,
-        project_id=double.project,
-        environment_slug="dev",
-        client_id=double.client_id,
-        client_secret=Secret(double.client_secret),
-    )
     told, level = PHRASES[phrase]
-    with InfisicalClient(config, environ={"KEY": canary("own")}) as client:
+    with InfisicalClient(config_for(double), environ={"KEY": canary("own")}) as client:
         told(client, double)
     [record] = [record for record in caplog.records if phrase in record.getMessage()]
     assert record.levelname == level
