@@ -2,7 +2,7 @@
 
 Nothing of the account takes part: gpg has a home of its own for each check, which holds the allowed keys and
 nothing else, and starts no agent; ssh-keygen gets the allowed lines. What was found is remembered by object
-and signers, for an hour, as keys expire.
+and signers, for an hour, as keys expire; not what could not be read.
 """
 
 import signal
@@ -76,7 +76,8 @@ class Signatures:
         at, fault = self._found.pop(key, (-MAX_AGE, None))
         if trio.current_time() - at >= MAX_AGE:
             at, fault = trio.current_time(), await verify(mirror, verb, oid, signers)
-        self._found[key] = at, fault
+        if fault != UNREADABLE:  # or ssh-keygen was ended by somebody, which looks the same
+            self._found[key] = at, fault
         while len(self._found) > KEPT:
             self._found.popitem(last=False)
         if fault is not None:

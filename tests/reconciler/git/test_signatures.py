@@ -1,5 +1,6 @@
 """Signatures of tags and commits: real keys, real git, and everybody who may not sign."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -99,6 +100,25 @@ async def test_an_unreadable_signature_of_content_of_any_size(place: Place, size
     content = tag_content("v1.0.0", place.commit, message="x" * size)
     place.tag(b"-----BEGIN SSH SIGNATURE-----\nnothing\n-----END SSH SIGNATURE-----\n", content=content)
     assert await place.fault(signers(place.alice.allowed())) == "its signature cannot be read"
+
+
+async def test_what_could_not_be_read_once_is_read_again(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = tag_content("v1.0.0", place.commit, message="x" * (1024 * 1024 // 2))
+    place.tag(place.alice.sign(content), content=content)
+    await place.mirror.refresh()
+    ending = tmp_path / "bin/ssh-keygen"
+    ending.parent.mkdir()
+    ending.write_text("#!/bin/sh\nkill -9 $$\n")
+    ending.chmod(0o755)
+    checked, allowed = Signatures(), signers(place.alice.allowed())
+
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(ending.parent), prepend=os.pathsep)
+        with pytest.raises(SignatureInvalid, match="cannot be read"):
+            await checked.check_tag(place.mirror, "v1.0.0", place.commit, allowed)
+    await checked.check_tag(place.mirror, "v1.0.0", place.commit, allowed)
 
 
 async def test_unsigned_tags(place: Place) -> None:
