@@ -75,12 +75,22 @@ class Board:
     """The one place that changes the status; every change is written, logged and told to systemd."""
 
     def __init__(self, state_dir: Path, *, node: str, version: str, metrics_file: Path | None = None) -> None:
-        """`metrics_file`: where the same is kept for Prometheus."""
+        """Takes over what the agent before this one noted of its last task; blocks.
+
+        `metrics_file`: where the same is kept for Prometheus.
+        """
         self._path = state_dir / "status.json"
         self._metrics_file = metrics_file
         self._metrics_problem = ""
         self._lock = trio.Lock()
-        self.status = Status(node=node, version=version, pid=os.getpid(), since=now(), started=now())
+        self.status = Status(
+            node=node,
+            version=version,
+            pid=os.getpid(),
+            since=now(),
+            started=now(),
+            last_task=_last_task_before(state_dir),
+        )
 
     async def started(self) -> None:
         _log.info("started", extra={"fields": {"node": self.status.node, "version": self.status.version}})
@@ -219,6 +229,15 @@ def without_agent(status: Status) -> Status:
         last_task=last,
         problem="the agent is not running: trueup-agent run",
     )
+
+
+def _last_task_before(state_dir: Path) -> LastTask | None:
+    """How the last task of the agent before this one stands; None also where nobody can tell. Blocks."""
+    try:
+        before = read_status(state_dir)
+    except SettingsError:
+        return None  # it is about to be written anew
+    return without_agent(before).last_task if before is not None else None
 
 
 def hold_lock(state_dir: Path) -> int:
