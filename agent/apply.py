@@ -68,7 +68,7 @@ class Application:
         them are complete, replacements; then what the tree no longer has; rendered files; and last the
         times and modes of directories. Raises what the writer, the transfer and the channel raise."""
         writer = self._writer
-        size = await trio.to_thread.run_sync(_size_of, changes)
+        size, touched = await trio.to_thread.run_sync(_sized_up, changes)
         enter("copy", self._measure_of(changes, len(differing), size))
         if self._fetched is None:
             await trio.to_thread.run_sync(writer.open_staging)
@@ -86,7 +86,7 @@ class Application:
                 await trio.to_thread.run_sync(sync_file_system, writer.root_fd)
         while writer.waiting:
             await trio.to_thread.run_sync(writer.commit, BATCH)
-        await _in_batches(writer.touch, [entry for entry in changes.touch if entry.kind == "file"])
+        await _in_batches(writer.touch, touched)
         await _in_batches(writer.save, changes.save_last)
         await _in_batches(writer.delete, changes.delete)
         if differing:
@@ -169,8 +169,10 @@ async def _in_batches(work: Callable[[Sequence[Item]], object], items: Sequence[
         await trio.to_thread.run_sync(work, items[start : start + BATCH])
 
 
-def _size_of(changes: Changes) -> int:
-    return sum(write.entry.size for write in changes.writes)
+def _sized_up(changes: Changes) -> tuple[int, list[Entry]]:
+    """How many bytes are to be written, and the files of which only times and modes change."""
+    touched = [entry for entry in changes.touch if entry.kind == "file"]
+    return sum(write.entry.size for write in changes.writes), touched
 
 
 def _folders_of(changes: Changes) -> list[str]:

@@ -216,17 +216,11 @@ async def look(root_fd: int, identity: Identity, manifest: Manifest | None, scop
     """Scans a target and reads what must be read to know what is ours and whether it is as placed."""
     view = View(read_at=time.time_ns(), known=manifest is not None)
     view.rendered = manifest.rendered if manifest is not None else ()
-    doubts = doubtful(manifest, identity) if manifest is not None else set()
-    await trio.to_thread.run_sync(_scan_at_first, view, root_fd, scope, manifest, doubts)
+    doubts = await trio.to_thread.run_sync(_scan_at_first, view, root_fd, scope, manifest, identity)
     if manifest is not None:
         if doubts:
             await read_contents(view, root_fd, doubts)
-            on_disk = {path: now for path in doubts if (now := view.entry_of(path)) is not None}
-            settled = settle_doubts(manifest, identity, on_disk)
-            view.torn = torn(manifest, identity, on_disk)
-        else:
-            settled = None
-        await trio.to_thread.run_sync(_take_ours, view, scope, manifest, settled)
+        await trio.to_thread.run_sync(_take_ours, view, scope, manifest, identity, doubts)
         view.untouched = (
             view.untouched and not doubts and len(view.ours) == len(manifest.placed) and not view.edited
         )
@@ -248,16 +242,19 @@ def _look_at_owners(view: View, manifest: Manifest, owners: Owners) -> None:
 
 
 def _scan_at_first(
-    view: View, root_fd: int, scope: Scope, manifest: Manifest | None, doubts: Collection[str]
-) -> None:
-    folders: set[str] = set()
+    view: View, root_fd: int, scope: Scope, manifest: Manifest | None, identity: Identity
+) -> set[str]:
+    """Gives the paths whose content must be read before the manifest can be believed."""
+    folders, doubts = set[str](), set[str]()
     if manifest is not None:
+        doubts = doubtful(manifest, identity)
         folders.update(item.entry.path for item in manifest.placed if item.entry.kind == "directory")
         # What was about to be placed may lie in a directory that was there before and is not listed yet.
         folders.update(doubts, *(ancestors(path) for path in doubts))
     _scan_into(view, root_fd, scope, folders)
     if manifest is not None:
         _believe(view, manifest.placed)
+    return doubts
 
 
 def _scan_into(view: View, root_fd: int, scope: Scope, folders: Collection[str]) -> None:
@@ -290,8 +287,14 @@ def _believe(view: View, items: Iterable[Placed]) -> None:
     view.untouched = untouched
 
 
-def _take_ours(view: View, scope: Scope, manifest: Manifest, settled: Mapping[str, Placed] | None) -> None:
-    if settled is None:
+def _take_ours(
+    view: View, scope: Scope, manifest: Manifest, identity: Identity, doubts: Collection[str]
+) -> None:
+    if doubts:
+        on_disk = {path: now for path in doubts if (now := view.entry_of(path)) is not None}
+        settled = settle_doubts(manifest, identity, on_disk)
+        view.torn = torn(manifest, identity, on_disk)
+    else:
         settled = {placed.entry.path: placed for placed in manifest.placed}
     # What was found is not left out, or it would not have been found.
     view.ours = {

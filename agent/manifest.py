@@ -210,6 +210,11 @@ def _load(path: Path, decoder: "msgspec.msgpack.Decoder[_M]") -> _M | None:
     raise unreadable(path)
 
 
+def entries_of(placed: Iterable[Placed]) -> list[Entry]:
+    """What is placed, without what it is known by; blocks, as a listing decodes all it has for that."""
+    return [each.entry for each in placed]
+
+
 def unreadable(path: Path) -> TaskFailed:
     """What to say of a record that is no use."""
     return TaskFailed(

@@ -23,7 +23,7 @@ from agent.keeping import Keeper
 from agent.kept import WHOLE, Version
 from agent.libc import sync_file_system
 from agent.look import Scope, View, look, observed_digest, observed_entries
-from agent.manifest import manifest_path
+from agent.manifest import entries_of, manifest_path
 from agent.mounted import check_placed
 from agent.outcome import Outcome
 from agent.owners import Ids
@@ -210,7 +210,7 @@ class _Run:
         self._root_mtime_ns = mtime_ns if times_count(self._task) else None
         if self._concern is None:
             await self._look(scope)
-            return [placed.entry for placed in whole]
+            return await trio.to_thread.run_sync(entries_of, whole)
         self._view = self._concern.view
         return self._concern.index
 
