@@ -77,6 +77,8 @@ class _Run:
         self._record: Releases | None = None
         self._found = TaskReport(task=task.id, state="SUCCESS")
         """What a look at the current version said."""
+        self._looked_at = ""
+        """The name of that."""
         self._done = self._found
         """What the work said that was done then."""
         self._after: list[AfterResult] = []
@@ -170,6 +172,7 @@ class _Run:
         """What the current version holds; or, where nothing is, what a first one would bring."""
         task, record = self._task, self._record
         current = record.current if self._site is not None and record is not None else ""
+        self._looked_at = current
         if task.observe and ITEMISE in task.features:
             self._found = await self._work_at(current or BUILDING, after=task.after)
         elif task.observe and current:
@@ -367,12 +370,19 @@ class _Run:
             rendered_equal=found.rendered_equal if self._task.observe or not good else True,
             after_done=self._after_done() if self._task.observe or not good else True,
             established=established if good else b"",
-            local_edits=max(found.local_edits, done.local_edits),
+            local_edits=self._local_edits(done),
             warnings=shortened([*done.warnings, *self._warnings]),
             after=tuple(self._after),
             current=record.current if record is not None else "",
             kept=record.kept if record is not None else (),
         )
+
+    def _local_edits(self, done: TaskReport) -> int:
+        """Those that were met; where edits stay, those in what is current now, not in what was left."""
+        record = self._record
+        if self._task.on_local_edit == "keep" and record is not None and record.current != self._looked_at:
+            return done.local_edits
+        return max(self._found.local_edits, done.local_edits)
 
 
 def _renamed(record: Releases, version: KeptVersion, revision: str) -> tuple[KeptVersion, ...]:

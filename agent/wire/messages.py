@@ -223,6 +223,7 @@ class TaskReport(Message, frozen=True, kw_only=True, tag="task_report"):
     bytes_received: int = 0
     bytes_reused: int = 0
     local_edits: int = 0
+    """Those that were met; where edits are kept, those that stand in what the target holds now."""
     warnings: tuple[str, ...] = ()
     after: tuple[AfterResult, ...] = ()
     current: str = ""

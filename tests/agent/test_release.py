@@ -116,6 +116,32 @@ async def test_local_edits_that_are_kept_go_along(tmp_path: Path) -> None:
     assert current(host) == read_tree(first)
 
 
+async def test_edits_that_stay_are_counted_where_current_leads_now(tmp_path: Path) -> None:
+    host = Host(tmp_path / "host")
+    first, second = trees(tmp_path, ONE, TWO)
+    await release(first, host, on_local_edit="keep")
+    await release(second, host, on_local_edit="keep")
+    (host.target / "current/fresh").write_bytes(b"edited, and longer")
+    (host.target / "current/index").write_bytes(b"edited, and longer")
+    for kept_only in (True, False):
+        # The first has none of them, and the second still has them.
+        for source, edits in [(first, 0), (second, 2)]:
+            outcome = await release(source, host, on_local_edit="keep", kept_only=kept_only)
+            assert (outcome.state, outcome.report.local_edits) == ("SUCCESS", edits), (kept_only, source)
+            again = await release(source, host, on_local_edit="keep", kept_only=kept_only)
+            assert (again.state, again.report.local_edits) == ("SUCCESS", edits), (kept_only, source)
+    # One goes along into a new one, which has nothing where the other was.
+    third = write_tree(tmp_path / "third", {"index": b"three"})
+    outcome = await release(third, host, on_local_edit="keep")
+    assert (outcome.state, outcome.report.local_edits) == ("SUCCESS", 1)
+    again = await release(third, host, on_local_edit="keep")
+    assert (again.state, again.report.local_edits) == ("SUCCESS", 1)
+    # Whoever does not keep any hears of what is left behind.
+    outcome = await release(first, host, on_local_edit="overwrite")
+    assert (outcome.state, outcome.report.local_edits) == ("SUCCESS", 1)
+    assert current(host) == read_tree(first)
+
+
 async def test_guards_leave_the_old_one_current(tmp_path: Path) -> None:
     host = Host(tmp_path / "host")
     first, other = trees(tmp_path, {f"f{n}": b"x" for n in range(60)}, {"f1": b"y"})
