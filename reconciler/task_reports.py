@@ -44,6 +44,7 @@ def report_details(
 
     `keeps_edits`: the project has local edits stay, which the agent knows and does not repeat.
     """
+    kept = {"edits_kept": max(0, report.local_edits)} if keeps_edits else {}
     return {
         "tree": report.established.hex(),
         "files_written": report.files_written,
@@ -52,7 +53,7 @@ def report_details(
         "bytes_received": report.bytes_received,
         "bytes_reused": report.bytes_reused,
         "local_edits": report.local_edits,
-        "edits_kept": max(0, report.local_edits) if keeps_edits else 0,
+        **kept,
         "warnings": [bounded(warning) for warning in (*unsent, *report.warnings)][:MAX_WARNINGS],
         "after": [f"{bounded(result.name)}: exit code {result.exit_code}" for result in report.after],
         **details_of_releases(report),

@@ -94,6 +94,13 @@ def test_what_an_agent_says_is_bounded() -> None:
     assert details["after"] == ["re load: exit code 1"]
 
 
+def test_whether_edits_stay_is_only_said_where_it_is_known() -> None:
+    report = TaskReport(task="t", state="FAILED", local_edits=2)
+    assert report_details(report, keeps_edits=True)["edits_kept"] == 2
+    assert "edits_kept" not in report_details(report)
+    assert "edits_kept" not in TaskFailed(report, unnamed=Reason.SYNC_FAILED).details
+
+
 async def test_a_command_carries_its_variables_and_is_recorded(tmp_path: Path) -> None:
     busy: dict[str, object] = {"state": "FAILED", "reason": "TargetBusy"}
     script = Script(busy, {"after": (AfterResult(name="up", exit_code=0),)})
