@@ -3,9 +3,11 @@
 
 const FIRST_RETRY = 2000;
 const LONGEST_RETRY = 60000;
+const LONGEST_TAP = 400; // from the lifting of a finger to its click
 let retry = FIRST_RETRY;
-let pressed = false;
+const pressing = new Set(); // pointers by their ids, and the key
 const held = new Map();
+let letting = 0; // the timer that runs from the release until what is held is shown
 
 function clock() {
   // Times are told from now, in words; the exact one is in the title.
@@ -82,7 +84,7 @@ function swap(html) {
   const after = new DOMParser().parseFromString(html, "text/html").querySelector("section[id]");
   const before = after && document.getElementById(after.id);
   if (!before) return;
-  if (pressed) {
+  if (pressing.size || letting) {
     // What is replaced between press and release gets no click.
     held.set(after.id, html);
     return;
@@ -93,7 +95,10 @@ function swap(html) {
   const find = focused && place(focused, before);
   const selection = focused && "selectionStart" in focused ? [focused.selectionStart, focused.selectionEnd] : null;
   narrow(after);
+  const said = document.getElementById("headline")?.textContent;
   before.replaceWith(after);
+  const now = document.getElementById("headline")?.textContent;
+  if (said !== now) document.getElementById("told").textContent = now;
   const again = find && find(after);
   if (again) {
     again.focus({ preventScroll: true });
@@ -103,18 +108,32 @@ function swap(html) {
   clock();
 }
 
-function press() {
-  pressed = true;
+function press(event) {
+  pressing.add(event.pointerId);
 }
 
-function release() {
-  pressed = false;
-  // The click comes right after this.
-  setTimeout(() => {
+function release(event) {
+  pressing.delete(event.pointerId);
+  // The click of a mouse comes right after this, that of a finger in a while, or not at all.
+  letGo(event.type === "pointerup" && event.pointerType !== "mouse" ? LONGEST_TAP : 0);
+}
+
+function letGo(wait) {
+  clearTimeout(letting);
+  letting = setTimeout(() => {
+    letting = 0;
+    if (pressing.size) return;
     const all = [...held.values()];
     held.clear();
     all.forEach(swap);
-  });
+  }, wait);
+}
+
+function keyed(event) {
+  // The space bar clicks once it is released.
+  if (event.key !== " ") return;
+  if (event.type === "keydown" && event.target.matches("button, summary, [type=checkbox]")) pressing.add(" ");
+  else if (event.type === "keyup" && pressing.delete(" ")) letGo(0);
 }
 
 function tell(text, away) {
@@ -130,12 +149,7 @@ function listen() {
     retry = FIRST_RETRY;
     tell("live", false);
   });
-  stream.addEventListener("section", (event) => {
-    const said = document.getElementById("headline")?.textContent;
-    swap(JSON.parse(event.data));
-    const now = document.getElementById("headline")?.textContent;
-    if (said !== now) document.getElementById("told").textContent = now;
-  });
+  stream.addEventListener("section", (event) => swap(JSON.parse(event.data)));
   stream.addEventListener("login", () => {
     stream.close();
     location.reload();
@@ -151,7 +165,14 @@ function listen() {
 document.addEventListener("input", narrowed);
 addEventListener("pointerdown", press, true);
 for (const end of ["pointerup", "pointercancel"]) addEventListener(end, release, true);
-addEventListener("blur", release);
+addEventListener("click", () => letting && letGo(0), true);
+// A release that nobody told of, as where a menu came in between.
+addEventListener("pointermove", (event) => pressing.has(event.pointerId) && !event.buttons && release(event), true);
+for (const type of ["keydown", "keyup"]) addEventListener(type, keyed, true);
+addEventListener("blur", () => {
+  pressing.clear();
+  letGo(0);
+});
 document.querySelectorAll("section").forEach(narrow);
 // Whoever has just pressed a button hears what came of it.
 // Going to a section, as the address says, takes the focus away once everything is loaded: so after that.
