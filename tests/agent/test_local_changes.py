@@ -193,28 +193,6 @@ async def test_what_tasks_write_puts_no_look_off(tmp_path: Path) -> None:
         assert (await reports.receive()).count == 1
 
 
-async def test_what_is_known_of_a_target_goes_with_it(tmp_path: Path) -> None:
-    host, record = await placed(tmp_path)
-    sink, looks = trio.open_memory_channel[None](1000)
-
-    async def looked(count: int) -> None:
-        sink.send_nowait(None)
-
-    watch = DriftWatch(
-        host.rules, host.state, interval=7200, draw=lambda: 1.0, quiet=0.0, pause=0.0, looked=looked
-    )
-
-    async with reports_of(tmp_path, watch):
-        (host.target / "a").write_bytes(b"x")
-        while record not in watch._hints._pauses:
-            await looks.receive()
-        record.unlink()
-        other = Host(tmp_path / "host", "other")
-        assert (await synchronise(tmp_path / "source", other)).state == "SUCCESS"
-        while record in watch._hints._pauses:
-            await looks.receive()
-
-
 def test_notices_as_the_kernel_writes_them() -> None:
     name = b"file".ljust(16, b"\0")
     one = struct.pack("=iIII", 1, 2, 0, len(name)) + name

@@ -40,7 +40,9 @@ def swapping(folder: Path, aside: Path, outside: Path) -> Iterator[Callable[[], 
         def swaps() -> int:
             nonlocal thousands
             with suppress(BlockingIOError):
-                thousands += len(os.read(said, 4096))
+                dots = os.read(said, 4096)
+                assert dots, "the process that swaps has ended"
+                thousands += len(dots)
             return 1000 * thousands
 
         try:
