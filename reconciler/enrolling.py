@@ -1,7 +1,7 @@
 """Who may connect, as git has it at this moment: for passes, and at once for whoever has just changed it."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reconciler.control.state import ControlState, fold
 from reconciler.pairing import enrolments
@@ -13,6 +13,9 @@ from reconciler.sync.enrolment import Enrolment
 
 if TYPE_CHECKING:
     from reconciler.primary import Primary
+
+LONGEST_LOOK: Final = 3.0
+"""Seconds that people who look wait for what git has; a damaged mirror is made anew from its remote."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,13 @@ class SpecCache:
         self._released: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
         self._head: tuple[str, dict[str, bytes]] | None = None
         """The files of the newest head that a release was put on."""
+        self._loading = trio.Lock()
 
     async def load(self, mirror: Mirror, commit: str) -> Loaded:
-        loaded = self._loaded.pop(commit, None) or await load_at(mirror, commit)
+        loaded = self._loaded.pop(commit, None)
+        if loaded is None:
+            async with self._loading:  # several may ask at once for a commit that is new
+                loaded = self._loaded.pop(commit, None) or await load_at(mirror, commit)
         self._loaded[commit] = loaded
         while len(self._loaded) > KEPT_SPECS:
             self._loaded.popitem(last=False)

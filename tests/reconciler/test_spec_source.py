@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import trio
 
 from reconciler.errors import SpecInvalid, UnknownRevision
 from reconciler.git.mirror import Mirror
@@ -92,3 +93,19 @@ async def test_the_spec_of_a_release_is_read_once_for_each_tip(remote: GitRepo) 
     later = await read_spec(mirror, "main", last_good=None, cache=cache)
     without = await cache.released(mirror, later, before)
     assert [each.file for each in without.problems] == [f"{before[:12]}:more/a.yaml"]
+
+
+async def test_several_who_ask_at_once_for_a_new_commit_have_it_loaded_once(remote: GitRepo) -> None:
+    commit = remote.commit({"trueup.yaml": GOOD})
+    mirror = Mirror(remote.url, remote.path.parent / "mirror.git", allow_local=True)
+    await mirror.refresh()
+    cache, found = SpecCache(), []
+
+    async def ask() -> None:
+        found.append(await cache.load(mirror, commit))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(ask)
+    first, second = found
+    assert first is second

@@ -1,10 +1,13 @@
 """The nodes: pairing, who is connected now, what was synced there last, and what drifted."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from reconciler.enrolling import Basis, basis
+import trio
+
+from reconciler.enrolling import LONGEST_LOOK, Basis, basis
 from reconciler.errors import TrueupError
 from reconciler.node_health import Health, drift_of, health_of
 from reconciler.runner import Runner
@@ -127,13 +130,12 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
 async def _seen(runner: Runner) -> Basis:
     """By what it is judged now who may connect: a token that was rotated or taken back shows at once.
 
-    Where git cannot be read, what the last pass found. Raises NoPassYet.
+    Where git cannot be read, or not soon, what the last pass found. Raises NoPassYet.
     """
     last = known(runner)
-    try:
+    with suppress(TrueupError), trio.move_on_after(LONGEST_LOOK):
         return await basis(runner.primary)
-    except TrueupError:
-        return Basis(last.spec, last.recorded, last.control)
+    return Basis(last.spec, last.recorded, last.control)
 
 
 def agent_of(runner: Runner, node: str) -> Agent | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from reconciler.control.state import fold
-from reconciler.enrolling import newest_spec
+from reconciler.enrolling import LONGEST_LOOK, newest_spec
 from reconciler.errors import TrueupError
 from reconciler.runner import Runner
 from reconciler.secret_uses import asked_environments
@@ -71,14 +71,20 @@ class Looking:
         runner, primary = self._runner, self._runner.primary
         settings, last = primary.settings, self._runner.last
         before = self._last.facts if self._last is not None else Facts()
-        recorded, control, trouble = before.recorded, before.control, ""
-        try:
-            recorded = await primary.status.read()
-            control = fold(await primary.operators.read())
-        except TrueupError as error:
-            # Before the first pass nothing was fetched yet; later it is worth to be told.
-            trouble = str(error) if runner.last is not None else ""
-        tip = await self._tip(recorded)
+        recorded = primary.status.known
+        # Where git cannot be read, the last pass counts, as for the API.
+        control = primary.looked.control if primary.looked is not None else before.control
+        tip, trouble = None, ""
+        with trio.move_on_after(LONGEST_LOOK) as looking:
+            try:
+                recorded = await primary.status.read()
+                control = fold(await primary.operators.read_after(recorded))
+            except TrueupError as error:
+                # Before the first pass nothing was fetched yet; later it is worth to be told.
+                trouble = str(error) if runner.last is not None else ""
+            tip = await self._tip(recorded)
+        if looking.cancelled_caught and last is not None:
+            trouble = trouble or "what git has could not be read in time; this is what the last pass found"
         tasks, events, steps = before.tasks, before.events, before.steps
         try:
             tasks, events, steps = await trio.to_thread.run_sync(_read_journal, primary.journal)

@@ -1,10 +1,19 @@
 """What is done to a node shows at once, on the page and in the API, whatever the newest pass has read."""
 
+import shutil
+from functools import partial
 from pathlib import Path
 
 import httpx
+import msgspec
+import trio
+from trio.testing import MockClock
 
+from reconciler.control.branch import DEFAULT_BRANCH
+from reconciler.git.mirror import Mirror
+from reconciler.primary import Primary
 from reconciler.reconcile import reconcile
+from reconciler.status.documents import Recorded
 from reconciler.web.page.look import Looking
 from tests.delivering import Delivering, Place, delivering
 from tests.ports import free_port
@@ -25,6 +34,16 @@ async def test_the_last_node_of_a_spec_is_let_go_too(tmp_path: Path) -> None:
         place.spec.commit({"trueup.yaml": "version: 1\n"})
         await reconcile(running.primary, patience=0)
         assert not hub.knows("web-1")
+
+
+def mirror_of(primary: Primary) -> Mirror:
+    return primary.repositories.mirror(primary.settings.require_spec_repo())
+
+
+def seen(number: int, commit: str, recorded: Recorded) -> Recorded:
+    """As a pass records that it saw so many decisions, the newest in this commit."""
+    assert recorded.summary is not None
+    return recorded.put(msgspec.structs.replace(recorded.summary, control=number, control_commit=commit))
 
 
 class Case:
@@ -81,3 +100,48 @@ async def test_a_node_that_comes_and_goes(tmp_path: Path) -> None:
         await it.done("sync/nodes/web-2", "DELETE")
         assert (await it.ask("sync/nodes/web-2", "GET")).status_code == 404
         assert "web-2" not in await it.page()
+
+
+async def test_decisions_that_were_set_back_count_no_more_on_the_page_than_in_the_api(tmp_path: Path) -> None:
+    place = Place.make(tmp_path, SPEC, SYNC_TCP_ADDR=f"127.0.0.1:{free_port()}")
+    beside = Place(tmp_path / "beside", place.spec, {"SYNC_TCP_ADDR": f"127.0.0.1:{free_port()}"})
+    shutil.copytree(tmp_path / "state", beside.root / "state")
+    async with delivering(place, passes=False) as primary, delivering(beside, passes=False) as other:
+        await reconcile(primary.primary, patience=0)
+        await reconcile(other.primary, patience=0)
+        await Case(other).done("sync/nodes/web-1/revoke")
+        revoked = place.spec.git("rev-parse", DEFAULT_BRANCH)
+        await Case(other).done("resources/nodes/web-1/resume")
+        newest = place.spec.git("rev-parse", DEFAULT_BRANCH)
+        # It is recorded that somebody saw both; the second one is gone, and this primary never had it.
+        await primary.primary.status.publish(partial(seen, 2, newest), "Seen")
+        place.spec.git("update-ref", f"refs/heads/{DEFAULT_BRANCH}", revoked)
+        await mirror_of(primary.primary).refresh()
+        it = Case(primary)
+        assert await it.health() == "unpaired"
+        assert "revoked" not in await it.page()
+
+
+async def test_nobody_who_looks_waits_for_a_copy_that_is_being_mended(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    mock_clock.rate = 1
+    place = Place.make(tmp_path, SPEC, SYNC_TCP_ADDR=f"127.0.0.1:{free_port()}")
+    async with delivering(place, passes=False) as primary:
+        await reconcile(primary.primary, patience=0)
+        place.spec.commit({"trueup.yaml": "version: 1\n"})
+        mirror = mirror_of(primary.primary)
+        await mirror.refresh()
+        mirror.path.rename(tmp_path / "damaged")
+
+        async def mend(task_status: trio.TaskStatus[None]) -> None:
+            async with mirror.exclusive():
+                task_status.started()
+                await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(mend)
+            mock_clock.rate = 100
+            with trio.fail_after(5000):
+                assert await Case(primary).health() == "unpaired"
+            nursery.cancel_scope.cancel()
