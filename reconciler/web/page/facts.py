@@ -63,3 +63,8 @@ class Facts:
         if self.tip is not None:
             return self.tip
         return self.spec.nodes if self.spec is not None else {}
+
+    @property
+    def nodes_known(self) -> bool:
+        """Whether `nodes` are those of a spec; the tip may have been read before any pass has."""
+        return self.tip is not None or self.spec is not None

@@ -141,7 +141,7 @@ def _counts(status: SyncStatus) -> str:
         (counts.files_written, "written"),
         (counts.files_deleted, "deleted"),
         (counts.foreign, "of others"),
-        (0 if status.edits_kept else counts.local_edits, "edited there"),
+        (0 if status.edits_kept else counts.local_edits, "had been edited there"),
         (status.edits_kept, "edited there and kept"),
     )
     return ", ".join(f"{number} {word}" for number, word in said if number)
@@ -171,6 +171,7 @@ def nodes(facts: Facts, all_targets: Iterable[TargetView]) -> tuple[NodeView, ..
 
 def _node(facts: Facts, name: str, on: list[TargetView]) -> NodeView:
     node = facts.nodes.get(name)
+    in_spec = node is not None or not facts.nodes_known
     status = facts.recorded.nodes.get(f"nodes/{name}") or NodeStatus(id=f"nodes/{name}")
     connected, paired = name in facts.connected, bool(status.certificate)
     revoked = facts.control.revocation_of(name, node.token_key) if node is not None else None
@@ -179,7 +180,7 @@ def _node(facts: Facts, name: str, on: list[TargetView]) -> NodeView:
         name=name,
         title=node.name if node is not None and node.name != name else "",
         labels=tuple(f"{key}={value}" for key, value in (node.labels if node is not None else {}).items()),
-        state=_node_state(facts, node is not None, status, revoked),
+        state=_node_state(facts, in_spec, status, revoked),
         connected=connected,
         paired=paired,
         unpinned=status.trust_on_first_use,
@@ -189,7 +190,7 @@ def _node(facts: Facts, name: str, on: list[TargetView]) -> NodeView:
         last_sync=max((target.changed for target in on), default=""),
         drift=tuple(DriftView(target.project, target.path, target.drift) for target in on if target.drift),
         revoked=revoked is not None,
-        in_spec=node is not None or facts.spec is None,
+        in_spec=in_spec,
         targets=tuple(on[:MAX_TARGETS]),
     )
 
@@ -197,7 +198,7 @@ def _node(facts: Facts, name: str, on: list[TargetView]) -> NodeView:
 def _node_state(facts: Facts, in_spec: bool, status: NodeStatus, revoked: Record | None) -> State:
     """Its own condition, and whether it is there now and what lies on it is in order."""
     own = state_of(status.conditions)
-    if not in_spec and facts.spec is not None:
+    if not in_spec:
         return State(Badge("not in the spec", Tone.IDLE), own.reason, own.message)
     name = status.id.removeprefix("nodes/")
     syncs = (each for each in facts.recorded.syncs.values() if each.node == name)

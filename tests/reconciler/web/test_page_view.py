@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.control.state import fold
-from reconciler.spec.model import Spec
+from reconciler.spec.model import Node, Spec
 from reconciler.status.documents import Recorded
 from reconciler.web.page.deeds import DEEDS, FORMS
 from reconciler.web.page.facts import Facts, Setup
@@ -114,6 +114,16 @@ def test_who_only_syncs_directories_is_not_told_that_the_spec_asks_for_nothing()
     given = replace(given, recorded=synced, connected=full.connected)
     assert page_of(given).overview.steps == ()
     assert page_of(given).overview.headline.text == "Everything in order"
+
+
+def test_a_node_that_left_the_spec_is_told_of_before_the_first_pass_too() -> None:
+    def left(tip: Mapping[str, Node] | None) -> list[tuple[bool, bool]]:
+        shown = page_of(replace(facts(), passed=False, spec=None, tip=tip)).nodes
+        return [(each.in_spec, each.state.badge.text == "not in the spec") for each in shown if each.paired]
+
+    assert left(facts().nodes) == [(True, False)]
+    assert left({}) == [(False, True)]
+    assert left(None) == [(True, False)]
 
 
 def _with(given: Facts, recorded: Recorded) -> Facts:
