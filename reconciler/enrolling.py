@@ -14,7 +14,7 @@ from reconciler.sync.enrolment import Enrolment
 if TYPE_CHECKING:
     from reconciler.primary import Primary
 
-LONGEST_LOOK: Final = 3.0
+LONGEST_LOOK: Final = 10.0
 """Seconds that people who look wait for what git has; a damaged mirror is made anew from its remote."""
 
 
