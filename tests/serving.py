@@ -70,6 +70,8 @@ class Serving:
     async def applied(self, *, after: int = 0, **fields: object) -> Line:
         """The step that was applied, as `said` finds it, once the pass that it belongs to has ended."""
         line = await self.said("step applied", after=after, **fields)
+        # One pass is made after the other, so the next that ends is its own. The trace says nothing more:
+        # where the step went on without its pass, that has ended before.
         await self.said("pass ended", after=self.lines.index(line, after))
         return line
 

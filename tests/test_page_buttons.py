@@ -172,7 +172,6 @@ class _Pressing(PressingNodes):
         assert self.records()[-1].kind == "unhold"
         self.quiet()  # the pass that this asked for does not look at what comes next
         # It goes on with the next release, and does not take back what somebody went away from.
-        self.quiet()
         after = self.now()
         self.world.app.commit({"web/index.html": "three\n"})
         self.world.app.tag("v1.2.0")
