@@ -93,13 +93,13 @@ class NodesQuery(Paged, frozen=True, kw_only=True):
 
 def endpoints(runner: Runner) -> list[AnyEndpoint]:
     async def listed(call: Call[NodesQuery, Nothing]) -> Nodes:
-        seen = await _seen(runner)
+        seen = await seen_now(runner)
         names, following = page_of(sorted(seen.spec.nodes), call.query)
         views = tuple(node_view(seen, seen.spec.nodes[name], agent_of(runner, name)) for name in names)
         return Nodes(nodes=views, next=following)
 
     async def one(call: Call[Nothing, Nothing]) -> NodeView:
-        seen, name = await _seen(runner), call.path["name"]
+        seen, name = await seen_now(runner), call.path["name"]
         if name not in seen.spec.nodes:
             raise NotFound(f"Node {name}")
         return node_view(seen, seen.spec.nodes[name], agent_of(runner, name))
@@ -127,7 +127,7 @@ def endpoints(runner: Runner) -> list[AnyEndpoint]:
     ]
 
 
-async def _seen(runner: Runner) -> Basis:
+async def seen_now(runner: Runner) -> Basis:
     """By what it is judged now who may connect: a token that was rotated or taken back shows at once.
 
     Where git cannot be read, or not soon, what the last pass found. Raises NoPassYet.

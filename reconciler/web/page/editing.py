@@ -12,6 +12,7 @@ from reconciler.runner import Runner
 from reconciler.spec.model import Node, Project, Spec
 from reconciler.spec_edit import node_entries
 from reconciler.web.apis.known import spec_of
+from reconciler.web.apis.nodes import seen_now
 from reconciler.web.endpoints import Call
 from reconciler.web.page.changes import (
     ADD,
@@ -45,7 +46,7 @@ class Editing:
         """The form for a new node, or for the one that `name` names."""
         session = self._allowed(request, "node-form")
         name = request.query_params.get("name", "")
-        return _node_form(session, self._node(name) if name else None)
+        return _node_form(session, await self._node(name) if name else None)
 
     async def project(self, request: Request) -> Response:
         session = self._allowed(request, "project-form")
@@ -77,7 +78,7 @@ class Editing:
             case "add":
                 return node_change(None, form)
             case "edit":
-                return node_change(self._node(form.get("name", "")), form)
+                return node_change(await self._node(form.get("name", "")), form)
             case "remove":
                 return node_removal(form.get("name", ""))
             case "settings":
@@ -94,10 +95,12 @@ class Editing:
         """The project's nodes as the spec's tip has them now."""
         return await self._runner.primary.spec_writer.read(partial(node_entries, project=project.id))
 
-    def _node(self, name: str) -> Node:
-        if name not in spec_of(self._runner).nodes:
+    async def _node(self, name: str) -> Node:
+        """As the page shows it: a pass may not have read it yet."""
+        nodes = (await seen_now(self._runner)).spec.nodes
+        if name not in nodes:
             raise RequestRefused(404, f"the spec has no node {name!r}")
-        return spec_of(self._runner).nodes[name]
+        return nodes[name]
 
     def _project(self, name: str) -> Project:
         found = next((each for each in spec_of(self._runner).projects.values() if each.id == name), None)

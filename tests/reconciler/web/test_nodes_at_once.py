@@ -3,6 +3,7 @@
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -14,6 +15,9 @@ from reconciler.git.mirror import Mirror
 from reconciler.primary import Primary
 from reconciler.reconcile import reconcile
 from reconciler.status.documents import Recorded
+from reconciler.token_file import TokenFile, append_token, new_token
+from reconciler.web.app import public_app
+from reconciler.web.door import Door
 from reconciler.web.page.look import Looking
 from tests.delivering import Delivering, Place, delivering
 from tests.ports import free_port
@@ -145,3 +149,22 @@ async def test_nobody_who_looks_waits_for_a_copy_that_is_being_mended(
             with trio.fail_after(5000):
                 assert await Case(primary).health() == "unpaired"
             nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_no_pass_has_read_can_be_edited_where_it_is_shown(tmp_path: Path) -> None:
+    place = Place.make(tmp_path, SPEC, SYNC_TCP_ADDR=f"127.0.0.1:{free_port()}")
+    async with delivering(place, passes=False) as primary:
+        await reconcile(primary.primary, patience=0)
+        await Case(primary).done("sync/nodes", node="web-2")
+        now = primary.primary.now
+        token, entry = new_token("ann", "operate", lasts=None, now=now)
+        append_token(tmp_path / "tokens", entry)
+        app = public_app(primary.runner, Door(TokenFile(tmp_path / "tokens"), now=now))
+        transport = httpx.ASGITransport(cast(Any, app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as browser:
+            browser.headers["Origin"] = "http://127.0.0.1"
+            assert (await browser.post("/page/login", data={"token": token.reveal()})).status_code == 303
+            form = await browser.get("/page/node", params={"name": "web-2"})
+            assert form.status_code == 200
+            assert "Node web-2" in form.text
+            assert (await browser.get("/page/node", params={"name": "web-3"})).status_code == 404
